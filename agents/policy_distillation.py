@@ -1,0 +1,319 @@
+"""Policy distillation: a student learns what a teacher would do.
+
+For each rollout (Rusu 2015, section 3 and appendix A):
+
+    1. someone acts: the teacher with probability `teacher_acts`, else the student;
+    2. the teacher labels each observation, once; observation and label go into the memory;
+    3. minibatches are drawn from the memory, and the student steps down
+       `distillation_weight` * objective(teacher, student), one of
+       MSE  sum_a (q_T - q_S)^2                                       (eq. 1)
+       NLL  -log pi_S(argmax_a q_T)                                   (eq. 2)
+       KL   KL(softmax(q_T / temperature) || softmax(q_S))            (eq. 3)
+       plus `reinforcement_weight` * the clipped surrogate of `ppo.py`, where that is not zero.
+
+Three numbers over time make the related methods settings of this one:
+
+    method                       teacher_acts  distillation_weight  reinforcement_weight
+    policy distillation          1             1                    0
+    the same, the student acts   0             1                    0
+    DAgger (Ross 2011)           1->0          1                    0
+    kickstarting (Schmitt 2018)  0             1->0                 1
+    plain reinforcement          0             0                    1
+
+Differs from the paper: Adam instead of RMSProp; collecting and learning alternate every `horizon`
+steps instead of every hour of play; losses are means over the batch.
+
+Logs: each objective term by its name; `agreement` = share of observations on which student and
+teacher have the same best action (continuous actions: `action_error`, the mean absolute difference);
+`student_entropy` and `teacher_entropy` in nats; `teacher_acts`, the schedule's value; with
+reinforcement also what `ppo.py` logs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rltransfer.agent import Agent, Method, Setting
+from rltransfer.batch import Batch, minibatches
+from rltransfer.errors import InputError
+from rltransfer.exploration import epsilon_greedy
+from rltransfer.learner import Learner, Loss
+from rltransfer.memory import Memory
+from rltransfer.network import Network
+from rltransfer.objective import MSE, Objective
+from rltransfer.observation import Observation
+from rltransfer.policy import Policy, PolicySpec
+from rltransfer.policy_output import PolicyOutput
+from rltransfer.rollout import Rollout
+from rltransfer.schedule import Schedule
+from rltransfer.teacher import Teacher, load_teacher
+
+from .ppo import Surrogate, evaluate, sample, sequence_fields
+
+LABEL = "teacher_"
+"""What the names of labels begin with."""
+LABELS = ("logits", "q_values", "mean", "log_std")
+"""What a teacher says that a student can learn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyDistillation(Method):
+    """Policy distillation, DAgger and kickstarting: one mechanism with three schedules.
+
+    Source: Rusu 2015 (arXiv 1511.06295).
+    """
+
+    teacher: str | Teacher
+    """A run directory, a Stable-Baselines3 zip, or "zoo" for the installed teacher of each task."""
+    vecnormalize: Path | None = None
+    """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip."""
+    student: Network = Network()
+    """The student's network."""
+    objective: str | Objective = "kl"
+    """"kl", "nll", "mse", or a sum such as "KL(temperature=0.01) + 0.5 * MSE()"."""
+    teacher_acts: str | float | Schedule = 1.0
+    """How often the teacher acts: a number, or a schedule such as "1->0@0.5"."""
+    distillation_weight: str | float | Schedule = 1.0
+    """Weight of the objective over the run."""
+    reinforcement_weight: str | float | Schedule = 0.0
+    """Weight of the reinforcement objective over the run."""
+    exploration: float = 0.05
+    """Share of random actions, or the noise's deviation in half-ranges of continuous actions;
+    none where there is reinforcement."""
+    memory_steps: int = 200_000
+    """Steps that the memory holds; learning draws from all of them."""
+    memory_dir: Path | None = None
+    """Folder for a memory-mapped memory; in RAM if None."""
+    epochs: float = 2.0
+    """How often each step is learned from, on average."""
+    batch_size: int = 512
+    """Samples a minibatch."""
+    learning_rate: float = 1e-3
+    """Adam's step size at the start; it falls to zero over the run."""
+    max_grad_norm: float = 10.0
+    """Norm that gradients are clipped to."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the learner."""
+    surrogate: Surrogate = Surrogate()
+    """The reinforcement objective, where its weight is not zero."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Objective.of(self.objective)
+        for name in ("teacher_acts", "distillation_weight", "reinforcement_weight"):
+            schedule = Schedule.of(getattr(self, name))
+            if min(schedule.start, schedule.end) < 0:
+                raise InputError(f"{name} is {schedule}: it must not be negative.")
+        if max(Schedule.of(self.teacher_acts).start, Schedule.of(self.teacher_acts).end) > 1:
+            raise InputError(f"teacher_acts is {self.teacher_acts}: it is a share, at most 1.")
+        if not 0 <= self.exploration <= 1:
+            raise InputError(f"exploration is {self.exploration}: it must be from 0 to 1.")
+
+    def build(self, setting: Setting) -> PolicyDistillationAgent:
+        """Returns the agent."""
+        teacher = load_teacher(self.teacher, self.vecnormalize, setting.suite)
+        teacher = teacher.fitted(setting.suite, setting.own_spaces).to(setting.device)
+        objective = Objective.of(self.objective)
+        only_values = all(isinstance(term, MSE) for _, term in objective.terms())
+        spec = PolicySpec(
+            self.student,
+            setting.observation_space,
+            setting.action_space,
+            setting.action_mask,
+            # Learned from Q-values by squared error, the student's scores are Q-values too.
+            q_values=only_values and _says_q_values(teacher, setting),
+            value=not Schedule.of(self.reinforcement_weight).is_zero,
+        )
+        return PolicyDistillationAgent(
+            self, objective, teacher, Policy(spec).to(setting.device), setting
+        )
+
+
+def _says_q_values(teacher: Teacher, setting: Setting) -> bool:
+    """Tells whether a teacher labels with Q-values, by asking it once."""
+    blank: Observation = {}
+    for name, space in setting.observation_space.spaces.items():
+        blank[name] = torch.as_tensor(space.sample()[None], device=setting.device)
+    return teacher(blank, torch.zeros(1, dtype=torch.int64, device=setting.device)).q_values is not None
+
+
+class PolicyDistillationAgent(Agent):
+    """Keeps the teacher's labels and brings the student closer to them."""
+
+    teacher: Teacher
+
+    def __init__(
+        self,
+        method: PolicyDistillation,
+        objective: Objective,
+        teacher: Teacher,
+        student: Policy,
+        setting: Setting,
+    ) -> None:
+        learner = Learner(
+            student,
+            learning_rate=method.learning_rate,
+            max_grad_norm=method.max_grad_norm,
+            precision=method.precision,
+        )
+        super().__init__(student, learner, setting.seed, setting.device)
+        self.method = method
+        self.objective = objective
+        self.teacher = teacher
+        self.teacher_acts = Schedule.of(method.teacher_acts)
+        self.distillation_weight = Schedule.of(method.distillation_weight)
+        self.reinforcement_weight = Schedule.of(method.reinforcement_weight)
+        self.reinforces = not self.reinforcement_weight.is_zero
+        self.action_space = setting.action_space
+        counts = [int(getattr(space, "n", 0)) for _, space in setting.own_spaces]
+        self.num_actions = torch.tensor(counts, device=setting.device)
+        # Sequences and on-policy data are learned from as they come; only single steps are kept.
+        self.memory: Memory | None = None
+        if not self.reinforces and not self.state_size:
+            steps_at_once = method.num_envs * len(setting.suite) * method.horizon
+            self.memory = Memory(
+                max(method.memory_steps, steps_at_once),
+                setting.num_rows,
+                setting.device,
+                setting.frame_stack,
+                method.memory_dir,
+            )
+
+    def act(
+        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
+    ) -> dict[str, Tensor]:
+        """Labels the observation and lets teacher or student act."""
+        kept: dict[str, Tensor] = {}
+        began = time.perf_counter()
+        label = self.teacher(observation, task)
+        self.teacher_seconds += time.perf_counter() - began
+        for name in LABELS:
+            value = getattr(label, name)
+            if value is not None:
+                kept[LABEL + name] = value
+
+        share = self.teacher_acts(self.progress)
+        if share < 1 or self.state_size or self.reinforces:
+            own = self._student_acts(observation, task, state, start)
+            if share > 0:
+                turn = torch.rand(task.shape, generator=self.generator, device=task.device) < share
+                own = self._mixed(own, label.sample(self.generator), turn)
+            kept.update(own)
+        else:
+            kept["action"] = label.sample(self.generator)
+        if self.method.exploration and not self.reinforces:
+            kept["action"] = self._explored(kept["action"], task)
+        return kept
+
+    def _student_acts(
+        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns the student's action and what learning from it needs."""
+        if self.reinforces:
+            own = sample(self.policy, observation, task, state, start, self.generator)
+            return {**own, "weight": torch.ones_like(own["log_prob"])}
+        output: PolicyOutput = self.policy(observation, task, state, start)
+        own = {"action": output.sample(self.generator)}
+        if output.state is not None and self.state_size:
+            own["state"] = output.state
+        return own
+
+    def _mixed(
+        self, own: dict[str, Tensor], teachers: Tensor, turn: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns the student's step with the teacher's action where it is the teacher's turn."""
+        wide = turn if teachers.dim() == 1 else turn.unsqueeze(-1)
+        own["action"] = torch.where(wide, teachers, own["action"])
+        if self.reinforces:
+            # Not the student's action: its return says nothing about the student's policy.
+            own["weight"] = own["weight"].masked_fill(turn, 0.0)
+        return own
+
+    def _explored(self, action: Tensor, task: Tensor) -> Tensor:
+        """Returns the actions with a share of random ones, or with noise."""
+        share = self.method.exploration
+        if isinstance(self.action_space, spaces.Discrete):
+            return epsilon_greedy(action, self.num_actions[task], share, self.generator)
+        assert isinstance(self.action_space, spaces.Box)
+        noise = torch.empty_like(action).normal_(generator=self.generator)
+        if self.action_space.is_bounded():
+            half = (self.action_space.high - self.action_space.low) / 2
+            noise *= torch.as_tensor(half, device=action.device)
+        return action + share * noise
+
+    def batches(self, rollout: Rollout) -> Iterator[Batch]:
+        """Returns minibatches of the memory, or of the rollout where that must be whole."""
+        labels = {n: v for n, v in rollout.extras.items() if n.startswith(LABEL)}
+        if self.memory is not None:
+            self.memory.add(rollout.observation, rollout.start, {**labels, "task": rollout.task})
+            return self._remembered(rollout.num_steps)
+        batch: Batch = {**sequence_fields(rollout, self.policy), **labels}
+        if self.reinforces:
+            with torch.no_grad():
+                batch.update(self.method.surrogate.advantages(rollout, self.policy))
+            batch["weight"] = rollout.extras["weight"]
+        epochs = max(1, round(self.method.epochs))
+        return minibatches(
+            batch, self.method.batch_size, epochs, self.order, self.state_size > 0
+        )
+
+    def _remembered(self, new_steps: int) -> Iterator[Batch]:
+        """Yields minibatches of the memory, as many as `new_steps` are worth."""
+        assert self.memory is not None
+        updates = max(1, round(self.method.epochs * new_steps / self.method.batch_size))
+        for _ in range(updates):
+            yield self.memory.sample(self.method.batch_size, self.order)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Scores a minibatch: the weighted objective, and the surrogate where there is one."""
+        output = evaluate(self.policy, batch)
+        label = PolicyOutput(**{name: batch.get(LABEL + name) for name in LABELS})
+        metrics = self.objective(output, label)
+        weight = self.distillation_weight(self.progress)
+        total = weight * torch.stack(list(metrics.values())).sum()
+        with torch.no_grad():
+            metrics.update(_likeness(output, label))
+        metrics["teacher_acts"] = total.new_tensor(self.teacher_acts(self.progress))
+        if self.reinforces:
+            reinforcement = self.method.surrogate.loss(output, batch)
+            total = total + self.reinforcement_weight(self.progress) * reinforcement.total
+            metrics.update(reinforcement.metrics)
+        return Loss(total, metrics)
+
+    def learning_rate(self) -> float:
+        """Returns the step size, which falls to zero over the run."""
+        return self.method.learning_rate * (1 - self.progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that learning depends on, the memory among it."""
+        state = super().state_dict()
+        if self.memory is not None:
+            state["memory"] = self.memory.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to what `state_dict` returned."""
+        super().load_state_dict(state)
+        if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
+
+
+def _likeness(output: PolicyOutput, label: PolicyOutput) -> dict[str, Tensor]:
+    """Returns how alike student and teacher act.    () each"""
+    if label.mean is not None:
+        assert output.mean is not None
+        return {"action_error": (output.mean - label.mean).abs().mean()}
+    same = (output.greedy() == label.greedy()).float().mean()
+    figures = {"agreement": same}
+    for name, one in (("student_entropy", output), ("teacher_entropy", label)):
+        if one.logits is not None:
+            figures[name] = one.entropy().mean()
+    return figures

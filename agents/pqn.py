@@ -1,0 +1,165 @@
+"""Parallelised Q-learning: Q-value teachers, as the papers distil them, without replay or targets.
+
+For each rollout of `horizon` steps in every environment (Gallici 2024, algorithm 1):
+
+    1. act epsilon-greedily on Q;
+    2. lambda-returns R_t = r_t + discount * ((1 - trace) max_a Q(s_{t+1}, a) + trace R_{t+1});
+    3. for `epochs` epochs, for each minibatch: one step down E[(Q(s_t, a_t) - R_t)^2] / 2.
+
+LayerNorm before each nonlinearity stands in for target networks.
+
+Differs from the paper: none known but for the defaults, which suit small games on few cores.
+
+Logs: `value_loss`; `q_value`, the mean of Q(s_t, a_t); `epsilon`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rltransfer.agent import Agent, Method, Setting
+from rltransfer.batch import Batch, minibatches
+from rltransfer.errors import InputError
+from rltransfer.exploration import epsilon_greedy
+from rltransfer.learner import Learner, Loss
+from rltransfer.network import Network
+from rltransfer.observation import Observation
+from rltransfer.policy import Policy, PolicySpec
+from rltransfer.policy_output import PolicyOutput
+from rltransfer.reinforcement import lambda_returns
+from rltransfer.rollout import Rollout
+from rltransfer.schedule import Schedule
+
+from .ppo import evaluate, sequence_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class PQN(Method):
+    """Parallelised Q-learning with lambda-returns, on tasks with discrete actions.
+
+    Source: Gallici 2024 (arXiv 2407.04811).
+    """
+
+    num_envs: int = 128
+    """Environments of each task."""
+    horizon: int = 32
+    """Steps of each environment between two updates."""
+    network: Network = Network(layer_norm=True)
+    """The network that learns."""
+    learning_rate: float = 5e-4
+    """RAdam's step size at the start; it falls to zero over the run."""
+    epochs: int = 2
+    """How often each rollout is gone through."""
+    batch_size: int = 256
+    """Samples a minibatch."""
+    discount: float = 0.99
+    """gamma."""
+    trace: float = 0.65
+    """lambda."""
+    epsilon: str | float | Schedule = "1->0.05@0.1"
+    """Share of random actions over the run."""
+    max_grad_norm: float = 10.0
+    """Norm that gradients are clipped to."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the learner."""
+
+    def build(self, setting: Setting) -> PQNAgent:
+        """Returns the agent."""
+        if not isinstance(setting.action_space, spaces.Discrete):
+            raise InputError(
+                f"pqn needs discrete actions, but those of {setting.suite.tasks[0].id!r} are "
+                "continuous: take ppo."
+            )
+        spec = PolicySpec(
+            self.network,
+            setting.observation_space,
+            setting.action_space,
+            setting.action_mask,
+            q_values=True,
+            value=False,
+        )
+        return PQNAgent(self, Policy(spec).to(setting.device), setting)
+
+
+class PQNAgent(Agent):
+    """Acts epsilon-greedily and learns lambda-returns."""
+
+    def __init__(self, method: PQN, policy: Policy, setting: Setting) -> None:
+        learner = Learner(
+            policy,
+            learning_rate=method.learning_rate,
+            optimizer="radam",
+            max_grad_norm=method.max_grad_norm,
+            precision=method.precision,
+        )
+        super().__init__(policy, learner, setting.seed, setting.device)
+        self.method = method
+        self.epsilon = Schedule.of(method.epsilon)
+        counts = [int(getattr(space, "n", 0)) for _, space in setting.own_spaces]
+        self.num_actions = torch.tensor(counts, device=setting.device)
+
+    def act(
+        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns the best action, or at times a random one."""
+        output: PolicyOutput = self.policy(observation, task, state, start)
+        assert output.q_values is not None
+        best_value, best = output.q_values.max(-1)
+        action = epsilon_greedy(
+            best, self.num_actions[task], self.epsilon(self.progress), self.generator
+        )
+        kept = {"action": action, "best_value": best_value}
+        if output.state is not None and self.state_size:
+            kept["state"] = output.state
+        return kept
+
+    def batches(self, rollout: Rollout) -> Iterable[Batch]:
+        """Returns shuffled minibatches with lambda-returns."""
+        with torch.no_grad():
+            target = self._targets(rollout)
+        batch: Batch = {
+            **sequence_fields(rollout, self.policy),
+            "action": rollout.extras["action"],
+            "target": target,
+        }
+        return minibatches(
+            batch, self.method.batch_size, self.method.epochs, self.order, self.state_size > 0
+        )
+
+    def _targets(self, rollout: Rollout) -> Tensor:
+        """Returns the lambda-returns of a rollout.    (time, rows)"""
+
+        def best(observation: Observation, task: Tensor, state: Tensor | None) -> Tensor:
+            output: PolicyOutput = self.policy(observation, task, state)
+            return output.preferences().amax(-1)
+
+        next_value = torch.empty_like(rollout.reward)
+        next_value[:-1] = rollout.extras["best_value"][1:]
+        next_value[-1] = best(rollout.last_observation, rollout.task[-1], rollout.last_state)
+        for time, rows, observation in rollout.final:
+            # A recurrent state after the last step is gone: the zero state stands in for it.
+            next_value[time, rows] = best(observation, rollout.task[time, rows], None)
+        return lambda_returns(
+            rollout.reward, next_value, rollout.terminated, rollout.done,
+            self.method.discount, self.method.trace,
+        )  # fmt: skip
+
+    def loss(self, batch: Batch) -> Loss:
+        """Scores a minibatch."""
+        values = evaluate(self.policy, batch).preferences()
+        chosen = values.gather(-1, batch["action"].unsqueeze(-1)).squeeze(-1).float()
+        value_loss = 0.5 * (chosen - batch["target"]).square().mean()
+        epsilon = chosen.new_tensor(self.epsilon(self.progress))
+        return Loss(
+            value_loss, {"value_loss": value_loss, "q_value": chosen.mean(), "epsilon": epsilon}
+        )
+
+    def learning_rate(self) -> float:
+        """Returns the step size, which falls to zero over the run."""
+        return self.method.learning_rate * (1 - self.progress)

@@ -1,0 +1,1 @@
+"""Which runs reproduce which paper, and what came out."""

@@ -1,0 +1,129 @@
+"""Checkpoints: written whole or not at all, safetensors and JSON only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rltransfer.errors import InputError
+
+KEPT = 2
+"""Checkpoints that stay: the newest and the one before it."""
+
+
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes `target` when the block ends without an error.
+
+    Everything is on the disk before the folder gets its name, so that no interruption leaves a
+    folder of that name that is not whole.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    _sync(partial)
+    partial.rename(path)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Writes a tree of dictionaries whose leaves are tensors and JSON values.
+
+    Args:
+        folder: Where `state.json` and `state.safetensors` go.
+        state: The tree; its keys are strings without "/".
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = _split(state, "", tensors)
+    save_file(tensors, folder / "state.safetensors")
+    (folder / "state.json").write_text(json.dumps(plain, indent=1))
+
+
+def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Moves the tensors of a tree into `tensors` and returns the rest, with a mark for each."""
+    if isinstance(value, Tensor):
+        # A clone: safetensors refuses tensors that share memory.
+        tensors[path] = value.detach().cpu().clone().contiguous()
+        return {"$tensor": path}
+    if isinstance(value, dict):
+        return {name: _split(part, f"{path}/{name}", tensors) for name, part in value.items()}
+    return value
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Returns the tree that `save_state` wrote, on the CPU."""
+    tensors = load_file(folder / "state.safetensors")
+    plain = json.loads((folder / "state.json").read_text())
+    state = _join(plain, tensors)
+    assert isinstance(state, dict)
+    return state
+
+
+def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"$tensor"}:
+            return tensors[value["$tensor"]]
+        return {name: _join(part, tensors) for name, part in value.items()}
+    return value
+
+
+def checkpoint_folder(run_dir: Path, step: int) -> Path:
+    """Returns the folder of the checkpoint at an environment step."""
+    return run_dir / "checkpoints" / f"step-{step:012d}"
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Returns a run's whole checkpoints, oldest first."""
+    return sorted((run_dir / "checkpoints").glob("step-*"))
+
+
+def newest_checkpoint(run_dir: Path) -> Path:
+    """Returns a run's newest checkpoint.
+
+    Raises:
+        InputError: The folder is no run, or has none yet.
+    """
+    found = checkpoints(run_dir)
+    if not found:
+        raise InputError(f"{run_dir} holds no checkpoint: it is no run, or was stopped before one.")
+    return found[-1]
+
+
+def remove_old(run_dir: Path) -> None:
+    """Removes all but the newest checkpoints."""
+    for folder in checkpoints(run_dir)[:-KEPT]:
+        shutil.rmtree(folder)
+
+

@@ -1,0 +1,314 @@
+"""The shell's face: parses, calls, prints. Exit codes: 0 done, 2 bad input, 130 interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import rltransfer
+from rltransfer import registry
+from rltransfer.agent import Method
+from rltransfer.errors import InputError, unknown
+from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher, fitted_teacher
+from rltransfer.options import parse
+from rltransfer.report import result_table
+from rltransfer.run import (
+    Interrupted,
+    Run,
+    RunOptions,
+    as_suite,
+    configured,
+    find_device,
+    load_run_policy,
+    read_config,
+)
+from rltransfer.task import Suite, Task
+from rltransfer.teacher import ZipTeacher, load_teacher, zoo_cards
+
+USAGE = """\
+usage: rltransfer COMMAND ...
+
+Move what one reinforcement-learning policy knows into another.
+
+commands:
+  list                          agents, suites, teachers, experiments; tasks by `list tasks`
+  train AGENT [options]         train an agent; `rltransfer train AGENT --help` shows its options
+  evaluate RUN|ZIP [options]    play whole episodes with a run's policy or a Stable-Baselines3 zip
+  experiment list               the experiments that this repository's figures come from
+  experiment run NAME [options] repeat one
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Where a run is, and what it is about."""
+
+    suite: str | None = None
+    """A suite of tasks for one policy: `rltransfer list` names them."""
+    task: str | None = None
+    """One task: any Gymnasium id."""
+    task_option: tuple[str, ...] = ()
+    """Keyword arguments of the task, e.g. `sticky_action_prob=0.0 frameskip=4`."""
+    run_dir: Path | None = None
+    """Folder of the run; runs/AGENT-TASK-SEED if not given."""
+    resume: Path | None = None
+    """Folder of a run to go on with, with its own settings."""
+    quiet: bool = False
+    """Whether to show no progress."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """How a policy is evaluated."""
+
+    task: str | None = None
+    """Any Gymnasium id; a run's own tasks if not given."""
+    task_option: tuple[str, ...] = ()
+    """Keyword arguments of the task."""
+    vecnormalize: Path | None = None
+    """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip."""
+    episodes: int = 100
+    """Whole episodes of each task."""
+    num_envs: int = 64
+    """Environments at once, at most."""
+    seed: int = 0
+    """Seed of the environments."""
+    device: str = "auto"
+    """"cpu", "cuda", ...; "auto" takes CUDA where it is there."""
+    stochastic: bool = False
+    """Whether to sample actions instead of taking the best."""
+    json: bool = False
+    """Whether to print JSON."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "list": list_command,
+        "train": train_command,
+        "evaluate": evaluate_command,
+        "experiment": experiment_command,
+    }
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(rltransfer.__version__)
+        return 0
+    try:
+        if words[0] not in commands:
+            raise unknown("command", words[0], commands)
+        commands[words[0]](words[1:])
+    except InputError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except (Interrupted, KeyboardInterrupt):
+        print("Stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def list_command(words: list[str]) -> None:
+    """Prints what there is."""
+    from rltransfer.experiment import experiments
+
+    sections: dict[str, list[str]] = {
+        "agents": registry.method_names(),
+        "suites": [f"{s.name}: {', '.join(t.id for t in s)}" for s in registry.suites().values()],
+        "teachers": [
+            f"zoo:{card.task.id}, return {card.data['return_mean']:.1f}" for card in zoo_cards()
+        ],
+        "experiments": list(experiments()),
+        "tasks": registry.task_ids(),
+    }
+    if words and words[0] not in sections:
+        raise unknown("list", words[0], sections)
+    for name, rows in sections.items():
+        if words and name in words:
+            print("\n".join(rows))
+        elif not words:
+            shown = rows if name != "tasks" else [f"{len(rows)}: `rltransfer list tasks` names them"]
+            print(name + "".join(f"\n  {row}" for row in shown))
+
+
+def train_command(words: list[str]) -> None:
+    """Trains an agent."""
+    if not words or words[0].startswith("-"):
+        raise InputError(
+            f"`rltransfer train` needs an agent: {', '.join(registry.method_names())}."
+        )
+    name, rest = words[0], words[1:]
+    method_class = registry.find_method(name)
+    prog = f"rltransfer train {name}"
+    kind = dataclasses.make_dataclass(
+        "Train",
+        [
+            ("where", TrainOptions, dataclasses.field(default=TrainOptions())),
+            ("options", RunOptions, dataclasses.field(default=RunOptions())),
+            ("method", method_class, dataclasses.MISSING),
+        ],
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": method_class.__doc__, "__module__": __name__},
+    )
+    folder = _value_of("--resume", rest)
+    if folder is not None:
+        run = _resumed(kind, name, Path(folder), rest, prog)
+    else:
+        run = _started(parse(kind, rest, prog), name)
+    run.execute()
+    print_result(run.result, run.run_dir)
+
+
+def _started(made: Any, name: str) -> Run:
+    """Returns a new run, its folder made."""
+    suite = _asked_suite(made.where)
+    default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.options.seed}"
+    run_dir = made.where.run_dir or default
+    run = Run(name, made.method, suite, made.options, run_dir, made.where.quiet)
+    warnings = run.teacher_warnings()
+    run.create()
+    for sentence in warnings:
+        print(sentence, file=sys.stderr)
+    return run
+
+
+def _resumed(kind: type[Any], name: str, folder: Path, words: list[str], prog: str) -> Run:
+    """Returns a run that goes on; options that differ from its own are refused."""
+    config = read_config(folder)
+    if config["agent"] != name:
+        raise InputError(f"{folder} is a run of the agent {config['agent']!r}, not of {name!r}.")
+    method, suite, options = configured(config)
+    made = parse(kind, words, prog, kind(method=method, options=options))
+    if made.where.suite or made.where.task or made.where.task_option:
+        suite = _asked_suite(made.where)
+    run = Run(name, made.method, suite, made.options, folder, made.where.quiet)
+    run.check_same(config)
+    run.restore()
+    return run
+
+
+def _value_of(option: str, words: list[str]) -> str | None:
+    """Returns what follows an option, if it is there."""
+    for index, word in enumerate(words):
+        if word == option and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(option + "="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _asked_suite(where: TrainOptions) -> Suite:
+    """Returns the suite or the task that was asked for."""
+    if (where.suite is None) == (where.task is None):
+        raise InputError("Say what to train on: either --task ID or --suite NAME.")
+    suite = registry.find_suite(where.suite) if where.suite else Suite.of(where.task or "")
+    return _with_options(suite, where.task_option)
+
+
+def _with_options(suite: Suite, words: Sequence[str]) -> Suite:
+    """Returns the suite with keyword arguments for each task."""
+    if not words:
+        return suite
+    kwargs = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise InputError(f"{word!r} is no task option: write NAME=VALUE.")
+        try:
+            kwargs[key] = json.loads(value)
+        except json.JSONDecodeError:
+            # A word that is no JSON value is meant as text.
+            kwargs[key] = {"True": True, "False": False}.get(value, value)
+    return Suite(suite.name, tuple(task.with_kwargs(**kwargs) for task in suite))
+
+
+def evaluate_command(words: list[str]) -> None:
+    """Evaluates a run's policy or a zip."""
+    prog = "rltransfer evaluate"
+    if words and not words[0].startswith("-"):
+        source, rest = words[0], words[1:]
+    elif {"-h", "--help"} & set(words):
+        source, rest = "", words
+    else:
+        raise InputError("`rltransfer evaluate` needs a run directory or a Stable-Baselines3 zip.")
+    options = parse(EvaluateOptions, rest, prog)
+    found, suite = _evaluated(source, options)
+    if options.json:
+        tasks = {
+            task.id: {
+                "return_mean": found[task.id].mean,
+                "return_ci95": found[task.id].ci95,
+                "episodes": len(found[task.id].returns),
+                "length_mean": sum(found[task.id].lengths) / len(found[task.id].lengths),
+                "returns": list(found[task.id].returns),
+            }
+            for task in suite
+        }
+        print(json.dumps({"source": source, "seed": options.seed, "tasks": tasks}, indent=1))
+        return
+    table = Table("task", "return", "episodes")
+    for task_id, one in found.items():
+        table.add_row(task_id, f"{one.mean:.1f} ± {one.ci95:.1f}", str(len(one.returns)))
+    Console().print(table)
+
+
+def _evaluated(source: str, options: EvaluateOptions) -> tuple[dict[str, Evaluation], Suite]:
+    """Returns the evaluations of a run's policy or of a zip."""
+    device = find_device(options.device)
+    if Path(source).is_dir():
+        policy = load_run_policy(Path(source)).to(device)
+        suite = Suite.from_json(read_config(Path(source))["suite"])
+        if options.task is not None:
+            suite = as_suite(Task(options.task))
+        return evaluate_policy(
+            policy, _with_options(suite, options.task_option), options.episodes,
+            seed=options.seed, device=device, deterministic=not options.stochastic,
+            num_envs=options.num_envs,
+        ), suite  # fmt: skip
+    if source == "zoo" or options.task is None:
+        if not Path(source).exists() and source != "zoo":
+            raise InputError(f"There is no run directory or zip {source!r}.")
+        if options.task is None:
+            raise InputError("A teacher does not say what it plays: add --task ID.")
+    suite = _with_options(Suite.of(options.task), options.task_option)
+    teacher = load_teacher(source, options.vecnormalize, suite)
+    teacher = fitted_teacher(teacher, suite, device)
+    return evaluate_teacher(
+        teacher, suite, options.episodes, seed=options.seed, device=device,
+        deterministic=not options.stochastic, num_envs=options.num_envs,
+    ), suite  # fmt: skip
+
+
+def experiment_command(words: list[str]) -> None:
+    """Lists the experiments, or runs one."""
+    from rltransfer.experiment import experiments, find_experiment
+
+    if words[:1] == ["list"]:
+        for name, entry in experiments().items():
+            print(f"{name}: {(entry.__doc__ or '').splitlines()[0]}")
+    elif words[:1] == ["run"] and len(words) > 1:
+        kind = find_experiment(words[1])
+        parse(kind, words[2:], f"rltransfer experiment run {words[1]}").run()
+    else:
+        raise InputError("Say `rltransfer experiment list` or `rltransfer experiment run NAME`.")
+
+
+def print_result(result: dict[str, Any], run_dir: Path) -> None:
+    """Prints a run's table."""
+    console = Console()
+    console.print(result_table([result]))
+    console.print(f"curves: tensorboard --logdir {run_dir}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

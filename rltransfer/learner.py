@@ -1,0 +1,146 @@
+"""The one learner that every method shares: minibatches in, optimizer steps out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rltransfer import distributed
+from rltransfer.batch import Batch
+
+
+class NonFiniteGradientError(ArithmeticError):
+    """A gradient is not finite; the network was left as it was before that step."""
+
+
+@dataclass
+class Loss:
+    """What a minibatch says: the scalar to descend, and figures to log."""
+
+    total: Tensor
+    """The scalar that is minimised.    ()"""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """Scalars by name, averaged over the minibatches.    () each"""
+
+
+class Learner:
+    """Steps a module's parameters down a loss; knows losses as named tensors and no method.
+
+    Args:
+        module: What learns.
+        learning_rate: Step size; `update` may be told another.
+        optimizer: "adam" (Kingma 2014) or "radam" (Liu 2019).
+        epsilon: The optimizer's epsilon.
+        max_grad_norm: Norm that the gradient is clipped to.
+        precision: "float32", or "bfloat16" for mixed precision.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        learning_rate: float,
+        optimizer: Literal["adam", "radam"] = "adam",
+        epsilon: float = 1e-8,
+        max_grad_norm: float = float("inf"),
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        self.module = module
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.max_grad_norm = max_grad_norm
+        self.precision = precision
+        self.num_steps = 0
+        if optimizer == "adam":
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+                self.parameters, lr=learning_rate, eps=epsilon, fused=True
+            )
+        else:
+            self.optimizer = torch.optim.RAdam(
+                self.parameters, lr=learning_rate, eps=epsilon, foreach=True
+            )
+
+    def update(
+        self,
+        batches: Iterable[Batch],
+        loss: Callable[[Batch], Loss],
+        learning_rate: float | None = None,
+    ) -> dict[str, float]:
+        """Takes one optimizer step a minibatch.
+
+        Args:
+            batches: The minibatches.
+            loss: Scores one.
+            learning_rate: Step size from now on; the last one if None.
+
+        Returns:
+            The metrics' means over the minibatches, and "gradient_norm", before clipping.
+
+        Raises:
+            NonFiniteGradientError: A gradient holds a NaN or an infinity.
+        """
+        if learning_rate is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+        sums: dict[str, Tensor] = {}
+        count = 0
+        for batch in batches:
+            for name, value in self._step(batch, loss).items():
+                sums[name] = value if name not in sums else sums[name] + value
+            count += 1
+        if not count:
+            return {}
+        means = (torch.stack(list(sums.values())) / count).tolist()
+        return dict(zip(sums, means, strict=True))
+
+    def _step(self, batch: Batch, loss: Callable[[Batch], Loss]) -> dict[str, Tensor]:
+        """Takes one step and returns the metrics."""
+        lower = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
+            result = loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        result.total.backward()  # type: ignore[no-untyped-call]
+        distributed.average_gradients(self.parameters)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            raise NonFiniteGradientError(self._describe(result))
+        self.optimizer.step()
+        self.num_steps += 1
+        metrics = {name: value.detach() for name, value in result.metrics.items()}
+        return {**metrics, "loss": result.total.detach(), "gradient_norm": norm}
+
+    def _describe(self, result: Loss) -> str:
+        """Returns a sentence that names the parameters and metrics at fault."""
+        faulty = [
+            name
+            for name, parameter in self.module.named_parameters()
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+        ]
+        metrics = [name for name, value in result.metrics.items() if not bool(value.isfinite())]
+        where = f"; not finite among the metrics: {', '.join(metrics)}" if metrics else ""
+        return (
+            f"The gradient of {', '.join(faulty) or 'the loss'} is not finite at optimizer step "
+            f"{self.num_steps}{where}."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the optimizer's tensors by name, and the count of steps."""
+        tensors: dict[str, Tensor] = {}
+        for index, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"{index}.{name}"] = torch.as_tensor(value).clone()
+        return {"tensors": tensors, "num_steps": self.num_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to a state that `state_dict` returned."""
+        self.num_steps = state["num_steps"]
+        for key, tensor in state["tensors"].items():
+            index, name = key.split(".", 1)
+            parameter = self.parameters[int(index)]
+            self.optimizer.state[parameter][name] = tensor.to(
+                tensor.device if name == "step" else parameter.device
+            ).clone()

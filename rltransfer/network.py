@@ -1,0 +1,259 @@
+"""Networks: how a policy is shaped, as a configuration, and the encoders that it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rltransfer.errors import InputError
+from rltransfer.observation import DEFAULT_GROUP, Observation
+
+SMALLEST_NATURE_IMAGE = 36
+"""Height and width in pixels under which the three strided convolutions leave nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The shape of a policy; a student is a teacher with another width."""
+
+    encoder: Literal["auto", "conv", "grid", "nature", "mlp"] = "auto"
+    """grid: one 3x3 convolution, for images of some ten pixels (Young & Tian 2019); nature: three
+    convolutions (Mnih 2015); conv: whichever of the two fits the image; mlp: fully connected;
+    auto: conv for images, else mlp."""
+    width: float = 1.0
+    """Factor on every number of channels and hidden units; parameters grow with its square."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Hidden units of each fully connected layer of an mlp, before `width`."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """The nonlinearity of every layer."""
+    gru: int = 0
+    """Units of a GRU between encoder and heads, before `width`; 0 for none."""
+    layer_norm: bool = False
+    """Whether a LayerNorm stands before each nonlinearity of the encoder."""
+    groups: tuple[str, ...] = (DEFAULT_GROUP,)
+    """The observation groups that the network reads; several vectors are concatenated."""
+    normalize: bool = True
+    """Whether vector observations are normalised by their running mean and deviation."""
+
+    def __post_init__(self) -> None:
+        if not self.width > 0:
+            raise InputError(f"A network's width is {self.width}: it must be above 0.")
+        if self.gru < 0 or any(units < 1 for units in self.hidden):
+            raise InputError(
+                f"A network has {self.hidden} hidden units and a GRU of {self.gru}: "
+                "layers need at least 1 unit, the GRU 0 or more."
+            )
+        if not self.groups:
+            raise InputError("A network reads no observation group: it needs at least one.")
+
+    def scaled(self, units: int) -> int:
+        """Returns a number of units or channels times the width, at least one."""
+        return max(1, round(units * self.width))
+
+
+def conv(width: float = 1.0, gru: int = 0) -> Network:
+    """Returns a convolutional network: Nature's for large images, one 3x3 layer for small ones."""
+    return Network(encoder="conv", width=width, gru=gru)
+
+
+def mlp(hidden: tuple[int, ...] = (64, 64), width: float = 1.0, gru: int = 0) -> Network:
+    """Returns a fully connected network."""
+    return Network(encoder="mlp", hidden=hidden, width=width, gru=gru)
+
+
+class RunningNormalizer(nn.Module):
+    """Normalises vectors by the mean and deviation of all that `update` has seen.
+
+    Source: Chan, Golub & LeVeque 1979 (parallel variance).
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+        super().__init__()
+        self.clip = clip
+        self.epsilon = epsilon
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """Returns the normalised vectors.    (..., size)"""
+        scaled = (vector - self.mean) * (self.variance + self.epsilon).rsqrt()
+        return scaled.clamp(-self.clip, self.clip)
+
+    @torch.no_grad()
+    def update(self, vectors: Tensor) -> None:
+        """Takes more vectors into account.
+
+        Args:
+            vectors: What was observed.    (..., size)
+        """
+        rows = vectors.reshape(-1, vectors.shape[-1])
+        variance, mean = torch.var_mean(rows, 0, correction=0)
+        total = self.count + len(rows)
+        share = len(rows) / total
+        apart = mean - self.mean
+        self.variance.copy_(
+            self.variance * (1 - share)
+            + variance * share
+            + apart.square() * share * (1 - share)
+        )
+        self.mean.add_(apart * share)
+        self.count.copy_(total)
+
+
+class Encoder(nn.Module):
+    """Observation groups in, one feature vector out."""
+
+    def __init__(self, network: Network, space: spaces.Dict) -> None:
+        super().__init__()
+        missing = [group for group in network.groups if group not in space.spaces]
+        if missing:
+            raise InputError(
+                f"The network reads the observation group {missing[0]!r}, "
+                f"but there are only {', '.join(map(repr, space.spaces))}."
+            )
+        self.groups = network.groups
+        shapes = [space[group].shape or () for group in self.groups]
+        images = [len(shape) == 3 for shape in shapes]
+        if any(images) and len(images) > 1:
+            raise InputError(
+                f"The network reads the groups {', '.join(map(repr, self.groups))}, one of them an "
+                "image: an image must be the only group."
+            )
+        kind = _resolve(network, shapes[0], images[0])
+        self.scale = _image_scale(space[self.groups[0]]) if images[0] else 1.0
+        self.flat = kind == "mlp"
+        self.normalizer: RunningNormalizer | None = None
+        if self.flat:
+            size = sum(math.prod(shape) for shape in shapes)
+            if network.normalize and not any(images):
+                self.normalizer = RunningNormalizer(size)
+            self.layers, self.num_features = _mlp(network, size)
+        elif kind == "nature":
+            self.layers, self.num_features = _nature(network, shapes[0])
+        else:
+            self.layers, self.num_features = _grid(network, shapes[0])
+
+    def vectors(self, observation: Observation) -> Tensor:
+        """Returns the groups of vectors side by side, as float32.    (batch, size)"""
+        return torch.cat([observation[group].float().flatten(1) for group in self.groups], 1)
+
+    def forward(self, observation: Observation) -> Tensor:
+        """Returns the features.    (batch, num_features)
+
+        Args:
+            observation: The groups.    (batch, ...)
+        """
+        if self.flat:
+            inputs = self.vectors(observation)
+            if self.normalizer is not None:
+                inputs = self.normalizer(inputs)
+        else:
+            inputs = observation[self.groups[0]].float()
+        if self.scale != 1.0:
+            inputs = inputs * self.scale
+        features: Tensor = self.layers(inputs)
+        return features
+
+
+def _resolve(network: Network, shape: tuple[int, ...], image: bool) -> str:
+    """Returns which of "grid", "nature" and "mlp" the network is for this observation."""
+    kind: str = network.encoder
+    if kind == "auto":
+        kind = "conv" if image else "mlp"
+    if kind == "mlp":
+        return kind
+    if not image:
+        raise InputError(
+            f"A {kind} network needs an image of shape (channels, height, width), "
+            f"but the observation has the shape {shape}: take an mlp."
+        )
+    large = min(shape[1:]) >= SMALLEST_NATURE_IMAGE
+    if kind == "nature" and not large:
+        raise InputError(
+            f"A nature network needs images of at least {SMALLEST_NATURE_IMAGE} pixels a side, "
+            f"but the observation has the shape {shape}: take a grid network."
+        )
+    if kind == "conv":
+        kind = "nature" if large else "grid"
+    return kind
+
+
+def _image_scale(space: spaces.Space[object]) -> float:
+    """Returns the factor that brings an image of bytes into 0 to 1."""
+    assert isinstance(space, spaces.Box)
+    high = float(space.high.max())
+    return 1.0 / high if math.isfinite(high) and high > 1 else 1.0
+
+
+def _block(network: Network, layer: nn.Conv2d | nn.Linear) -> list[nn.Module]:
+    """Returns a layer with its normalisation and nonlinearity."""
+    nn.init.orthogonal_(layer.weight, math.sqrt(2))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    modules: list[nn.Module] = [layer]
+    if network.layer_norm:
+        conv_layer = isinstance(layer, nn.Conv2d)
+        # One group over channels and places is LayerNorm for an image.
+        modules.append(
+            nn.GroupNorm(1, layer.out_channels) if conv_layer else nn.LayerNorm(layer.out_features)
+        )
+    modules.append(nn.ReLU() if network.activation == "relu" else nn.Tanh())
+    return modules
+
+
+def _stack(
+    network: Network,
+    shape: tuple[int, ...],
+    convolutions: list[tuple[int, int, int]],
+    units: int,
+) -> tuple[nn.Sequential, int]:
+    """Returns convolutions (channels, kernel, stride) and a fully connected layer after them."""
+    modules: list[nn.Module] = []
+    channels, height, width = shape
+    for out_channels, kernel, stride in convolutions:
+        wide = network.scaled(out_channels)
+        modules += _block(network, nn.Conv2d(channels, wide, kernel, stride))
+        channels = wide
+        height, width = ((side - kernel) // stride + 1 for side in (height, width))
+    modules.append(nn.Flatten())
+    modules += _block(network, nn.Linear(channels * height * width, network.scaled(units)))
+    return nn.Sequential(*modules), network.scaled(units)
+
+
+def _nature(network: Network, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
+    """Source: Mnih 2015, Methods."""
+    return _stack(network, shape, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512)
+
+
+def _grid(network: Network, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
+    """Source: Young & Tian 2019, section 3."""
+    return _stack(network, shape, [(16, 3, 1)], 128)
+
+
+def _mlp(network: Network, size: int) -> tuple[nn.Sequential, int]:
+    modules: list[nn.Module] = []
+    for units in network.hidden:
+        wide = network.scaled(units)
+        modules += _block(network, nn.Linear(size, wide))
+        size = wide
+    return nn.Sequential(*modules), size
+
+
+
+def head(num_features: int, outputs: int, gain: float) -> nn.Linear:
+    """Returns a linear head with orthogonal weights of this gain and zero biases."""
+    layer = nn.Linear(num_features, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer

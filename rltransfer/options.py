@@ -1,0 +1,129 @@
+"""Command-line options from dataclasses: types, defaults and help come from the fields."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import re
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from rltransfer.errors import InputError
+
+T = TypeVar("T")
+
+REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+def parse_count(text: str) -> int:
+    """Returns a whole number that may be written `2_000_000` or `2e6`.
+
+    Raises:
+        ValueError: The text is no whole number.
+    """
+    number = float(text)
+    if number != int(number):
+        raise ValueError(f"{text!r} is no whole number")
+    return int(number) if "e" in text.lower() or "." in text else int(text)
+
+
+@REGISTRY.primitive_rule
+def _count_rule(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+    """Lets every whole number be written as `parse_count` says."""
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N",
+        instance_from_str=lambda words: parse_count(words[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@REGISTRY.primitive_rule
+def _text_rule(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Reads a field that takes text or an object, e.g. a teacher or a schedule, as text."""
+    kinds = typing.get_args(info.type)
+    if str not in kinds or not any(
+        isinstance(kind, type) and kind.__module__.startswith("rltransfer") for kind in kinds
+    ):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="TEXT",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
+    """Returns the dataclass that the options describe; prints help and exits where it is asked for.
+
+    Args:
+        kind: The dataclass.
+        argv: The options.
+        prog: The command, for the help text.
+        default: Values of what is not given; the fields' defaults if None.
+
+    Raises:
+        InputError: An option is unknown, missing, or has a value that it cannot have.
+    """
+    if {"-h", "--help"} & set(argv):
+        return _cli(kind, argv, prog, default)[0]
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+            made, extra = _cli(kind, argv, prog, default)
+    except SystemExit as error:
+        raise InputError(_sentence(printed.getvalue(), prog)) from error
+    if extra:
+        raise _unknown_option(kind, extra, prog)
+    return made
+
+
+def _cli(kind: type[T], argv: Sequence[str], prog: str, default: T | None) -> tuple[T, list[str]]:
+    """Calls tyro; nested dataclasses' options have no prefix."""
+    keywords: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(
+        kind, args=list(argv), prog=prog, return_unknown_args=True, registry=REGISTRY,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff), **keywords,
+    )  # fmt: skip
+
+
+def _sentence(text: str, prog: str) -> str:
+    """Returns what a framed error message says, as one sentence."""
+    lines = [re.sub(r"[│╭╮╰╯─┌┐└┘|]", " ", line).strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("For full", prog))]
+    words = " ".join(" ".join(kept).split()).rstrip(".")
+    words = re.sub(r"^(Parsing error|Required options|Invalid choice|Error)\s*", "", words)
+    return f"{words or 'The options cannot be read'}: `{prog} --help` shows every option."
+
+
+def _unknown_option(kind: type[Any], extra: list[str], prog: str) -> InputError:
+    """Returns the error for the first word that no option takes."""
+    word = next((word for word in extra if word.startswith("-")), extra[0])
+    known = sorted(_names(kind))
+    near = difflib.get_close_matches(word.split("=")[0].replace("_", "-"), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"`{prog} --help` shows every option."
+    return InputError(f"There is no option {word!r}: {hint}")
+
+
+def _names(kind: type[Any]) -> list[str]:
+    """Returns the options of a dataclass and of those nested in it."""
+    names: list[str] = []
+    for name, hint in typing.get_type_hints(kind).items():
+        if hasattr(hint, "__dataclass_fields__"):
+            names += _names(hint)
+        else:
+            names.append("--" + name.replace("_", "-"))
+    return names

@@ -1,0 +1,227 @@
+"""The policy: encoder, optional memory, heads; and its form on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rltransfer.errors import InputError
+from rltransfer.network import Encoder, Network, head
+from rltransfer.observation import Observation, space_from_json, space_to_json
+from rltransfer.policy_output import ILLEGAL, PolicyOutput
+
+LOG_STD_RANGE = (-5.0, 2.0)
+"""Bounds of a continuous policy's log standard deviation, in which its density stays finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicySpec:
+    """Everything that a policy is built from; with the weights it is the policy."""
+
+    network: Network
+    observation_space: spaces.Dict
+    action_space: spaces.Space[Any]
+    """`Discrete` or `Box`."""
+    action_mask: tuple[tuple[bool, ...], ...] | None = None
+    """For each task, which of the discrete actions are legal; None where all are."""
+    q_values: bool = False
+    """Whether the head over discrete actions says Q-values and not logits."""
+    value: bool = True
+    """Whether there is a head for the state's value."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON form that `from_json` reads."""
+        return {
+            "network": dataclasses.asdict(self.network),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "action_mask": self.action_mask,
+            "q_values": self.q_values,
+            "value": self.value,
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> PolicySpec:
+        """Returns the specification that `to_json` wrote."""
+        network = {k: tuple(v) if isinstance(v, list) else v for k, v in data["network"].items()}
+        observation_space = space_from_json(data["observation_space"])
+        assert isinstance(observation_space, spaces.Dict)
+        mask = data["action_mask"]
+        return PolicySpec(
+            Network(**network),
+            observation_space,
+            space_from_json(data["action_space"]),
+            None if mask is None else tuple(tuple(row) for row in mask),
+            data["q_values"],
+            data["value"],
+        )
+
+
+class Policy(nn.Module):
+    """A network over observation groups with heads for actions and value.
+
+    Continuous actions are Gaussian with a deviation that does not depend on the state; vectors keep
+    a second encoder for the value, as the two want different features; images share one.
+    """
+
+    action_mask: Tensor | None
+
+    def __init__(self, spec: PolicySpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = Encoder(spec.network, spec.observation_space)
+        features = self.encoder.num_features
+        self.state_size = spec.network.scaled(spec.network.gru) if spec.network.gru else 0
+        self.gru = nn.GRUCell(features, self.state_size) if self.state_size else None
+        features = self.state_size or features
+
+        self.log_std: nn.Parameter | None = None
+        if isinstance(spec.action_space, spaces.Discrete):
+            outputs = int(spec.action_space.n)
+        else:
+            assert isinstance(spec.action_space, spaces.Box)
+            (outputs,) = spec.action_space.shape
+            self.log_std = nn.Parameter(torch.zeros(outputs))
+        self.action_head = head(features, outputs, gain=1.0 if spec.q_values else 0.01)
+
+        self.value_encoder: Encoder | None = None
+        self.value_head: nn.Linear | None = None
+        if spec.value:
+            if self.encoder.flat and self.gru is None:
+                self.value_encoder = Encoder(spec.network, spec.observation_space)
+            self.value_head = head(features, 1, gain=1.0)
+
+        mask = None if spec.action_mask is None else torch.tensor(spec.action_mask)
+        self.register_buffer("action_mask", mask, persistent=False)
+
+    def forward(
+        self,
+        observation: Observation,
+        task: Tensor | None = None,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> PolicyOutput:
+        """Returns what the policy says about these observations.
+
+        Args:
+            observation: The groups, of one step or of a sequence.    (batch, ...) or (time, batch, ...)
+            task: Index of each observation's task; needed where tasks have different legal actions.
+                (batch,) or (time, batch)
+            state: The recurrent state before the first observation.  (batch, state_size)
+            start: Whether an observation is an episode's first: the state before it is zero.
+                (batch,) or (time, batch)
+        """
+        any_group = observation[self.encoder.groups[0]]
+        shape = self.spec.observation_space[self.encoder.groups[0]].shape
+        assert shape is not None
+        leading = any_group.shape[: any_group.dim() - len(shape)]
+        flat = {name: group.flatten(0, len(leading) - 1) for name, group in observation.items()}
+
+        features = self.encoder(flat).unflatten(0, leading)
+        if self.gru is not None:
+            features, state = self._remember(features, state, start)
+        output = self._act(features, task)
+        if self.value_head is not None:
+            seen = features
+            if self.value_encoder is not None:
+                seen = self.value_encoder(flat).unflatten(0, leading)
+            output.value = self.value_head(seen).squeeze(-1)
+        output.state = state
+        return output
+
+    def _act(self, features: Tensor, task: Tensor | None) -> PolicyOutput:
+        """Returns the output of the action head."""
+        scores = self.action_head(features)
+        if self.log_std is not None:
+            log_std = self.log_std.clamp(*LOG_STD_RANGE).expand_as(scores)
+            return PolicyOutput(mean=scores, log_std=log_std, features=features)
+        if self.action_mask is not None:
+            if task is None:
+                raise ValueError("This policy's tasks have different actions: say which task it is.")
+            scores = scores.masked_fill(~self.action_mask[task], ILLEGAL)
+        if self.spec.q_values:
+            return PolicyOutput(q_values=scores, features=features)
+        return PolicyOutput(logits=scores, features=features)
+
+    def _remember(
+        self, features: Tensor, state: Tensor | None, start: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the recurrent states as features, and the last one."""
+        assert self.gru is not None
+        sequence = features.dim() == 3
+        steps = features if sequence else features.unsqueeze(0)
+        state = self.initial_state(steps.shape[1], features.device) if state is None else state
+        outputs = []
+        for time, step in enumerate(steps):
+            if start is not None:
+                first = start[time] if sequence else start
+                state = state.masked_fill(first.unsqueeze(-1), 0.0)
+            state = self.gru(step, state)
+            outputs.append(state)
+        return (torch.stack(outputs) if sequence else outputs[0]), state
+
+    def initial_state(self, num_envs: int, device: torch.device | None = None) -> Tensor:
+        """Returns the recurrent state before an episode's first observation.    (num_envs, state_size)"""
+        return torch.zeros(num_envs, self.state_size, device=device)
+
+    def update_statistics(self, observation: Observation) -> None:
+        """Lets the normalisers of vector observations see more of them.    (..., *shape) each"""
+        for encoder in (self.encoder, self.value_encoder):
+            if encoder is not None and encoder.normalizer is not None:
+                flat = {
+                    name: observation[name].reshape(-1, *(self.spec.observation_space[name].shape or ()))
+                    for name in encoder.groups
+                }
+                encoder.normalizer.update(encoder.vectors(flat))
+
+    def num_acting_parameters(self) -> int:
+        """Returns the number of parameters that acting needs: all but those of the value."""
+        count = sum(parameter.numel() for parameter in self.parameters())
+        for part in (self.value_head, self.value_encoder):
+            if part is not None:
+                count -= sum(parameter.numel() for parameter in part.parameters())
+        return count
+
+
+def save_policy(policy: Policy, stem: Path, half: bool = False) -> None:
+    """Writes a policy as `stem.safetensors` and `stem.json`.
+
+    Args:
+        policy: What to write.
+        stem: Path without a suffix.
+        half: Whether to write the weights in float16.
+    """
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in policy.state_dict().items()
+    }
+    save_file(tensors, stem.with_suffix(".safetensors"))
+    stem.with_suffix(".json").write_text(json.dumps(policy.spec.to_json(), indent=1) + "\n")
+
+
+def load_policy(stem: Path) -> Policy:
+    """Returns the policy that `save_policy` wrote, on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: A file is missing, cut short, or does not fit the other.
+    """
+    weights, spec = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
+    try:
+        policy = Policy(PolicySpec.from_json(json.loads(spec.read_text())))
+        tensors = load_file(weights)
+        policy.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except FileNotFoundError as error:
+        raise InputError(f"{stem} is no policy: {error.filename} is missing.") from error
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{stem} is no whole policy: one of its files is damaged.") from error
+    except RuntimeError as error:
+        raise InputError(f"{weights} does not fit the policy that {spec} describes.") from error
+    return policy.eval()

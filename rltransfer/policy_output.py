@@ -1,0 +1,102 @@
+"""What a policy says about a batch of observations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ILLEGAL = -1e9
+"""The logit and Q-value of an action that a task does not have: finite, so that a probability of
+zero times its logarithm is zero and not NaN, also after division by a small temperature."""
+
+
+@dataclass
+class PolicyOutput:
+    """Distribution parameters or Q-values, value, features; None where a policy has no such thing.
+
+    A policy over discrete actions has `logits` or `q_values` (a Q-network has only the latter), one
+    over continuous actions has `mean` and, unless it is deterministic, `log_std`.
+    """
+
+    logits: Tensor | None = None
+    """Unnormalised log-probabilities of discrete actions.          (..., num_actions)"""
+    q_values: Tensor | None = None
+    """State-action values of discrete actions.                     (..., num_actions)"""
+    mean: Tensor | None = None
+    """The greedy continuous action, in the environment's units.    (..., action_dim)"""
+    log_std: Tensor | None = None
+    """Log standard deviation of the action, same units.            (..., action_dim)"""
+    value: Tensor | None = None
+    """The state's value.                                           (...)"""
+    features: Tensor | None = None
+    """The last hidden layer.                                       (..., num_features)"""
+    state: Tensor | None = None
+    """The recurrent state after these observations.                (num_envs, state_size)"""
+
+    def preferences(self) -> Tensor:
+        """Returns the logits, or the Q-values where there are none.    (..., num_actions)
+
+        Raises:
+            ValueError: The policy is over continuous actions.
+        """
+        scores = self.logits if self.logits is not None else self.q_values
+        if scores is None:
+            raise ValueError("A policy over continuous actions has neither logits nor Q-values.")
+        return scores
+
+    def greedy(self) -> Tensor:
+        """Returns the best action: int64 (...) or float32 (..., action_dim)."""
+        return self.mean if self.mean is not None else self.preferences().argmax(-1)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Returns an action of the policy's own distribution; a Q-network's is greedy.
+
+        Args:
+            generator: The source of randomness, on the output's device.
+        """
+        if self.mean is not None:
+            if self.log_std is None:
+                return self.mean
+            noise = torch.empty_like(self.mean).normal_(generator=generator)
+            return self.mean + self.log_std.exp() * noise
+        if self.logits is None:
+            return self.greedy()
+        # The Gumbel trick: the argmax of logits plus Gumbel noise is a sample of their softmax.
+        # Exponential noise is 0 at times; its logarithm is then -inf and the action is taken, right.
+        noise = torch.empty_like(self.logits, dtype=torch.float32).exponential_(generator=generator)
+        return (self.logits.float() - noise.log()).argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Returns log pi(action).    (...)
+
+        Args:
+            action: Discrete actions (...) or continuous ones (..., action_dim).
+
+        Raises:
+            ValueError: The policy has Q-values only, or is deterministic.
+        """
+        if self.logits is not None:
+            log_probs = F.log_softmax(self.logits.float(), -1)
+            return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        if self.mean is None or self.log_std is None:
+            raise ValueError("Only a stochastic policy has log-probabilities.")
+        error = (action - self.mean) / self.log_std.exp()
+        density = -0.5 * error.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        return density.sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Returns the entropy in nats, differential for continuous actions.    (...)
+
+        Raises:
+            ValueError: The policy has Q-values only, or is deterministic.
+        """
+        if self.logits is not None:
+            log_probs = F.log_softmax(self.logits.float(), -1)
+            return -(log_probs.exp() * log_probs).sum(-1)
+        if self.mean is None or self.log_std is None:
+            raise ValueError("Only a stochastic policy has an entropy.")
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)

@@ -1,0 +1,120 @@
+"""What is installed: task families, methods and zoos, found through entry points.
+
+The core names none of them; another package adds its own under the same groups:
+`rltransfer.envs` (an `EnvFamily`), `rltransfer.agents` (a `Method`) and `rltransfer.zoo` (a folder
+of policies with their cards).
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gymnasium
+import torch
+
+from rltransfer.errors import InputError, unknown
+from rltransfer.host_env import make_host_env
+from rltransfer.task import Suite, Task
+from rltransfer.vector_env import EnvFamily, VectorEnv
+
+if TYPE_CHECKING:
+    from rltransfer.agent import Method
+
+
+@functools.cache
+def families() -> tuple[EnvFamily, ...]:
+    """Returns the installed families of tasks, by name."""
+    return tuple(entry.load() for entry in _entries("rltransfer.envs"))
+
+
+def register_environments() -> None:
+    """Registers every family's ids with Gymnasium."""
+    for family in families():
+        family.register()
+
+
+def suites() -> dict[str, Suite]:
+    """Returns every named suite."""
+    return {suite.name: suite for family in families() for suite in family.suites()}
+
+
+def task_ids() -> list[str]:
+    """Returns every task id there is: the families' and all others that Gymnasium knows."""
+    ids = [task_id for family in families() for task_id in family.task_ids()]
+    return sorted({*ids, *gymnasium.registry})
+
+
+def find_suite(name: str) -> Suite:
+    """Returns the suite of this name.
+
+    Raises:
+        InputError: There is none.
+    """
+    known = suites()
+    if name not in known:
+        raise unknown("suite", name, known)
+    return known[name]
+
+
+def method_names() -> list[str]:
+    """Returns the names of the installed methods."""
+    return [entry.name for entry in _entries("rltransfer.agents")]
+
+
+def find_method(name: str) -> type[Method]:
+    """Returns the method of this name.
+
+    Raises:
+        InputError: There is none.
+    """
+    for entry in _entries("rltransfer.agents"):
+        if entry.name == name:
+            method: type[Method] = entry.load()
+            return method
+    raise unknown("agent", name, method_names())
+
+
+def method_name(method: type[Method]) -> str:
+    """Returns the name that a method is installed under, or its class's."""
+    for entry in _entries("rltransfer.agents"):
+        if entry.value == f"{method.__module__}:{method.__qualname__}":
+            return entry.name
+    return method.__name__
+
+
+@functools.cache
+def zoo_folders() -> tuple[Path, ...]:
+    """Returns the folders in which installed packages keep trained teachers."""
+    return tuple(Path(str(entry.load())) for entry in _entries("rltransfer.zoo"))
+
+
+def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
+    """Makes a task's vector environment: its family's, or any Gymnasium environment's.
+
+    Raises:
+        InputError: There is no such task, or it refuses its arguments.
+    """
+    if num_envs < 1:
+        raise InputError(f"The number of environments is {num_envs}: it must be at least 1.")
+    for family in families():
+        if family.accepts(task):
+            return family.make(task, num_envs, device)
+    if task.id not in gymnasium.registry:
+        raise unknown("task", task.id, task_ids())
+    return make_host_env(task, num_envs, device)
+
+
+def evaluation_task(task: Task) -> Task:
+    """Returns the task as it is evaluated: whole episodes, rewards as they are."""
+    for family in families():
+        if family.accepts(task):
+            return family.evaluation_task(task)
+    return task
+
+
+def _entries(group: str) -> list[EntryPoint]:
+    """Returns the entry points of a group, each name once, in the order of their names."""
+    return list({entry.name: entry for entry in sorted(entry_points(group=group))}.values())

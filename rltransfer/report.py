@@ -1,0 +1,50 @@
+"""Tables of results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def result_table(results: Sequence[dict[str, Any]]) -> Table:
+    """Returns one row for each task of each result: random, teacher, student, their ratio, sizes.
+
+    The ratio counts from the return of random actions where a return is negative, since a quotient
+    of negative returns says nothing: (student - random) / (teacher - random).
+
+    Args:
+        results: Contents of `result.json` files.
+    """
+    taught = any(result["teacher_parameters"] is not None for result in results)
+    table = Table()
+    heads = ["task", "random", "teacher", "student", "student/teacher", "parameters", "of teacher"]
+    if not taught:
+        heads = ["task", "random", "return", "parameters"]
+    for name in heads:
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for result in results:
+        for task_id, row in result["tasks"].items():
+            cells = [task_id, f"{row['random_return_mean']:.1f}"]
+            own = f"{row['return_mean']:.1f} ± {row['return_ci95']:.1f}"
+            size = f"{result['student_parameters']:,}"
+            if not taught:
+                table.add_row(*cells, own, size)
+                continue
+            cells += [f"{row['teacher_return_mean']:.1f} ± {row['teacher_return_ci95']:.1f}", own]
+            share = result["student_parameters"] / max(result["teacher_parameters"] or 0, 1)
+            known = bool(result["teacher_parameters"])
+            table.add_row(
+                *cells, f"{100 * kept(row):.0f} %", size, f"{100 * share:.1f} %" if known else "?"
+            )
+    return table
+
+
+def kept(row: dict[str, float]) -> float:
+    """Returns which share of its teacher's return a student keeps."""
+    student, teacher = row["return_mean"], row["teacher_return_mean"]
+    chance = row["random_return_mean"]
+    if min(student, teacher, chance) >= 0:
+        return student / teacher if teacher else 0.0
+    return (student - chance) / (teacher - chance) if teacher != chance else 0.0

@@ -1,0 +1,413 @@
+"""The rollout engine: tasks x environments x time, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rltransfer.errors import InputError
+from rltransfer.observation import Observation, as_groups, grouped, joint_observation_space
+from rltransfer.registry import make_vector_env
+from rltransfer.task import Suite
+from rltransfer.vector_env import VectorEnv
+
+
+class Actor(Protocol):
+    """Whoever acts in the environments."""
+
+    state_size: int
+    """Columns of the recurrent state; 0 for none."""
+
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Observation:
+        """Returns "action" and whatever else is to be kept of this step, by name.
+
+        Args:
+            observation: The groups.                                      (rows, ...)
+            task: Index of each row's task.                               (rows,)
+            state: The recurrent state; no columns where there is none.   (rows, state_size)
+            start: Whether the observation is an episode's first.         (rows,)
+
+        Returns:
+            Tensors of (rows, ...): "action"; "state", the new recurrent state, if there is one.
+        """
+
+
+@dataclass
+class Rollout:
+    """What `horizon` steps of all environments gave: views of the engine's tensors, time first.
+
+    A row is one environment; the rows of a task stand together, in the order of the suite. The next
+    `collect` overwrites everything here.
+    """
+
+    observation: Observation
+    """What was seen.                                               (time, rows, ...)"""
+    last_observation: Observation
+    """What is seen after the last step.                            (rows, ...)"""
+    reward: Tensor
+    """float32.                                                     (time, rows)"""
+    terminated: Tensor
+    """Whether the step ended the episode in a terminal state.      (time, rows)"""
+    truncated: Tensor
+    """Whether the step's episode was cut short.                    (time, rows)"""
+    start: Tensor
+    """Whether the observation is an episode's first.               (time, rows)"""
+    task: Tensor
+    """Index of the task.                                           (time, rows)"""
+    initial_state: Tensor
+    """The recurrent state before the first step.                   (rows, state_size)"""
+    extras: dict[str, Tensor]
+    """What the actor returned, "action" among it.                  (time, rows, ...)"""
+    last_state: Tensor
+    """The recurrent state after the last step.                     (rows, state_size)"""
+    final: list[tuple[int, Tensor, Observation]] = field(default_factory=list)
+    """Where episodes were cut short: time, rows (n,), the observations that followed (n, ...)."""
+    episode_return: Tensor | None = None
+    """Return of the episode that the step ended; 0 elsewhere.      (time, rows)"""
+    episode_length: Tensor | None = None
+    """Steps of the episode that the step ended; 0 elsewhere.       (time, rows)"""
+
+    @property
+    def done(self) -> Tensor:
+        """Whether the step ended the episode.    (time, rows)"""
+        return self.terminated | self.truncated
+
+    @property
+    def num_steps(self) -> int:
+        """Environment steps in all."""
+        return self.reward.numel()
+
+
+@dataclass
+class Lane:
+    """One vector environment and the rows that it fills."""
+
+    env: VectorEnv
+    rows: slice
+
+
+class RolloutEngine:
+    """Steps every environment of every task and keeps what happens in preallocated tensors.
+
+    One forward pass serves all tasks. Host environments are held in two halves, so that one half is
+    simulated while the other is acted for.
+
+    Args:
+        suite: The tasks.
+        num_envs: Environments of each task.
+        device: Where tensors live.
+        seed: Seeds the environments.
+        spaces_like: Observation and action space to pad to, where they are given, e.g. those of a
+            policy that was trained on a larger suite.
+
+    Raises:
+        InputError: A task cannot be made, or the tasks cannot share a policy.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        num_envs: int,
+        device: torch.device,
+        seed: int,
+        spaces_like: tuple[spaces.Dict, spaces.Space[Any]] | None = None,
+    ) -> None:
+        self.suite = suite
+        self.num_envs = num_envs
+        self.num_rows = len(suite) * num_envs
+        self.device = device
+        self.seed = seed
+        self.halves = self._make_lanes()
+        self.lanes = [lane for half in self.halves for lane in half]
+        self._agree_on_spaces(spaces_like)
+        self.task = torch.arange(len(suite), device=device).repeat_interleave(num_envs)
+        self.running_return = torch.zeros(self.num_rows, device=device)
+        self.running_length = torch.zeros(self.num_rows, device=device)
+        self.state = torch.zeros(self.num_rows, 0, device=device)
+        self._horizon = 0
+        self.restarts = 0
+        self._allocate(1)
+        self.restart()
+
+    def _make_lanes(self) -> list[list[Lane]]:
+        """Makes the environments: each task's as one lane, or as two where that lets it overlap."""
+        halves: list[list[Lane]] = [[], []]
+        for index, task in enumerate(self.suite):
+            base, split = index * self.num_envs, self.num_envs // 2
+            whole = make_vector_env(task, self.num_envs, self.device)
+            if whole.metadata["autoreset_mode"] != VectorEnv.metadata["autoreset_mode"]:
+                raise InputError(
+                    f"The task {task.id!r} resets in the step after an episode's end: "
+                    "its environment must reset in the same step."
+                )
+            if not whole.overlaps or not split:
+                halves[0].append(Lane(whole, slice(base, base + self.num_envs)))
+                continue
+            whole.close()
+            for half, start, stop in ((0, 0, split), (1, split, self.num_envs)):
+                env = make_vector_env(task, stop - start, self.device)
+                halves[half].append(Lane(env, slice(base + start, base + stop)))
+        return [half for half in halves if half]
+
+    def _agree_on_spaces(self, like: tuple[spaces.Dict, spaces.Space[Any]] | None) -> None:
+        """Finds the spaces that all tasks fit, and which actions are legal in each."""
+        owners = {
+            lane.rows.start // self.num_envs: lane.env for lane in reversed(self.lanes)
+        }
+        envs = [(task.id, owners[index]) for index, task in enumerate(self.suite)]
+        observed = [(name, env.single_observation_space) for name, env in envs]
+        acted = [(name, env.single_action_space) for name, env in envs]
+        self.own_spaces = [
+            (grouped(env.single_observation_space), env.single_action_space) for _, env in envs
+        ]
+        self.observation_space = joint_observation_space(observed)
+        self.action_space = _joint_action_space(acted)
+        if like is not None:
+            joint_observation_space([("the policy", like[0]), *observed])
+            _joint_action_space([("the policy", like[1]), *acted])
+            self.observation_space, self.action_space = like
+        self.action_mask = _action_mask(self.action_space, [space for _, space in acted])
+
+    def _allocate(self, horizon: int) -> None:
+        """Makes room for `horizon` steps; what is seen now is carried over."""
+        old = getattr(self, "_observation", None)
+        shape = (horizon + 1, self.num_rows)
+        self._observation: Observation = {}
+        for name, space in self.observation_space.spaces.items():
+            dtype = torch.from_numpy(np.zeros(1, space.dtype)).dtype
+            self._observation[name] = torch.zeros(
+                (*shape, *(space.shape or ())), dtype=dtype, device=self.device
+            )
+        self._start = torch.ones(shape, dtype=torch.bool, device=self.device)
+        self._reward = torch.zeros(shape, device=self.device)
+        self._terminated = torch.zeros(shape, dtype=torch.bool, device=self.device)
+        self._truncated = torch.zeros(shape, dtype=torch.bool, device=self.device)
+        self._episode_return = torch.zeros(shape, device=self.device)
+        self._episode_length = torch.zeros(shape, device=self.device)
+        self._extras: dict[str, Tensor] = {}
+        if old is not None:
+            for name, tensor in old.items():
+                self._observation[name][horizon] = tensor[self._horizon]
+            self._start[horizon] = self._last_start
+        self._horizon = horizon
+
+    def restart(self, only_forgetful: bool = False) -> None:
+        """Begins new episodes, with seeds that depend on the engine's seed and the count of restarts.
+
+        Args:
+            only_forgetful: Whether only those environments begin anew that cannot say their state.
+        """
+        for index, lane in enumerate(self.lanes):
+            if only_forgetful and lane.env.state_dict() is not None:
+                continue
+            mixed = np.random.SeedSequence([self.seed, self.restarts, index]).generate_state(1)
+            observation, _ = lane.env.reset(seed=int(mixed[0]) % 2**31)
+            self._write_observation(self._horizon, lane, observation)
+            self._start[self._horizon, lane.rows] = True
+            self.running_return[lane.rows] = 0
+            self.running_length[lane.rows] = 0
+            self.state[lane.rows] = 0
+        self.restarts += 1
+        self._last_start = self._start[self._horizon].clone()
+
+    @torch.no_grad()
+    def collect(self, actor: Actor, horizon: int) -> Rollout:
+        """Lets the actor act for `horizon` steps in every environment.
+
+        Args:
+            actor: Who acts.
+            horizon: Steps of each environment.
+
+        Returns:
+            What happened; the next call overwrites it.
+        """
+        if horizon != self._horizon:
+            self._allocate(horizon)
+        if self.state.shape[1] != actor.state_size:
+            self.state = torch.zeros(self.num_rows, actor.state_size, device=self.device)
+        for tensor in self._observation.values():
+            tensor[0].copy_(tensor[horizon])
+        self._start[0].copy_(self._last_start)
+        initial_state = self.state.clone()
+        final: list[tuple[int, Tensor, Observation]] = []
+        for time in range(horizon):
+            for half in self.halves:
+                if time > 0:
+                    self._receive(half, time - 1, final)
+                self._send(actor, half, time)
+        for half in self.halves:
+            self._receive(half, horizon - 1, final)
+        self._last_start = self._start[horizon].clone()
+        return self._view(horizon, initial_state, final)
+
+    def _send(self, actor: Actor, half: list[Lane], time: int) -> None:
+        """Acts for one half and begins its step."""
+        for rows in _runs(half, self.num_rows):
+            seen = {name: tensor[time, rows] for name, tensor in self._observation.items()}
+            start = self._start[time, rows]
+            output = actor.act(seen, self.task[rows], self.state[rows], start)
+            state = output.pop("state", None)
+            if state is not None:
+                self.state[rows] = state
+            for name, value in output.items():
+                self._extra(name, value)[time, rows] = value
+        action = self._extras["action"][time]
+        for lane in half:
+            lane.env.send(action[lane.rows])
+
+    def _extra(self, name: str, value: Tensor) -> Tensor:
+        """Returns the store of one of the actor's tensors, made at its first use."""
+        if name not in self._extras:
+            shape = (self._horizon, self.num_rows, *value.shape[1:])
+            self._extras[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
+        return self._extras[name]
+
+    def _receive(
+        self, half: list[Lane], time: int, final: list[tuple[int, Tensor, Observation]]
+    ) -> None:
+        """Ends the step of one half."""
+        for lane in half:
+            rows = lane.rows
+            observation, reward, terminated, truncated, info = lane.env.recv()
+            self._write_observation(time + 1, lane, observation)
+            self._reward[time, rows] = reward
+            self._terminated[time, rows] = terminated
+            self._truncated[time, rows] = truncated
+            done = terminated | truncated
+            self._start[time + 1, rows] = done
+            running_return, running_length = self.running_return[rows], self.running_length[rows]
+            running_return += reward
+            running_length += 1
+            self._episode_return[time, rows] = running_return * done
+            self._episode_length[time, rows] = running_length * done
+            running_return.masked_fill_(done, 0.0)
+            running_length.masked_fill_(done, 0.0)
+            if self.state.shape[1]:
+                self.state[rows] = self.state[rows].masked_fill(done.unsqueeze(-1), 0.0)
+            if lane.env.truncates and "final_obs" in info:
+                index = (truncated & ~terminated).nonzero().squeeze(-1)
+                if len(index):
+                    final.append((time, index + rows.start, self._padded(info["final_obs"], index)))
+
+    def _write_observation(self, time: int, lane: Lane, observation: Any) -> None:
+        """Copies what a lane observes to its place, channels and vectors padded with zeros."""
+        for name, value in as_groups(observation).items():
+            store = self._observation[name][time, lane.rows]
+            store[:, : value.shape[1]] = value if value.dim() > 1 else value.unsqueeze(-1)
+
+    def _padded(self, observation: Any, index: Tensor) -> Observation:
+        """Returns chosen rows of an environment's observation, padded.    (n, ...)"""
+        padded = {}
+        for name, value in as_groups(observation).items():
+            store = self._observation[name]
+            rows = store.new_zeros(len(index), *store.shape[2:])
+            rows[:, : value.shape[1]] = value[index].to(self.device)
+            padded[name] = rows
+        return padded
+
+    def _view(
+        self, horizon: int, initial_state: Tensor, final: list[tuple[int, Tensor, Observation]]
+    ) -> Rollout:
+        return Rollout(
+            observation={name: tensor[:horizon] for name, tensor in self._observation.items()},
+            last_observation={name: tensor[horizon] for name, tensor in self._observation.items()},
+            reward=self._reward[:horizon],
+            terminated=self._terminated[:horizon],
+            truncated=self._truncated[:horizon],
+            start=self._start[:horizon],
+            task=self.task.expand(horizon, -1),
+            initial_state=initial_state,
+            extras=dict(self._extras),
+            last_state=self.state,
+            final=final,
+            episode_return=self._episode_return[:horizon],
+            episode_length=self._episode_length[:horizon],
+        )
+
+    def close(self) -> None:
+        """Closes every environment."""
+        for lane in self.lanes:
+            lane.env.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that the next `collect` depends on."""
+        state: dict[str, Any] = {
+            "observation": {n: t[self._horizon].clone() for n, t in self._observation.items()},
+            "start": self._last_start.clone(),
+            "running_return": self.running_return.clone(),
+            "running_length": self.running_length.clone(),
+            "state": self.state.clone(),
+            "restarts": self.restarts,
+        }
+        for index, lane in enumerate(self.lanes):
+            env_state = lane.env.state_dict()
+            if env_state is not None:
+                state[f"env-{index}"] = env_state
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to a state that `state_dict` returned; forgetful environments begin anew."""
+        self.restarts = state["restarts"] - 1
+        self.state = state["state"].to(self.device)
+        self.restart()
+        for name, tensor in state["observation"].items():
+            self._observation[name][self._horizon] = tensor.to(self.device)
+        self._last_start = state["start"].to(self.device)
+        self.running_return.copy_(state["running_return"])
+        self.running_length.copy_(state["running_length"])
+        for index, lane in enumerate(self.lanes):
+            if f"env-{index}" in state:
+                lane.env.load_state_dict(state[f"env-{index}"])
+
+
+def _runs(half: list[Lane], num_rows: int) -> Iterator[slice]:
+    """Yields the rows of a half as few slices: one where its lanes stand side by side."""
+    start = half[0].rows.start
+    stop = half[0].rows.stop
+    for lane in half[1:]:
+        if lane.rows.start != stop:
+            yield slice(start, stop)
+            start = lane.rows.start
+        stop = lane.rows.stop
+    yield slice(start, min(stop, num_rows))
+
+
+def _joint_action_space(named: list[tuple[str, spaces.Space[Any]]]) -> spaces.Space[Any]:
+    """Returns the one action space that all tasks fit: as many actions as the largest has.
+
+    Raises:
+        InputError: Some tasks have discrete actions and others continuous ones.
+    """
+    first_id, first = named[0]
+    for task_id, space in named:
+        if type(space) is not type(first):
+            raise InputError(
+                f"The tasks {first_id!r} and {task_id!r} cannot share a policy: "
+                "one has discrete actions, the other continuous ones."
+            )
+        if isinstance(space, spaces.Box) and space.shape != first.shape:
+            raise InputError(
+                f"The tasks {first_id!r} and {task_id!r} cannot share a policy: their actions have "
+                f"{first.shape} and {space.shape} numbers."
+            )
+    if isinstance(first, spaces.Discrete):
+        return spaces.Discrete(max(int(space.n) for _, space in named))  # type: ignore[attr-defined]
+    return first
+
+
+def _action_mask(
+    joint: spaces.Space[Any], own: list[spaces.Space[Any]]
+) -> tuple[tuple[bool, ...], ...] | None:
+    """Returns which discrete actions are legal in each task; None where all are in all."""
+    if not isinstance(joint, spaces.Discrete):
+        return None
+    counts = [int(space.n) for space in own]  # type: ignore[attr-defined]
+    if all(count == joint.n for count in counts):
+        return None
+    return tuple(tuple(action < count for action in range(int(joint.n))) for count in counts)

@@ -1,0 +1,465 @@
+"""One training run: build, loop, checkpoint, evaluate, finish."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from rltransfer import checkpoint, distributed, registry
+from rltransfer.agent import Agent, Method, Setting
+from rltransfer.errors import InputError, unknown
+from rltransfer.evaluation import (
+    Evaluation,
+    evaluate_policy,
+    evaluate_random,
+    evaluate_teacher,
+)
+from rltransfer.metrics import rollout_metrics
+from rltransfer.policy import Policy, load_policy, save_policy
+from rltransfer.rollout import Rollout, RolloutEngine
+from rltransfer.serialization import from_json, to_json
+from rltransfer.task import Suite, Task
+from rltransfer.tracking import Progress, Tracker
+
+CHECK_EPISODES = 8
+"""Episodes that a teacher plays before a run."""
+
+
+class Interrupted(Exception):
+    """The run was stopped by a signal, after a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every run has, whatever the method."""
+
+    steps: int = 1_000_000
+    """Environment steps in all, over all tasks and environments."""
+    seed: int = 0
+    """Seed of weights, environments and order of samples."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1", ...; "auto" takes CUDA where it is there."""
+    checkpoint_every: int = 0
+    """Environment steps between checkpoints; 0 means a tenth of the run."""
+    evaluate_every: int = 0
+    """Environment steps between evaluations; 0 means a quarter of the run."""
+    evaluate_episodes: int = 16
+    """Episodes of an evaluation during the run; 0 for none."""
+    episodes: int = 100
+    """Episodes of each evaluation at the end: policy, teacher and random actions."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("episodes", 1), ("evaluate_episodes", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be at least {least}.")
+        for name in ("checkpoint_every", "evaluate_every", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}: it must not be negative.")
+
+
+def find_device(name: str) -> torch.device:
+    """Returns the device of a name.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise InputError(f"There is no device {name!r} here: there is {', '.join(there)}.") from error
+    return device
+
+
+class Run:
+    """A training run in a folder.
+
+    The folder holds `config.json`, TensorBoard event files, `checkpoints/` and, at the end,
+    `result.json`. Use `train` to start one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        method: Method,
+        suite: Suite,
+        options: RunOptions,
+        run_dir: Path,
+        quiet: bool = False,
+    ) -> None:
+        self.name = name
+        self.method = method
+        self.suite = suite
+        self.options = options
+        self.run_dir = run_dir
+        self.quiet = quiet
+        self.device = find_device(options.device)
+        distributed.initialize(self.device)
+        self.env_steps = 0
+        self.wall_seconds = 0.0
+        self.result: dict[str, Any] = {}
+        self._stop = False
+        seed = options.seed + 1_000 * distributed.rank()
+        self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
+        setting = Setting(
+            suite=suite,
+            observation_space=self.engine.observation_space,
+            action_space=self.engine.action_space,
+            action_mask=self.engine.action_mask,
+            own_spaces=self.engine.own_spaces,
+            frame_stack=self.engine.lanes[0].env.frame_stack,
+            num_rows=self.engine.num_rows,
+            seed=seed,
+            device=self.device,
+        )
+        torch.manual_seed(options.seed)
+        self.agent: Agent = method.build(setting)
+        distributed.broadcast(self.agent.policy)
+
+    def config(self) -> dict[str, Any]:
+        """Returns everything that the run depends on, as JSON."""
+        return {
+            "agent": self.name,
+            "method": to_json(self.method),
+            "suite": self.suite.to_json(),
+            "options": to_json(self.options),
+        }
+
+    def create(self) -> None:
+        """Makes the run's folder.
+
+        Raises:
+            InputError: The folder holds something already, or cannot be written.
+        """
+        if self.run_dir.exists() and (not self.run_dir.is_dir() or any(self.run_dir.iterdir())):
+            raise InputError(
+                f"{self.run_dir} is there already: give another --run-dir, or go on with --resume."
+            )
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(self.config(), indent=1) + "\n"
+            checkpoint.write_text_whole(self.run_dir / "config.json", text)
+        except OSError as error:
+            raise InputError(f"{self.run_dir} cannot be written: {error.strerror}.") from error
+
+    def check_same(self, config: Mapping[str, Any]) -> None:
+        """Checks that the folder's run is this one.
+
+        Raises:
+            InputError: A setting differs.
+        """
+        path = _difference(config, json.loads(json.dumps(self.config())), "")
+        if path:
+            raise InputError(
+                f"{self.run_dir} holds a run with another {path}: resume it with its own settings, "
+                "or start a new run in another --run-dir."
+            )
+
+    def restore(self) -> None:
+        """Goes back to the newest checkpoint; a run that was stopped before one begins anew."""
+        if not checkpoint.checkpoints(self.run_dir):
+            return
+        state = checkpoint.load_state(checkpoint.newest_checkpoint(self.run_dir))
+        self.env_steps = state["env_steps"]
+        self.wall_seconds = state["wall_seconds"]
+        self.agent.load_state_dict(state["agent"])
+        self.engine.load_state_dict(state["engine"])
+
+    def execute(self) -> dict[str, Any]:
+        """Trains to the end and returns the result.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+            InputError: An environment gave numbers that are not finite, or the disk is full.
+        """
+        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        tracker = Tracker(self.run_dir, self.env_steps or None)
+        try:
+            tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
+            self._loop(tracker)
+            self._finish(tracker)
+        except OSError as error:
+            raise InputError(f"{self.run_dir} cannot be written: {error.strerror}.") from error
+        finally:
+            tracker.close()
+            self.engine.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return self.result
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Asks the loop to stop after this iteration; a second signal stops at once."""
+        if self._stop:
+            raise KeyboardInterrupt
+        self._stop = True
+
+    def _loop(self, tracker: Tracker) -> None:
+        """Collects and learns until the steps are done."""
+        options = self.options
+        save_every = options.checkpoint_every or max(options.steps // 10, 1)
+        evaluate_every = options.evaluate_every or max(options.steps // 4, 1)
+        if not options.evaluate_episodes:
+            evaluate_every = 0
+        title = f"{self.name} on {self.suite.name}"
+        figures: dict[str, str] = {}
+        began, first_step = time.monotonic(), self.env_steps
+        before = self.wall_seconds
+        with Progress(title, options.steps, self.quiet or distributed.rank() > 0) as progress:
+            while self.env_steps < options.steps:
+                last_step = self.env_steps
+                metrics = self._iterate()
+                self.wall_seconds = before + time.monotonic() - began
+                if _passed(last_step, self.env_steps, evaluate_every):
+                    metrics.update(self._evaluate_quickly())
+                tracker.scalars(metrics, self.env_steps)
+                figures.update(_worth_a_look(metrics))
+                speed = (self.env_steps - first_step) / (time.monotonic() - began)
+                progress.show(self.env_steps, speed, figures)
+                ended = self.env_steps >= options.steps
+                if ended or self._stop or _passed(last_step, self.env_steps, save_every):
+                    self.save()
+                if self._stop and not ended:
+                    raise Interrupted
+
+    def _iterate(self) -> dict[str, float]:
+        """Collects one rollout, learns from it, and returns what is to be logged."""
+        began = time.perf_counter()
+        self.agent.progress = self.env_steps / self.options.steps
+        self.agent.teacher_seconds = 0.0
+        rollout = self.engine.collect(self.agent, self.method.horizon)
+        self._check_finite(rollout)
+        collected = time.perf_counter()
+        learned = self.agent.learn(rollout)
+        ended = time.perf_counter()
+        steps = rollout.num_steps * distributed.world_size()
+        self.env_steps += steps
+        metrics = {f"train/{name}": value for name, value in learned.items()}
+        metrics.update(rollout_metrics(rollout, self.suite))
+        seconds = max(ended - began, 1e-9)
+        metrics["speed/env_steps_per_second"] = steps / seconds
+        metrics["speed/collect_share"] = (collected - began) / seconds
+        if self.agent.teacher is not None:
+            metrics["speed/teacher_share"] = self.agent.teacher_seconds / seconds
+            metrics["speed/labels_per_second"] = steps / max(self.agent.teacher_seconds, 1e-9)
+        return metrics
+
+    def _check_finite(self, rollout: Rollout) -> None:
+        """Refuses rewards and observations that are not finite."""
+        seen = {f"an observation {name!r}": group for name, group in rollout.observation.items()}
+        seen["a reward"] = rollout.reward
+        for what, tensor in seen.items():
+            if not tensor.is_floating_point() or bool(tensor.isfinite().all()):
+                continue
+            when, row = (~tensor.isfinite()).nonzero()[0, :2].tolist()
+            task = self.suite.tasks[row // self.method.num_envs]
+            step = self.env_steps // self.engine.num_rows + when
+            raise InputError(
+                f"The task {task.id!r} gave {what} that is not finite, at step {step} of its "
+                f"environment {row % self.method.num_envs}: the environment is at fault."
+            )
+
+    def _evaluate_quickly(self) -> dict[str, float]:
+        """Evaluates the policy over few episodes."""
+        self.agent.policy.eval()
+        found = evaluate_policy(
+            self.agent.policy, self.suite, self.options.evaluate_episodes,
+            seed=self.options.seed + 1, device=self.device,
+        )  # fmt: skip
+        self.agent.policy.train()
+        return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
+
+    def save(self) -> None:
+        """Writes a checkpoint, whole or not at all; environments that cannot be saved begin anew."""
+        self.engine.restart(only_forgetful=True)
+        if distributed.rank() > 0:
+            return
+        with checkpoint.written_whole(
+            checkpoint.checkpoint_folder(self.run_dir, self.env_steps)
+        ) as folder:
+            save_policy(self.agent.policy, folder / "policy")
+            checkpoint.save_state(
+                folder,
+                {
+                    "env_steps": self.env_steps,
+                    "wall_seconds": self.wall_seconds,
+                    "agent": self.agent.state_dict(),
+                    "engine": self.engine.state_dict(),
+                },
+            )
+        checkpoint.remove_old(self.run_dir)
+
+    def _finish(self, tracker: Tracker) -> None:
+        """Evaluates policy, teacher and random actions, and writes `result.json`."""
+        episodes, seed = self.options.episodes, self.options.seed + 2
+        policy, teacher = self.agent.policy.eval(), self.agent.teacher
+        found = evaluate_policy(policy, self.suite, episodes, seed=seed, device=self.device)
+        by_chance = evaluate_random(self.suite, episodes, seed=seed, device=self.device)
+        taught: Mapping[str, Evaluation] = {}
+        if teacher is not None:
+            like = (self.engine.observation_space, self.engine.action_space)
+            taught = evaluate_teacher(
+                teacher, self.suite, episodes, seed=seed, device=self.device, spaces_like=like
+            )
+        tasks = {}
+        for task_id, one in found.items():
+            tasks[task_id] = {
+                "return_mean": one.mean,
+                "return_ci95": one.ci95,
+                "episodes": len(one.returns),
+                "random_return_mean": by_chance[task_id].mean,
+            }
+            if task_id in taught:
+                tasks[task_id]["teacher_return_mean"] = taught[task_id].mean
+                tasks[task_id]["teacher_return_ci95"] = taught[task_id].ci95
+        self.result = {
+            "agent": self.name,
+            "suite": self.suite.name,
+            "seed": self.options.seed,
+            "env_steps": self.env_steps,
+            "wall_seconds": self.wall_seconds,
+            "env_steps_per_second": self.env_steps / max(self.wall_seconds, 1e-9),
+            "student_parameters": policy.num_acting_parameters(),
+            "teacher_parameters": teacher.num_parameters if teacher is not None else None,
+            "device": str(self.device),
+            "num_threads": torch.get_num_threads(),
+            "tasks": tasks,
+        }
+        if distributed.rank() == 0:
+            text = json.dumps(self.result, indent=1) + "\n"
+            checkpoint.write_text_whole(self.run_dir / "result.json", text)
+            for task_id, figures in tasks.items():
+                final = {f"final/{name}/{task_id}": value for name, value in figures.items()}
+                tracker.scalars(final, self.env_steps)
+
+    def teacher_warnings(self) -> list[str]:
+        """Plays a few episodes and returns a sentence for each task whose teacher knows nothing."""
+        teacher = self.agent.teacher
+        if teacher is None:
+            return []
+        seed = self.options.seed + 3
+        like = (self.engine.observation_space, self.engine.action_space)
+        taught = evaluate_teacher(
+            teacher, self.suite, CHECK_EPISODES, seed=seed, device=self.device, spaces_like=like
+        )
+        by_chance = evaluate_random(self.suite, CHECK_EPISODES, seed=seed, device=self.device)
+        return [
+            f"The teacher's return on {task_id!r} is {one.mean:.1f} over {CHECK_EPISODES} episodes, "
+            f"no better than that of random actions, {by_chance[task_id].mean:.1f}."
+            for task_id, one in taught.items()
+            if one.mean <= by_chance[task_id].mean
+        ]
+
+
+def _difference(old: Any, new: Any, path: str) -> str:
+    """Returns the name of the first setting in which two configurations differ, or ""."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {**old, **new}:
+            found = _difference(old.get(name), new.get(name), name)
+            if found:
+                return found
+        return ""
+    return "" if old == new else path
+
+
+def _passed(before: int, now: int, every: int) -> bool:
+    """Tells whether a multiple of `every` lies in (before, now]."""
+    return every > 0 and now // every > before // every
+
+
+def _worth_a_look(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Returns the figures for the live table."""
+    shown = {}
+    for name, value in metrics.items():
+        if name.startswith("evaluate/return/"):
+            shown[f"return {name.rsplit('/', 1)[-1]}"] = f"{value:.1f}"
+        elif name == "train/agreement":
+            shown["agreement"] = f"{value:.3f}"
+    returns = [v for n, v in metrics.items() if n.startswith("rollout/return/")]
+    if returns:
+        shown["training return"] = " ".join(f"{value:.1f}" for value in returns)
+    return shown
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Returns a run's configuration.
+
+    Raises:
+        InputError: The folder is no run.
+    """
+    path = run_dir / "config.json"
+    if not path.is_file():
+        raise InputError(f"{run_dir} is no run: it has no config.json.")
+    config: dict[str, Any] = json.loads(path.read_text())
+    return config
+
+
+def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
+    """Returns what a configuration describes."""
+    method = from_json(registry.find_method(config["agent"]), config["method"])
+    return method, Suite.from_json(config["suite"]), from_json(RunOptions, config["options"])
+
+
+def load_run_policy(run_dir: Path) -> Policy:
+    """Returns a run's newest policy."""
+    read_config(run_dir)
+    return load_policy(checkpoint.newest_checkpoint(run_dir) / "policy")
+
+
+def train(
+    method: Method,
+    *,
+    suite: Suite | Task | str,
+    run_dir: str | Path,
+    resume: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> Run:
+    """Trains to the end and returns the run, with `run.result`.
+
+    Args:
+        method: What learns and how, e.g. `rltransfer.agents.PPO()`.
+        suite: The tasks: a suite, a task, or the name of either.
+        run_dir: Folder of the run; must not hold anything yet, unless it is resumed.
+        resume: Whether to go on with the run that the folder holds.
+        quiet: Whether to show no progress.
+        options: Fields of `RunOptions`, e.g. `steps=1_000_000, seed=3`.
+
+    Raises:
+        InputError: Something that was asked for cannot be done; nothing was written.
+    """
+    try:
+        run_options = RunOptions(**options)
+    except TypeError as error:
+        names = RunOptions.__dataclass_fields__
+        wrong = next((name for name in options if name not in names), "")
+        raise unknown("option", wrong, names) from error
+    run = Run(
+        registry.method_name(type(method)), method, as_suite(suite), run_options, Path(run_dir), quiet
+    )
+    if resume:
+        run.check_same(read_config(Path(run_dir)))
+        run.restore()
+    else:
+        run.create()
+    run.execute()
+    return run
+
+
+def as_suite(suite: Suite | Task | str) -> Suite:
+    """Returns a suite from a suite, a task, a suite's name or a task's id."""
+    if isinstance(suite, Suite):
+        return suite
+    if isinstance(suite, str) and suite in registry.suites():
+        return registry.find_suite(suite)
+    return Suite.of(suite)

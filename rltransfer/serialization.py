@@ -1,0 +1,52 @@
+"""Configurations as JSON and back: dataclasses, numbers, strings, and what has a text form."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:
+    """Returns a configuration's JSON form.
+
+    Dataclasses become objects, tuples lists; a value that has a `describe` becomes what that
+    returns, and everything else, e.g. a path or an objective, its text.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "describe"):
+        return value.describe()
+    # A class that can be written as text says so by its own __str__.
+    has_text = type(value).__str__ is not object.__str__
+    if dataclasses.is_dataclass(value) and not has_text:
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): to_json(part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_json(part) for part in value]
+    return str(value)
+
+
+def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
+    """Returns the dataclass that `to_json` wrote; fields that take text get it as text."""
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        values[field.name] = _restore(hints[field.name], data[field.name])
+    return kind(**values)
+
+
+def _restore(kind: Any, value: Any) -> Any:
+    """Returns a field's value."""
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return from_json(typing.cast(type, kind), value)
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and Path in typing.get_args(kind):
+        return Path(value)
+    return value

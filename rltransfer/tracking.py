@@ -1,0 +1,112 @@
+"""Curves in TensorBoard and a live table in the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+PLAIN_SECONDS = 10.0
+"""Seconds between two lines of progress where the output is no terminal."""
+
+
+class Tracker:
+    """Writes scalars to the run's TensorBoard event file.
+
+    Args:
+        run_dir: The run's folder.
+        purge_step: After a resume: the checkpoint's step; curves beyond it are of a killed process.
+    """
+
+    def __init__(self, run_dir: Path, purge_step: int | None = None) -> None:
+        self.writer = SummaryWriter(str(run_dir), purge_step=purge_step, flush_secs=30)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Writes scalars at an environment step."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+    def text(self, name: str, value: str) -> None:
+        """Writes a text, e.g. the hyperparameters."""
+        self.writer.add_text(name, value)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Writes what is still in memory."""
+        self.writer.close()  # type: ignore[no-untyped-call]
+
+
+class Progress:
+    """One live table in a terminal, plain lines in a pipe, nothing when quiet.
+
+    Args:
+        title: What runs.
+        total: Environment steps in all.
+        quiet: Whether to print nothing.
+    """
+
+    def __init__(self, title: str, total: int, quiet: bool = False) -> None:
+        self.title = title
+        self.total = total
+        self.console = Console(file=sys.stderr, quiet=quiet)
+        self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+        self._last_line = 0.0
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def show(self, step: int, steps_per_second: float, figures: Mapping[str, str]) -> None:
+        """Shows how far the run is.
+
+        Args:
+            step: Environment steps done.
+            steps_per_second: Speed of this process.
+            figures: What else is worth a look, e.g. returns.
+        """
+        left = (self.total - step) / steps_per_second if steps_per_second else float("inf")
+        cells = {
+            "done": f"{100 * step / self.total:.0f} %",
+            "steps": f"{step:,}",
+            "steps/s": f"{steps_per_second:,.0f}",
+            "left": duration(left),
+            **figures,
+        }
+        if self.console.is_terminal:
+            table = Table(title=self.title, title_justify="left")
+            for name in cells:
+                table.add_column(name, justify="right")
+            table.add_row(*cells.values())
+            self.live.update(table)
+        elif time.monotonic() - self._last_line > PLAIN_SECONDS or step >= self.total:
+            self._last_line = time.monotonic()
+            line = "  ".join(f"{name} {value}" for name, value in cells.items())
+            self.console.print(f"{self.title}  {line}", highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as people say them, e.g. "3 min 20 s"."""
+    if seconds == float("inf"):
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,283 @@
+"""Observation statistics out of a VecNormalize pickle, of which nothing is executed.
+
+A pickle is a program that names functions and calls them. Here every name that a VecNormalize file
+has is answered by a class that only keeps what it is given, and any other name is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rltransfer.errors import InputError
+
+FLOATS = ("f4", "f8")
+"""The types of the arrays that are read: numpy's names without the byte order."""
+
+DAMAGE = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What the unpickler raises on bytes that are no pickle, or on one that misuses the stand-ins."""
+
+
+@dataclass(frozen=True, eq=False)
+class ObservationStatistics:
+    """What VecNormalize normalises observations by."""
+
+    mean: NDArray[np.float64]
+    """Running mean of the observations; empty where `norm_obs` is False.        (*shape)"""
+    var: NDArray[np.float64]
+    """Running variance of the observations; empty where `norm_obs` is False.    (*shape)"""
+    epsilon: float
+    """Added to the variance."""
+    clip_obs: float
+    """Bound on the absolute value of a normalised observation."""
+    norm_obs: bool
+    """Whether observations are normalised at all, and not only rewards."""
+    sha256: str
+    """Hash of the file, in hexadecimal."""
+
+
+class ObservationNormalizer(nn.Module):
+    """Normalises observations as VecNormalize does: in float64, handed on as float32."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, statistics: ObservationStatistics) -> None:
+        super().__init__()
+        self.clip = statistics.clip_obs
+        self.register_buffer("mean", torch.tensor(statistics.mean))
+        deviation = np.sqrt(statistics.var + statistics.epsilon)
+        self.register_buffer("deviation", torch.tensor(deviation))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Returns the normalised observations, float32.    (batch, *shape)
+
+        Args:
+            observation: Observations in the environment's own units.    (batch, *shape)
+        """
+        scaled = (observation.double() - self.mean) / self.deviation
+        return scaled.clamp(-self.clip, self.clip).float()
+
+
+class _Inert:
+    """Stands in for a class or function of the pickle: keeps what it is given and does nothing.
+
+    The unpickler uses each stand-in as whatever the pickle wants: called, instantiated, given a
+    state, filled like a dictionary.
+    """
+
+    arguments: tuple[object, ...]
+    state: object
+
+    def __new__(cls, *arguments: object) -> Self:
+        made = super().__new__(cls)
+        made.arguments = arguments
+        made.state = None
+        return made
+
+    def __setstate__(self, state: object) -> None:
+        # Without this method the unpickler would write attributes, also onto the class itself.
+        self.state = state
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+
+class _VecNormalize(_Inert):
+    """Stands in for VecNormalize."""
+
+
+class _RunningMeanStd(_Inert):
+    """Stands in for RunningMeanStd."""
+
+
+class _Array(_Inert):
+    """Stands in for numpy's `_reconstruct(...)`, whose state then holds the array."""
+
+
+class _BufferArray(_Inert):
+    """Stands in for numpy's `_frombuffer(buffer, dtype, shape, order)`."""
+
+
+class _Scalar(_Inert):
+    """Stands in for numpy's `scalar(dtype, bytes)`."""
+
+
+class _Dtype(_Inert):
+    """Stands in for numpy's `dtype(...)`, whose state then holds the byte order."""
+
+
+def _admitted() -> dict[tuple[str, str], type[_Inert]]:
+    """Returns the stand-in of every name that may occur, spelt as in any year."""
+    baselines = "stable_baselines3.common"
+    names: dict[tuple[str, str], type[_Inert]] = {
+        (f"{baselines}.vec_env.vec_normalize", "VecNormalize"): _VecNormalize,
+        (f"{baselines}.running_mean_std", "RunningMeanStd"): _RunningMeanStd,
+        ("numpy", "ndarray"): _Inert,
+        ("numpy", "dtype"): _Dtype,
+        ("collections", "OrderedDict"): _Inert,
+        ("numpy.random.bit_generator", "SeedSequence"): _Inert,
+        ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"): _Inert,
+    }
+    for core in ("numpy.core", "numpy._core"):
+        names[f"{core}.multiarray", "_reconstruct"] = _Array
+        names[f"{core}.multiarray", "scalar"] = _Scalar
+        names[f"{core}.numeric", "_frombuffer"] = _BufferArray
+    for gym in ("gym", "gymnasium"):
+        for kind in ("Box", "Dict", "Discrete", "Tuple"):
+            names[f"{gym}.spaces.{kind.lower()}", kind] = _Inert
+        names[f"{gym}.spaces.multi_discrete", "MultiDiscrete"] = _Inert
+        names[f"{gym}.spaces.multi_binary", "MultiBinary"] = _Inert
+    for constructor in ("__randomstate_ctor", "__generator_ctor", "__bit_generator_ctor"):
+        names["numpy.random._pickle", constructor] = _Inert
+    for generator in ("MT19937", "PCG64", "Philox", "SFC64"):
+        names[f"numpy.random._{generator.lower()}", generator] = _Inert
+    return names
+
+
+ADMITTED = _admitted()
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Builds a VecNormalize pickle out of stand-ins."""
+
+    def __init__(self, content: bytes, path: Path) -> None:
+        super().__init__(io.BytesIO(content))
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns the stand-in of a name.
+
+        Raises:
+            InputError: No VecNormalize file has this name.
+        """
+        stand_in = ADMITTED.get((module, name))
+        if stand_in is None:
+            raise InputError(
+                f"{self.path} was not opened: it names {f'{module}.{name}'!r}, which no file that "
+                "`VecNormalize.save` wrote does."
+            )
+        return stand_in
+
+
+def load_vecnormalize(path: Path) -> ObservationStatistics:
+    """Returns the observation statistics of a file that `VecNormalize.save` wrote.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The file is missing, damaged, no VecNormalize file, names what such a file does
+            not, or its statistics are of no use.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} is no VecNormalize file: it cannot be read.") from error
+    try:
+        root = _InertUnpickler(content, path).load()
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(f"{path} is no VecNormalize file: it is damaged or cut short.") from error
+    if not isinstance(root, _VecNormalize) or not isinstance(root.state, dict):
+        raise InputError(f"{path} is no VecNormalize file: it holds something else.")
+    return _statistics(root.state, path, hashlib.sha256(content).hexdigest())
+
+
+def _statistics(state: dict[Any, Any], path: Path, sha256: str) -> ObservationStatistics:
+    """Returns the statistics that the attributes of a VecNormalize hold."""
+    # Files of before 2021 have no such attribute where it was left at its default.
+    if state.get("norm_obs", True) is False:
+        nothing = np.zeros(0)
+        return ObservationStatistics(nothing, nothing, 0.0, math.inf, False, sha256)
+    running = state.get("obs_rms")
+    if isinstance(running, dict):
+        raise InputError(
+            f"{path} normalises a dictionary of observations: only the statistics of a plain Box "
+            "can be used."
+        )
+    if not isinstance(running, _RunningMeanStd) or not isinstance(running.state, dict):
+        raise InputError(f"{path} is no VecNormalize file: it holds no observation statistics.")
+    mean, var = _array(running.state.get("mean")), _array(running.state.get("var"))
+    epsilon, clip_obs = _number(state.get("epsilon")), _number(state.get("clip_obs"))
+    if mean is None or var is None or epsilon is None or clip_obs is None:
+        raise InputError(
+            f"{path} is no VecNormalize file: its statistics are not all arrays and numbers."
+        )
+    usable = (
+        mean.shape == var.shape
+        and bool(np.isfinite(mean).all() and np.isfinite(var).all())
+        and bool((var + epsilon > 0).all())
+        and clip_obs > 0
+    )
+    if not usable:
+        raise InputError(
+            f"{path} cannot normalise anything: it needs a finite mean and variance of one shape, "
+            "and a bound above 0."
+        )
+    return ObservationStatistics(mean, var, epsilon, clip_obs, True, sha256)
+
+
+def _array(value: object) -> NDArray[np.float64] | None:
+    """Returns the floats that a pickled array holds; None where it is none of floats."""
+    match value:
+        case _Array(state=(_, tuple() as shape, dtype, bool() as fortran, bytes() as content)):
+            column_major = fortran
+        case _BufferArray(
+            arguments=(bytes() | bytearray() as content, dtype, tuple() as shape, order)
+        ):
+            column_major = order == "F"
+        case _:
+            return None
+    name = _float_type(dtype)
+    if name is None or not all(isinstance(size, int) and size >= 0 for size in shape):
+        return None
+    kind = np.dtype(name)
+    if len(content) != math.prod(shape) * kind.itemsize:
+        return None
+    flat = np.frombuffer(content, kind).astype(np.float64)
+    return flat.reshape(shape, order="F" if column_major else "C")
+
+
+def _number(value: object) -> float | None:
+    """Returns the float that a Python or numpy number is; None where it is none."""
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, _Scalar) and len(value.arguments) == 2:
+        dtype, content = value.arguments
+        name = _float_type(dtype)
+        if name is not None and isinstance(content, bytes):
+            kind = np.dtype(name)
+            if len(content) == kind.itemsize:
+                return float(np.frombuffer(content, kind)[0])
+    return None
+
+
+def _float_type(dtype: object) -> str | None:
+    """Returns the byte order and name of a pickled float type; None where it is another type."""
+    match dtype:
+        case _Dtype(arguments=(str() as name, *_), state=(_, "<" | ">" | "=" as order, *_)):
+            return f"{order}{name}" if name in FLOATS else None
+        case _:
+            return None
