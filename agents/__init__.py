@@ -1,7 +1,7 @@
 """Transfer methods, one file each."""
 
 from .policy_distillation import PolicyDistillation
-from .pqn import PQN
 from .ppo import PPO
+from .pqn import PQN
 
 __all__ = ["PPO", "PQN", "PolicyDistillation"]

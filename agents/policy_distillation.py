@@ -24,8 +24,8 @@ Differs from the paper: Adam instead of RMSProp; collecting and learning alterna
 steps instead of every hour of play; losses are means over the batch.
 
 Logs: each objective term by its name; `agreement` = share of observations on which student and
-teacher have the same best action (continuous actions: `action_error`, the mean absolute difference);
-`student_entropy` and `teacher_entropy` in nats; `teacher_acts`, the schedule's value; with
+teacher have the same best action (of continuous actions `action_error`, the mean absolute
+difference); `student_entropy` and `teacher_entropy` in nats; `teacher_acts`, the schedule's value; with
 reinforcement also what `ppo.py` logs.
 """
 
@@ -78,7 +78,7 @@ class PolicyDistillation(Method):
     student: Network = Network()
     """The student's network."""
     objective: str | Objective = "kl"
-    """"kl", "nll", "mse", or a sum such as "KL(temperature=0.01) + 0.5 * MSE()"."""
+    """One of "kl", "nll", "mse", or a sum such as "KL(temperature=0.01) + 0.5 * MSE()"."""
     teacher_acts: str | float | Schedule = 1.0
     """How often the teacher acts: a number, or a schedule such as "1->0@0.5"."""
     distillation_weight: str | float | Schedule = 1.0
@@ -142,7 +142,10 @@ def _says_q_values(teacher: Teacher, setting: Setting) -> bool:
     blank: Observation = {}
     for name, space in setting.observation_space.spaces.items():
         blank[name] = torch.as_tensor(space.sample()[None], device=setting.device)
-    return teacher(blank, torch.zeros(1, dtype=torch.int64, device=setting.device)).q_values is not None
+    return (
+        teacher(blank, torch.zeros(1, dtype=torch.int64, device=setting.device)).q_values
+        is not None
+    )
 
 
 class PolicyDistillationAgent(Agent):
@@ -226,9 +229,7 @@ class PolicyDistillationAgent(Agent):
             own["state"] = output.state
         return own
 
-    def _mixed(
-        self, own: dict[str, Tensor], teachers: Tensor, turn: Tensor
-    ) -> dict[str, Tensor]:
+    def _mixed(self, own: dict[str, Tensor], teachers: Tensor, turn: Tensor) -> dict[str, Tensor]:
         """Returns the student's step with the teacher's action where it is the teacher's turn."""
         wide = turn if teachers.dim() == 1 else turn.unsqueeze(-1)
         own["action"] = torch.where(wide, teachers, own["action"])
@@ -261,9 +262,7 @@ class PolicyDistillationAgent(Agent):
                 batch.update(self.method.surrogate.advantages(rollout, self.policy))
             batch["weight"] = rollout.extras["weight"]
         epochs = max(1, round(self.method.epochs))
-        return minibatches(
-            batch, self.method.batch_size, epochs, self.order, self.state_size > 0
-        )
+        return minibatches(batch, self.method.batch_size, epochs, self.order, self.state_size > 0)
 
     def _remembered(self, new_steps: int) -> Iterator[Batch]:
         """Yields minibatches of the memory, as many as `new_steps` are worth."""

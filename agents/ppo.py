@@ -8,13 +8,13 @@ For each rollout of `horizon` steps in every environment (Schulman 2017, algorit
        L = E[L_clip] + value_coefficient * E[(V - R)^2] / 2 - entropy_coefficient * E[H(pi)]
        (Schulman 2017, eq. 9).
 
-Differs from the paper: Adam's step size falls to zero over the run, as in its Atari runs; advantages
-are normalised in each minibatch, as its authors' code does; episodes that were cut short bootstrap
-from the observation that followed.
+Differs from the paper: Adam's step size falls to zero over the run, as in its Atari runs;
+advantages are normalised in each minibatch, as its authors' code does; episodes that were cut short
+bootstrap from the observation that followed.
 
-Logs: `policy_loss`, `value_loss`, `entropy` in nats, `approximate_kl` = E[(rho - 1) - log rho], which
-estimates KL(pi_old || pi), `clip_fraction` = share of samples whose ratio lies outside 1 +- clip,
-`explained_variance` = 1 - Var(R - V) / Var(R).
+Logs: `policy_loss`, `value_loss`, `entropy` in nats, `approximate_kl` = E[(rho - 1) - log rho],
+which estimates KL(pi_old || pi), `clip_fraction` = share of samples whose ratio lies outside
+1 +- clip, `explained_variance` = 1 - Var(R - V) / Var(R).
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class Surrogate:
         count = weight.sum().clamp(min=1.0)
 
         def mean(samples: Tensor) -> Tensor:
-            return (samples * weight).sum() / count
+            weighted: Tensor = (samples * weight).sum() / count
+            return weighted
 
         advantage = batch["advantage"]
         center = mean(advantage)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-
 from rltransfer.agents import PolicyDistillation
+
 from rltransfer.network import Network
 from rltransfer.report import result_table
 from rltransfer.run import train

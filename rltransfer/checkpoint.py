@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -83,11 +84,19 @@ def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Returns the tree that `save_state` wrote, on the CPU."""
-    tensors = load_file(folder / "state.safetensors")
-    plain = json.loads((folder / "state.json").read_text())
-    state = _join(plain, tensors)
-    assert isinstance(state, dict)
+    """Returns the tree that `save_state` wrote, on the CPU.
+
+    Raises:
+        InputError: A file is missing or damaged.
+    """
+    try:
+        tensors = load_file(folder / "state.safetensors")
+        plain = json.loads((folder / "state.json").read_text())
+        state: dict[str, Any] = _join(plain, tensors)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{folder} is no whole checkpoint: one of its files is damaged."
+        ) from error
     return state
 
 
@@ -125,5 +134,3 @@ def remove_old(run_dir: Path) -> None:
     """Removes all but the newest checkpoints."""
     for folder in checkpoints(run_dir)[:-KEPT]:
         shutil.rmtree(folder)
-
-

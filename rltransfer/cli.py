@@ -9,19 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 import rltransfer
 from rltransfer import registry
-from rltransfer.agent import Method
 from rltransfer.errors import InputError, unknown
 from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher, fitted_teacher
 from rltransfer.options import parse
 from rltransfer.report import result_table
 from rltransfer.run import (
-    Interrupted,
+    InterruptedRunError,
     Run,
     RunOptions,
     as_suite,
@@ -31,7 +29,7 @@ from rltransfer.run import (
     read_config,
 )
 from rltransfer.task import Suite, Task
-from rltransfer.teacher import ZipTeacher, load_teacher, zoo_cards
+from rltransfer.teacher import load_teacher, zoo_cards
 
 USAGE = """\
 usage: rltransfer COMMAND ...
@@ -111,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
-    except (Interrupted, KeyboardInterrupt):
+    except (InterruptedRunError, KeyboardInterrupt):
         print("Stopped.", file=sys.stderr)
         return 130
     return 0
@@ -136,7 +134,9 @@ def list_command(words: list[str]) -> None:
         if words and name in words:
             print("\n".join(rows))
         elif not words:
-            shown = rows if name != "tasks" else [f"{len(rows)}: `rltransfer list tasks` names them"]
+            shown = (
+                rows if name != "tasks" else [f"{len(rows)}: `rltransfer list tasks` names them"]
+            )
             print(name + "".join(f"\n  {row}" for row in shown))
 
 

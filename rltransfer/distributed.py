@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 def initialize(device: torch.device) -> None:
     """Joins the process group that torchrun has prepared, if it has."""
-    if "WORLD_SIZE" in os.environ and not dist.is_initialized() and int(os.environ["WORLD_SIZE"]) > 1:
+    if (
+        "WORLD_SIZE" in os.environ
+        and not dist.is_initialized()
+        and int(os.environ["WORLD_SIZE"]) > 1
+    ):
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ class Evaluation:
         count = len(self.returns)
         if count < 2:
             return float("inf")
-        error = float(np.std(self.returns, ddof=1)) / count**0.5
+        error = float(np.std(self.returns, ddof=1)) / math.sqrt(count)
         return float(stats.t.ppf(0.975, count - 1)) * error
 
 
@@ -58,7 +59,9 @@ class PolicyActor:
         self.generator = generator
         self.state_size = policy.state_size
 
-    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Observation:
+    def act(
+        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
+    ) -> Observation:
         """Returns the policy's action."""
         output: PolicyOutput = self.policy(observation, task, state, start)
         kept = {"action": output.sample(self.generator) if self.generator else output.greedy()}
@@ -76,7 +79,9 @@ class TeacherActor:
         self.teacher = teacher
         self.generator = generator
 
-    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Observation:
+    def act(
+        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
+    ) -> Observation:
         """Returns the teacher's action."""
         output = self.teacher(observation, task)
         return {"action": output.sample(self.generator) if self.generator else output.greedy()}
@@ -91,12 +96,16 @@ class RandomActor:
         self.space = space
         self.generator = generator
 
-    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Observation:
+    def act(
+        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
+    ) -> Observation:
         """Returns random actions."""
         rows, device = len(task), task.device
         if isinstance(self.space, spaces.Discrete):
             count = int(self.space.n)
-            return {"action": torch.randint(count, (rows,), generator=self.generator, device=device)}
+            return {
+                "action": torch.randint(count, (rows,), generator=self.generator, device=device)
+            }
         assert isinstance(self.space, spaces.Box)
         shape = (rows, *self.space.shape)
         if not self.space.is_bounded():
@@ -119,8 +128,8 @@ def evaluate(
 ) -> Evaluation:
     """Plays whole episodes of a task, as it is evaluated, and returns their returns.
 
-    Each environment plays a share of the episodes that is set beforehand, so that short episodes are
-    not counted more often than long ones.
+    Each environment plays a share of the episodes that is set beforehand, so that short episodes
+    are not counted more often than long ones.
 
     Args:
         make_actor: Returns who acts, given the engine with its spaces.
@@ -242,8 +251,6 @@ def evaluate_random(
         return RandomActor(engine.action_space, generator)
 
     return {
-        task.id: evaluate(
-            random_actor, task, episodes, seed=seed, device=device, num_envs=num_envs
-        )
+        task.id: evaluate(random_actor, task, episodes, seed=seed, device=device, num_envs=num_envs)
         for task in suite
     }

@@ -174,7 +174,7 @@ class HostVectorEnv(VectorEnv):
         observation, reward, terminated, truncated, info = self._finish()
         self._num_steps += 1
         self._upload.wait()
-        rewards = _float32(reward)
+        rewards = _shareable(reward, np.float32)
         self._check_finite("a reward", rewards)
         told = {key: value for key, value in info.items() if key not in ("final_obs", "_final_obs")}
         ended = np.logical_or(terminated, truncated)
@@ -183,8 +183,8 @@ class HostVectorEnv(VectorEnv):
         step = (
             self._observation(observation),
             self._upload("reward", rewards),
-            self._upload("terminated", _require(terminated, np.bool_)),
-            self._upload("truncated", _require(truncated, np.bool_)),
+            self._upload("terminated", _shareable(terminated, np.bool_)),
+            self._upload("truncated", _shareable(truncated, np.bool_)),
             told,
         )
         self._upload.mark()
@@ -290,11 +290,9 @@ class _Part:
             )
         shape = space.shape or (1,)
         is_bytes = space.dtype in (np.uint8, np.bool_)
-        low, high = (
-            bound.astype(np.uint8) if is_bytes else _float32(bound)
-            for bound in (space.low.reshape(shape), space.high.reshape(shape))
-        )
-        return _Part(spaces.Box(low, high, shape, np.uint8 if is_bytes else np.float32), None)
+        dtype = np.uint8 if is_bytes else np.float32
+        low, high = _bounds(space, shape, dtype)
+        return _Part(spaces.Box(low, high, shape, dtype), None)
 
     def to_numpy(self, values: Any) -> Array:
         """Returns the values as the tensor is to have them.
@@ -311,7 +309,7 @@ class _Part:
             one_hot = np.zeros((len(numbers), *self.space.shape), np.float32)
             one_hot[np.arange(len(numbers)), numbers] = 1.0
             return one_hot
-        array = _float32(values) if self.space.dtype == np.float32 else _require(values)
+        array = _shareable(values, None if self.space.dtype == np.uint8 else np.float32)
         if array.dtype == np.bool_:
             array = array.view(np.uint8)
         return array.reshape(len(array), *self.space.shape)
@@ -328,7 +326,7 @@ class _Actions:
             self.space = spaces.Discrete(int(space.n))
             self.shape: tuple[int, ...] = (num_envs,)
         elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-            low, high = _float32(space.low.reshape(-1)), _float32(space.high.reshape(-1))
+            low, high = _bounds(space, (-1,), np.float32)
             self.space = spaces.Box(low, high, low.shape, np.float32)
             self.shape = (num_envs, *low.shape)
         else:
@@ -360,13 +358,15 @@ class _Actions:
         """Returns discrete actions counted from the environment's first.    (num_envs,)"""
         assert isinstance(self.space, spaces.Discrete) and isinstance(self.own, spaces.Discrete)
         count = int(self.space.n)
-        if array.min() < 0 or array.max() >= count:
-            row = int(np.flatnonzero((array < 0) | (array >= count))[0])
+        actions = array.astype(np.int64)
+        # Seen as unsigned, a negative number is a large one.
+        if actions.view(np.uint64).max() >= count:
+            row = int(np.flatnonzero((actions < 0) | (actions >= count))[0])
             raise InputError(
-                f"The action {array[row]} for environment {row} of {self.name!r} is out of range: "
-                f"there are {count} actions, 0 to {count - 1}."
+                f"The action {actions[row]} for environment {row} of {self.name!r} is out of range:"
+                f" there are {count} actions, 0 to {count - 1}."
             )
-        return array.astype(np.int64) + int(self.own.start)
+        return actions + int(self.own.start)
 
     def _continuous(self, array: Array) -> Array:
         """Returns continuous actions within the bounds.    (num_envs, *own.shape)"""
@@ -412,16 +412,16 @@ class _Upload:
             self._copied.synchronize()
 
 
-def _require(values: Any, dtype: type | None = None) -> Array:
+def _shareable(values: Any, dtype: type | None = None) -> Array:
     """Returns the values as an array that a tensor can share; the same memory if that fits."""
-    array: Array = np.require(values, dtype, ("C", "W"))
-    return array
+    array: Array = np.ascontiguousarray(values, dtype)
+    return array if array.flags.writeable else array.copy()
 
 
-def _float32(values: Any) -> Array:
-    """Returns the values as float32, those that are too large as infinite."""
+def _bounds(space: spaces.Box, shape: tuple[int, ...], dtype: type) -> tuple[Array, Array]:
+    """Returns a box's lowest and highest values, those too large for the type as infinite."""
     with np.errstate(over="ignore"):
-        return _require(values, np.float32)
+        return space.low.reshape(shape).astype(dtype), space.high.reshape(shape).astype(dtype)
 
 
 def _groups(observation: Any) -> dict[str, Any]:

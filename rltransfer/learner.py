@@ -84,8 +84,7 @@ class Learner:
             NonFiniteGradientError: A gradient holds a NaN or an infinity.
         """
         if learning_rate is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
+            self._set_learning_rate(learning_rate)
         sums: dict[str, Tensor] = {}
         count = 0
         for batch in batches:
@@ -97,17 +96,24 @@ class Learner:
         means = (torch.stack(list(sums.values())) / count).tolist()
         return dict(zip(sums, means, strict=True))
 
+    def _set_learning_rate(self, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
     def _step(self, batch: Batch, loss: Callable[[Batch], Loss]) -> dict[str, Tensor]:
         """Takes one step and returns the metrics."""
         lower = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
             result = loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        result.total.backward()  # type: ignore[no-untyped-call]
+        result.total.backward()
         distributed.average_gradients(self.parameters)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # Before clipping, which would spread a NaN over every gradient.
         if not bool(torch.isfinite(norm)):
             raise NonFiniteGradientError(self._describe(result))
+        nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         self.optimizer.step()
         self.num_steps += 1
         metrics = {name: value.detach() for name, value in result.metrics.items()}
@@ -128,19 +134,23 @@ class Learner:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the optimizer's tensors by name, and the count of steps."""
+        """Returns the optimizer's tensors by name, its step size and the count of steps."""
         tensors: dict[str, Tensor] = {}
         for index, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{index}.{name}"] = torch.as_tensor(value).clone()
-        return {"tensors": tensors, "num_steps": self.num_steps}
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        return {"tensors": tensors, "num_steps": self.num_steps, "learning_rate": learning_rate}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to a state that `state_dict` returned."""
         self.num_steps = state["num_steps"]
+        self._set_learning_rate(state["learning_rate"])
         for key, tensor in state["tensors"].items():
             index, name = key.split(".", 1)
             parameter = self.parameters[int(index)]
+            # Only a fused optimizer counts its steps on the device; others count on the CPU.
+            counts_here = name == "step" and not self.optimizer.defaults.get("fused")
             self.optimizer.state[parameter][name] = tensor.to(
-                tensor.device if name == "step" else parameter.device
-            ).clone()
+                "cpu" if counts_here else parameter.device, copy=True
+            )

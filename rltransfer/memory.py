@@ -16,13 +16,15 @@ from rltransfer.observation import Observation
 
 FIELD = "field/"
 GROUP = "group/"
+STACK = "stack/"
 
 
 class Memory:
     """A ring of the last `capacity` steps, in RAM or memory-mapped on disk.
 
-    A group of observations that is a stack of frames is stored as its newest frame; a sample's stack
-    is put together from the frames before it in the same row, black before the episode's start.
+    A group of observations that is a stack of frames is stored as its newest frame; a sample's
+    stack is put together from the frames before it in the same row, black before the episode's
+    start.
 
     Args:
         capacity: Steps in all, over all rows.
@@ -70,7 +72,8 @@ class Memory:
             raise ValueError(f"{time} steps at once do not fit a memory of {self.length}.")
         parts = {FIELD + name: value for name, value in fields.items()}
         for name, group in observation.items():
-            parts[GROUP + name] = group[:, :, -1] if self._stacked(group) else group
+            stacked = self._stacked(group)
+            parts[(STACK if stacked else GROUP) + name] = group[:, :, -1] if stacked else group
         if self.frame_stack:
             parts["age"] = self._ages(start)
         for name, value in parts.items():
@@ -86,12 +89,13 @@ class Memory:
         return bool(self.frame_stack) and group.dim() == 5 and group.shape[2] == self.frame_stack
 
     def _ages(self, start: Tensor) -> Tensor:
-        """Returns how many earlier frames of a stack belong to the episode.    (time, rows) uint8"""
+        """Returns how many earlier frames of a stack belong to the episode.    (time, rows)"""
         oldest = self.frame_stack - 1
         if self.filled:
-            age = self._store["age"][self.head - 1].to(torch.int64)
+            age = self._store["age"][self.head - 1].to(start.device, torch.int64)
         else:
-            age = torch.full_like(start[0], oldest, dtype=torch.int64)
+            # What came before the first step was never stored.
+            age = torch.full_like(start[0], -1, dtype=torch.int64)
         ages = torch.empty(start.shape, dtype=torch.uint8, device=start.device)
         for time, first in enumerate(start):
             age = torch.where(first, 0, (age + 1).clamp(max=oldest))
@@ -107,7 +111,9 @@ class Memory:
             else:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 path = self.folder / (name.replace("/", "-") + ".memmap")
-                self._store[name] = MemoryMappedTensor.empty(shape, dtype=value.dtype, filename=path)
+                self._store[name] = MemoryMappedTensor.empty(
+                    shape, dtype=value.dtype, filename=path
+                )
         return self._store[name]
 
     def __len__(self) -> int:
@@ -147,10 +153,11 @@ class Memory:
             if name.startswith(FIELD):
                 batch[name.removeprefix(FIELD)] = self._gather(store, time, row)
             elif name.startswith(GROUP):
-                group = name.removeprefix(GROUP)
-                stacked = self.frame_stack and store.dim() == 4
-                gather = self._stack if stacked else self._gather
-                batch["observation"][group] = gather(store, time, row)
+                group = self._gather(store, time, row)
+                batch["observation"][name.removeprefix(GROUP)] = group
+            elif name.startswith(STACK):
+                group = self._stack(store, time, row)
+                batch["observation"][name.removeprefix(STACK)] = group
         return batch
 
     def _gather(self, store: Tensor, time: Tensor, row: Tensor) -> Tensor:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rltransfer.errors import InputError
+from rltransfer import distributed
+from rltransfer.errors import InputError, unknown
 from rltransfer.observation import DEFAULT_GROUP, Observation
+
+EncoderName = Literal["auto", "conv", "grid", "nature", "mlp"]
+ActivationName = Literal["relu", "tanh"]
 
 SMALLEST_NATURE_IMAGE = 36
 """Height and width in pixels under which the three strided convolutions leave nothing."""
@@ -22,7 +25,7 @@ SMALLEST_NATURE_IMAGE = 36
 class Network:
     """The shape of a policy; a student is a teacher with another width."""
 
-    encoder: Literal["auto", "conv", "grid", "nature", "mlp"] = "auto"
+    encoder: EncoderName = "auto"
     """grid: one 3x3 convolution, for images of some ten pixels (Young & Tian 2019); nature: three
     convolutions (Mnih 2015); conv: whichever of the two fits the image; mlp: fully connected;
     auto: conv for images, else mlp."""
@@ -30,7 +33,7 @@ class Network:
     """Factor on every number of channels and hidden units; parameters grow with its square."""
     hidden: tuple[int, ...] = (64, 64)
     """Hidden units of each fully connected layer of an mlp, before `width`."""
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: ActivationName = "relu"
     """The nonlinearity of every layer."""
     gru: int = 0
     """Units of a GRU between encoder and heads, before `width`; 0 for none."""
@@ -42,8 +45,14 @@ class Network:
     """Whether vector observations are normalised by their running mean and deviation."""
 
     def __post_init__(self) -> None:
-        if not self.width > 0:
-            raise InputError(f"A network's width is {self.width}: it must be above 0.")
+        for kind, name, names in (
+            ("encoder", self.encoder, get_args(EncoderName)),
+            ("activation", self.activation, get_args(ActivationName)),
+        ):
+            if name not in names:
+                raise unknown(kind, name, names)
+        if not 0 < self.width < math.inf:
+            raise InputError(f"A network's width is {self.width}: it must be finite and above 0.")
         if self.gru < 0 or any(units < 1 for units in self.hidden):
             raise InputError(
                 f"A network has {self.hidden} hidden units and a GRU of {self.gru}: "
@@ -92,20 +101,21 @@ class RunningNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, vectors: Tensor) -> None:
-        """Takes more vectors into account.
+        """Takes more vectors into account, those of every process.
 
         Args:
-            vectors: What was observed.    (..., size)
+            vectors: What was observed, as many in each process.    (..., size)
         """
         rows = vectors.reshape(-1, vectors.shape[-1])
-        variance, mean = torch.var_mean(rows, 0, correction=0)
-        total = self.count + len(rows)
-        share = len(rows) / total
+        processes = distributed.world_size()
+        mean = distributed.total(rows.mean(0)) / processes
+        variance = distributed.total((rows - mean).square().mean(0)) / processes
+        num_rows = len(rows) * processes
+        total = self.count + num_rows
+        share = num_rows / total
         apart = mean - self.mean
         self.variance.copy_(
-            self.variance * (1 - share)
-            + variance * share
-            + apart.square() * share * (1 - share)
+            self.variance * (1 - share) + variance * share + apart.square() * share * (1 - share)
         )
         self.mean.add_(apart * share)
         self.count.copy_(total)
@@ -203,11 +213,11 @@ def _block(network: Network, layer: nn.Conv2d | nn.Linear) -> list[nn.Module]:
     nn.init.zeros_(layer.bias)
     modules: list[nn.Module] = [layer]
     if network.layer_norm:
-        conv_layer = isinstance(layer, nn.Conv2d)
-        # One group over channels and places is LayerNorm for an image.
-        modules.append(
-            nn.GroupNorm(1, layer.out_channels) if conv_layer else nn.LayerNorm(layer.out_features)
-        )
+        if isinstance(layer, nn.Conv2d):
+            # One group over channels and places is LayerNorm for an image.
+            modules.append(nn.GroupNorm(1, layer.out_channels))
+        else:
+            modules.append(nn.LayerNorm(layer.out_features))
     modules.append(nn.ReLU() if network.activation == "relu" else nn.Tanh())
     return modules
 
@@ -248,7 +258,6 @@ def _mlp(network: Network, size: int) -> tuple[nn.Sequential, int]:
         modules += _block(network, nn.Linear(size, wide))
         size = wide
     return nn.Sequential(*modules), size
-
 
 
 def head(num_features: int, outputs: int, gain: float) -> nn.Linear:

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.policy_output import PolicyOutput
+from rltransfer.policy_output import ILLEGAL, PolicyOutput
 
+LARGEST = 1e38
+"""What a number in an objective's text must be below, to be finite in float32."""
 Q_VALUE_TEMPERATURE = 0.01
 """Rusu 2015, section 4: sharpens, as gaps between Q-values are small."""
 
@@ -91,13 +93,13 @@ class Objective(abc.ABC):
         return Sum(self.terms() + other.terms())
 
     def __mul__(self, factor: float) -> Objective:
-        return Sum(tuple((weight * factor, term) for weight, term in self.terms()))
+        return Sum(tuple((weight * float(factor), term) for weight, term in self.terms()))
 
     __rmul__ = __mul__
 
     @staticmethod
     def of(text: str | Objective) -> Objective:
-        """Returns the objective that a text spells, e.g. "kl" or "KL(temperature=0.01) + 0.5*MSE()".
+        """Returns the objective that a text spells, "kl" or "KL(temperature=0.01) + 0.5 * MSE()".
 
         Raises:
             InputError: The text is no such expression.
@@ -116,7 +118,7 @@ class Sum(Objective):
         return self.weighted
 
     def __str__(self) -> str:
-        return " + ".join(f"{weight:g} * {term}" for weight, term in self.weighted)
+        return " + ".join(f"{weight!r} * {term}" for weight, term in self.weighted)
 
 
 class Term(Objective):
@@ -141,12 +143,14 @@ class KL(Term):
     """
 
     temperature: float | None = None
-    """tau, on the teacher alone; None means 0.01 for Q-values, as in the paper, and 1 for policies."""
+    """tau, on the teacher alone; None means the paper's 0.01 for Q-values, and 1 for policies."""
     name = "kl"
 
     def __post_init__(self) -> None:
-        if self.temperature is not None and not self.temperature > 0:
-            raise InputError(f"The temperature of KL is {self.temperature}: it must be above 0.")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise InputError(
+                f"The temperature of KL is {self.temperature}: it must be finite and above 0."
+            )
 
     def score(self, student: PolicyOutput, teacher: PolicyOutput) -> Tensor:
         """Returns the divergence of each sample.    (...)"""
@@ -199,7 +203,10 @@ class MSE(Term):
         if teacher.mean is not None:
             assert student.mean is not None
             return squared_error(teacher.mean, student.mean)
-        return squared_error(teacher.preferences(), student.preferences())
+        wanted, scores = teacher.preferences().float(), student.preferences().float()
+        # In bfloat16 the constant of illegal actions is rounded: they would differ by a million.
+        illegal = wanted <= ILLEGAL / 2
+        return squared_error(wanted.masked_fill(illegal, 0), scores.masked_fill(illegal, 0))
 
     def __str__(self) -> str:
         return "MSE()"
@@ -211,12 +218,11 @@ TERMS: dict[str, Callable[..., Term]] = {"KL": KL, "NLL": NLL, "MSE": MSE}
 
 def _parse(text: str) -> Objective:
     """Returns the objective that a text spells; nothing in the text is executed."""
-    if text.upper() in TERMS:
-        return TERMS[text.upper()]()
     try:
-        return _read(ast.parse(text, mode="eval").body, text)
-    except SyntaxError as error:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError) as error:
         raise _malformed(text) from error
+    return _read(node, text)
 
 
 def _read(node: ast.expr, text: str) -> Objective:
@@ -224,18 +230,42 @@ def _read(node: ast.expr, text: str) -> Objective:
     match node:
         case ast.BinOp(left, ast.Add(), right):
             return _read(left, text) + _read(right, text)
-        case ast.BinOp(ast.Constant(float() | int() as factor), ast.Mult(), right):
-            return float(factor) * _read(right, text)
+        case ast.BinOp(factor, ast.Mult(), right):
+            weight = _constant(factor, text)
+            if weight is not None:
+                return weight * _read(right, text)
         case ast.Call(ast.Name(name), [], keywords):
-            if name not in TERMS:
-                raise unknown("objective", name, TERMS)
-            options = {k.arg: k.value.value for k in keywords if isinstance(k.value, ast.Constant)}
+            options = {keyword.arg or "**": _constant(keyword.value, text) for keyword in keywords}
             try:
-                return TERMS[name](**options)  # type: ignore[arg-type]
+                return _term(name)(**options)
             except TypeError as error:
-                raise InputError(f"The objective {name} has not these options: {text!r}.") from error
+                raise InputError(
+                    f"The objective {name} has not these options: {text!r}."
+                ) from error
         case ast.Name(name):
-            raise unknown("objective", name, [*TERMS, *(term.lower() for term in TERMS)])
+            return _term(name)()
+    raise _malformed(text)
+
+
+def _term(name: str) -> Callable[..., Term]:
+    """Returns the term of a name, in capitals or not."""
+    if name.upper() not in TERMS:
+        raise unknown("objective", name, [*TERMS, *(term.lower() for term in TERMS)])
+    return TERMS[name.upper()]
+
+
+def _constant(node: ast.expr, text: str) -> float | None:
+    """Returns the finite number, or the None, that a node of the expression is."""
+    sign = 1
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        node, sign = node.operand, -1
+    match node:
+        case ast.Constant(None) if sign == 1:
+            return None
+        case ast.Constant(bool()):
+            pass
+        case ast.Constant(int() | float() as number) if abs(number) < LARGEST:
+            return sign * float(number)
     raise _malformed(text)
 
 

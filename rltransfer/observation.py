@@ -39,15 +39,21 @@ def joint_observation_space(named: list[tuple[str, spaces.Space[Any]]]) -> space
         InputError: The tasks' groups, kinds or image sizes differ.
     """
     first_id, first = named[0][0], grouped(named[0][1])
+    for task_id, space in named:
+        apart = first.spaces.keys() ^ grouped(space).spaces.keys()
+        if apart:
+            raise InputError(
+                f"The tasks {first_id!r} and {task_id!r} cannot share a policy: "
+                f"only one of them observes the group {min(apart)!r}."
+            )
     joint: dict[str, spaces.Space[Any]] = {}
     for group in first.spaces:
         boxes = []
         for task_id, space in named:
-            box = grouped(space).spaces.get(group)
+            box = grouped(space)[group]
             if not isinstance(box, spaces.Box):
                 raise InputError(
-                    f"The tasks {first_id!r} and {task_id!r} cannot share a policy: "
-                    f"only one of them observes the group {group!r}."
+                    f"The task {task_id!r} observes {group!r} as {box}: it must be a Box."
                 )
             boxes.append((task_id, box))
         joint[group] = _joint_box(group, boxes)
@@ -111,5 +117,7 @@ def space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
     for bound in (data["low"], data["high"]):
         values = [bound] if isinstance(bound, str) else bound
         array = np.array([float(value) for value in values], dtype=dtype)
-        bounds.append(np.broadcast_to(array, shape) if isinstance(bound, str) else array.reshape(shape))
-    return spaces.Box(bounds[0].copy(), bounds[1].copy(), shape, dtype.type)
+        if isinstance(bound, str):
+            array = np.full(shape, array[0])
+        bounds.append(array.reshape(shape))
+    return spaces.Box(bounds[0], bounds[1], shape, dtype.type)

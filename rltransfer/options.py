@@ -25,10 +25,14 @@ def parse_count(text: str) -> int:
     Raises:
         ValueError: The text is no whole number.
     """
-    number = float(text)
-    if number != int(number):
-        raise ValueError(f"{text!r} is no whole number")
-    return int(number) if "e" in text.lower() or "." in text else int(text)
+    try:
+        return int(text)
+    except ValueError:
+        with contextlib.suppress(ValueError):
+            number = float(text)
+            if number.is_integer():
+                return int(number)
+    raise ValueError(f"{text!r} is no whole number")
 
 
 @REGISTRY.primitive_rule
@@ -101,11 +105,17 @@ def _cli(kind: type[T], argv: Sequence[str], prog: str, default: T | None) -> tu
 
 
 def _sentence(text: str, prog: str) -> str:
-    """Returns what a framed error message says, as one sentence."""
-    lines = [re.sub(r"[│╭╮╰╯─┌┐└┘|]", " ", line).strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("For full", prog))]
-    words = " ".join(" ".join(kept).split()).rstrip(".")
-    words = re.sub(r"^(Parsing error|Required options|Invalid choice|Error)\s*", "", words)
+    """Returns what a framed error message says, as one sentence.
+
+    The frame holds a title, a rule, what is wrong, and after another rule what help there is.
+    """
+    lines = [re.sub(r"[│╭╮╰╯┌┐└┘|]", " ", line).strip() for line in text.splitlines()]
+    rules = [index for index, line in enumerate(lines) if line and not line.strip("-─")]
+    kept = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else []
+    words = " ".join(" ".join(kept).split()).rstrip(".").replace(". Expected", ", expected")
+    # What a dataclass itself refuses is a sentence already; only an option's name is of use.
+    words = re.sub(r"^Error parsing (?=--)|^Error parsing [^:]*: ", "", words)
+    words = words[:1].upper() + words[1:]
     return f"{words or 'The options cannot be read'}: `{prog} --help` shows every option."
 
 

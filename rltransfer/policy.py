@@ -17,6 +17,7 @@ from rltransfer.errors import InputError
 from rltransfer.network import Encoder, Network, head
 from rltransfer.observation import Observation, space_from_json, space_to_json
 from rltransfer.policy_output import ILLEGAL, PolicyOutput
+from rltransfer.serialization import from_json
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Bounds of a continuous policy's log standard deviation, in which its density stays finite."""
@@ -51,12 +52,12 @@ class PolicySpec:
     @staticmethod
     def from_json(data: dict[str, Any]) -> PolicySpec:
         """Returns the specification that `to_json` wrote."""
-        network = {k: tuple(v) if isinstance(v, list) else v for k, v in data["network"].items()}
         observation_space = space_from_json(data["observation_space"])
-        assert isinstance(observation_space, spaces.Dict)
+        if not isinstance(observation_space, spaces.Dict):
+            raise TypeError("The observation space of a policy is a dictionary of groups.")
         mask = data["action_mask"]
         return PolicySpec(
-            Network(**network),
+            from_json(Network, data["network"]),
             observation_space,
             space_from_json(data["action_space"]),
             None if mask is None else tuple(tuple(row) for row in mask),
@@ -112,7 +113,8 @@ class Policy(nn.Module):
         """Returns what the policy says about these observations.
 
         Args:
-            observation: The groups, of one step or of a sequence.    (batch, ...) or (time, batch, ...)
+            observation: The groups, of one step or of a sequence.
+                (batch, ...) or (time, batch, ...)
             task: Index of each observation's task; needed where tasks have different legal actions.
                 (batch,) or (time, batch)
             state: The recurrent state before the first observation.  (batch, state_size)
@@ -145,7 +147,9 @@ class Policy(nn.Module):
             return PolicyOutput(mean=scores, log_std=log_std, features=features)
         if self.action_mask is not None:
             if task is None:
-                raise ValueError("This policy's tasks have different actions: say which task it is.")
+                raise ValueError(
+                    "This policy's tasks have different actions: say which task it is."
+                )
             scores = scores.masked_fill(~self.action_mask[task], ILLEGAL)
         if self.spec.q_values:
             return PolicyOutput(q_values=scores, features=features)
@@ -169,7 +173,7 @@ class Policy(nn.Module):
         return (torch.stack(outputs) if sequence else outputs[0]), state
 
     def initial_state(self, num_envs: int, device: torch.device | None = None) -> Tensor:
-        """Returns the recurrent state before an episode's first observation.    (num_envs, state_size)"""
+        """Returns the recurrent state before an episode.    (num_envs, state_size)"""
         return torch.zeros(num_envs, self.state_size, device=device)
 
     def update_statistics(self, observation: Observation) -> None:
@@ -177,7 +181,9 @@ class Policy(nn.Module):
         for encoder in (self.encoder, self.value_encoder):
             if encoder is not None and encoder.normalizer is not None:
                 flat = {
-                    name: observation[name].reshape(-1, *(self.spec.observation_space[name].shape or ()))
+                    name: observation[name].reshape(
+                        -1, *(self.spec.observation_space[name].shape or ())
+                    )
                     for name in encoder.groups
                 }
                 encoder.normalizer.update(encoder.vectors(flat))
@@ -199,8 +205,10 @@ def save_policy(policy: Policy, stem: Path, half: bool = False) -> None:
         stem: Path without a suffix.
         half: Whether to write the weights in float16.
     """
+    # Weights are small; the statistics of observations may lie beyond float16.
+    weights = {name for name, _ in policy.named_parameters()} if half else set()
     tensors = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
+        name: (tensor.half() if name in weights else tensor).cpu().contiguous()
         for name, tensor in policy.state_dict().items()
     }
     save_file(tensors, stem.with_suffix(".safetensors"))
@@ -214,13 +222,14 @@ def load_policy(stem: Path) -> Policy:
         InputError: A file is missing, cut short, or does not fit the other.
     """
     weights, spec = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
+    for path in (weights, spec):
+        if not path.is_file():
+            raise InputError(f"{stem} is no policy: {path} is missing.")
     try:
         policy = Policy(PolicySpec.from_json(json.loads(spec.read_text())))
         tensors = load_file(weights)
         policy.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except FileNotFoundError as error:
-        raise InputError(f"{stem} is no policy: {error.filename} is missing.") from error
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{stem} is no whole policy: one of its files is damaged.") from error
     except RuntimeError as error:
         raise InputError(f"{weights} does not fit the policy that {spec} describes.") from error

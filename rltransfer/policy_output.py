@@ -66,7 +66,7 @@ class PolicyOutput:
         if self.logits is None:
             return self.greedy()
         # The Gumbel trick: the argmax of logits plus Gumbel noise is a sample of their softmax.
-        # Exponential noise is 0 at times; its logarithm is then -inf and the action is taken, right.
+        # Exponential noise is 0 at times; its logarithm is then -inf, and that action is taken.
         noise = torch.empty_like(self.logits, dtype=torch.float32).exponential_(generator=generator)
         return (self.logits.float() - noise.log()).argmax(-1)
 

@@ -21,10 +21,13 @@ from rltransfer.vector_env import VectorEnv
 class Actor(Protocol):
     """Whoever acts in the environments."""
 
-    state_size: int
-    """Columns of the recurrent state; 0 for none."""
+    @property
+    def state_size(self) -> int:
+        """Columns of the recurrent state; 0 for none."""
 
-    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Observation:
+    def act(
+        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
+    ) -> Observation:
         """Returns "action" and whatever else is to be kept of this step, by name.
 
         Args:
@@ -157,9 +160,7 @@ class RolloutEngine:
 
     def _agree_on_spaces(self, like: tuple[spaces.Dict, spaces.Space[Any]] | None) -> None:
         """Finds the spaces that all tasks fit, and which actions are legal in each."""
-        owners = {
-            lane.rows.start // self.num_envs: lane.env for lane in reversed(self.lanes)
-        }
+        owners = {lane.rows.start // self.num_envs: lane.env for lane in reversed(self.lanes)}
         envs = [(task.id, owners[index]) for index, task in enumerate(self.suite)]
         observed = [(name, env.single_observation_space) for name, env in envs]
         acted = [(name, env.single_action_space) for name, env in envs]
@@ -198,7 +199,7 @@ class RolloutEngine:
         self._horizon = horizon
 
     def restart(self, only_forgetful: bool = False) -> None:
-        """Begins new episodes, with seeds that depend on the engine's seed and the count of restarts.
+        """Begins new episodes, seeded by the engine's seed and the count of restarts.
 
         Args:
             only_forgetful: Whether only those environments begin anew that cannot say their state.

@@ -33,7 +33,7 @@ CHECK_EPISODES = 8
 """Episodes that a teacher plays before a run."""
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """The run was stopped by a signal, after a checkpoint."""
 
 
@@ -78,7 +78,9 @@ def find_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise InputError(f"There is no device {name!r} here: there is {', '.join(there)}.") from error
+        raise InputError(
+            f"There is no device {name!r} here: there is {', '.join(there)}."
+        ) from error
     return device
 
 
@@ -180,7 +182,7 @@ class Run:
         """Trains to the end and returns the result.
 
         Raises:
-            Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+            InterruptedRunError: Ctrl-C or SIGTERM came; a checkpoint was written.
             InputError: An environment gave numbers that are not finite, or the disk is full.
         """
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -230,7 +232,7 @@ class Run:
                 if ended or self._stop or _passed(last_step, self.env_steps, save_every):
                     self.save()
                 if self._stop and not ended:
-                    raise Interrupted
+                    raise InterruptedRunError
 
     def _iterate(self) -> dict[str, float]:
         """Collects one rollout, learns from it, and returns what is to be logged."""
@@ -280,7 +282,7 @@ class Run:
         return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
 
     def save(self) -> None:
-        """Writes a checkpoint, whole or not at all; environments that cannot be saved begin anew."""
+        """Writes a checkpoint; environments that cannot be saved begin new episodes."""
         self.engine.restart(only_forgetful=True)
         if distributed.rank() > 0:
             return
@@ -354,8 +356,8 @@ class Run:
         )
         by_chance = evaluate_random(self.suite, CHECK_EPISODES, seed=seed, device=self.device)
         return [
-            f"The teacher's return on {task_id!r} is {one.mean:.1f} over {CHECK_EPISODES} episodes, "
-            f"no better than that of random actions, {by_chance[task_id].mean:.1f}."
+            f"The teacher's return on {task_id!r} is {one.mean:.1f} over {CHECK_EPISODES} "
+            f"episodes, no better than that of random actions, {by_chance[task_id].mean:.1f}."
             for task_id, one in taught.items()
             if one.mean <= by_chance[task_id].mean
         ]
@@ -445,7 +447,12 @@ def train(
         wrong = next((name for name in options if name not in names), "")
         raise unknown("option", wrong, names) from error
     run = Run(
-        registry.method_name(type(method)), method, as_suite(suite), run_options, Path(run_dir), quiet
+        registry.method_name(type(method)),
+        method,
+        as_suite(suite),
+        run_options,
+        Path(run_dir),
+        quiet,
     )
     if resume:
         run.check_same(read_config(Path(run_dir)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -25,6 +26,10 @@ class Schedule:
     """The share of the run after which the value is `end`."""
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.start) and math.isfinite(self.end)):
+            raise InputError(
+                f"A schedule goes from {self.start} to {self.end}: both must be finite."
+            )
         if not 0 < self.until <= 1:
             raise InputError(f"A schedule ends at {self.until} of the run: it must be in (0, 1].")
 
@@ -61,6 +66,12 @@ class Schedule:
 
     def __str__(self) -> str:
         if self.start == self.end:
-            return f"{self.start:g}"
-        tail = "" if self.until == 1 else f"@{self.until:g}"
-        return f"{self.start:g}->{self.end:g}{tail}"
+            return _exact(self.start)
+        tail = "" if self.until == 1 else f"@{_exact(self.until)}"
+        return f"{_exact(self.start)}->{_exact(self.end)}{tail}"
+
+
+def _exact(number: float) -> str:
+    """Returns the shortest text that says exactly this number: a resumed run reads it."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))

@@ -22,7 +22,7 @@ def to_json(value: Any) -> Any:
     if hasattr(value, "describe"):
         return value.describe()
     # A class that can be written as text says so by its own __str__.
-    has_text = type(value).__str__ is not object.__str__
+    has_text = "__str__" in vars(type(value))
     if dataclasses.is_dataclass(value) and not has_text:
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

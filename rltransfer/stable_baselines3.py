@@ -242,7 +242,7 @@ def _open(content: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]
         for member in ("data", "policy.pth"):
             if member not in archive.namelist():
                 raise InputError(
-                    f"{path} is no Stable-Baselines3 zip: it holds no {member!r}, which "
+                    f"{path} is no whole Stable-Baselines3 zip: it holds no {member!r}, which "
                     "`model.save` always writes."
                 )
         try:

@@ -32,7 +32,8 @@ class Task:
         return Task(data["id"], dict(data["kwargs"]))
 
     def __hash__(self) -> int:
-        return hash((self.id, repr(sorted(self.kwargs.items()))))
+        # The values are left out: equal ones may be unhashable, or be written in another way.
+        return hash((self.id, frozenset(self.kwargs)))
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,8 @@ class PolicyTeacher(ModuleTeacher):
         super().__init__(policy, source, sha256, policy.num_acting_parameters())
         if policy.state_size:
             raise InputError(
-                f"The teacher {source} is recurrent: its labels depend on a state that is not kept; "
-                "take a teacher without a GRU."
+                f"The teacher {source} is recurrent: its labels depend on a state that nobody "
+                "keeps; take a teacher without a GRU."
             )
 
     @torch.no_grad()
@@ -124,10 +124,12 @@ class PolicyTeacher(ModuleTeacher):
                 wanted = spec.observation_space[name]
                 there = observation_space.spaces.get(name)
                 if there is None or there.shape != wanted.shape or there.dtype != wanted.dtype:
-                    found = "nothing" if there is None else f"{there.dtype}{list(there.shape or ())}"
+                    found = (
+                        "nothing" if there is None else f"{there.dtype}{list(there.shape or ())}"
+                    )
                     raise InputError(
-                        f"The teacher {self.source} does not fit the task {task.id!r}: it reads the "
-                        f"group {name!r} as {wanted.dtype}{list(wanted.shape or ())}, "
+                        f"The teacher {self.source} does not fit the task {task.id!r}: "
+                        f"it reads the group {name!r} as {wanted.dtype}{list(wanted.shape or ())}, "
                         f"the task gives {found}."
                     )
             _check_actions(self.source, task, spec.action_space, action_space)
@@ -143,7 +145,7 @@ class ZipTeacher(ModuleTeacher):
         self.path, self.vecnormalize = path, vecnormalize
         self.loaded = load_zip(path, vecnormalize, action_space)
         module = self.loaded.module
-        super().__init__(module, str(path), self.loaded.sha256, self.loaded.num_parameters)
+        super().__init__(module, str(path), self.loaded.sha256, _acting_parameters(module))
 
     @torch.no_grad()
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
@@ -318,14 +320,17 @@ def _zoo_teacher(suite: Suite | None) -> Teacher:
         if task.id not in cards:
             raise unknown("teacher in the zoo for the task", task.id, cards)
         stem = cards[task.id].stem
-        teachers[task.id] = PolicyTeacher(
-            load_policy(stem), f"{ZOO}:{task.id}", _sha256(stem)
-        )
+        teachers[task.id] = PolicyTeacher(load_policy(stem), f"{ZOO}:{task.id}", _sha256(stem))
     return next(iter(teachers.values())) if len(suite) == 1 else PerTask(teachers)
 
 
 def _sha256(stem: Path) -> str:
     return hashlib.sha256(stem.with_suffix(".safetensors").read_bytes()).hexdigest()
+
+
+def _acting_parameters(module: nn.Module) -> int:
+    """Returns the parameters of a zip's policy but for those that only say the value."""
+    return sum(p.numel() for name, p in module.named_parameters() if "value" not in name)
 
 
 def _check_actions(

@@ -31,15 +31,15 @@ class Tracker:
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Writes scalars at an environment step."""
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, step)
 
     def text(self, name: str, value: str) -> None:
         """Writes a text, e.g. the hyperparameters."""
-        self.writer.add_text(name, value)  # type: ignore[no-untyped-call]
+        self.writer.add_text(name, value)
 
     def close(self) -> None:
         """Writes what is still in memory."""
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 class Progress:

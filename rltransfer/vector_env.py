@@ -12,7 +12,7 @@ that no row is one that an autoreset put in: the observation returned is the new
 from __future__ import annotations
 
 import abc
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import gymnasium
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from rltransfer.task import Suite, Task
 
 
-class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):  # type: ignore[type-arg]
+class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
     """Gymnasium's vector environment with tensors on `device`.
 
     `step` returns `(observation, reward, terminated, truncated, info)`: the observation as
@@ -32,7 +32,7 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):  # type: ignore[type-arg]
     step: whoever keeps one copies it.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     num_envs: int
     device: torch.device

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-
 from rltransfer.agents import PPO
 from rltransfer.agents.ppo import Surrogate
+
 from rltransfer.evaluation import evaluate_policy
 from rltransfer.network import Network
 from rltransfer.policy import load_policy, save_policy

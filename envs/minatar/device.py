@@ -1,0 +1,62 @@
+"""Warp on a torch device: made ready without a word on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+
+import torch
+import warp as wp
+
+from rltransfer.errors import InputError
+
+
+def find_device(device: torch.device | str) -> torch.device:
+    """Returns the device that a name means, with its index.
+
+    Raises:
+        InputError: It is no CPU or CUDA device, or this machine does not have it.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"The device {device!r} is no device: say 'cpu' or 'cuda'.") from None
+    if found.type == "cpu":
+        return torch.device("cpu")
+    if found.type != "cuda":
+        raise InputError(f"MinAtar does not run on {str(found)!r}: it runs on 'cpu' and 'cuda'.")
+    devices = torch.cuda.device_count()
+    index = found.index if found.index is not None or not devices else torch.cuda.current_device()
+    if index is None or index >= devices:
+        raise InputError(f"The device {str(found)!r} is not there: torch sees {devices} of them.")
+    return torch.device("cuda", index)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Warp's greeting and its notes on compiling off the terminal; warnings are shown."""
+    with wp.ScopedLogLevel(wp.LOG_WARNING):
+        _initialize()
+        yield
+
+
+@functools.cache
+def _initialize() -> None:
+    """Starts Warp, once.
+
+    Without a CUDA driver its native library prints a line that no log level keeps back; torch has
+    said by then whether there is one, so the line is news to nobody.
+    """
+    if torch.cuda.is_available():
+        wp.init()  # type: ignore[no-untyped-call]
+        return
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        wp.init()  # type: ignore[no-untyped-call]
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
