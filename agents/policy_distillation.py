@@ -25,8 +25,8 @@ steps instead of every hour of play; losses are means over the batch.
 
 Logs: each objective term by its name; `agreement` = share of observations on which student and
 teacher have the same best action (of continuous actions `action_error`, the mean absolute
-difference); `student_entropy` and `teacher_entropy` in nats; `teacher_acts`, the schedule's value; with
-reinforcement also what `ppo.py` logs.
+difference); `student_entropy` and `teacher_entropy` in nats; `teacher_acts`, the
+schedule's value; with reinforcement also what `ppo.py` logs.
 """
 
 from __future__ import annotations

@@ -12,11 +12,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rltransfer.agents import PolicyDistillation
-
 from rltransfer.network import Network
-from rltransfer.report import result_table
+from rltransfer.report import console, result_table
 from rltransfer.run import train
 
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
@@ -40,7 +38,7 @@ class Quickstart:
     def run(self) -> None:
         """Distils each game and prints one table."""
         Path("runs").mkdir(exist_ok=True)
-        out = self.out or Path(tempfile.mkdtemp(prefix="quickstart-", dir="runs"))
+        folder = self.out or Path(tempfile.mkdtemp(prefix="quickstart-", dir="runs"))
         results = []
         for game in self.games:
             run = train(
@@ -51,13 +49,13 @@ class Quickstart:
                     horizon=16,
                 ),
                 suite=f"rltransfer/MinAtar-{game}-v0",
-                run_dir=out / game,
+                run_dir=folder / game,
                 steps=self.steps,
                 seed=self.seed,
                 episodes=self.episodes,
                 evaluate_episodes=0,
             )
             results.append(run.result)
-        console = Console()
-        console.print(result_table(results))
-        console.print(f"curves: tensorboard --logdir {out}", highlight=False, soft_wrap=True)
+        out = console()
+        out.print(result_table(results))
+        out.print(f"curves: tensorboard --logdir {folder}", highlight=False, soft_wrap=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 import rltransfer
@@ -17,7 +16,7 @@ from rltransfer import registry
 from rltransfer.errors import InputError, unknown
 from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher, fitted_teacher
 from rltransfer.options import parse
-from rltransfer.report import result_table
+from rltransfer.report import console, result_table
 from rltransfer.run import (
     InterruptedRunError,
     Run,
@@ -259,7 +258,7 @@ def evaluate_command(words: list[str]) -> None:
     table = Table("task", "return", "episodes")
     for task_id, one in found.items():
         table.add_row(task_id, f"{one.mean:.1f} ± {one.ci95:.1f}", str(len(one.returns)))
-    Console().print(table)
+    console().print(table)
 
 
 def _evaluated(source: str, options: EvaluateOptions) -> tuple[dict[str, Evaluation], Suite]:
@@ -305,9 +304,9 @@ def experiment_command(words: list[str]) -> None:
 
 def print_result(result: dict[str, Any], run_dir: Path) -> None:
     """Prints a run's table."""
-    console = Console()
-    console.print(result_table([result]))
-    console.print(f"curves: tensorboard --logdir {run_dir}", highlight=False, soft_wrap=True)
+    out = console()
+    out.print(result_table([result]))
+    out.print(f"curves: tensorboard --logdir {run_dir}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from rltransfer.errors import InputError
@@ -48,7 +48,7 @@ class Evaluation:
         if count < 2:
             return float("inf")
         error = float(np.std(self.returns, ddof=1)) / math.sqrt(count)
-        return float(stats.t.ppf(0.975, count - 1)) * error
+        return float(special.stdtrit(count - 1, 0.975)) * error
 
 
 class PolicyActor:

@@ -14,7 +14,7 @@ How the environments are stepped was measured on two cores (environment steps/s,
 so they are stepped in a row, and the task's keyword argument `vectorization_mode="async"`, which is
 `gymnasium.make_vec`'s own, is there for environments of which one step takes milliseconds. A thread
 that steps while the policy is computed pays for none but the slowest (Humanoid-v5 +40 %,
-HalfCheetah-v5 -30 %, CartPole-v1 -50 %: Python's lock is handed over too seldom), so there is none.
+HalfCheetah-v5 -30 %, CartPole-v1 -50 %: Python's lock changes hands too seldom), so there is none.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class HostVectorEnv(VectorEnv):
         for group, values in _groups(observation).items():
             array = self._parts[group].to_numpy(values)
             self._check_finite(self._called("an observation", group), array)
-            tensors[group] = self._upload(group, array)
+            tensors[group] = self._upload(f"observation {group}", array)
         return self._ungrouped(tensors)
 
     def _final_observation(self, final: Any, ended: Array) -> Any:

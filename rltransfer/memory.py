@@ -111,6 +111,8 @@ class Memory:
             else:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 path = self.folder / (name.replace("/", "-") + ".memmap")
+                # A file of an earlier run; one that still runs keeps its own under no name.
+                path.unlink(missing_ok=True)
                 self._store[name] = MemoryMappedTensor.empty(
                     shape, dtype=value.dtype, filename=path
                 )

@@ -89,6 +89,11 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             made, extra = _cli(kind, argv, prog, default)
     except SystemExit as error:
+        refusal: BaseException | None = error
+        while refusal is not None:
+            if isinstance(refusal, InputError):
+                raise refusal from None  # a dataclass refused a value, in a sentence of ours
+            refusal = refusal.__context__
         raise InputError(_sentence(printed.getvalue(), prog)) from error
     if extra:
         raise _unknown_option(kind, extra, prog)
@@ -100,7 +105,7 @@ def _cli(kind: type[T], argv: Sequence[str], prog: str, default: T | None) -> tu
     keywords: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(
         kind, args=list(argv), prog=prog, return_unknown_args=True, registry=REGISTRY,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff), **keywords,
+        config=(tyro.conf.OmitArgPrefixes,), **keywords,
     )  # fmt: skip
 
 
@@ -113,8 +118,10 @@ def _sentence(text: str, prog: str) -> str:
     rules = [index for index, line in enumerate(lines) if line and not line.strip("-─")]
     kept = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else []
     words = " ".join(" ".join(kept).split()).rstrip(".").replace(". Expected", ", expected")
-    # What a dataclass itself refuses is a sentence already; only an option's name is of use.
     words = re.sub(r"^Error parsing (?=--)|^Error parsing [^:]*: ", "", words)
+    missing = re.match(r"Missing from .*?(--[\w-]+)", words)
+    if missing:
+        words = f"The option {missing[1]} is missing"
     words = words[:1].upper() + words[1:]
     return f"{words or 'The options cannot be read'}: `{prog} --help` shows every option."
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
+
+PIPE_WIDTH = 120
+"""Columns where the output is no terminal and has no width of its own."""
+
+
+def console() -> Console:
+    """Returns the console that results are printed on."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def result_table(results: Sequence[dict[str, Any]]) -> Table:

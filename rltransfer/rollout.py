@@ -143,19 +143,21 @@ class RolloutEngine:
         halves: list[list[Lane]] = [[], []]
         for index, task in enumerate(self.suite):
             base, split = index * self.num_envs, self.num_envs // 2
-            whole = make_vector_env(task, self.num_envs, self.device)
-            if whole.metadata["autoreset_mode"] != VectorEnv.metadata["autoreset_mode"]:
+            env = make_vector_env(task, max(split, 1), self.device)
+            if env.metadata["autoreset_mode"] != VectorEnv.metadata["autoreset_mode"]:
                 raise InputError(
                     f"The task {task.id!r} resets in the step after an episode's end: "
                     "its environment must reset in the same step."
                 )
-            if not whole.overlaps or not split:
-                halves[0].append(Lane(whole, slice(base, base + self.num_envs)))
+            if env.overlaps and split:
+                rest = make_vector_env(task, self.num_envs - split, self.device)
+                halves[0].append(Lane(env, slice(base, base + split)))
+                halves[1].append(Lane(rest, slice(base + split, base + self.num_envs)))
                 continue
-            whole.close()
-            for half, start, stop in ((0, 0, split), (1, split, self.num_envs)):
-                env = make_vector_env(task, stop - start, self.device)
-                halves[half].append(Lane(env, slice(base + start, base + stop)))
+            if self.num_envs > 1:
+                env.close()
+                env = make_vector_env(task, self.num_envs, self.device)
+            halves[0].append(Lane(env, slice(base, base + self.num_envs)))
         return [half for half in halves if half]
 
     def _agree_on_spaces(self, like: tuple[spaces.Dict, spaces.Space[Any]] | None) -> None:
@@ -355,8 +357,8 @@ class RolloutEngine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to a state that `state_dict` returned; forgetful environments begin anew."""
         self.restarts = state["restarts"] - 1
-        self.state = state["state"].to(self.device)
         self.restart()
+        self.state = state["state"].to(self.device)
         for name, tensor in state["observation"].items():
             self._observation[name][self._horizon] = tensor.to(self.device)
         self._last_start = state["start"].to(self.device)

@@ -47,6 +47,8 @@ class RunOptions:
     """Seed of weights, environments and order of samples."""
     device: str = "auto"
     """"cpu", "cuda", "cuda:1", ...; "auto" takes CUDA where it is there."""
+    threads: int = 0
+    """Threads of torch on the CPU; 0 leaves torch's choice. Results may depend on it."""
     checkpoint_every: int = 0
     """Environment steps between checkpoints; 0 means a tenth of the run."""
     evaluate_every: int = 0
@@ -60,7 +62,7 @@ class RunOptions:
         for name, least in (("steps", 1), ("episodes", 1), ("evaluate_episodes", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least {least}.")
-        for name in ("checkpoint_every", "evaluate_every", "seed"):
+        for name in ("checkpoint_every", "evaluate_every", "seed", "threads"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must not be negative.")
 
@@ -107,6 +109,8 @@ class Run:
         self.run_dir = run_dir
         self.quiet = quiet
         self.device = find_device(options.device)
+        if options.threads:
+            torch.set_num_threads(options.threads)
         distributed.initialize(self.device)
         self.env_steps = 0
         self.wall_seconds = 0.0

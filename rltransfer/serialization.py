@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rltransfer.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -33,8 +35,18 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
-    """Returns the dataclass that `to_json` wrote; fields that take text get it as text."""
+    """Returns the dataclass that `to_json` wrote; fields that take text get it as text.
+
+    Raises:
+        InputError: A field is missing, or there is one that the dataclass has not.
+    """
     hints = typing.get_type_hints(kind)
+    apart = {field.name for field in dataclasses.fields(kind)} ^ data.keys()  # type: ignore[arg-type]
+    if apart:
+        raise InputError(
+            f"The field {min(apart)!r} of a {kind.__name__} is unknown or missing: "
+            "the configuration was written by another version."
+        )
     values = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         values[field.name] = _restore(hints[field.name], data[field.name])

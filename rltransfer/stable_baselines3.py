@@ -109,8 +109,8 @@ def load_zip(
 ) -> LoadedPolicy:
     """Returns the policy of a zip that `model.save` of Stable-Baselines3 wrote.
 
-    DQN says Q-values; PPO and A2C say logits, or a mean that is clipped to the action bounds and its
-    log standard deviation, and a value; SAC, TD3 and DDPG say the mean.
+    DQN says Q-values; PPO and A2C say logits, or a mean that is clipped to the action bounds and
+    its log standard deviation, and a value; SAC, TD3 and DDPG say the mean.
 
     Args:
         path: The zip.

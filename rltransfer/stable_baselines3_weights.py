@@ -277,8 +277,8 @@ def build_squashed_actor(
         if stored.has("actor.mu.0."):
             if not settings.clip_mean > 0:
                 raise InputError(
-                    f"{stored.path} does not fit itself: its clip_mean is {settings.clip_mean}, but "
-                    "a bound above 0 would be right."
+                    f"{stored.path} does not fit itself: its clip_mean is {settings.clip_mean}, "
+                    "but a bound above 0 would be right."
                 )
             clip = nn.Hardtanh(-settings.clip_mean, settings.clip_mean)
             head = nn.Sequential(stored.linear("actor.mu.0", size, actions), clip)

@@ -150,8 +150,13 @@ class ZipTeacher(ModuleTeacher):
     @torch.no_grad()
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
         """Returns what the policy says."""
-        size = self.loaded.observation_shape[0]
-        output: PolicyOutput = self.module(observation[DEFAULT_GROUP][:, :size])
+        seen = observation[DEFAULT_GROUP]
+        if len(self.loaded.observation_shape) == 1:
+            # A suite pads vectors to the longest of its tasks'.
+            seen = seen[:, : self.loaded.observation_shape[0]]
+        elif self.loaded.num_observations is not None:
+            seen = seen.argmax(-1)  # tasks show discrete observations as one-hot vectors
+        output: PolicyOutput = self.module(seen)
         return output
 
     def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+
 from rltransfer.agents import PPO
 from rltransfer.agents.ppo import Surrogate
-
 from rltransfer.evaluation import evaluate_policy
 from rltransfer.network import Network
 from rltransfer.policy import load_policy, save_policy
+from rltransfer.report import console
 from rltransfer.run import Run, load_run_policy, train
 from rltransfer.serialization import to_json
 from rltransfer.task import Suite
@@ -55,16 +55,15 @@ class Zoo:
 
     def run(self) -> None:
         """Trains, evaluates and writes each teacher."""
-        torch.set_num_threads(self.threads)
         for game in self.games:
             run_dir = self.out / f"{game}-{self.seed}"
             suite = Suite.of(f"rltransfer/MinAtar-{game}-v0")
             run = train(
                 recipe(), suite=suite, run_dir=run_dir, resume=run_dir.exists(),
-                steps=self.steps, seed=self.seed, episodes=EPISODES,
+                steps=self.steps, seed=self.seed, threads=self.threads, episodes=EPISODES,
             )  # fmt: skip
             card = write_teacher(run, suite, self.out / "teachers" / f"MinAtar-{game}-v0")
-            Console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
+            console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
 
 
 def recipe() -> PPO:

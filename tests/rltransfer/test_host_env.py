@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -130,9 +131,12 @@ def test_pendulum_equals_the_bare_environment_with_clipped_actions() -> None:
     assert_equals_bare(Task("Pendulum-v1"), bare, sent.clip(-2, 2), sent, least_ends=8)
 
 
-def test_half_cheetah_equals_the_bare_environment() -> None:
+def test_half_cheetah_equals_the_bare_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("mujoco")
     pytest.importorskip("imageio")
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its log where it is run
     kwargs = {"max_episode_steps": 30}
     bare = gymnasium.make_vec("HalfCheetah-v5", 2, "sync", SAME_STEP, **kwargs)
     actions = np.random.default_rng(0).uniform(-1, 1, (70, 2, 6)).astype(np.float32)

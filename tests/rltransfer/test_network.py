@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,9 @@ def test_grid_encoder_size():
 @pytest.mark.parametrize(("width", "published"), [(1.0, 1_693_362), (0.5, 427_874)])
 def test_nature_network_has_the_published_size(width: float, published: int):
     # Rusu 2015, table of networks: DQN and Dist-KL-net1, each with 18 outputs.
-    with torch.device("meta"):  # Shapes without numbers: orthogonal matrices this size take a second.
+    with torch.device(
+        "meta"
+    ):  # Shapes without numbers: orthogonal matrices this size take a second.
         encoder = Encoder(Network(encoder="nature", width=width), image_space(4, 84, 255))
         layer = head(encoder.num_features, 18, 1.0)
     assert num_parameters(encoder) + num_parameters(layer) == published
@@ -63,7 +67,7 @@ def first_layer(network: Network, space: spaces.Dict) -> nn.Module:
 
 @pytest.mark.parametrize("encoder", ["auto", "conv"])
 def test_small_and_large_images_take_their_own_encoder(encoder: str):
-    network = Network(encoder=encoder)  # type: ignore[arg-type]
+    network = Network(encoder=encoder)
     small = first_layer(network, image_space(4, 10))
     large = first_layer(network, image_space(4, 84))
     assert isinstance(small, nn.Conv2d) and small.kernel_size == (3, 3)
@@ -112,19 +116,17 @@ def test_layer_norm_stands_before_each_nonlinearity():
             plain = Encoder(network, space)
         assert not any(isinstance(m, nn.GroupNorm | nn.LayerNorm) for m in plain.modules())
         normed = Encoder(Network(encoder=network.encoder, layer_norm=True), space)
-        modules = list(normed.layers.children())
-        found = [type(m) for m, after in zip(modules, modules[1:], strict=False)
-                 if isinstance(after, nn.ReLU)]  # fmt: skip
-        assert tuple(found) == kinds
+        before = [type(one) for one, after in pairwise(normed.layers) if isinstance(after, nn.ReLU)]
+        assert tuple(before) == kinds
     # With fresh weights a normed image has mean 0 and deviation 1 over channels and places.
     encoder = Encoder(Network(encoder="grid", width=0.1, layer_norm=True), image_space(4, 10))
-    seen = encoder.layers[:2](torch.rand(3, 4, 10, 10))  # type: ignore[index]
+    seen = encoder.layers[:2](torch.rand(3, 4, 10, 10))
     torch.testing.assert_close(seen.mean((1, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(seen.std((1, 2, 3), correction=0), torch.ones(3), atol=1e-3, rtol=0)
 
 
 def test_tanh_activation():
-    kinds = {type(module) for module in Encoder(Network(activation="tanh"), vector_space(2)).layers}  # type: ignore[attr-defined]
+    kinds = {type(module) for module in Encoder(Network(activation="tanh"), vector_space(2)).layers}
     assert kinds == {nn.Linear, nn.Tanh}
 
 
@@ -132,7 +134,11 @@ def test_running_normalizer_by_hand():
     normalizer = RunningNormalizer(1)
     # 1 and 3: mean 2, variance 1. With 5 as well: mean 3, variance (4 + 0 + 4) / 3.
     normalizer.update(torch.tensor([[1.0], [3.0]]))
-    assert (normalizer.mean.item(), normalizer.variance.item(), normalizer.count.item()) == (2, 1, 2)
+    assert (normalizer.mean.item(), normalizer.variance.item(), normalizer.count.item()) == (
+        2,
+        1,
+        2,
+    )
     normalizer.update(torch.tensor([[[5.0]]]))
     assert normalizer.mean.item() == pytest.approx(3, rel=1e-6)
     assert normalizer.variance.item() == pytest.approx(8 / 3, rel=1e-6)
@@ -188,12 +194,14 @@ def test_head_is_orthogonal_of_its_gain_with_zero_biases():
 )
 def test_networks_that_cannot_be(options: dict[str, object], words: str):
     with pytest.raises(InputError) as caught:
-        Network(**options)  # type: ignore[arg-type]
+        Network(**options)
     assert words in str(caught.value)
 
 
 def test_missing_group_names_those_that_there_are():
-    space = spaces.Dict({"camera": image_space(4, 10)["policy"], "joints": vector_space(2)["policy"]})
+    space = spaces.Dict(
+        {"camera": image_space(4, 10)["policy"], "joints": vector_space(2)["policy"]}
+    )
     with pytest.raises(InputError) as caught:
         Encoder(Network(groups=("policy",)), space)
     assert str(caught.value) == (
@@ -202,7 +210,9 @@ def test_missing_group_names_those_that_there_are():
 
 
 def test_image_must_be_alone():
-    space = spaces.Dict({"camera": image_space(4, 10)["policy"], "joints": vector_space(2)["policy"]})
+    space = spaces.Dict(
+        {"camera": image_space(4, 10)["policy"], "joints": vector_space(2)["policy"]}
+    )
     with pytest.raises(InputError, match="an image must be the only group"):
         Encoder(Network(groups=("camera", "joints")), space)
 
@@ -210,7 +220,7 @@ def test_image_must_be_alone():
 @pytest.mark.parametrize("encoder", ["conv", "grid", "nature"])
 def test_convolutions_need_an_image(encoder: str):
     with pytest.raises(InputError, match=r"has the shape \(5,\): take an mlp"):
-        Encoder(Network(encoder=encoder), vector_space(5))  # type: ignore[arg-type]
+        Encoder(Network(encoder=encoder), vector_space(5))
 
 
 def test_nature_network_needs_a_large_image():

@@ -87,7 +87,10 @@ def test_squared_error_by_hand():
 def test_nll_by_hand():
     # The teacher's best action is the first; the student gives it 0.4.
     student = PolicyOutput(logits=logs(STUDENT))
-    for teacher in (PolicyOutput(q_values=torch.tensor([[7.0, 6.9]])), PolicyOutput(logits=logs(TEACHER))):
+    for teacher in (
+        PolicyOutput(q_values=torch.tensor([[7.0, 6.9]])),
+        PolicyOutput(logits=logs(TEACHER)),
+    ):
         value = NLL()(student, teacher)["nll"].item()
         assert value == pytest.approx(-math.log(0.4), abs=1e-6)
 
@@ -132,7 +135,7 @@ def test_zero_at_equality_with_zero_gradient(term: Objective):
     student = scores.clone().requires_grad_()
     value = sum(term(PolicyOutput(logits=student), PolicyOutput(logits=scores)).values())
     assert isinstance(value, Tensor) and value.item() == 0.0
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()
     assert student.grad is not None
     # Tolerance: the rounding of a softmax in float32.
     torch.testing.assert_close(student.grad, torch.zeros(8, 5), atol=1e-7, rtol=0)
@@ -145,7 +148,7 @@ def test_gaussian_zero_at_equality_with_zero_gradient():
     student = PolicyOutput(mean=student_mean, log_std=student_log_std)
     value = KL()(student, PolicyOutput(mean=mean, log_std=log_std))["kl"]
     assert value.item() == 0.0
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()
     for tensor in (student_mean, student_log_std):
         assert tensor.grad is not None and not tensor.grad.any()
 
@@ -178,7 +181,7 @@ def test_extremes_stay_finite(objective: str, dtype: torch.dtype):
         values = Objective.of(objective)(PolicyOutput(logits=student), teacher)
         total = torch.stack(list(values.values())).sum()
         assert total.isfinite() and total > 0
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         assert student.grad is not None and student.grad.isfinite().all() and student.grad.any()
 
 
@@ -206,7 +209,7 @@ def test_illegal_actions_contribute_nothing(objective: str, dtype: torch.dtype):
         )
         # Tolerance: float32, as the losses are taken in it.
         torch.testing.assert_close(wide[objective], narrow[objective])
-        wide[objective].backward()  # type: ignore[no-untyped-call]
+        wide[objective].backward()
     assert scores.grad is not None
     assert scores.grad.isfinite().all() and not scores.grad[:, 1].any() and scores.grad[:, 0].any()
 
@@ -276,7 +279,7 @@ def test_text_round_trip(objective: Objective):
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("KLL()", "'KL'"), ("nl", "'nll'"), ("kl + msee", "'mse'"), ("Mse2()", "'MSE'")],
+    [("KLL()", "'KL'"), ("nl", "'nll'"), ("kl + msee", "'mse'"), ("Mse2()", "'mse'")],
 )
 def test_unknown_names_with_the_nearest(text: str, hint: str):
     with pytest.raises(InputError) as caught:

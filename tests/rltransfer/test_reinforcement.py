@@ -98,7 +98,12 @@ def advantage_by_definition(
 
 
 def lambda_return_by_definition(
-    reward: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor, discount: float, trace: float
+    reward: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    done: Tensor,
+    discount: float,
+    trace: float,
 ) -> Tensor:
     """The mean of n-step returns, weighted by (1 - trace) trace^(n-1), the rest on the longest."""
     found = torch.zeros_like(reward)
@@ -165,6 +170,6 @@ def test_clipped_surrogate(ratio: float, advantage: float, loss: float, slope: f
     value = clipped_policy_loss(log_prob, torch.tensor([-1.0]), torch.tensor([advantage]), 0.2)
     assert value.shape == (1,)
     assert value.item() == pytest.approx(loss, abs=1e-6)
-    value.sum().backward()  # type: ignore[no-untyped-call]
+    value.sum().backward()
     assert log_prob.grad is not None
     assert log_prob.grad.item() == pytest.approx(slope, abs=1e-6)

@@ -146,7 +146,9 @@ def test_pickles_among_the_tensors_are_refused(legacy: bool, tmp_path: Path) -> 
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data", json.dumps(data))
         archive.writestr("policy.pth", buffer.getvalue())
-    with pytest.raises(InputError, match="its 'policy.pth' is damaged, or holds more than tensors"):
+    with pytest.raises(
+        InputError, match=r"its 'policy.pth' is damaged, or holds more than tensors"
+    ):
         load_zip(path)
     assert not mark.exists()
     torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
@@ -184,7 +186,7 @@ def test_files_that_are_no_zip_are_refused(tmp_path: Path) -> None:
     for length in range(0, len(whole), 211):
         path.write_bytes(whole[:length])
         # The tensors are a zip inside the zip, which may be what is found.
-        with pytest.raises(InputError, match="cut short|is no whole Stable-Baselines3 zip"):
+        with pytest.raises(InputError, match=r"cut short|is no whole Stable-Baselines3 zip"):
             load_zip(path)
 
 
@@ -224,14 +226,14 @@ def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
     # In the middle of the stored tensors, which the zip's own checksum covers.
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="its '(data|policy.pth)' is"):
+    with pytest.raises(InputError, match=r"its '(data|policy.pth)' is"):
         load_zip(path)
 
 
 @pytest.mark.parametrize("tensors", [[torch.zeros(2)], {"a": 1.0}, {1: torch.zeros(2)}])
 def test_something_else_than_named_tensors_is_refused(tensors: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "policy.zip", ppo()[0], tensors)
-    with pytest.raises(InputError, match="its 'policy.pth' is no table of named tensors"):
+    with pytest.raises(InputError, match=r"its 'policy.pth' is no table of named tensors"):
         load_zip(path)
 
 

@@ -150,7 +150,7 @@ CRAFTED = {
 @pytest.mark.parametrize("name", CRAFTED)
 def test_other_names_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "statistics.pkl").write_bytes(CRAFTED[name])
-    with pytest.raises(InputError, match="was not opened: it names .*, which no file that"):
+    with pytest.raises(InputError, match=r"was not opened: it names .*, which no file that"):
         load_vecnormalize(tmp_path / "statistics.pkl")
 
 

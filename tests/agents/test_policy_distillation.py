@@ -1,0 +1,198 @@
+"""Policy distillation learns what the teacher would do, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import TASK
+
+import rltransfer as rt
+from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
+from rltransfer.rollout import Rollout
+from rltransfer.run import Run, RunOptions
+
+SMALL: dict[str, Any] = {
+    "num_envs": 16, "horizon": 10, "batch_size": 80, "epochs": 4, "learning_rate": 3e-3,
+    "memory_steps": 5_000, "student": rt.policies.mlp(hidden=(16,)),
+}  # fmt: skip
+
+
+def q_teacher(observation: rt.observation.Observation, task: torch.Tensor) -> rt.PolicyOutput:
+    """Q-values that are 0.1 for the symbol after the one that is shown, 0 for the others."""
+    return rt.PolicyOutput(q_values=0.1 * observation["policy"].roll(1, -1))
+
+
+def policy_teacher(observation: rt.observation.Observation, task: torch.Tensor) -> rt.PolicyOutput:
+    """The symbol that is shown, with the probability 0.91; it earns what can be earned."""
+    return rt.PolicyOutput(logits=3.4 * observation["policy"])
+
+
+def distilled(tmp_path: Path, steps: int = 8_000, **options: Any) -> Run:
+    teacher = rt.CallableTeacher(options.pop("function", policy_teacher))
+    return rt.train(
+        PolicyDistillation(teacher=teacher, **{**SMALL, **options}), suite=TASK, steps=steps,
+        run_dir=tmp_path / "run", episodes=64, evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+
+
+def says(run: Run) -> rt.PolicyOutput:
+    """What the student says of the four symbols."""
+    with torch.no_grad():
+        return run.agent.policy({"policy": torch.eye(4)})
+
+
+@pytest.mark.parametrize("objective", ["kl", "nll", "mse"])
+@pytest.mark.parametrize("teacher_acts", [1.0, 0.0, "1->0@0.5"])
+def test_learns_the_teachers_actions_not_the_rewards(
+    tmp_path: Path, objective: str, teacher_acts: str | float
+) -> None:
+    # The teacher's actions earn nothing: who learned from rewards would earn 10 an episode.
+    run = distilled(tmp_path, function=q_teacher, objective=objective, teacher_acts=teacher_acts)
+    assert says(run).greedy().tolist() == [1, 2, 3, 0]
+    assert run.result["tasks"][TASK]["return_mean"] < 0.5
+
+
+def test_kl_reaches_the_teachers_probabilities(tmp_path: Path) -> None:
+    # exp(3.4) / (exp(3.4) + 3) = 29.96 / 32.96 = 0.909: not sharpened, as this is a policy.
+    run = distilled(tmp_path)
+    probabilities = says(run).preferences().softmax(-1)
+    torch.testing.assert_close(probabilities.diagonal(), torch.full((4,), 0.909), atol=0.02, rtol=0)
+
+
+def test_kl_sharpens_q_values(tmp_path: Path) -> None:
+    # Gaps of 0.1 at the temperature 0.01 are gaps of 10: the student is nearly sure.
+    run = distilled(tmp_path, function=q_teacher)
+    assert says(run).preferences().softmax(-1).amax(-1).min() > 0.98
+
+
+def test_mse_reaches_the_q_values(tmp_path: Path) -> None:
+    run = distilled(tmp_path, function=q_teacher, objective="mse")
+    expected = 0.1 * torch.eye(4).roll(1, -1)
+    torch.testing.assert_close(says(run).q_values, expected, atol=0.02, rtol=0)
+
+
+def test_shuffled_labels_teach_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = PolicyDistillationAgent.batches
+
+    def shuffled(self: PolicyDistillationAgent, rollout: Rollout) -> Any:
+        order = torch.randperm(rollout.reward.shape[1])
+        for name, value in rollout.extras.items():
+            if name.startswith("teacher_"):
+                rollout.extras[name] = value[:, order]
+        return straight(self, rollout)
+
+    monkeypatch.setattr(PolicyDistillationAgent, "batches", shuffled)
+    run = distilled(tmp_path)
+    # The best that is left is the mean label, which names every symbol alike.
+    assert says(run).preferences().softmax(-1).amax() < 0.5
+
+
+def test_who_acts(tmp_path: Path) -> None:
+    # The teacher always names the next symbol, a fresh student names it at random, one in four.
+    for share, low, high in ((1.0, 1.0, 1.0), (0.5, 0.5, 0.75), (0.0, 0.0, 0.5)):
+        method = PolicyDistillation(
+            teacher=rt.CallableTeacher(q_teacher), teacher_acts=share, exploration=0.0, **SMALL
+        )
+        run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
+        rollout = run.engine.collect(run.agent, 10)
+        taught = rollout.observation["policy"].roll(1, -1).argmax(-1)
+        agreed = (rollout.extras["action"] == taught).float().mean()
+        assert low <= agreed <= high
+
+
+def test_exploration_replaces_a_share_of_the_actions(tmp_path: Path) -> None:
+    method = PolicyDistillation(
+        teacher=rt.CallableTeacher(q_teacher), exploration=0.4, **{**SMALL, "num_envs": 1000}
+    )
+    run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
+    rollout = run.engine.collect(run.agent, 10)
+    taught = rollout.observation["policy"].roll(1, -1).argmax(-1)
+    # A random action is the teacher's own in one of four cases: 1 - 0.4 * 3 / 4 = 0.7.
+    assert (rollout.extras["action"] == taught).float().mean() == pytest.approx(0.7, abs=0.02)
+
+
+def test_kickstarting_ends_above_its_teacher(tmp_path: Path) -> None:
+    # The teacher names the wrong symbol; its fading weight leaves the reward to learn from.
+    run = distilled(
+        tmp_path, steps=30_000, function=q_teacher, teacher_acts=0.0,
+        distillation_weight="1->0@0.5", reinforcement_weight=1.0,
+    )  # fmt: skip
+    assert run.result["tasks"][TASK]["return_mean"] > 9.0
+
+
+def test_without_distillation_it_is_plain_reinforcement(tmp_path: Path) -> None:
+    run = distilled(
+        tmp_path, steps=20_000, function=q_teacher, teacher_acts=0.0,
+        distillation_weight=0.0, reinforcement_weight=1.0,
+    )  # fmt: skip
+    assert run.result["tasks"][TASK]["return_mean"] > 9.0
+
+
+def test_a_recurrent_student_learns_from_whole_sequences(tmp_path: Path) -> None:
+    student = rt.policies.mlp(hidden=(16,), gru=16)
+    run = distilled(tmp_path, steps=16_000, student=student)
+    assert run.result["tasks"][TASK]["return_mean"] > 9.5
+
+
+def test_the_teacher_stays_and_the_student_changes(tmp_path: Path) -> None:
+    expert = rt.train(
+        rt.agents.PPO(num_envs=8, horizon=10), suite=TASK, steps=80, run_dir=tmp_path / "expert",
+        episodes=1, evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    teacher = rt.load_teacher(tmp_path / "expert")
+    before = {n: t.clone() for n, t in teacher.module.state_dict().items()}
+    run = rt.train(
+        PolicyDistillation(teacher=teacher, **SMALL), suite=TASK, steps=200,
+        run_dir=tmp_path / "run", episodes=1, evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    for name, tensor in teacher.module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    fresh = Run("x", run.method, run.suite, RunOptions(), tmp_path / "fresh").agent.policy
+    learned = dict(run.agent.policy.named_parameters())
+    assert all(not torch.equal(p, learned[n]) for n, p in fresh.named_parameters())
+    assert expert.result["teacher_parameters"] is None
+
+
+def test_a_teacher_that_knows_nothing_is_reported(tmp_path: Path) -> None:
+    method = PolicyDistillation(teacher=rt.CallableTeacher(q_teacher), **SMALL)
+    run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
+    (sentence,) = run.teacher_warnings()
+    assert "no better than that of random actions" in sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"teacher_acts": 1.5}, "at most 1"),
+        ({"teacher_acts": "fast"}, "is no schedule"),
+        ({"distillation_weight": -1.0}, "must not be negative"),
+        ({"objective": "kk"}, "did you mean 'kl'"),
+        ({"exploration": 2.0}, "from 0 to 1"),
+        ({"num_envs": 0}, "at least 1"),
+        ({"teacher": "nowhere.zip"}, "There is no teacher"),
+    ],
+)
+def test_refusals(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(rt.InputError, match=words):
+        method = PolicyDistillation(**{"teacher": rt.CallableTeacher(q_teacher), **options})
+        Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
+
+
+def test_every_option_of_learning_changes_something(tmp_path: Path) -> None:
+    def weights(index: int, **options: Any) -> torch.Tensor:
+        run = distilled(tmp_path / str(index), steps=400, **options)
+        return torch.cat([p.flatten() for p in run.agent.policy.parameters()])
+
+    # Who acts changes nothing here: what this task shows does not depend on the actions.
+    settings: list[dict[str, Any]] = [
+        {}, {"objective": "nll"}, {"objective": "KL(temperature=0.5)"},
+        {"distillation_weight": "1->0.5"}, {"epochs": 1.0},
+        {"learning_rate": 1e-3}, {"max_grad_norm": 0.01}, {"memory_steps": 160},
+    ]  # fmt: skip
+    found = [weights(index, **options) for index, options in enumerate(settings)]
+    for index, one in enumerate(found):
+        for other in found[:index]:
+            assert not torch.equal(one, other)

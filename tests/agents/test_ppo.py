@@ -1,0 +1,106 @@
+"""PPO learns, on discrete and continuous actions, with memory and over several tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy import SHORT_TASK, TASK
+
+import rltransfer as rt
+from rltransfer.agents.ppo import PPO, Surrogate
+from rltransfer.batch import Batch
+from rltransfer.policy_output import PolicyOutput
+
+SMALL = {"num_envs": 32, "horizon": 20, "batch_size": 160, "learning_rate": 3e-3}
+
+
+def trained(tmp_path: Path, method: rt.agents.PPO, task: str = TASK, steps: int = 20_000) -> float:
+    run = rt.train(
+        method, suite=task, steps=steps, run_dir=tmp_path / "run", episodes=64,
+        evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    return run.result["tasks"][task]["return_mean"]
+
+
+@pytest.mark.parametrize("task", [TASK, SHORT_TASK])
+def test_learns_to_name_the_symbol(tmp_path: Path, task: str) -> None:
+    # Random actions earn 2.5 of 10; a flipped advantage earns less still.
+    assert trained(tmp_path, PPO(**SMALL), task) > 9.5
+
+
+def test_a_flipped_advantage_does_not_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = Surrogate.advantages
+
+    def flipped(self: Surrogate, rollout: rt.rollout.Rollout, policy: rt.Policy) -> Batch:
+        batch = straight(self, rollout, policy)
+        return {**batch, "advantage": -batch["advantage"]}
+
+    monkeypatch.setattr(Surrogate, "advantages", flipped)
+    assert trained(tmp_path, PPO(**SMALL)) < 2.0
+
+
+def test_learns_with_a_gru(tmp_path: Path) -> None:
+    method = PPO(**SMALL, network=rt.policies.mlp(hidden=(32,), gru=32), epochs=6)
+    assert trained(tmp_path, method, steps=30_000) > 9.0
+
+
+def test_learns_continuous_actions(tmp_path: Path) -> None:
+    # Pendulum: random actions earn about -1200; standing upright most of the time, above -400.
+    method = PPO(
+        num_envs=16, horizon=64, batch_size=256, epochs=10, learning_rate=1e-3,
+        surrogate=Surrogate(discount=0.9, entropy_coefficient=0.0),
+    )  # fmt: skip
+    run = rt.train(
+        method, suite="Pendulum-v1", steps=120_000, run_dir=tmp_path / "run", episodes=32,
+        evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    assert run.result["tasks"]["Pendulum-v1"]["return_mean"] > -600
+
+
+def test_advantages_bootstrap_from_what_followed_a_cut_off_episode(tmp_path: Path) -> None:
+    # A constant value of 5, no reward, discount 0.5, trace 0: advantage = 0.5 * 5 - 5 = -2.5 at
+    # each step, at a cut-off too; at a termination it is 0 - 5.
+    class Constant(torch.nn.Module):
+        def forward(self, observation: rt.observation.Observation, *_: object) -> PolicyOutput:
+            rows = observation["policy"].shape[0]
+            return PolicyOutput(value=torch.full((rows,), 5.0))
+
+    from rltransfer.rollout import RolloutEngine
+
+    class Actor:
+        state_size = 0
+
+        def act(self, observation, task, state, start):  # type: ignore[no-untyped-def]
+            rows = len(task)
+            # Never the symbol that is shown: no reward.
+            wrong = (observation["policy"].argmax(-1) + 1) % 4
+            return {
+                "action": wrong,
+                "value": torch.full((rows,), 5.0),
+                "log_prob": torch.zeros(rows),
+            }
+
+    for task, at_the_end in ((TASK, -5.0), (SHORT_TASK, -2.5)):
+        engine = RolloutEngine(rt.Suite.of(task), 3, torch.device("cpu"), seed=0)
+        rollout = engine.collect(Actor(), 12)
+        batch = Surrogate(discount=0.5, trace=0.0).advantages(rollout, Constant())
+        expected = torch.full((12, 3), -2.5)
+        expected[9] = at_the_end
+        torch.testing.assert_close(batch["advantage"], expected)
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
+    def weights(name: str, seed: int) -> torch.Tensor:
+        run = rt.train(
+            PPO(**SMALL), suite=TASK, steps=2_000, seed=seed, run_dir=tmp_path / name,
+            episodes=1, evaluate_episodes=0, quiet=True,
+        )  # fmt: skip
+        return torch.cat([p.flatten() for p in run.agent.policy.parameters()])
+
+    first, again, other = weights("a", 0), weights("b", 0), weights("c", 1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -1,0 +1,18 @@
+"""What every test has: one thread of torch, the toy tasks, and a folder to train in."""
+
+from __future__ import annotations
+
+import pytest
+import toy
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small networks on few cores are faster with one thread, and tests run side by side."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def toy_tasks() -> None:
+    toy.register()

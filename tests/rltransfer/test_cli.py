@@ -1,0 +1,186 @@
+"""The shell's face: what it prints, its exit codes, and that bad input writes nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from stable_baselines3 import DQN, PPO
+from toy import TASK
+
+from rltransfer.cli import main
+
+SMALL = ["--num-envs", "4", "--horizon", "10", "--batch-size", "40", "--evaluate-episodes", "0"]
+QUICK = [*SMALL, "--episodes", "4", "--steps", "200", "--quiet"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def cartpole_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("zip") / "dqn.zip"
+    DQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=100).save(path)
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Runs a command that must fail as bad input does, and returns its sentence."""
+    assert main([str(word) for word in words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_train_evaluate_and_go_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "ppo", "--task", TASK, *QUICK, "--run-dir", "run"]) == 0
+    assert "tensorboard --logdir run" in capsys.readouterr().out
+    assert main(["evaluate", "run", "--episodes", "5", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)["tasks"][TASK]
+    assert row["episodes"] == len(row["returns"]) == 5
+    assert main(["train", "ppo", "--resume", "run", "--quiet"]) == 0
+
+
+def test_the_default_folder_names_agent_task_and_seed(here: Path) -> None:
+    assert main(["train", "ppo", "--task", TASK, *QUICK, "--seed", "7"]) == 0
+    assert (here / "runs" / f"ppo-{TASK.replace('/', '-')}-7" / "result.json").exists()
+
+
+def test_distil_from_a_zip(
+    here: Path, cartpole_zip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "train",
+        "policy-distillation",
+        "--task",
+        "CartPole-v1",
+        "--teacher",
+        str(cartpole_zip),
+    ]
+    assert main([*words, *QUICK, "--hidden", "8", "8", "--run-dir", "run"]) == 0
+    result = json.loads((here / "run" / "result.json").read_text())
+    # SB3's default: 4 x 64 + 64, 64 x 64 + 64, 64 x 2 + 2 = 320 + 4160 + 130.
+    assert result["teacher_parameters"] == 4610
+    assert result["student_parameters"] == 4 * 8 + 8 + 8 * 8 + 8 + 8 * 2 + 2
+    row = result["tasks"]["CartPole-v1"]
+    assert {"return_mean", "return_ci95", "teacher_return_mean", "random_return_mean"} <= set(row)
+    assert "student/teacher" in capsys.readouterr().out
+
+
+def test_a_resumed_run_keeps_its_settings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "ppo", "--task", TASK, *QUICK, "--run-dir", "run"])
+    capsys.readouterr()
+    before = sorted(path.name for path in (here / "run").iterdir())
+    said = refused(capsys, "train", "ppo", "--resume", "run", "--clip", "0.3")
+    assert "another clip" in said
+    said = refused(capsys, "train", "pqn", "--resume", "run")
+    assert "a run of the agent 'ppo'" in said
+    assert sorted(path.name for path in (here / "run").iterdir()) == before
+
+
+def test_bad_words_are_refused_in_a_sentence(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = {
+        ("trian",): "did you mean 'train'?",
+        ("train",): "needs an agent",
+        ("train", "pp0"): "did you mean 'ppo'?",
+        ("train", "ppo"): "either --task ID or --suite NAME",
+        ("train", "ppo", "--suite", "minitar"): "did you mean 'minatar'?",
+        ("train", "ppo", "--task", "CartPole-v9"): "CartPole-v1",
+        ("train", "ppo", "--task", "ALE/Pnog-v5"): "did you mean 'ALE/Pong-v5'?",
+        ("train", "ppo", "--task", TASK, "--learning-rte", "1"): "did you mean '--learning-rate'?",
+        ("train", "ppo", "--task", TASK, "--steps", "many"): "'many' is no whole number",
+        ("train", "ppo", "--task", TASK, "--steps", "0"): "steps is 0",
+        ("train", "ppo", "--task", TASK, "--num-envs", "-3"): "num_envs is -3",
+        ("train", "ppo", "--task", TASK, "--device", "cuda:99"): "no device 'cuda:99'",
+        ("train", "ppo", "--task", TASK, "--width", "0"): "width is 0",
+        ("train", "ppo", "--task", TASK, "--task-option", "x"): "write NAME=VALUE",
+        ("train", "ppo", "--resume", "nowhere"): "nowhere is no run",
+        ("train", "pqn", "--task", "Pendulum-v1"): "pqn needs discrete actions",
+        ("train", "policy-distillation", "--task", TASK): "The option --teacher is missing",
+        ("train", "policy-distillation", "--task", TASK, "--teacher", "x.zip"): "no teacher",
+        ("evaluate",): "needs a run directory",
+        ("evaluate", "nowhere"): "'nowhere'",
+        ("experiment", "run", "zoos"): "did you mean 'zoo'?",
+        ("experiment",): "experiment list",
+    }
+    for words, sentence in cases.items():
+        assert sentence in refused(capsys, *words), words
+    assert list(here.iterdir()) == []
+
+
+def test_bad_zips_are_refused_in_a_sentence(
+    here: Path, cartpole_zip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = cartpole_zip.read_bytes()
+    (here / "text.zip").write_text("not a zip")
+    (here / "short.zip").write_bytes(whole[: len(whole) // 2])
+    train = ("train", "policy-distillation", "--task", "CartPole-v1", "--run-dir", "run")
+    for name in ("text.zip", "short.zip"):
+        assert name in refused(capsys, *train, "--teacher", name)
+    other = ("train", "policy-distillation", "--task", "Acrobot-v1", "--run-dir", "run")
+    assert "observes" in refused(capsys, *other, "--teacher", cartpole_zip)
+    assert not (here / "run").exists()
+
+
+class Bomb:
+    """What a pickle of it would do when loaded: create a file."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("exploded",))
+
+
+def test_a_zip_with_a_bomb_does_not_explode(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    PPO("MlpPolicy", "CartPole-v1", device="cpu").save("plain.zip")
+    import base64
+
+    with zipfile.ZipFile("plain.zip") as plain, zipfile.ZipFile("armed.zip", "w") as armed:
+        for name in plain.namelist():
+            content = plain.read(name)
+            if name == "data":
+                data = json.loads(content)
+                for value in data.values():
+                    if isinstance(value, dict) and ":serialized:" in value:
+                        bomb = base64.b64encode(pickle.dumps(Bomb())).decode()
+                        value[":serialized:"] = bomb
+                content = json.dumps(data).encode()
+            armed.writestr(name, content)
+    assert main(["evaluate", "armed.zip", "--task", "CartPole-v1", "--episodes", "1"]) == 0
+    capsys.readouterr()
+
+    buffer = io.BytesIO()
+    torch.save({"weights": Bomb()}, buffer)
+    with zipfile.ZipFile("plain.zip") as plain, zipfile.ZipFile("worse.zip", "w") as worse:
+        for name in plain.namelist():
+            worse.writestr(name, buffer.getvalue() if name == "policy.pth" else plain.read(name))
+    refused(capsys, "evaluate", "worse.zip", "--task", "CartPole-v1", "--episodes", "1")
+    assert not (here / "exploded").exists()
+
+
+def test_help_shows_every_field_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "ppo", "--help"])
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for word in ("--learning-rate", "--steps", "--clip", "--width", "--suite", "--resume"):
+        assert word in said
+
+
+def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    for word in ("ppo", "pqn", "policy-distillation", "minatar", "quickstart"):
+        assert word in said
+    assert main(["list", "tasks"]) == 0
+    assert "rltransfer/MinAtar-Breakout-v0" in capsys.readouterr().out
