@@ -12,7 +12,7 @@ that no row is one that an autoreset put in: the observation returned is the new
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import torch
@@ -32,7 +32,7 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
     step: whoever keeps one copies it.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     num_envs: int
     device: torch.device

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import toy
 import torch
+import toy
 
 
 @pytest.fixture(autouse=True, scope="session")

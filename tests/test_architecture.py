@@ -1,4 +1,4 @@
-"""Imports run one way: experiments -> agents, envs -> rltransfer, and down the floors of the core."""
+"""Imports run one way: experiments -> agents, envs -> rltransfer, and down the core's floors."""
 
 from __future__ import annotations
 

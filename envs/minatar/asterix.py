@@ -4,7 +4,7 @@ Gold gives 1, an enemy ends the episode. A lane holds one thing at a time; a new
 random free lane every `spawn_interval` steps, gold with probability 1/3, and all of them move
 together every `move_interval` steps. With ramping both intervals shrink as the episode lasts.
 
-Source: Young & Tian 2019, 1903.03176, section 3.1.
+Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15, in all that the paper leaves open.
 """
 
 # mypy: ignore-errors

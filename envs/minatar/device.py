@@ -49,10 +49,13 @@ def _initialize() -> None:
     Without a CUDA driver its native library prints a line that no log level keeps back; torch has
     said by then whether there is one, so the line is news to nobody.
     """
-    if torch.cuda.is_available():
+    try:
+        stderr = -1 if torch.cuda.is_available() else os.dup(2)
+    except OSError:  # there is none to keep quiet
+        stderr = -1
+    if stderr == -1:
         wp.init()  # type: ignore[no-untyped-call]
         return
-    stderr = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)

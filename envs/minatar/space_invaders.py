@@ -5,7 +5,7 @@ the edge, and moves faster the fewer are left; the alien nearest to the cannon's
 tenth step. A wave that is gone is followed by another, with ramping a faster one. A bullet or an
 alien that reaches the cannon ends the episode, and so does a wave that has to leave the last row.
 
-Source: Young & Tian 2019, 1903.03176, section 3.5.
+Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15, in all that the paper leaves open.
 """
 
 # mypy: ignore-errors

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import warp as wp
 from gymnasium import spaces
+from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
@@ -23,7 +24,10 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.vector_env import VectorEnv
 
 from . import GAMES
+from .bitplane import SIZE, ChannelBytes, Plane
 from .device import find_device, quiet
+from .kernels import FULL_ACTIONS, Game
+from .random import BITS
 
 _ENVS_PER_THREAD = 512
 """Fewer environments than this are stepped sooner than another thread is woken."""
@@ -76,14 +80,14 @@ class MinAtarVectorEnv(VectorEnv):
         self.num_envs = num_envs
         self.device = find_device(device)
         with quiet():
-            self._game = importlib.import_module(f".{game}", __package__).GAME
-            full = tuple(range(6))
+            self._game: Game = importlib.import_module(f".{game}", __package__).GAME
+            full = tuple(range(FULL_ACTIONS))
             self._actions_meant = self._game.minimal_actions if minimal_actions else full
             self._allocate()
             self._prepare(sticky_action_prob, difficulty_ramping)
             self.reset(seed=secrets.randbits(63))
 
-        shape = (len(self._game.channels), 10, 10)
+        shape = (len(self._game.channels), SIZE, SIZE)
         self.single_observation_space = spaces.Box(0, 1, shape, np.uint8)
         self.single_action_space = spaces.Discrete(len(self._actions_meant))
 
@@ -100,6 +104,7 @@ class MinAtarVectorEnv(VectorEnv):
     def _allocate(self) -> None:
         """Allocates every tensor: what an environment is, what it is told, what it answers."""
         n, channels = self.num_envs, len(self._game.channels)
+        shape = (n, channels, SIZE, SIZE)
         zeros = functools.partial(torch.zeros, device=self.device)
         words = ctypes.sizeof(self._game.state.ctype) // 4
         self._state = {
@@ -107,28 +112,24 @@ class MinAtarVectorEnv(VectorEnv):
             "counters": zeros(n, dtype=torch.int64),
             "last_actions": zeros(n, dtype=torch.int32),
             "frame": zeros(n, channels, 2, dtype=torch.int64),
-            "observation": zeros(n, channels, 10, 10, dtype=torch.uint8),
+            "observation": zeros(shape, dtype=torch.uint8),
         }
         self._actions = zeros(n, dtype=torch.int64)
         self._action_set = torch.tensor(self._actions_meant, dtype=torch.int32, device=self.device)
         self._mask = zeros(n, dtype=torch.bool)
-        self._final_observation = zeros(n, channels, 10, 10, dtype=torch.uint8)
+        self._final_observation = zeros(shape, dtype=torch.uint8)
         self._reward = zeros(n, dtype=torch.float32)
         self._terminated = zeros(n, dtype=torch.bool)
         self._truncated = zeros(n, dtype=torch.bool)
 
     def _prepare(self, sticky_action_prob: float, difficulty_ramping: bool) -> None:
         """Compiles the game's kernels and records what each step launches."""
-        # Imported here: Warp starts when its vector types are made, and must do that quietly.
-        from .bitplane import ChannelBytes, Plane
-        from .random import BITS
-
         self._warp_device = wp.device_from_torch(self.device)
         self._streams: dict[int, wp.Stream] = {}
         n, channels = self.num_envs, len(self._game.channels)
 
         def in_channels(observation: Tensor) -> Any:
-            words = observation.view(n, channels, 100).view(torch.int32)
+            words = observation.view(n, channels, SIZE * SIZE).view(torch.int32)
             return wp.from_torch(words, dtype=ChannelBytes)
 
         observation = self._state["observation"]
@@ -142,7 +143,7 @@ class MinAtarVectorEnv(VectorEnv):
             wp.from_torch(self._state["counters"], dtype=wp.uint64),
             wp.from_torch(self._state["last_actions"]),
             wp.from_torch(self._state["frame"], dtype=Plane),
-            wp.from_torch(observation.view(n, channels, 100)),
+            wp.from_torch(observation.view(n, channels, SIZE * SIZE)),
         ]
         rest = [
             in_channels(observation),
@@ -182,6 +183,10 @@ class MinAtarVectorEnv(VectorEnv):
                 self._warp_device, cuda_stream=stream.cuda_stream
             )
         return self._streams[stream.cuda_stream]
+
+    def _launch(self, chunk: int) -> None:
+        """Steps one chunk of the environments, which a thread that does so keeps alive."""
+        self._launches[chunk].launch(self._stream())
 
     def _wait(self) -> None:
         """Waits until the threads have done what `send` gave them."""
@@ -241,17 +246,20 @@ class MinAtarVectorEnv(VectorEnv):
 
         Raises:
             InputError: There is not one action for each environment.
+            ClosedEnvironmentError: The environments have been closed.
         """
+        if self.closed:
+            raise ClosedEnvironmentError("The environments are closed: make new ones.")
         if actions.shape != self._actions.shape:
             raise InputError(
                 f"The actions have shape {tuple(actions.shape)}: it must be ({self.num_envs},)."
             )
         self._wait()
         self._actions.copy_(actions)
-        first, *others = self._launches
         if self._pool is not None:
-            self._pending = [self._pool.submit(launch.launch) for launch in others]
-        first.launch(self._stream())
+            others = range(1, len(self._launches))
+            self._pending = [self._pool.submit(self._launch, chunk) for chunk in others]
+        self._launch(0)
 
     def recv(self) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Ends the step that `send` began.

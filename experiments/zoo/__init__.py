@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from rltransfer.agents import PPO
+from rltransfer.agent import Method
+from rltransfer.agents import PPO, PQN
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.evaluation import evaluate_policy
 from rltransfer.network import Network
@@ -31,6 +32,9 @@ FOLDER = Path(__file__).parent
 
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
+STEPS = {game: 5_000_000 if game == "Seaquest" else 10_000_000 for game in GAMES}
+"""Environment steps of each training."""
+
 EPISODES = 200
 """Episodes that a card's return is the mean of."""
 
@@ -40,12 +44,12 @@ EVALUATION_SEED = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Zoo:
-    """Trains the teachers of the zoo: PPO on each MinAtar game."""
+    """Trains the teachers of the zoo: PPO on four of MinAtar's games, PQN on Seaquest."""
 
     games: tuple[str, ...] = GAMES
     """The games."""
-    steps: int = 20_000_000
-    """Environment steps of each teacher."""
+    steps: int = 0
+    """Environment steps of each teacher; 0 means 10 million of PPO, 5 million of PQN."""
     seed: int = 0
     """Seed of each training."""
     out: Path = Path("runs/zoo")
@@ -59,16 +63,23 @@ class Zoo:
             run_dir = self.out / f"{game}-{self.seed}"
             suite = Suite.of(f"rltransfer/MinAtar-{game}-v0")
             run = train(
-                recipe(), suite=suite, run_dir=run_dir, resume=run_dir.exists(),
-                steps=self.steps, seed=self.seed, threads=self.threads, episodes=EPISODES,
+                recipe(game), suite=suite, run_dir=run_dir, resume=run_dir.exists(),
+                steps=self.steps or STEPS[game], seed=self.seed, threads=self.threads,
+                episodes=EPISODES,
             )  # fmt: skip
             card = write_teacher(run, suite, self.out / "teachers" / f"MinAtar-{game}-v0")
             console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
 
 
-def recipe() -> PPO:
-    """Returns the method that every teacher was trained with."""
-    return PPO(
+def recipe(game: str) -> Method:
+    """Returns the method that a game's teacher was trained with.
+
+    Seaquest's is PQN: there PPO learns to shoot until the oxygen is gone, a return of 5, no more.
+    """
+    if game == "Seaquest":
+        seaquest: Method = PQN(learning_rate=5e-4, batch_size=256)
+        return seaquest
+    others: Method = PPO(
         network=Network(encoder="grid"),
         num_envs=256,
         horizon=64,
@@ -77,6 +88,7 @@ def recipe() -> PPO:
         learning_rate=2e-3,
         surrogate=Surrogate(discount=0.99, trace=0.95, entropy_coefficient=0.01),
     )
+    return others
 
 
 def write_teacher(run: Run, suite: Suite, stem: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from torch import Tensor
 
@@ -209,6 +209,8 @@ def test_an_environment_does_not_depend_on_the_others(
     assert equal(play(parted, 200), seen)
     assert equal(play(few, 200), [tensor[:5] for tensor in seen])
     parted.close()
+    with pytest.raises(ClosedEnvironmentError):
+        parted.step(torch.zeros(13))
 
 
 # State.

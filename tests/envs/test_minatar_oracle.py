@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
 from rltransfer.envs.minatar import GAMES
 from rltransfer.envs.minatar.vector_env import MinAtarVectorEnv
 

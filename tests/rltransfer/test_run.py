@@ -34,7 +34,7 @@ def policy_of(run_dir: Path) -> dict[str, object]:
 
 
 def killed_after_a_checkpoint(words: list[str], run_dir: Path, number: signal.Signals) -> int:
-    """Starts a run, sends a signal when its first checkpoint is there, and returns its exit code."""
+    """Starts a run, sends a signal at its first checkpoint, and returns its exit code."""
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     until = time.monotonic() + 120
     while not checkpoint.checkpoints(run_dir):

@@ -1,0 +1,69 @@
+"""Evaluation: every environment plays its share, intervals are Student's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from toy import TASK
+
+import rltransfer as rt
+from rltransfer.evaluation import Evaluation, RandomActor, _shares, evaluate
+from rltransfer.rollout import Actor, RolloutEngine
+
+
+def at_random(engine: RolloutEngine) -> Actor:
+    return RandomActor(engine.action_space, torch.Generator().manual_seed(0))
+
+
+def test_interval_by_hand_and_by_scipy() -> None:
+    # 1, 2, 3: mean 2, standard error 1 / sqrt(3), t(0.975, 2) = 4.3027: half-width 2.484.
+    one = Evaluation((1.0, 2.0, 3.0), (1, 1, 1))
+    assert one.mean == 2.0
+    assert one.ci95 == pytest.approx(2.484, abs=1e-3)
+    returns = tuple(np.random.default_rng(0).normal(size=40))
+    low, high = stats.t.interval(0.95, 39, np.mean(returns), stats.sem(returns))
+    assert Evaluation(returns, (1,) * 40).ci95 == pytest.approx((high - low) / 2)
+
+
+def test_shares_add_up() -> None:
+    assert _shares(10, 4) == [3, 3, 2, 2]
+    assert sum(_shares(201, 64)) == 201
+
+
+@pytest.mark.parametrize("episodes", [1, 5, 70])
+def test_exactly_so_many_episodes_are_counted(episodes: int) -> None:
+    found = evaluate(at_random, rt.Task(TASK), episodes)
+    assert len(found.returns) == episodes
+    assert set(found.lengths) == {10}
+
+
+def test_long_episodes_are_not_left_out() -> None:
+    # Whoever counted the first episodes to end would count short ones: with one episode for each of
+    # many environments the mean length is that of one environment after another.
+    task = rt.Task("rltransfer/MinAtar-Breakout-v0")
+    together = evaluate(at_random, task, 400, num_envs=400)
+    in_turn = evaluate(at_random, task, 400, num_envs=20)
+    error = np.std(together.lengths) / 20 + np.std(in_turn.lengths) / 20
+    assert abs(np.mean(together.lengths) - np.mean(in_turn.lengths)) < 3 * error
+
+
+def test_same_seed_same_returns() -> None:
+    task = rt.Task("rltransfer/MinAtar-Asterix-v0")
+    first = evaluate(at_random, task, 20, seed=1)
+    assert first == evaluate(at_random, task, 20, seed=1)
+    assert first != evaluate(at_random, task, 20, seed=2)
+
+
+def test_no_episodes_are_refused() -> None:
+    with pytest.raises(rt.InputError, match="number of episodes is 0"):
+        evaluate(at_random, rt.Task(TASK), 0)
+
+
+def test_atari_is_evaluated_with_its_own_rewards() -> None:
+    # A random game of Pong is lost by some 20 points, clipped or not; Space Invaders' points are
+    # multiples of 5, of which clipping would leave ones.
+    task = rt.Task("ALE/SpaceInvaders-v5", {"reward_clipping": True, "episodic_life": True})
+    found = evaluate(at_random, task, 2)
+    assert all(value % 5 == 0 and value >= 5 for value in found.returns)

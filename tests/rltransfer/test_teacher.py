@@ -1,0 +1,125 @@
+"""Teachers: zips, runs, functions and one a task; refused where they do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from stable_baselines3 import DQN
+from stable_baselines3 import PPO as OtherPPO
+from toy import TASK
+
+import rltransfer as rt
+from rltransfer.evaluation import fitted_teacher
+from rltransfer.policy_output import ILLEGAL
+
+CPU = torch.device("cpu")
+CARTPOLE = rt.Suite.of("CartPole-v1")
+
+
+def constant(value: float, actions: int = 2) -> rt.CallableTeacher:
+    """A teacher whose logits are all the same number."""
+    return rt.CallableTeacher(
+        lambda observation, task: rt.PolicyOutput(logits=torch.full((len(task), actions), value))
+    )
+
+
+@pytest.fixture(scope="module")
+def zip_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("zip") / "dqn.zip"
+    DQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=100).save(path)
+    return path
+
+
+def test_a_zip_says_what_stable_baselines3_says(zip_path: Path) -> None:
+    teacher = fitted_teacher(rt.load_teacher(zip_path), CARTPOLE, CPU)
+    observation = torch.randn(16, 4)
+    output = teacher({"policy": observation}, torch.zeros(16, dtype=torch.int64))
+    expected = DQN.load(zip_path, device="cpu").q_net(observation)
+    torch.testing.assert_close(output.q_values, expected)
+    assert not output.q_values.requires_grad
+
+
+def test_only_what_acts_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "ppo.zip"
+    OtherPPO("MlpPolicy", "CartPole-v1", device="cpu").save(path)
+    # 4 x 64 + 64, 64 x 64 + 64, 64 x 2 + 2; the value's network is not needed to act.
+    assert rt.load_teacher(path).num_parameters == 320 + 4160 + 130
+
+
+def test_a_run_is_a_teacher(tmp_path: Path) -> None:
+    run = rt.train(
+        rt.agents.PPO(num_envs=4, horizon=10), suite=TASK, steps=40, run_dir=tmp_path / "run",
+        episodes=1, evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    teacher = fitted_teacher(rt.load_teacher(tmp_path / "run"), rt.Suite.of(TASK), CPU)
+    observation = {"policy": torch.eye(4)}
+    expected = run.agent.policy(observation)
+    found = teacher(observation, torch.zeros(4, dtype=torch.int64))
+    assert torch.equal(found.logits, expected.logits)
+    assert teacher.num_parameters == run.result["student_parameters"]
+    assert len(teacher.describe()["sha256"]) == 64
+
+
+def test_teachers_that_do_not_fit_are_refused(tmp_path: Path, zip_path: Path) -> None:
+    with pytest.raises(rt.InputError, match="observes"):
+        fitted_teacher(rt.load_teacher(zip_path), rt.Suite.of("Acrobot-v1"), CPU)
+    rt.train(
+        rt.agents.PPO(num_envs=4, horizon=10), suite=TASK, steps=40, run_dir=tmp_path / "run",
+        episodes=1, evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    teacher = rt.load_teacher(tmp_path / "run")
+    with pytest.raises(rt.InputError, match=r"reads the group 'policy' as float32\[4\]"):
+        fitted_teacher(teacher, rt.Suite.of("Acrobot-v1"), CPU)
+    with pytest.raises(rt.InputError, match="actions are Discrete"):
+        fitted_teacher(teacher, CARTPOLE, CPU)
+
+
+def test_a_recurrent_teacher_is_refused(tmp_path: Path) -> None:
+    method = rt.agents.PPO(num_envs=4, horizon=10, network=rt.policies.mlp(gru=8))
+    rt.train(
+        method, suite=TASK, steps=40, run_dir=tmp_path / "run", episodes=1, evaluate_episodes=0,
+        quiet=True,
+    )  # fmt: skip
+    with pytest.raises(rt.InputError, match="is recurrent"):
+        rt.load_teacher(tmp_path / "run")
+
+
+def test_no_such_source() -> None:
+    with pytest.raises(rt.InputError, match=r"There is no teacher 'nothing'"):
+        rt.load_teacher("nothing")
+    with pytest.raises(rt.InputError, match="say which suite"):
+        rt.load_teacher("zoo")
+    with pytest.raises(rt.InputError, match="no teacher in the zoo for the task 'CartPole-v1'"):
+        rt.load_teacher("zoo", suite=CARTPOLE)
+    with pytest.raises(rt.InputError, match="go with a Stable-Baselines3 zip"):
+        rt.load_teacher("run", vecnormalize="statistics.pkl")
+
+
+def test_each_task_has_its_own_teacher() -> None:
+    suite = rt.Suite.of("rltransfer/MinAtar-Breakout-v1", "rltransfer/MinAtar-Asterix-v1")
+    both = rt.PerTask({suite.tasks[0].id: constant(1.0, 3), suite.tasks[1].id: constant(2.0, 5)})
+    teacher = fitted_teacher(both, suite, CPU)
+    task = torch.tensor([0, 0, 1])
+    output = teacher({"policy": torch.zeros(3, 4, 10, 10)}, task)
+    assert output.logits[0].tolist() == [1, 1, 1, ILLEGAL, ILLEGAL]
+    assert output.logits[2].tolist() == [2] * 5
+    # One task alone: its own teacher's bits.
+    alone = teacher({"policy": torch.zeros(2, 4, 10, 10)}, torch.tensor([1, 1]))
+    assert torch.equal(alone.logits, torch.full((2, 5), 2.0))
+
+
+def test_a_task_without_a_teacher_is_named() -> None:
+    teacher = rt.PerTask({TASK: constant(1.0)})
+    with pytest.raises(rt.InputError, match="no teacher for the task 'CartPole-v1'"):
+        fitted_teacher(teacher, CARTPOLE, CPU)
+
+
+def test_teachers_of_other_kinds_cannot_be_mixed() -> None:
+    suite = rt.Suite.of("rltransfer/MinAtar-Breakout-v0", "rltransfer/MinAtar-Asterix-v0")
+    values = rt.CallableTeacher(lambda o, t: rt.PolicyOutput(q_values=torch.zeros(len(t), 6)))
+    both = rt.PerTask({suite.tasks[0].id: constant(1.0, 6), suite.tasks[1].id: values})
+    teacher = fitted_teacher(both, suite, CPU)
+    with pytest.raises(rt.InputError, match="cannot be mixed"):
+        teacher({"policy": torch.zeros(2, 4, 10, 10)}, torch.tensor([0, 1]))
