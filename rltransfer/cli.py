@@ -174,10 +174,7 @@ def _started(made: Any, name: str) -> Run:
     default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.options.seed}"
     run_dir = made.where.run_dir or default
     run = Run(name, made.method, suite, made.options, run_dir, made.where.quiet)
-    warnings = run.teacher_warnings()
     run.create()
-    for sentence in warnings:
-        print(sentence, file=sys.stderr)
     return run
 
 

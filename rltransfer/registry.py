@@ -16,7 +16,7 @@ import gymnasium
 import torch
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.host_env import make_host_env
+from rltransfer.gymnasium_env import make_host_env
 from rltransfer.task import Suite, Task
 from rltransfer.vector_env import EnvFamily, VectorEnv
 

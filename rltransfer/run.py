@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from rltransfer import checkpoint, distributed, registry
 from rltransfer.agent import Agent, Method, Setting
@@ -115,6 +117,7 @@ class Run:
         self.env_steps = 0
         self.wall_seconds = 0.0
         self.result: dict[str, Any] = {}
+        self.teacher_returns: dict[str, float] = {}
         self._stop = False
         seed = options.seed + 1_000 * distributed.rank()
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
@@ -193,10 +196,12 @@ class Run:
         tracker = Tracker(self.run_dir, self.env_steps or None)
         try:
             tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
+            self._check_teacher()
             self._loop(tracker)
             self._finish(tracker)
-        except OSError as error:
-            raise InputError(f"{self.run_dir} cannot be written: {error.strerror}.") from error
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{self.run_dir} cannot be written: {reason}.") from error
         finally:
             tracker.close()
             self.engine.close()
@@ -218,7 +223,10 @@ class Run:
         if not options.evaluate_episodes:
             evaluate_every = 0
         title = f"{self.name} on {self.suite.name}"
-        figures: dict[str, str] = {}
+        figures = {
+            f"teacher {task_id.rsplit('/', 1)[-1]}": f"{value:.1f}"
+            for task_id, value in self.teacher_returns.items()
+        }
         began, first_step = time.monotonic(), self.env_steps
         before = self.wall_seconds
         with Progress(title, options.steps, self.quiet or distributed.rank() > 0) as progress:
@@ -348,23 +356,26 @@ class Run:
                 final = {f"final/{name}/{task_id}": value for name, value in figures.items()}
                 tracker.scalars(final, self.env_steps)
 
-    def teacher_warnings(self) -> list[str]:
-        """Plays a few episodes and returns a sentence for each task whose teacher knows nothing."""
+    def _check_teacher(self) -> None:
+        """Lets the teacher play a few episodes, and says so if it is no better than chance."""
         teacher = self.agent.teacher
         if teacher is None:
-            return []
+            return
         seed = self.options.seed + 3
         like = (self.engine.observation_space, self.engine.action_space)
         taught = evaluate_teacher(
             teacher, self.suite, CHECK_EPISODES, seed=seed, device=self.device, spaces_like=like
         )
         by_chance = evaluate_random(self.suite, CHECK_EPISODES, seed=seed, device=self.device)
-        return [
-            f"The teacher's return on {task_id!r} is {one.mean:.1f} over {CHECK_EPISODES} "
-            f"episodes, no better than that of random actions, {by_chance[task_id].mean:.1f}."
-            for task_id, one in taught.items()
-            if one.mean <= by_chance[task_id].mean
-        ]
+        for task_id, one in taught.items():
+            self.teacher_returns[task_id] = one.mean
+            if one.mean <= by_chance[task_id].mean and distributed.rank() == 0:
+                print(
+                    f"The teacher's return on {task_id!r} is {one.mean:.1f} over {CHECK_EPISODES} "
+                    f"episodes, no better than that of random actions, "
+                    f"{by_chance[task_id].mean:.1f}.",
+                    file=sys.stderr,
+                )
 
 
 def _difference(old: Any, new: Any, path: str) -> str:

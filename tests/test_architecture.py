@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     "errors task schedule observation network policy policy_output batch exploration memory "
     "checkpoint serialization tracking distributed",
-    "vector_env host_env registry learner teacher stable_baselines3 stable_baselines3_network "
+    "vector_env host_env gymnasium_env registry learner teacher stable_baselines3 stable_baselines3_network "
     "stable_baselines3_weights stable_baselines3_spaces vecnormalize objective reinforcement",
     "rollout",
     "agent evaluation metrics experiment",

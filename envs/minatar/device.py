@@ -42,6 +42,19 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def current_stream(device: torch.device) -> wp.Stream | None:
+    """Returns torch's current stream as Warp's, so that kernels run in order; None on the CPU."""
+    if device.type == "cpu":
+        return None
+    return _stream(device, torch.cuda.current_stream(device).cuda_stream)
+
+
+@functools.cache
+def _stream(device: torch.device, handle: int) -> wp.Stream:
+    """Returns one of torch's streams as Warp's."""
+    return wp.Stream(wp.device_from_torch(device), cuda_stream=handle)
+
+
 @functools.cache
 def _initialize() -> None:
     """Starts Warp, once.

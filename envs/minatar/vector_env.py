@@ -25,12 +25,14 @@ from rltransfer.vector_env import VectorEnv
 
 from . import GAMES
 from .bitplane import SIZE, ChannelBytes, Plane
-from .device import find_device, quiet
+from .device import current_stream, find_device, quiet
 from .kernels import FULL_ACTIONS, Game
 from .random import BITS
 
 _ENVS_PER_THREAD = 512
 """Fewer environments than this are stepped sooner than another thread is woken."""
+_BLOCK = 64
+"""Environments in a CUDA block: few, so that thousands of them reach every multiprocessor."""
 
 
 class MinAtarVectorEnv(VectorEnv):
@@ -73,9 +75,14 @@ class MinAtarVectorEnv(VectorEnv):
             raise unknown("MinAtar game", game, GAMES)
         if num_envs < 1:
             raise InputError(f"num_envs is {num_envs}: there must be at least 1 environment.")
-        if not 0.0 <= sticky_action_prob <= 1.0:
+        is_number = isinstance(sticky_action_prob, (int, float))
+        if not is_number or not 0.0 <= sticky_action_prob <= 1.0:
             raise InputError(
-                f"sticky_action_prob is {sticky_action_prob}: a probability is in [0, 1]."
+                f"sticky_action_prob is {sticky_action_prob!r}: a probability is in [0, 1]."
+            )
+        if not isinstance(difficulty_ramping, bool):
+            raise InputError(
+                f"difficulty_ramping is {difficulty_ramping!r}: it must be true or false."
             )
         self.num_envs = num_envs
         self.device = find_device(device)
@@ -125,7 +132,6 @@ class MinAtarVectorEnv(VectorEnv):
     def _prepare(self, sticky_action_prob: float, difficulty_ramping: bool) -> None:
         """Compiles the game's kernels and records what each step launches."""
         self._warp_device = wp.device_from_torch(self.device)
-        self._streams: dict[int, wp.Stream] = {}
         n, channels = self.num_envs, len(self._game.channels)
 
         def in_channels(observation: Tensor) -> Any:
@@ -166,6 +172,7 @@ class MinAtarVectorEnv(VectorEnv):
                 dim=end - first,
                 inputs=[first, *given, *options, *state, *rest],
                 device=self._warp_device,
+                block_dim=_BLOCK,
                 record_cmd=True,
             )
             for first, end in itertools.pairwise(bounds)
@@ -173,20 +180,9 @@ class MinAtarVectorEnv(VectorEnv):
         self._pool = ThreadPoolExecutor(chunks - 1, "minatar") if chunks > 1 else None
         self._pending: list[Future[None]] = []
 
-    def _stream(self) -> wp.Stream | None:
-        """Returns torch's current stream as Warp's; None on the CPU."""
-        if self.device.type == "cpu":
-            return None
-        stream = torch.cuda.current_stream(self.device)
-        if stream.cuda_stream not in self._streams:
-            self._streams[stream.cuda_stream] = wp.Stream(
-                self._warp_device, cuda_stream=stream.cuda_stream
-            )
-        return self._streams[stream.cuda_stream]
-
     def _launch(self, chunk: int) -> None:
         """Steps one chunk of the environments, which a thread that does so keeps alive."""
-        self._launches[chunk].launch(self._stream())
+        self._launches[chunk].launch(current_stream(self.device))
 
     def _wait(self) -> None:
         """Waits until the threads have done what `send` gave them."""
@@ -220,7 +216,8 @@ class MinAtarVectorEnv(VectorEnv):
             dim=self.num_envs,
             inputs=[mask, seed is not None, (seed or 0) % (1 << 64), *state],
             device=self._warp_device,
-            stream=self._stream(),
+            stream=current_stream(self.device),
+            block_dim=_BLOCK,
         )
         return self._state["observation"], {}
 

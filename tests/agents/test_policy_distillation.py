@@ -156,11 +156,13 @@ def test_the_teacher_stays_and_the_student_changes(tmp_path: Path) -> None:
     assert expert.result["teacher_parameters"] is None
 
 
-def test_a_teacher_that_knows_nothing_is_reported(tmp_path: Path) -> None:
-    method = PolicyDistillation(teacher=rt.CallableTeacher(q_teacher), **SMALL)
-    run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
-    (sentence,) = run.teacher_warnings()
-    assert "no better than that of random actions" in sentence
+def test_a_teacher_that_knows_nothing_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distilled(tmp_path / "bad", steps=160, function=q_teacher)
+    assert "no better than that of random actions" in capsys.readouterr().err
+    distilled(tmp_path / "good", steps=160, function=policy_teacher)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

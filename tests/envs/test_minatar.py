@@ -402,6 +402,8 @@ def test_an_action_that_is_not_there_does_nothing(wrong: int) -> None:
         ({"num_envs": 0}, "num_envs is 0"),
         ({"sticky_action_prob": 1.5}, "sticky_action_prob is 1.5"),
         ({"sticky_action_prob": float("nan")}, "sticky_action_prob is nan"),
+        ({"sticky_action_prob": "often"}, "sticky_action_prob is 'often'"),
+        ({"difficulty_ramping": "yes"}, "difficulty_ramping is 'yes'"),
         ({"device": "toaster"}, "'toaster' is no device"),
         ({"device": "meta"}, "does not run on 'meta'"),
         ({"device": "cuda:77"}, "'cuda:77' is not there"),

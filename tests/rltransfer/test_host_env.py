@@ -18,7 +18,8 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.host_env import HostVectorEnv, make_host_env
+from rltransfer.gymnasium_env import make_host_env
+from rltransfer.host_env import HostVectorEnv
 from rltransfer.task import Task
 from rltransfer.vector_env import VectorEnv
 

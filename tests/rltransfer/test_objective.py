@@ -45,7 +45,7 @@ def test_kl_by_hand_and_its_direction():
 
 def test_temperature_is_on_the_teacher_alone():
     # softmax((ln 2, 0) / 0.5) = softmax(2 ln 2, 0) = (4, 1) / 5. With 0.5 on the student as well, q
-    # would be (0.16, 0.36) / 0.52 and the divergence 0.604.
+    # would be (0.16, 0.36) / 0.52 and the divergence 0.516.
     teacher = torch.tensor([[math.log(2), 0.0]])
     value = categorical_kl(teacher, logs(STUDENT), 0.5).item()
     assert value == pytest.approx(TEACHER_TO_STUDENT, abs=1e-6)

@@ -48,9 +48,7 @@ def test_a_rollout_is_what_the_environment_said() -> None:
     rollout = engine.collect(Scripted(actions), 60)
     for time in range(60):
         assert torch.equal(rollout.observation["policy"][time], observation)
-        assert torch.equal(
-            rollout.extras["seen"][time], observation.float().flatten(1).sum(1)
-        )
+        assert torch.equal(rollout.extras["seen"][time], observation.float().flatten(1).sum(1))
         observation, reward, terminated, truncated, _ = env.step(actions[time])
         observation = observation.clone()
         assert torch.equal(rollout.reward[time], reward)
@@ -73,9 +71,7 @@ def test_two_halves_of_a_host_environment_equal_gymnasium() -> None:
     second = again.collect(random_actor(again), 8)
     assert torch.equal(first.observation["policy"], second.observation["policy"])
     # The two halves are different games of Pong, not the same one twice.
-    assert not torch.equal(
-        first.observation["policy"][:, :2], first.observation["policy"][:, 2:]
-    )
+    assert not torch.equal(first.observation["policy"][:, :2], first.observation["policy"][:, 2:])
     engine.close()
     again.close()
 

@@ -162,6 +162,20 @@ def test_a_reward_that_is_not_finite_is_named(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    # No file may grow beyond 20 kB, as on a disk that is full: the checkpoint does not fit.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    words = ["train", "ppo", "--task", "CartPole-v1", *PPO_OPTIONS, "--steps", "500", *QUICK]
+    code = limit + f"from rltransfer.cli import main; exit(main({[*words, '--run-dir', 'run']}))"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith("run cannot be written: ")
+    assert process.stderr.count("\n") == 1
+    assert checkpoint.checkpoints(tmp_path / "run") == []
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from stable_baselines3 import DQN
-from stable_baselines3 import PPO as OtherPPO
+from stable_baselines3 import PPO
 from toy import TASK
 
 import rltransfer as rt
@@ -43,7 +43,7 @@ def test_a_zip_says_what_stable_baselines3_says(zip_path: Path) -> None:
 
 def test_only_what_acts_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "ppo.zip"
-    OtherPPO("MlpPolicy", "CartPole-v1", device="cpu").save(path)
+    PPO("MlpPolicy", "CartPole-v1", device="cpu").save(path)
     # 4 x 64 + 64, 64 x 64 + 64, 64 x 2 + 2; the value's network is not needed to act.
     assert rt.load_teacher(path).num_parameters == 320 + 4160 + 130
 
