@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from rltransfer import checkpoint, distributed, registry
 from rltransfer.agent import Agent, Method, Setting
+from rltransfer.allocator import keep_freed_memory
 from rltransfer.errors import InputError, unknown
 from rltransfer.evaluation import (
     Evaluation,
@@ -111,6 +112,7 @@ class Run:
         self.run_dir = run_dir
         self.quiet = quiet
         self.device = find_device(options.device)
+        keep_freed_memory()
         if options.threads:
             torch.set_num_threads(options.threads)
         distributed.initialize(self.device)

@@ -8,10 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 FLOORS = (
-    "errors task schedule observation network policy policy_output batch exploration memory "
+    "errors allocator task schedule observation network policy policy_output batch exploration memory "
     "checkpoint serialization tracking distributed",
-    "vector_env host_env gymnasium_env registry learner teacher stable_baselines3 stable_baselines3_network "
-    "stable_baselines3_weights stable_baselines3_spaces vecnormalize objective reinforcement",
+    "vector_env host_env gymnasium_env registry learner teacher objective reinforcement "
+    "stable_baselines3 stable_baselines3_network stable_baselines3_weights "
+    "stable_baselines3_spaces vecnormalize",
     "rollout",
     "agent evaluation metrics experiment",
     "run",

@@ -32,8 +32,10 @@ def test_frequencies(share: float, num_actions: int):
 def test_each_row_takes_its_own_tasks_actions():
     num_actions = torch.tensor([2, 6]).repeat(20_000)
     taken = epsilon_greedy(torch.zeros(40_000, dtype=torch.int64), num_actions, 1.0, generator())
-    assert taken[0::2].unique().tolist() == [0, 1]
-    assert taken[1::2].unique().tolist() == [0, 1, 2, 3, 4, 5]
+    for offset, count in ((0, 2), (1, 6)):
+        shares = taken[offset::2].bincount() / 20_000
+        # Tolerance: 5 standard deviations of a share, 0.0035 at most.
+        torch.testing.assert_close(shares, torch.full((count,), 1 / count), atol=0.018, rtol=0)
 
 
 def test_no_exploration_changes_nothing():

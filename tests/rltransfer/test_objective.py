@@ -51,6 +51,14 @@ def test_temperature_is_on_the_teacher_alone():
     assert value == pytest.approx(TEACHER_TO_STUDENT, abs=1e-6)
 
 
+def test_kl_is_taken_in_float32():
+    torch.manual_seed(0)
+    teacher, student = torch.randn(2, 8, 5).bfloat16()
+    value = categorical_kl(teacher, student, 0.3)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, categorical_kl(teacher.float(), student.float(), 0.3))
+
+
 def test_kl_sums_over_actions_and_leaves_the_batch():
     teacher = logs(TEACHER).expand(3, 5, 2)
     values = categorical_kl(teacher, logs(STUDENT).expand(3, 5, 2), 1.0)
