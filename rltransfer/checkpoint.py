@@ -28,6 +28,7 @@ def written_whole(target: Path) -> Iterator[Path]:
     folder of that name that is not whole.
     """
     partial = target.with_name(f".{target.name}.partial")
+    aside = target.with_name(f".{target.name}.old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -35,11 +36,13 @@ def written_whole(target: Path) -> Iterator[Path]:
         for path in [*partial.rglob("*"), partial]:
             _sync(path)
         if target.exists():
-            shutil.rmtree(target)
+            # Aside first: at every instant the old folder or the new one is there, whole.
+            target.rename(aside)
         partial.rename(target)
         _sync(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text_whole(path: Path, text: str) -> None:

@@ -55,11 +55,12 @@ class Progress:
         self.title = title
         self.total = total
         self.console = Console(file=sys.stderr, quiet=quiet)
+        self.shows_table = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
         self._last_line = 0.0
 
     def __enter__(self) -> Progress:
-        if self.console.is_terminal:
+        if self.shows_table:
             self.live.start()
         return self
 
@@ -69,7 +70,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.console.is_terminal:
+        if self.shows_table:
             self.live.stop()
 
     def show(self, step: int, steps_per_second: float, figures: Mapping[str, str]) -> None:
@@ -88,7 +89,7 @@ class Progress:
             "left": duration(left),
             **figures,
         }
-        if self.console.is_terminal:
+        if self.shows_table:
             table = Table(title=self.title, title_justify="left")
             for name in cells:
                 table.add_column(name, justify="right")
