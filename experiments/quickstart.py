@@ -85,5 +85,5 @@ class Quickstart:
 
 
 def _show_lines() -> None:
-    """Makes a process show its progress as lines: several live tables would overwrite each other."""
+    """Makes a process show its progress as lines: live tables would overwrite each other."""
     os.environ["TERM"] = "dumb"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,14 +22,13 @@ from rltransfer.run import (
     InterruptedRunError,
     Run,
     RunOptions,
-    as_suite,
     configured,
     find_device,
     load_run_policy,
     read_config,
 )
-from rltransfer.task import Suite, Task
-from rltransfer.teacher import load_teacher, zoo_cards
+from rltransfer.task import Suite
+from rltransfer.teacher import ZOO, load_teacher, zoo_cards
 
 USAGE = """\
 usage: rltransfer COMMAND ...
@@ -238,51 +238,49 @@ def evaluate_command(words: list[str]) -> None:
     else:
         raise InputError("`rltransfer evaluate` needs a run directory or a Stable-Baselines3 zip.")
     options = parse(EvaluateOptions, rest, prog)
-    found, suite = _evaluated(source, options)
+    found = _evaluated(source, options)
     if options.json:
         tasks = {
-            task.id: {
-                "return_mean": found[task.id].mean,
-                "return_ci95": found[task.id].ci95,
-                "episodes": len(found[task.id].returns),
-                "length_mean": sum(found[task.id].lengths) / len(found[task.id].lengths),
-                "returns": list(found[task.id].returns),
+            name: {
+                "return_mean": one.mean,
+                "return_ci95": one.ci95,
+                "return_std": statistics.pstdev(one.returns),
+                "episodes": len(one.returns),
+                "length_mean": statistics.fmean(one.lengths),
+                "returns": list(one.returns),
             }
-            for task in suite
+            for name, one in found.items()
         }
         print(json.dumps({"source": source, "seed": options.seed, "tasks": tasks}, indent=1))
         return
     table = Table("task", "return", "episodes")
-    for task_id, one in found.items():
-        table.add_row(task_id, f"{one.mean:.1f} ± {one.ci95:.1f}", str(len(one.returns)))
+    for name, one in found.items():
+        table.add_row(name, f"{one.mean:.1f} ± {one.ci95:.1f}", str(len(one.returns)))
     console().print(table)
 
 
-def _evaluated(source: str, options: EvaluateOptions) -> tuple[dict[str, Evaluation], Suite]:
-    """Returns the evaluations of a run's policy or of a zip."""
+def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
+    """Returns the evaluations of a run's policy or of a teacher, by task."""
     device = find_device(options.device)
+    how: dict[str, Any] = {
+        "seed": options.seed,
+        "device": device,
+        "deterministic": not options.stochastic,
+        "num_envs": options.num_envs,
+    }
     if Path(source).is_dir():
         policy = load_run_policy(Path(source)).to(device)
         suite = Suite.from_json(read_config(Path(source))["suite"])
-        if options.task is not None:
-            suite = as_suite(Task(options.task))
-        return evaluate_policy(
-            policy, _with_options(suite, options.task_option), options.episodes,
-            seed=options.seed, device=device, deterministic=not options.stochastic,
-            num_envs=options.num_envs,
-        ), suite  # fmt: skip
-    if source == "zoo" or options.task is None:
-        if not Path(source).exists() and source != "zoo":
+        suite = suite if options.task is None else Suite.of(options.task)
+        suite = _with_options(suite, options.task_option)
+        return evaluate_policy(policy, suite, options.episodes, **how)
+    if options.task is None:
+        if source != ZOO and not Path(source).exists():
             raise InputError(f"There is no run directory or zip {source!r}.")
-        if options.task is None:
-            raise InputError("A teacher does not say what it plays: add --task ID.")
+        raise InputError("A teacher does not say what it plays: add --task ID.")
     suite = _with_options(Suite.of(options.task), options.task_option)
     teacher = load_teacher(source, options.vecnormalize, suite)
-    teacher = fitted_teacher(teacher, suite, device)
-    return evaluate_teacher(
-        teacher, suite, options.episodes, seed=options.seed, device=device,
-        deterministic=not options.stochastic, num_envs=options.num_envs,
-    ), suite  # fmt: skip
+    return evaluate_teacher(fitted_teacher(teacher, suite, device), suite, options.episodes, **how)
 
 
 def experiment_command(words: list[str]) -> None:

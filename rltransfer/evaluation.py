@@ -200,11 +200,11 @@ def evaluate_policy(
     like = (policy.spec.observation_space, policy.spec.action_space)
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
     return {
-        task.id: evaluate(
+        name: evaluate(
             lambda _: PolicyActor(policy, generator), task, episodes, seed=seed, device=device,
             num_envs=num_envs, spaces_like=like, index=index,
         )
-        for index, task in enumerate(suite)
+        for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True))
     }  # fmt: skip
 
 
@@ -222,11 +222,11 @@ def evaluate_teacher(
     """Evaluates a teacher, fitted to a suite, on each of its tasks; see `evaluate`."""
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
     return {
-        task.id: evaluate(
+        name: evaluate(
             lambda _: TeacherActor(teacher, generator), task, episodes, seed=seed, device=device,
             num_envs=num_envs, spaces_like=spaces_like, index=index,
         )
-        for index, task in enumerate(suite)
+        for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True))
     }  # fmt: skip
 
 
@@ -251,6 +251,6 @@ def evaluate_random(
         return RandomActor(engine.action_space, generator)
 
     return {
-        task.id: evaluate(random_actor, task, episodes, seed=seed, device=device, num_envs=num_envs)
-        for task in suite
+        name: evaluate(random_actor, task, episodes, seed=seed, device=device, num_envs=num_envs)
+        for name, task in zip(suite.names(), suite, strict=True)
     }

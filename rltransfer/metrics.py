@@ -24,10 +24,10 @@ def rollout_metrics(rollout: Rollout, suite: Suite) -> dict[str, float]:
     returns = rollout.episode_return.unflatten(1, (count, -1)).sum((0, 2))
     lengths = rollout.episode_length.unflatten(1, (count, -1)).sum((0, 2))
     figures: dict[str, float] = {}
-    for task, (episodes, total, length) in zip(
-        suite, torch.stack([ended, returns, lengths], 1).tolist(), strict=True
+    for name, (episodes, total, length) in zip(
+        suite.names(), torch.stack([ended, returns, lengths], 1).tolist(), strict=True
     ):
         if episodes:
-            figures[f"rollout/return/{task.id}"] = total / episodes
-            figures[f"rollout/length/{task.id}"] = length / episodes
+            figures[f"rollout/return/{name}"] = total / episodes
+            figures[f"rollout/length/{name}"] = length / episodes
     return figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,8 +53,7 @@ class Suite:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise InputError(f"The suite {self.name!r} holds no task: it needs at least one.")
-        # Results go by id, so that two tasks of one id could not be told apart.
-        if len({task.id for task in self.tasks}) < len(self.tasks):
+        if len(set(self.tasks)) < len(self.tasks):
             raise InputError(f"The suite {self.name!r} holds a task twice: each may be there once.")
 
     @staticmethod
@@ -61,6 +61,14 @@ class Suite:
         """Returns the suite of these tasks or ids, named after them."""
         made = tuple(task if isinstance(task, Task) else Task(task) for task in tasks)
         return Suite("+".join(task.id for task in made), made)
+
+    def names(self) -> tuple[str, ...]:
+        """Returns what results call each task: its id, with its arguments where ids repeat."""
+        ids = [task.id for task in self.tasks]
+        return tuple(
+            task.id if ids.count(task.id) == 1 else f"{task.id}{json.dumps(dict(task.kwargs))}"
+            for task in self.tasks
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON form that `from_json` reads."""

@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 FLOORS = (
-    "errors allocator task schedule observation network policy policy_output batch exploration memory "
-    "checkpoint serialization tracking distributed",
+    "errors allocator task schedule observation network policy policy_output batch exploration "
+    "memory checkpoint serialization tracking distributed",
     "vector_env host_env gymnasium_env registry learner teacher objective reinforcement "
     "stable_baselines3 stable_baselines3_network stable_baselines3_weights "
     "stable_baselines3_spaces vecnormalize",

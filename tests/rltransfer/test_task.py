@@ -52,3 +52,10 @@ def test_task_twice():
         Suite("nested", (Task("x", {"a": {"b": 1, "c": 2}}), Task("x", {"a": {"c": 2, "b": 1}})))
     # Other arguments, another task.
     assert len(Suite.of(PONG, PONG.with_kwargs(frameskip=1))) == 2
+
+
+def test_results_tell_tasks_of_one_id_apart():
+    assert Suite.of("A", "B").names() == ("A", "B")
+    assert Suite.of(Task("A", {"size": 3})).names() == ("A",)
+    suite = Suite("sizes", (Task("A", {"size": 3}), Task("A", {"size": 4}), Task("B")))
+    assert suite.names() == ('A{"size": 3}', 'A{"size": 4}', "B")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stable_baselines3 import DQN
-from stable_baselines3 import PPO
+from stable_baselines3 import DQN, PPO
 from toy import TASK
 
 import rltransfer as rt
