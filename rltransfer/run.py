@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,21 +20,14 @@ from rltransfer import checkpoint, distributed, registry
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.allocator import keep_freed_memory
 from rltransfer.errors import InputError, unknown
-from rltransfer.evaluation import (
-    Evaluation,
-    evaluate_policy,
-    evaluate_random,
-    evaluate_teacher,
-)
+from rltransfer.evaluation import evaluate_policy
 from rltransfer.metrics import rollout_metrics
 from rltransfer.policy import Policy, load_policy, save_policy
+from rltransfer.result import final_evaluation, teacher_check
 from rltransfer.rollout import Rollout, RolloutEngine
 from rltransfer.serialization import from_json, to_json
 from rltransfer.task import Suite, Task
 from rltransfer.tracking import Progress, Tracker
-
-CHECK_EPISODES = 8
-"""Episodes that a teacher plays before a run."""
 
 
 class InterruptedRunError(Exception):
@@ -123,7 +117,7 @@ class Run:
         self._stop = False
         seed = options.seed + 1_000 * distributed.rank()
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
-        setting = Setting(
+        self.setting = Setting(
             suite=suite,
             observation_space=self.engine.observation_space,
             action_space=self.engine.action_space,
@@ -135,7 +129,7 @@ class Run:
             device=self.device,
         )
         torch.manual_seed(options.seed)
-        self.agent: Agent = method.build(setting)
+        self.agent: Agent = method.build(self.setting)
         distributed.broadcast(self.agent.policy)
 
     def config(self) -> dict[str, Any]:
@@ -145,6 +139,7 @@ class Run:
             "method": to_json(self.method),
             "suite": self.suite.to_json(),
             "options": to_json(self.options),
+            "teacher": self.agent.teacher.describe() if self.agent.teacher else None,
         }
 
     def create(self) -> None:
@@ -194,7 +189,10 @@ class Run:
             InterruptedRunError: Ctrl-C or SIGTERM came; a checkpoint was written.
             InputError: An environment gave numbers that are not finite, or the disk is full.
         """
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, self._on_signal)
         tracker = Tracker(self.run_dir, self.env_steps or None)
         try:
             tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
@@ -317,36 +315,17 @@ class Run:
 
     def _finish(self, tracker: Tracker) -> None:
         """Evaluates policy, teacher and random actions, and writes `result.json`."""
-        episodes, seed = self.options.episodes, self.options.seed + 2
-        policy, teacher = self.agent.policy.eval(), self.agent.teacher
-        found = evaluate_policy(policy, self.suite, episodes, seed=seed, device=self.device)
-        by_chance = evaluate_random(self.suite, episodes, seed=seed, device=self.device)
-        taught: Mapping[str, Evaluation] = {}
-        if teacher is not None:
-            like = (self.engine.observation_space, self.engine.action_space)
-            taught = evaluate_teacher(
-                teacher, self.suite, episodes, seed=seed, device=self.device, spaces_like=like
-            )
-        tasks = {}
-        for task_id, one in found.items():
-            tasks[task_id] = {
-                "return_mean": one.mean,
-                "return_ci95": one.ci95,
-                "episodes": len(one.returns),
-                "random_return_mean": by_chance[task_id].mean,
-            }
-            if task_id in taught:
-                tasks[task_id]["teacher_return_mean"] = taught[task_id].mean
-                tasks[task_id]["teacher_return_ci95"] = taught[task_id].ci95
+        options, agent = self.options, self.agent
+        tasks = final_evaluation(agent, self.setting, options.episodes, options.seed + 2)
         self.result = {
             "agent": self.name,
             "suite": self.suite.name,
-            "seed": self.options.seed,
+            "seed": options.seed,
             "env_steps": self.env_steps,
             "wall_seconds": self.wall_seconds,
             "env_steps_per_second": self.env_steps / max(self.wall_seconds, 1e-9),
-            "student_parameters": policy.num_acting_parameters(),
-            "teacher_parameters": teacher.num_parameters if teacher is not None else None,
+            "student_parameters": agent.policy.num_acting_parameters(),
+            "teacher_parameters": agent.teacher.num_parameters if agent.teacher else None,
             "device": str(self.device),
             "num_threads": torch.get_num_threads(),
             "tasks": tasks,
@@ -354,30 +333,17 @@ class Run:
         if distributed.rank() == 0:
             text = json.dumps(self.result, indent=1) + "\n"
             checkpoint.write_text_whole(self.run_dir / "result.json", text)
-            for task_id, figures in tasks.items():
-                final = {f"final/{name}/{task_id}": value for name, value in figures.items()}
+            for task, figures in tasks.items():
+                final = {f"final/{name}/{task}": value for name, value in figures.items()}
                 tracker.scalars(final, self.env_steps)
 
     def _check_teacher(self) -> None:
         """Lets the teacher play a few episodes, and says so if it is no better than chance."""
-        teacher = self.agent.teacher
-        if teacher is None:
-            return
         seed = self.options.seed + 3
-        like = (self.engine.observation_space, self.engine.action_space)
-        taught = evaluate_teacher(
-            teacher, self.suite, CHECK_EPISODES, seed=seed, device=self.device, spaces_like=like
-        )
-        by_chance = evaluate_random(self.suite, CHECK_EPISODES, seed=seed, device=self.device)
-        for task_id, one in taught.items():
-            self.teacher_returns[task_id] = one.mean
-            if one.mean <= by_chance[task_id].mean and distributed.rank() == 0:
-                print(
-                    f"The teacher's return on {task_id!r} is {one.mean:.1f} over {CHECK_EPISODES} "
-                    f"episodes, no better than that of random actions, "
-                    f"{by_chance[task_id].mean:.1f}.",
-                    file=sys.stderr,
-                )
+        self.teacher_returns, sentences = teacher_check(self.agent, self.setting, seed)
+        if distributed.rank() == 0:
+            for sentence in sentences:
+                print(sentence, file=sys.stderr)
 
 
 def _difference(old: Any, new: Any, path: str) -> str:

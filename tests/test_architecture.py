@@ -14,7 +14,7 @@ FLOORS = (
     "stable_baselines3 stable_baselines3_network stable_baselines3_weights "
     "stable_baselines3_spaces vecnormalize",
     "rollout",
-    "agent evaluation metrics experiment",
+    "agent evaluation metrics result experiment",
     "run",
     "cli options report",
 )

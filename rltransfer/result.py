@@ -1,0 +1,79 @@
+"""What a run says of its policy: before it begins, and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rltransfer.agent import Agent, Setting
+from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_random, evaluate_teacher
+
+CHECK_EPISODES = 8
+"""Episodes that a teacher plays before a run."""
+
+
+def final_evaluation(
+    agent: Agent, setting: Setting, episodes: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Evaluates policy, teacher and random actions, with the same seeds.
+
+    Args:
+        agent: Whose policy and teacher.
+        setting: What the agent works on.
+        episodes: Whole episodes of each.
+        seed: Seeds the environments.
+
+    Returns:
+        For each task the figures of `result.json`.
+    """
+    policy, device = agent.policy.eval(), setting.device
+    found = evaluate_policy(policy, setting.suite, episodes, seed=seed, device=device)
+    by_chance = evaluate_random(setting.suite, episodes, seed=seed, device=device)
+    taught: Mapping[str, Evaluation] = {}
+    if agent.teacher is not None:
+        taught = _taught(agent, setting, episodes, seed)
+    tasks: dict[str, dict[str, float]] = {}
+    for name, one in found.items():
+        tasks[name] = {
+            "return_mean": one.mean,
+            "return_ci95": one.ci95,
+            "episodes": len(one.returns),
+            "random_return_mean": by_chance[name].mean,
+        }
+        if name in taught:
+            tasks[name]["teacher_return_mean"] = taught[name].mean
+            tasks[name]["teacher_return_ci95"] = taught[name].ci95
+    return tasks
+
+
+def teacher_check(agent: Agent, setting: Setting, seed: int) -> tuple[dict[str, float], list[str]]:
+    """Lets the teacher play a few episodes before a minute is spent on learning from it.
+
+    Args:
+        agent: Whose teacher; nothing happens if it has none.
+        setting: What the agent works on.
+        seed: Seeds the environments.
+
+    Returns:
+        The teacher's mean return of each task, and a sentence for each in which chance does as
+        well.
+    """
+    if agent.teacher is None:
+        return {}, []
+    taught = _taught(agent, setting, CHECK_EPISODES, seed)
+    by_chance = evaluate_random(setting.suite, CHECK_EPISODES, seed=seed, device=setting.device)
+    sentences = [
+        f"The teacher's return on {name!r} is {one.mean:.1f} over {CHECK_EPISODES} episodes, "
+        f"no better than that of random actions, {by_chance[name].mean:.1f}."
+        for name, one in taught.items()
+        if one.mean <= by_chance[name].mean
+    ]
+    return {name: one.mean for name, one in taught.items()}, sentences
+
+
+def _taught(agent: Agent, setting: Setting, episodes: int, seed: int) -> dict[str, Evaluation]:
+    """Evaluates the agent's teacher."""
+    assert agent.teacher is not None
+    like = (setting.observation_space, setting.action_space)
+    return evaluate_teacher(
+        agent.teacher, setting.suite, episodes, seed=seed, device=setting.device, spaces_like=like
+    )
