@@ -1,0 +1,25 @@
+"""The first run, cut short: every game is distilled from the zoo and shown in one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rltransfer.cli import main
+
+
+def test_two_games(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "experiment run quickstart --games Breakout Asterix --steps 8192 --episodes 4 --out run"
+    assert main(words.split()) == 0
+    said = capsys.readouterr().out
+    assert said.index("MinAtar-Asterix-v0") < said.index("MinAtar-Breakout-v0")
+    for game in ("Asterix", "Breakout"):
+        result = json.loads((tmp_path / "run" / game / "result.json").read_text())
+        # Half of the width is a quarter of the parameters.
+        share = result["student_parameters"] / result["teacher_parameters"]
+        assert 0.24 < share < 0.26

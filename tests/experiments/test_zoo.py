@@ -1,0 +1,58 @@
+"""The zoo's teachers are what their cards say, and the experiment that makes them runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import rltransfer as rt
+from rltransfer.evaluation import evaluate_teacher, fitted_teacher
+from rltransfer.experiments.zoo import EPISODES, FOLDER, GAMES, STEPS, Zoo, recipe
+from rltransfer.serialization import to_json
+from rltransfer.teacher import zoo_cards
+
+BARS = {"Asterix": 12, "Breakout": 15, "Freeway": 50, "Seaquest": 15, "SpaceInvaders": 100}
+"""Returns that the teachers are to reach at least."""
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_the_card_tells_how_the_teacher_was_made(game: str) -> None:
+    card = json.loads((FOLDER / f"MinAtar-{game}-v0.card.json").read_text())
+    assert card["return_mean"] - card["return_ci95"] > BARS[game]
+    assert card["episodes"] == EPISODES
+    assert card["recipe"] == json.loads(json.dumps(to_json(recipe(game))))
+    assert card["env_steps"] >= STEPS[game]
+    assert {"seed", "hardware", "wall_seconds", "torch"} <= set(card)
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_the_teacher_plays_as_its_card_says(game: str) -> None:
+    suite = rt.Suite.of(f"rltransfer/MinAtar-{game}-v0")
+    cpu = torch.device("cpu")
+    teacher = fitted_teacher(rt.load_teacher("zoo", suite=suite), suite, cpu)
+    (found,) = evaluate_teacher(teacher, suite, 48, seed=77, device=cpu, num_envs=48).values()
+    card = next(card for card in zoo_cards() if card.task == suite.tasks[0])
+    # Two means differ by less than four of their standard errors (ci95 is two).
+    assert abs(found.mean - card.data["return_mean"]) < 2 * (found.ci95 + card.data["return_ci95"])
+    assert found.mean > BARS[game]
+
+
+def test_one_zoo_for_the_whole_suite() -> None:
+    suite = rt.registry.find_suite("minatar")
+    teacher = rt.load_teacher("zoo", suite=suite)
+    assert isinstance(teacher, rt.PerTask)
+    assert set(teacher.teachers) == {task.id for task in suite}
+
+
+def test_the_experiment_trains_writes_and_goes_on(tmp_path: Path) -> None:
+    options = {"games": ("Breakout",), "steps": 20_000, "out": tmp_path}
+    Zoo(**options).run()
+    stem = tmp_path / "teachers" / "MinAtar-Breakout-v0"
+    card = json.loads(stem.with_name(stem.name + ".card.json").read_text())
+    assert card["env_steps"] >= 20_000
+    before = stem.with_suffix(".safetensors").read_bytes()
+    Zoo(**options).run()
+    assert stem.with_suffix(".safetensors").read_bytes() == before
