@@ -24,19 +24,31 @@ from rltransfer.network import Network
 from rltransfer.report import console, result_table
 from rltransfer.run import train
 
-GAMES = ("Seaquest", "SpaceInvaders", "Asterix", "Breakout", "Freeway")
-"""The longest first, so that none is left to run alone at the end."""
+STEPS = {
+    "Seaquest": 2_000_000,
+    "Asterix": 1_500_000,
+    "Breakout": 1_000_000,
+    "SpaceInvaders": 750_000,
+    "Freeway": 500_000,
+}
+"""Environment steps of each game; the longest first, so that none runs alone at the end."""
+
+OBJECTIVE = "KL(temperature=1.0) + 0.1 * MSE()"
+"""Of teachers with a policy: the logits' differences say more than the probabilities alone."""
+
+Q_OBJECTIVE = "KL(temperature=0.2)"
+"""Of Seaquest's teacher, which says Q-values: their gaps are some tenths."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
     """Distils the zoo's five MinAtar teachers into students of a quarter of their size."""
 
-    games: tuple[str, ...] = GAMES
+    games: tuple[str, ...] = tuple(STEPS)
     """The games."""
-    steps: int = 1_000_000
-    """Environment steps of each game."""
-    episodes: int = 256
+    steps: int = 0
+    """Environment steps of each game; 0 means those of `STEPS`."""
+    episodes: int = 512
     """Episodes of each evaluation."""
     seed: int = 0
     """Seed."""
@@ -64,10 +76,11 @@ class Quickstart:
         run = train(
             PolicyDistillation(
                 teacher="zoo",
-                student=Network(encoder="grid", width=0.5),
+                student=Network(encoder="grid", width=0.5, layer_norm=True),
+                objective=Q_OBJECTIVE if game == "Seaquest" else OBJECTIVE,
                 num_envs=256,
                 horizon=16,
-                teacher_acts="1->0@0.5",
+                teacher_acts="1->0@0.2",
                 memory_steps=500_000,
                 epochs=5,
                 batch_size=512,
@@ -75,7 +88,7 @@ class Quickstart:
             ),
             suite=f"rltransfer/MinAtar-{game}-v0",
             run_dir=folder / game,
-            steps=self.steps,
+            steps=self.steps or STEPS[game],
             seed=self.seed,
             threads=1,
             episodes=self.episodes,
