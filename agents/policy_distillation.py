@@ -129,7 +129,7 @@ class PolicyDistillation(Method):
             setting.action_space,
             setting.action_mask,
             # Learned from Q-values by squared error, the student's scores are Q-values too.
-            q_values=only_values and _says_q_values(teacher, setting),
+            q_values=_says_q_values(teacher, setting) and only_values,
             value=not Schedule.of(self.reinforcement_weight).is_zero,
         )
         return PolicyDistillationAgent(
@@ -138,14 +138,13 @@ class PolicyDistillation(Method):
 
 
 def _says_q_values(teacher: Teacher, setting: Setting) -> bool:
-    """Tells whether a teacher labels with Q-values, by asking it once."""
-    blank: Observation = {}
+    """Tells whether a teacher labels with Q-values, by asking it once for each task."""
+    task = torch.arange(len(setting.suite), device=setting.device)
+    seen: Observation = {}
     for name, space in setting.observation_space.spaces.items():
-        blank[name] = torch.as_tensor(space.sample()[None], device=setting.device)
-    return (
-        teacher(blank, torch.zeros(1, dtype=torch.int64, device=setting.device)).q_values
-        is not None
-    )
+        sample = torch.as_tensor(space.sample(), device=setting.device)
+        seen[name] = sample.expand(len(task), *sample.shape).contiguous()
+    return teacher(seen, task).q_values is not None
 
 
 class PolicyDistillationAgent(Agent):
