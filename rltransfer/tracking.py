@@ -81,9 +81,10 @@ class Progress:
             steps_per_second: Speed of this process.
             figures: What else is worth a look, e.g. returns.
         """
-        left = (self.total - step) / steps_per_second if steps_per_second else float("inf")
+        # A run ends with a whole rollout, beyond the steps that were asked for.
+        left = max(self.total - step, 0) / steps_per_second if steps_per_second else float("inf")
         cells = {
-            "done": f"{100 * step / self.total:.0f} %",
+            "done": f"{min(100 * step / self.total, 100):.0f} %",
             "steps": f"{step:,}",
             "steps/s": f"{steps_per_second:,.0f}",
             "left": duration(left),

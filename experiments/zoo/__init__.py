@@ -17,15 +17,14 @@ from typing import Any
 import torch
 
 from rltransfer.agent import Method
-from rltransfer.agents import PPO, PQN
+from rltransfer.agents import PPO, PQN, PolicyDistillation
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.evaluation import evaluate_policy
 from rltransfer.network import Network
 from rltransfer.policy import load_policy, save_policy
 from rltransfer.report import console
-from rltransfer.run import Run, load_run_policy, train
+from rltransfer.run import Run, load_run_policy, read_config, train
 from rltransfer.serialization import to_json
-from rltransfer.task import Suite
 
 FOLDER = Path(__file__).parent
 """Where the teachers lie."""
@@ -36,11 +35,14 @@ STEPS = {
     "Asterix": 10_000_000,
     "Breakout": 10_000_000,
     "Freeway": 3_000_000,
-    "Seaquest": 5_000_000,
+    "Seaquest": 3_000_000,
     "SpaceInvaders": 2_500_000,
 }
 """Environment steps of each training. Freeway is learned by then; in Space Invaders a longer
 training makes a player whose games hardly end: no student can be compared with it in minutes."""
+
+VALUE_STEPS = {"Seaquest": 5_000_000}
+"""Environment steps of the Q-learning that a teacher is kickstarted from, where there is one."""
 
 EPISODES = 200
 """Episodes that a card's return is the mean of."""
@@ -51,7 +53,7 @@ EVALUATION_SEED = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Zoo:
-    """Trains the teachers of the zoo: PPO on four of MinAtar's games, PQN on Seaquest."""
+    """Trains the teachers of the zoo: PPO on MinAtar's games, on Seaquest kickstarted from PQN."""
 
     games: tuple[str, ...] = GAMES
     """The games."""
@@ -67,26 +69,57 @@ class Zoo:
     def run(self) -> None:
         """Trains, evaluates and writes each teacher."""
         for game in self.games:
-            run_dir = self.out / f"{game}-{self.seed}"
-            suite = Suite.of(f"rltransfer/MinAtar-{game}-v0")
-            run = train(
-                recipe(game), suite=suite, run_dir=run_dir, resume=run_dir.exists(),
-                steps=self.steps or STEPS[game], seed=self.seed, threads=self.threads,
-                episodes=EPISODES,
-            )  # fmt: skip
-            card = write_teacher(run, suite, self.out / "teachers" / f"MinAtar-{game}-v0")
+            values = ""
+            if game in VALUE_STEPS:
+                run = self._train(game, VALUES, VALUE_STEPS[game], f"{game}-values-{self.seed}")
+                values = str(run.run_dir)
+            run = self._train(game, recipe(game, values), STEPS[game], f"{game}-{self.seed}")
+            card = write_teacher(run, self.out / "teachers" / f"MinAtar-{game}-v0")
             console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
 
+    def _train(self, game: str, method: Method, steps: int, name: str) -> Run:
+        """Trains one agent, or goes on with it."""
+        run_dir = self.out / name
+        run: Run = train(
+            method, suite=f"rltransfer/MinAtar-{game}-v0", run_dir=run_dir,
+            resume=run_dir.exists(), steps=self.steps or steps, seed=self.seed,
+            threads=self.threads, episodes=EPISODES,
+        )  # fmt: skip
+        return run
 
-def recipe(game: str) -> Method:
+
+VALUES: Method = PQN(learning_rate=5e-4, batch_size=256)
+"""What Seaquest's teacher was kickstarted from."""
+
+
+def recipe(game: str, values: str = "") -> Method:
     """Returns the method that a game's teacher was trained with.
 
-    Seaquest's is PQN: there PPO learns to shoot until the oxygen is gone, a return of 5, no more.
+    In Seaquest PPO alone learns to shoot until the oxygen is gone, a return of 5, and no more. PQN
+    finds out how to surface, and PPO is kickstarted from it.
+
+    Args:
+        game: The game.
+        values: The run directory of `VALUES`; used for Seaquest alone.
     """
-    if game == "Seaquest":
-        seaquest: Method = PQN(learning_rate=5e-4, batch_size=256)
-        return seaquest
-    others: Method = PPO(
+    if game in VALUE_STEPS:
+        kickstarting: Method = PolicyDistillation(
+            teacher=values,
+            student=Network(encoder="grid"),
+            objective="KL(temperature=0.2)",
+            teacher_acts=0.0,
+            distillation_weight="1->0@0.6",
+            reinforcement_weight=1.0,
+            exploration=0.0,
+            num_envs=256,
+            horizon=64,
+            batch_size=2048,
+            epochs=3,
+            learning_rate=1e-3,
+            max_grad_norm=0.5,
+        )
+        return kickstarting
+    reinforcement: Method = PPO(
         network=Network(encoder="grid"),
         num_envs=256,
         horizon=64,
@@ -95,10 +128,10 @@ def recipe(game: str) -> Method:
         learning_rate=2e-3,
         surrogate=Surrogate(discount=0.99, trace=0.95, entropy_coefficient=0.01),
     )
-    return others
+    return reinforcement
 
 
-def write_teacher(run: Run, suite: Suite, stem: Path) -> dict[str, Any]:
+def write_teacher(run: Run, stem: Path) -> dict[str, Any]:
     """Writes a run's policy in float16 with its card, and returns the card.
 
     The return is that of the policy as it was written.
@@ -106,9 +139,9 @@ def write_teacher(run: Run, suite: Suite, stem: Path) -> dict[str, Any]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     save_policy(load_run_policy(run.run_dir), stem, half=True)
     found = evaluate_policy(
-        load_policy(stem), suite, EPISODES, seed=EVALUATION_SEED, device=torch.device("cpu")
+        load_policy(stem), run.suite, EPISODES, seed=EVALUATION_SEED, device=torch.device("cpu")
     )
-    (task,) = suite.tasks
+    (task,) = run.suite.tasks
     card = {
         "task": task.to_json(),
         "return_mean": found[task.id].mean,
@@ -116,7 +149,7 @@ def write_teacher(run: Run, suite: Suite, stem: Path) -> dict[str, Any]:
         "episodes": EPISODES,
         "evaluation_seed": EVALUATION_SEED,
         "agent": run.name,
-        "recipe": to_json(run.method),
+        "recipe": _recipe_of(run.method),
         "seed": run.options.seed,
         "env_steps": run.env_steps,
         "wall_seconds": round(run.wall_seconds),
@@ -125,3 +158,12 @@ def write_teacher(run: Run, suite: Suite, stem: Path) -> dict[str, Any]:
     }
     stem.with_name(stem.name + ".card.json").write_text(json.dumps(card, indent=1) + "\n")
     return card
+
+
+def _recipe_of(method: Method) -> dict[str, Any]:
+    """Returns a method as JSON, with its teacher's recipe in place of the teacher's folder."""
+    data: dict[str, Any] = to_json(method)
+    if data.get("teacher"):
+        config = read_config(Path(data["teacher"]))
+        data["teacher"] = {name: config[name] for name in ("agent", "method", "options")}
+    return data

@@ -10,7 +10,16 @@ import torch
 
 import rltransfer as rt
 from rltransfer.evaluation import evaluate_teacher, fitted_teacher
-from rltransfer.experiments.zoo import EPISODES, FOLDER, GAMES, STEPS, Zoo, recipe
+from rltransfer.experiments.zoo import (
+    EPISODES,
+    FOLDER,
+    GAMES,
+    STEPS,
+    VALUE_STEPS,
+    VALUES,
+    Zoo,
+    recipe,
+)
 from rltransfer.serialization import to_json
 from rltransfer.teacher import zoo_cards
 
@@ -23,7 +32,11 @@ def test_the_card_tells_how_the_teacher_was_made(game: str) -> None:
     card = json.loads((FOLDER / f"MinAtar-{game}-v0.card.json").read_text())
     assert card["return_mean"] - card["return_ci95"] > BARS[game]
     assert card["episodes"] == EPISODES
-    assert card["recipe"] == json.loads(json.dumps(to_json(recipe(game))))
+    made, taught = json.loads(json.dumps(to_json(recipe(game)))), card["recipe"].get("teacher")
+    assert {**card["recipe"], "teacher": ""} == {**made, "teacher": ""}
+    if game in VALUE_STEPS:
+        assert taught["method"] == json.loads(json.dumps(to_json(VALUES)))
+        assert taught["options"]["steps"] == VALUE_STEPS[game]
     assert card["env_steps"] >= STEPS[game]
     assert {"seed", "hardware", "wall_seconds", "torch"} <= set(card)
 
