@@ -122,6 +122,8 @@ class PolicyDistillation(Method):
         teacher = load_teacher(self.teacher, self.vecnormalize, setting.suite)
         teacher = teacher.fitted(setting.suite, setting.own_spaces).to(setting.device)
         objective = Objective.of(self.objective)
+        seen, task = _glance(setting)
+        label = teacher(seen, task)
         only_values = all(isinstance(term, MSE) for _, term in objective.terms())
         spec = PolicySpec(
             self.student,
@@ -129,22 +131,23 @@ class PolicyDistillation(Method):
             setting.action_space,
             setting.action_mask,
             # Learned from Q-values by squared error, the student's scores are Q-values too.
-            q_values=_says_q_values(teacher, setting) and only_values,
+            q_values=only_values and label.q_values is not None,
             value=not Schedule.of(self.reinforcement_weight).is_zero,
         )
-        return PolicyDistillationAgent(
-            self, objective, teacher, Policy(spec).to(setting.device), setting
-        )
+        student = Policy(spec).to(setting.device)
+        # Once before the run: an objective that cannot score this teacher is refused here.
+        objective(student(seen, task), label)
+        return PolicyDistillationAgent(self, objective, teacher, student, setting)
 
 
-def _says_q_values(teacher: Teacher, setting: Setting) -> bool:
-    """Tells whether a teacher labels with Q-values, by asking it once for each task."""
+def _glance(setting: Setting) -> tuple[Observation, Tensor]:
+    """Returns an observation for each task, and the tasks' indices.    (num_tasks, ...)"""
     task = torch.arange(len(setting.suite), device=setting.device)
     seen: Observation = {}
     for name, space in setting.observation_space.spaces.items():
         sample = torch.as_tensor(space.sample(), device=setting.device)
         seen[name] = sample.expand(len(task), *sample.shape).contiguous()
-    return teacher(seen, task).q_values is not None
+    return seen, task
 
 
 class PolicyDistillationAgent(Agent):

@@ -30,6 +30,19 @@ def test_learns_to_name_the_symbol(tmp_path: Path, task: str) -> None:
     assert trained(tmp_path, PPO(**SMALL), task) > 9.5
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("task", [TASK, "rltransfer/MinAtar-Breakout-v0", "CartPole-v1"])
+def test_trains_on_cuda(tmp_path: Path, task: str) -> None:
+    run = rt.train(
+        PPO(**SMALL), suite=task, steps=20_000, run_dir=tmp_path / "run", device="cuda",
+        episodes=64, evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    assert run.result["device"] == "cuda"
+    assert (
+        run.result["tasks"][task]["return_mean"] > run.result["tasks"][task]["random_return_mean"]
+    )
+
+
 def test_a_flipped_advantage_does_not_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

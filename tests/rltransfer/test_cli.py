@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stable_baselines3 import DQN, PPO
+from stable_baselines3 import DQN, PPO, SAC
 from toy import TASK
 
 from rltransfer.cli import main
@@ -118,6 +118,15 @@ def test_bad_words_are_refused_in_a_sentence(
     for words, sentence in cases.items():
         assert sentence in refused(capsys, *words), words
     assert list(here.iterdir()) == []
+
+
+def test_an_objective_that_the_teacher_cannot_serve_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SAC("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=100).save("sac.zip")
+    train = ("train", "policy-distillation", "--task", "Pendulum-v1", "--teacher", "sac.zip")
+    assert "take MSE or NLL" in refused(capsys, *train, "--objective", "kl", "--run-dir", "run")
+    assert not (here / "run").exists()
 
 
 def test_bad_zips_are_refused_in_a_sentence(
