@@ -2,7 +2,8 @@
 
 For each rollout (Rusu 2015, section 3 and appendix A):
 
-    1. someone acts: the teacher with probability `teacher_acts`, else the student;
+    1. someone acts: the teacher with probability `teacher_acts`, else the student; greedily but for
+       a share of `exploration`, as in the paper; with reinforcement the student samples;
     2. the teacher labels each observation, once; observation and label go into the memory;
     3. minibatches are drawn from the memory, and the student steps down
        `distillation_weight` * objective(teacher, student), one of
@@ -210,10 +211,10 @@ class PolicyDistillationAgent(Agent):
             own = self._student_acts(observation, task, state, start)
             if share > 0:
                 turn = torch.rand(task.shape, generator=self.generator, device=task.device) < share
-                own = self._mixed(own, label.sample(self.generator), turn)
+                own = self._mixed(own, label.greedy(), turn)
             kept.update(own)
         else:
-            kept["action"] = label.sample(self.generator)
+            kept["action"] = label.greedy()
         if self.method.exploration and not self.reinforces:
             kept["action"] = self._explored(kept["action"], task)
         return kept
@@ -226,7 +227,7 @@ class PolicyDistillationAgent(Agent):
             own = sample(self.policy, observation, task, state, start, self.generator)
             return {**own, "weight": torch.ones_like(own["log_prob"])}
         output: PolicyOutput = self.policy(observation, task, state, start)
-        own = {"action": output.sample(self.generator)}
+        own = {"action": output.greedy()}
         if output.state is not None and self.state_size:
             own["state"] = output.state
         return own
