@@ -25,10 +25,10 @@ from rltransfer.report import console, result_table
 from rltransfer.run import train
 
 STEPS = {
-    "Seaquest": 2_500_000,
-    "Asterix": 2_000_000,
+    "Seaquest": 3_000_000,
+    "Asterix": 2_500_000,
     "Breakout": 1_000_000,
-    "SpaceInvaders": 750_000,
+    "SpaceInvaders": 1_000_000,
     "Freeway": 500_000,
 }
 """Environment steps of each game; the longest first, so that none runs alone at the end."""
