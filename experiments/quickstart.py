@@ -25,7 +25,7 @@ from rltransfer.report import console, result_table
 from rltransfer.run import train
 
 STEPS = {
-    "Seaquest": 3_000_000,
+    "Seaquest": 2_500_000,
     "Asterix": 2_500_000,
     "Breakout": 1_000_000,
     "SpaceInvaders": 1_000_000,
