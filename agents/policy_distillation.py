@@ -181,6 +181,8 @@ class PolicyDistillationAgent(Agent):
         self.action_space = setting.action_space
         counts = [int(getattr(space, "n", 0)) for _, space in setting.own_spaces]
         self.num_actions = torch.tensor(counts, device=setting.device)
+        self.half_range = _half_range(setting.action_space, setting.device)
+        self.share = torch.zeros((), device=setting.device)
         # Sequences and on-policy data are learned from as they come; only single steps are kept.
         self.memory: Memory | None = None
         if not self.reinforces and not self.state_size:
@@ -192,6 +194,17 @@ class PolicyDistillationAgent(Agent):
                 setting.frame_stack,
                 method.memory_dir,
             )
+
+    @property
+    def course(self) -> tuple[bool, bool]:
+        """Whether the teacher acts at times, and whether it always does."""
+        share = self.teacher_acts(self.progress)
+        return share > 0, share >= 1
+
+    def begin_rollout(self, progress: float) -> None:
+        """Sets how often the teacher acts."""
+        super().begin_rollout(progress)
+        self.share.fill_(self.teacher_acts(progress))
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -206,11 +219,12 @@ class PolicyDistillationAgent(Agent):
             if value is not None:
                 kept[LABEL + name] = value
 
-        share = self.teacher_acts(self.progress)
-        if share < 1 or self.state_size or self.reinforces:
+        at_times, always = self.course
+        if not always or self.state_size or self.reinforces:
             own = self._student_acts(observation, task, state, start)
-            if share > 0:
-                turn = torch.rand(task.shape, generator=self.generator, device=task.device) < share
+            if at_times:
+                drawn = torch.rand(task.shape, generator=self.generator, device=task.device)
+                turn = drawn < self.share
                 own = self._mixed(own, label.greedy(), turn)
             kept.update(own)
         else:
@@ -246,12 +260,8 @@ class PolicyDistillationAgent(Agent):
         share = self.method.exploration
         if isinstance(self.action_space, spaces.Discrete):
             return epsilon_greedy(action, self.num_actions[task], share, self.generator)
-        assert isinstance(self.action_space, spaces.Box)
         noise = torch.empty_like(action).normal_(generator=self.generator)
-        if self.action_space.is_bounded():
-            half = (self.action_space.high - self.action_space.low) / 2
-            noise *= torch.as_tensor(half, device=action.device)
-        return action + share * noise
+        return action + share * self.half_range * noise
 
     def batches(self, rollout: Rollout) -> Iterator[Batch]:
         """Returns minibatches of the memory, or of the rollout where that must be whole."""
@@ -283,7 +293,7 @@ class PolicyDistillationAgent(Agent):
         total = weight * torch.stack(list(metrics.values())).sum()
         with torch.no_grad():
             metrics.update(_likeness(output, label))
-        metrics["teacher_acts"] = total.new_tensor(self.teacher_acts(self.progress))
+        metrics["teacher_acts"] = self.share
         if self.reinforces:
             reinforcement = self.method.surrogate.loss(output, batch)
             total = total + self.reinforcement_weight(self.progress) * reinforcement.total
@@ -306,6 +316,13 @@ class PolicyDistillationAgent(Agent):
         super().load_state_dict(state)
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
+
+
+def _half_range(space: spaces.Space[Any], device: torch.device) -> Tensor:
+    """Returns half of the distance between an action's bounds; 1 where there are none."""
+    if isinstance(space, spaces.Box) and space.is_bounded():
+        return torch.as_tensor((space.high - space.low) / 2, device=device)
+    return torch.ones((), device=device)
 
 
 def _likeness(output: PolicyOutput, label: PolicyOutput) -> dict[str, Tensor]:

@@ -65,9 +65,10 @@ class Surrogate:
         next_value[-1] = policy(
             rollout.last_observation, rollout.task[-1], rollout.last_state, None
         ).value
-        for time, rows, observation in rollout.final:
+        if rollout.final is not None:
             # A recurrent state after the last step is gone: the zero state stands in for it.
-            next_value[time, rows] = policy(observation, rollout.task[time, rows]).value
+            where = rollout.final.time, rollout.final.rows
+            next_value[where] = policy(rollout.final.observation, rollout.task[where]).value
         advantage = generalized_advantage(
             rollout.reward, value, next_value, rollout.terminated, rollout.done,
             self.discount, self.trace,

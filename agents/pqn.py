@@ -103,6 +103,12 @@ class PQNAgent(Agent):
         self.epsilon = Schedule.of(method.epsilon)
         counts = [int(getattr(space, "n", 0)) for _, space in setting.own_spaces]
         self.num_actions = torch.tensor(counts, device=setting.device)
+        self.share = torch.zeros((), device=setting.device)
+
+    def begin_rollout(self, progress: float) -> None:
+        """Sets the share of random actions."""
+        super().begin_rollout(progress)
+        self.share.fill_(self.epsilon(progress))
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -111,9 +117,7 @@ class PQNAgent(Agent):
         output: PolicyOutput = self.policy(observation, task, state, start)
         assert output.q_values is not None
         best_value, best = output.q_values.max(-1)
-        action = epsilon_greedy(
-            best, self.num_actions[task], self.epsilon(self.progress), self.generator
-        )
+        action = epsilon_greedy(best, self.num_actions[task], self.share, self.generator)
         kept = {"action": action, "best_value": best_value}
         if output.state is not None and self.state_size:
             kept["state"] = output.state
@@ -142,9 +146,10 @@ class PQNAgent(Agent):
         next_value = torch.empty_like(rollout.reward)
         next_value[:-1] = rollout.extras["best_value"][1:]
         next_value[-1] = best(rollout.last_observation, rollout.task[-1], rollout.last_state)
-        for time, rows, observation in rollout.final:
+        if rollout.final is not None:
             # A recurrent state after the last step is gone: the zero state stands in for it.
-            next_value[time, rows] = best(observation, rollout.task[time, rows], None)
+            where = rollout.final.time, rollout.final.rows
+            next_value[where] = best(rollout.final.observation, rollout.task[where], None)
         return lambda_returns(
             rollout.reward, next_value, rollout.terminated, rollout.done,
             self.method.discount, self.method.trace,
@@ -155,10 +160,8 @@ class PQNAgent(Agent):
         values = evaluate(self.policy, batch).preferences()
         chosen = values.gather(-1, batch["action"].unsqueeze(-1)).squeeze(-1).float()
         value_loss = 0.5 * (chosen - batch["target"]).square().mean()
-        epsilon = chosen.new_tensor(self.epsilon(self.progress))
-        return Loss(
-            value_loss, {"value_loss": value_loss, "q_value": chosen.mean(), "epsilon": epsilon}
-        )
+        metrics = {"value_loss": value_loss, "q_value": chosen.mean(), "epsilon": self.share}
+        return Loss(value_loss, metrics)
 
     def learning_rate(self) -> float:
         """Returns the step size, which falls to zero over the run."""

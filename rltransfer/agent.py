@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ class Agent(abc.ABC):
     Attributes:
         policy: What is learned, evaluated and saved.
         learner: Steps its parameters.
-        progress: The share of the run that is done, 0 to 1; the run sets it.
+        progress: The share of the run that is done, 0 to 1; see `begin_rollout`.
         generator: Randomness on the device, for acting.
         order: Randomness on the CPU, for the order of samples.
         teacher: Whom the policy learns from, if anyone.
@@ -89,6 +89,24 @@ class Agent(abc.ABC):
     def state_size(self) -> int:
         """Columns of the policy's recurrent state."""
         return self.policy.state_size
+
+    @property
+    def course(self) -> Hashable:
+        """See `rollout.Actor`."""
+        return None
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """See `rollout.Actor`."""
+        return (self.generator,)
+
+    def begin_rollout(self, progress: float) -> None:
+        """Sets what stays the same within a rollout: the progress, and schedules that follow it.
+
+        Args:
+            progress: The share of the run that is done, 0 to 1.
+        """
+        self.progress = progress
 
     @abc.abstractmethod
     def act(

@@ -14,6 +14,7 @@ from rich.table import Table
 
 import rltransfer
 from rltransfer import registry
+from rltransfer.benchmark_command import benchmark_command
 from rltransfer.errors import InputError, unknown
 from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher, fitted_teacher
 from rltransfer.options import parse
@@ -28,6 +29,7 @@ from rltransfer.run import (
     read_config,
 )
 from rltransfer.task import Suite
+from rltransfer.task_options import TaskOptions, asked_suite, with_options
 from rltransfer.teacher import ZOO, load_teacher, zoo_cards
 
 USAGE = """\
@@ -39,21 +41,16 @@ commands:
   list                          agents, suites, teachers, experiments; tasks by `list tasks`
   train AGENT [options]         train an agent; `rltransfer train AGENT --help` shows its options
   evaluate RUN|ZIP [options]    play whole episodes with a run's policy or a Stable-Baselines3 zip
+  benchmark WHAT [options]      speed: rollout, train AGENT, learner, teachers
   experiment list               the experiments that this repository's figures come from
   experiment run NAME [options] repeat one
 """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(TaskOptions):
     """Where a run is, and what it is about."""
 
-    suite: str | None = None
-    """A suite of tasks for one policy: `rltransfer list` names them."""
-    task: str | None = None
-    """One task: any Gymnasium id."""
-    task_option: tuple[str, ...] = ()
-    """Keyword arguments of the task, e.g. `sticky_action_prob=0.0 frameskip=4`."""
     run_dir: Path | None = None
     """Folder of the run; runs/AGENT-TASK-SEED if not given."""
     resume: Path | None = None
@@ -93,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "list": list_command,
         "train": train_command,
         "evaluate": evaluate_command,
+        "benchmark": benchmark_command,
         "experiment": experiment_command,
     }
     if not words or words[0] in ("-h", "--help"):
@@ -170,7 +168,7 @@ def train_command(words: list[str]) -> None:
 
 def _started(made: Any, name: str) -> Run:
     """Returns a new run, its folder made."""
-    suite = _asked_suite(made.where)
+    suite = asked_suite(made.where)
     default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.options.seed}"
     run_dir = made.where.run_dir or default
     run = Run(name, made.method, suite, made.options, run_dir, made.where.quiet)
@@ -186,7 +184,7 @@ def _resumed(kind: type[Any], name: str, folder: Path, words: list[str], prog: s
     method, suite, options = configured(config)
     made = parse(kind, words, prog, kind(method=method, options=options))
     if made.where.suite or made.where.task or made.where.task_option:
-        suite = _asked_suite(made.where)
+        suite = asked_suite(made.where)
     run = Run(name, made.method, suite, made.options, folder, made.where.quiet)
     run.check_same(config)
     run.restore()
@@ -201,31 +199,6 @@ def _value_of(option: str, words: list[str]) -> str | None:
         if word.startswith(option + "="):
             return word.split("=", 1)[1]
     return None
-
-
-def _asked_suite(where: TrainOptions) -> Suite:
-    """Returns the suite or the task that was asked for."""
-    if (where.suite is None) == (where.task is None):
-        raise InputError("Say what to train on: either --task ID or --suite NAME.")
-    suite = registry.find_suite(where.suite) if where.suite else Suite.of(where.task or "")
-    return _with_options(suite, where.task_option)
-
-
-def _with_options(suite: Suite, words: Sequence[str]) -> Suite:
-    """Returns the suite with keyword arguments for each task."""
-    if not words:
-        return suite
-    kwargs = {}
-    for word in words:
-        key, sign, value = word.partition("=")
-        if not sign:
-            raise InputError(f"{word!r} is no task option: write NAME=VALUE.")
-        try:
-            kwargs[key] = json.loads(value)
-        except json.JSONDecodeError:
-            # A word that is no JSON value is meant as text.
-            kwargs[key] = {"True": True, "False": False}.get(value, value)
-    return Suite(suite.name, tuple(task.with_kwargs(**kwargs) for task in suite))
 
 
 def evaluate_command(words: list[str]) -> None:
@@ -272,13 +245,13 @@ def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
         policy = load_run_policy(Path(source)).to(device)
         suite = Suite.from_json(read_config(Path(source))["suite"])
         suite = suite if options.task is None else Suite.of(options.task)
-        suite = _with_options(suite, options.task_option)
+        suite = with_options(suite, options.task_option)
         return evaluate_policy(policy, suite, options.episodes, **how)
     if options.task is None:
         if source != ZOO and not Path(source).exists():
             raise InputError(f"There is no run directory or zip {source!r}.")
         raise InputError("A teacher does not say what it plays: add --task ID.")
-    suite = _with_options(Suite.of(options.task), options.task_option)
+    suite = with_options(Suite.of(options.task), options.task_option)
     teacher = load_teacher(source, options.vecnormalize, suite)
     return evaluate_teacher(fitted_teacher(teacher, suite, device), suite, options.episodes, **how)
 

@@ -47,7 +47,9 @@ def broadcast(module: nn.Module) -> None:
     """Gives every process the weights and buffers of the first."""
     if world_size() > 1:
         for tensor in module.state_dict().values():
-            dist.broadcast(tensor, 0)
+            whole = tensor.contiguous()
+            dist.broadcast(whole, 0)
+            tensor.copy_(whole)
 
 
 def total(tensor: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,17 @@ class Evaluation:
 class PolicyActor:
     """Lets a policy act greedily, or by sampling."""
 
+    course = None
+
     def __init__(self, policy: Policy, generator: torch.Generator | None = None) -> None:
         self.policy = policy
         self.generator = generator
         self.state_size = policy.state_size
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """See `rollout.Actor`."""
+        return (self.generator,) if self.generator else ()
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -74,10 +81,16 @@ class TeacherActor:
     """Lets a teacher act greedily, or by sampling."""
 
     state_size = 0
+    course = None
 
     def __init__(self, teacher: Teacher, generator: torch.Generator | None = None) -> None:
         self.teacher = teacher
         self.generator = generator
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """See `rollout.Actor`."""
+        return (self.generator,) if self.generator else ()
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -91,10 +104,17 @@ class RandomActor:
     """Acts uniformly at random; where bounds are infinite, by a standard normal."""
 
     state_size = 0
+    course = None
 
     def __init__(self, space: spaces.Space[Any], generator: torch.Generator) -> None:
         self.space = space
         self.generator = generator
+        self.generators = (generator,)
+        if isinstance(space, spaces.Box):
+            device = generator.device
+            self.low, self.high = (
+                torch.as_tensor(b, device=device) for b in (space.low, space.high)
+            )
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -110,9 +130,8 @@ class RandomActor:
         shape = (rows, *self.space.shape)
         if not self.space.is_bounded():
             return {"action": torch.randn(shape, generator=self.generator, device=device)}
-        low, high = (torch.as_tensor(b, device=device) for b in (self.space.low, self.space.high))
         share = torch.rand(shape, generator=self.generator, device=device)
-        return {"action": low + (high - low) * share}
+        return {"action": self.low + (self.high - self.low) * share}
 
 
 def evaluate(

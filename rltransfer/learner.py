@@ -55,14 +55,23 @@ class Learner:
         self.max_grad_norm = max_grad_norm
         self.precision = precision
         self.num_steps = 0
+        # On CUDA a step that must not be taken is skipped there: looking at each would wait for it.
+        self._skip: Tensor | None = None
         if optimizer == "adam":
             self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
                 self.parameters, lr=learning_rate, eps=epsilon, fused=True
             )
+            if self.device.type == "cuda":
+                self.skip_on_device()
         else:
             self.optimizer = torch.optim.RAdam(
                 self.parameters, lr=learning_rate, eps=epsilon, foreach=True
             )
+
+    def skip_on_device(self) -> None:
+        """Lets a fused optimizer skip steps of non-finite gradients, which `update` finds later."""
+        self._skip = torch.zeros((), device=self.device)
+        self.optimizer.found_inf = self._skip  # type: ignore[attr-defined]
 
     def update(
         self,
@@ -93,6 +102,11 @@ class Learner:
             count += 1
         if not count:
             return {}
+        if self._skip is not None and bool(self._skip):
+            raise NonFiniteGradientError(
+                f"A gradient is not finite within the {count} optimizer steps up to step "
+                f"{self.num_steps}; the last good step's weights were kept."
+            )
         means = (torch.stack(list(sums.values())) / count).tolist()
         return dict(zip(sums, means, strict=True))
 
@@ -111,7 +125,9 @@ class Learner:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         # Before clipping, which would spread a NaN over every gradient.
-        if not bool(torch.isfinite(norm)):
+        if self._skip is not None:
+            torch.maximum(self._skip, (~torch.isfinite(norm)).float(), out=self._skip)
+        elif not bool(torch.isfinite(norm)):
             raise NonFiniteGradientError(self._describe(result))
         nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         self.optimizer.step()
@@ -151,6 +167,9 @@ class Learner:
             parameter = self.parameters[int(index)]
             # Only a fused optimizer counts its steps on the device; others count on the CPU.
             counts_here = name == "step" and not self.optimizer.defaults.get("fused")
-            self.optimizer.state[parameter][name] = tensor.to(
-                "cpu" if counts_here else parameter.device, copy=True
-            )
+            if name == "step":
+                device = torch.device("cpu") if counts_here else parameter.device
+                self.optimizer.state[parameter][name] = tensor.to(device, copy=True)
+            else:
+                # In the parameter's own memory format: a fused step goes through both as they lie.
+                self.optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(tensor)

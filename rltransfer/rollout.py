@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer.cuda_graph import CapturedCalls
 from rltransfer.errors import InputError
 from rltransfer.observation import Observation, as_groups, grouped, joint_observation_space
 from rltransfer.registry import make_vector_env
@@ -24,6 +25,18 @@ class Actor(Protocol):
     @property
     def state_size(self) -> int:
         """Columns of the recurrent state; 0 for none."""
+
+    @property
+    def course(self) -> Hashable:
+        """What `act` does depends on this and on values in tensors, and on nothing else.
+
+        On CUDA a rollout is captured once for each course and replayed from then on: what changes
+        with time is either a tensor that is written in place, or part of this.
+        """
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """The generators that `act` draws from."""
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -39,6 +52,18 @@ class Actor(Protocol):
         Returns:
             Tensors of (rows, ...): "action"; "state", the new recurrent state, if there is one.
         """
+
+
+@dataclass(frozen=True)
+class Final:
+    """The observations that followed where episodes were cut short, before the reset."""
+
+    time: Tensor
+    """int64.                                       (n,)"""
+    rows: Tensor
+    """int64.                                       (n,)"""
+    observation: Observation
+    """(n, ...)"""
 
 
 @dataclass
@@ -69,8 +94,8 @@ class Rollout:
     """What the actor returned, "action" among it.                  (time, rows, ...)"""
     last_state: Tensor
     """The recurrent state after the last step.                     (rows, state_size)"""
-    final: list[tuple[int, Tensor, Observation]] = field(default_factory=list)
-    """Where episodes were cut short: time, rows (n,), the observations that followed (n, ...)."""
+    final: Final | None = None
+    """Where episodes were cut short; None if none was."""
     episode_return: Tensor | None = None
     """Return of the episode that the step ended; 0 elsewhere.      (time, rows)"""
     episode_length: Tensor | None = None
@@ -99,7 +124,9 @@ class RolloutEngine:
     """Steps every environment of every task and keeps what happens in preallocated tensors.
 
     One forward pass serves all tasks. Host environments are held in two halves, so that one half is
-    simulated while the other is acted for.
+    simulated while the other is acted for. Where all environments live on a CUDA device, a rollout
+    is one CUDA graph from its second time on: policy, sampling, environments and stores of all its
+    steps are launched at once.
 
     Args:
         suite: The tasks.
@@ -108,6 +135,7 @@ class RolloutEngine:
         seed: Seeds the environments.
         spaces_like: Observation and action space to pad to, where they are given, e.g. those of a
             policy that was trained on a larger suite.
+        captures: Whether rollouts on a CUDA device are captured in CUDA graphs.
 
     Raises:
         InputError: A task cannot be made, or the tasks cannot share a policy.
@@ -120,6 +148,7 @@ class RolloutEngine:
         device: torch.device,
         seed: int,
         spaces_like: tuple[spaces.Dict, spaces.Space[Any]] | None = None,
+        captures: bool = True,
     ) -> None:
         self.suite = suite
         self.num_envs = num_envs
@@ -132,7 +161,12 @@ class RolloutEngine:
         self.task = torch.arange(len(suite), device=device).repeat_interleave(num_envs)
         self.running_return = torch.zeros(self.num_rows, device=device)
         self.running_length = torch.zeros(self.num_rows, device=device)
-        self.state = torch.zeros(self.num_rows, 0, device=device)
+        self._resize_state(0)
+        self._last_start = torch.ones(self.num_rows, dtype=torch.bool, device=device)
+        capturable = all(lane.env.capturable for lane in self.lanes)
+        self._captured = (
+            CapturedCalls() if captures and capturable and device.type == "cuda" else None
+        )
         self._horizon = 0
         self.restarts = 0
         self._allocate(1)
@@ -194,11 +228,20 @@ class RolloutEngine:
         self._episode_return = torch.zeros(shape, device=self.device)
         self._episode_length = torch.zeros(shape, device=self.device)
         self._extras: dict[str, Tensor] = {}
+        self._final: Observation = {}
+        self._final_parts: list[Final] = []
         if old is not None:
             for name, tensor in old.items():
                 self._observation[name][horizon] = tensor[self._horizon]
             self._start[horizon] = self._last_start
         self._horizon = horizon
+        if self._captured is not None:
+            self._captured.clear()
+
+    def _resize_state(self, size: int) -> None:
+        """Makes room for a recurrent state of this size, zero at first."""
+        self.state = torch.zeros(self.num_rows, size, device=self.device)
+        self._initial_state = torch.zeros_like(self.state)
 
     def restart(self, only_forgetful: bool = False) -> None:
         """Begins new episodes, seeded by the engine's seed and the count of restarts.
@@ -217,7 +260,7 @@ class RolloutEngine:
             self.running_length[lane.rows] = 0
             self.state[lane.rows] = 0
         self.restarts += 1
-        self._last_start = self._start[self._horizon].clone()
+        self._last_start.copy_(self._start[self._horizon])
 
     @torch.no_grad()
     def collect(self, actor: Actor, horizon: int) -> Rollout:
@@ -233,21 +276,30 @@ class RolloutEngine:
         if horizon != self._horizon:
             self._allocate(horizon)
         if self.state.shape[1] != actor.state_size:
-            self.state = torch.zeros(self.num_rows, actor.state_size, device=self.device)
+            self._resize_state(actor.state_size)
+        self._final_parts.clear()
+        if self._captured is None:
+            self._play(actor, horizon)
+        else:
+            # The actor itself is in the key: its identity must not pass to another one.
+            key = (actor, actor.course)
+            self._captured(key, lambda: self._play(actor, horizon), actor.generators)
+        return self._view(horizon)
+
+    def _play(self, actor: Actor, horizon: int) -> None:
+        """Fills the stores."""
         for tensor in self._observation.values():
             tensor[0].copy_(tensor[horizon])
         self._start[0].copy_(self._last_start)
-        initial_state = self.state.clone()
-        final: list[tuple[int, Tensor, Observation]] = []
+        self._initial_state.copy_(self.state)
         for time in range(horizon):
             for half in self.halves:
                 if time > 0:
-                    self._receive(half, time - 1, final)
+                    self._receive(half, time - 1)
                 self._send(actor, half, time)
         for half in self.halves:
-            self._receive(half, horizon - 1, final)
-        self._last_start = self._start[horizon].clone()
-        return self._view(horizon, initial_state, final)
+            self._receive(half, horizon - 1)
+        self._last_start.copy_(self._start[horizon])
 
     def _send(self, actor: Actor, half: list[Lane], time: int) -> None:
         """Acts for one half and begins its step."""
@@ -271,9 +323,7 @@ class RolloutEngine:
             self._extras[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
         return self._extras[name]
 
-    def _receive(
-        self, half: list[Lane], time: int, final: list[tuple[int, Tensor, Observation]]
-    ) -> None:
+    def _receive(self, half: list[Lane], time: int) -> None:
         """Ends the step of one half."""
         for lane in half:
             rows = lane.rows
@@ -294,29 +344,56 @@ class RolloutEngine:
             if self.state.shape[1]:
                 self.state[rows] = self.state[rows].masked_fill(done.unsqueeze(-1), 0.0)
             if lane.env.truncates and "final_obs" in info:
-                index = (truncated & ~terminated).nonzero().squeeze(-1)
-                if len(index):
-                    final.append((time, index + rows.start, self._padded(info["final_obs"], index)))
+                self._keep_final(lane, time, truncated & ~terminated, info["final_obs"])
 
-    def _write_observation(self, time: int, lane: Lane, observation: Any) -> None:
-        """Copies what a lane observes to its place, channels and vectors padded with zeros."""
-        for name, value in as_groups(observation).items():
-            store = self._observation[name][time, lane.rows]
-            store[:, : value.shape[1]] = value if value.dim() > 1 else value.unsqueeze(-1)
-
-    def _padded(self, observation: Any, index: Tensor) -> Observation:
-        """Returns chosen rows of an environment's observation, padded.    (n, ...)"""
-        padded = {}
+    def _keep_final(self, lane: Lane, time: int, cut: Tensor, observation: Any) -> None:
+        """Keeps the last observations of episodes that were cut short."""
+        if lane.env.capturable:
+            # Which rows are meant would have to be waited for: all are kept, and chosen later.
+            for name, value in as_groups(observation).items():
+                if name not in self._final:
+                    self._final[name] = torch.zeros_like(self._observation[name])
+                _fill(self._final[name][time, lane.rows], value)
+            return
+        rows = cut.nonzero().squeeze(-1)
+        if not len(rows):
+            return
+        kept = {}
         for name, value in as_groups(observation).items():
             store = self._observation[name]
-            rows = store.new_zeros(len(index), *store.shape[2:])
-            rows[:, : value.shape[1]] = value[index].to(self.device)
-            padded[name] = rows
-        return padded
+            kept[name] = _fill(store.new_zeros(len(rows), *store.shape[2:]), value[rows])
+        times = torch.full_like(rows, time)
+        self._final_parts.append(Final(times, rows + lane.rows.start, kept))
 
-    def _view(
-        self, horizon: int, initial_state: Tensor, final: list[tuple[int, Tensor, Observation]]
-    ) -> Rollout:
+    def _finals(self, horizon: int) -> Final | None:
+        """Returns what followed where episodes were cut short."""
+        parts = list(self._final_parts)
+        for lane in self.lanes:
+            if not (lane.env.capturable and lane.env.truncates):
+                continue
+            cut = self._truncated[:horizon, lane.rows] & ~self._terminated[:horizon, lane.rows]
+            time, rows = cut.nonzero(as_tuple=True)
+            rows = rows + lane.rows.start
+            kept = {name: store[time, rows] for name, store in self._final.items()}
+            parts.append(Final(time, rows, kept))
+        parts = [part for part in parts if len(part.time)]
+        if not parts:
+            return None
+        return Final(
+            torch.cat([part.time for part in parts]),
+            torch.cat([part.rows for part in parts]),
+            {
+                name: torch.cat([part.observation[name] for part in parts])
+                for name in self._observation
+            },
+        )
+
+    def _write_observation(self, time: int, lane: Lane, observation: Any) -> None:
+        """Copies what a lane observes to its place."""
+        for name, value in as_groups(observation).items():
+            _fill(self._observation[name][time, lane.rows], value)
+
+    def _view(self, horizon: int) -> Rollout:
         return Rollout(
             observation={name: tensor[:horizon] for name, tensor in self._observation.items()},
             last_observation={name: tensor[horizon] for name, tensor in self._observation.items()},
@@ -325,10 +402,10 @@ class RolloutEngine:
             truncated=self._truncated[:horizon],
             start=self._start[:horizon],
             task=self.task.expand(horizon, -1),
-            initial_state=initial_state,
+            initial_state=self._initial_state,
             extras=dict(self._extras),
             last_state=self.state,
-            final=final,
+            final=self._finals(horizon),
             episode_return=self._episode_return[:horizon],
             episode_length=self._episode_length[:horizon],
         )
@@ -358,15 +435,29 @@ class RolloutEngine:
         """Goes back to a state that `state_dict` returned; forgetful environments begin anew."""
         self.restarts = state["restarts"] - 1
         self.restart()
-        self.state = state["state"].to(self.device)
+        self._resize_state(state["state"].shape[1])
+        self.state.copy_(state["state"])
         for name, tensor in state["observation"].items():
             self._observation[name][self._horizon] = tensor.to(self.device)
-        self._last_start = state["start"].to(self.device)
+        self._last_start.copy_(state["start"])
         self.running_return.copy_(state["running_return"])
         self.running_length.copy_(state["running_length"])
         for index, lane in enumerate(self.lanes):
             if f"env-{index}" in state:
                 lane.env.load_state_dict(state[f"env-{index}"])
+
+
+def _fill(store: Tensor, value: Tensor) -> Tensor:
+    """Writes what a task's own environments observe; channels and vectors are padded with zeros.
+
+    Args:
+        store: Where to.                                                (rows, *joint shape)
+        value: Numbers, vectors or images of the task's own size.       (rows, ...)
+    """
+    store[:, : value.shape[1] if value.dim() > 1 else 1] = (
+        value if value.dim() > 1 else value.unsqueeze(-1)
+    )
+    return store
 
 
 def _runs(half: list[Lane], num_rows: int) -> Iterator[slice]:

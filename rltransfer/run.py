@@ -232,7 +232,7 @@ class Run:
         with Progress(title, options.steps, self.quiet or distributed.rank() > 0) as progress:
             while self.env_steps < options.steps:
                 last_step = self.env_steps
-                metrics = self._iterate()
+                metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
                 if _passed(last_step, self.env_steps, evaluate_every):
                     metrics.update(self._evaluate_quickly())
@@ -246,10 +246,10 @@ class Run:
                 if self._stop and not ended:
                     raise InterruptedRunError
 
-    def _iterate(self) -> dict[str, float]:
+    def iterate(self) -> dict[str, float]:
         """Collects one rollout, learns from it, and returns what is to be logged."""
         began = time.perf_counter()
-        self.agent.progress = self.env_steps / self.options.steps
+        self.agent.begin_rollout(self.env_steps / self.options.steps)
         self.agent.teacher_seconds = 0.0
         rollout = self.engine.collect(self.agent, self.method.horizon)
         self._check_finite(rollout)
@@ -263,9 +263,9 @@ class Run:
         seconds = max(ended - began, 1e-9)
         metrics["speed/env_steps_per_second"] = steps / seconds
         metrics["speed/collect_share"] = (collected - began) / seconds
-        if self.agent.teacher is not None:
+        if self.agent.teacher_seconds:
             metrics["speed/teacher_share"] = self.agent.teacher_seconds / seconds
-            metrics["speed/labels_per_second"] = steps / max(self.agent.teacher_seconds, 1e-9)
+            metrics["speed/labels_per_second"] = steps / self.agent.teacher_seconds
         return metrics
 
     def _check_finite(self, rollout: Rollout) -> None:

@@ -26,6 +26,8 @@ from rltransfer.task import Suite, Task
 TaskSpaces = tuple[spaces.Dict, spaces.Space[Any]]
 """A task's observation and action space."""
 
+MOST_COUNTS = 64
+"""Task tensors whose rows a `PerTask` remembers to have counted."""
 ZOO = "zoo"
 """The source that stands for the installed teacher of each task."""
 
@@ -199,6 +201,7 @@ class PerTask(Teacher):
         self.source = f"one each for {', '.join(self.teachers)}"
         self.num_parameters = max(teacher.num_parameters for teacher in teachers.values())
         self._ordered: list[Teacher] = []
+        self._counts: dict[tuple[int, int, int], tuple[list[int], Tensor]] = {}
 
     def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
         """Fits each teacher to its task, in the order of the suite."""
@@ -222,15 +225,25 @@ class PerTask(Teacher):
     @torch.no_grad()
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
         """Returns what each row's teacher says."""
-        counts = torch.bincount(task, minlength=len(self._ordered)).tolist()
         parts = []
         begin = 0
-        for teacher, count in zip(self._ordered, counts, strict=True):
+        for teacher, count in zip(self._ordered, self._counted(task), strict=True):
             rows = {name: group[begin : begin + count] for name, group in observation.items()}
             if count:
                 parts.append(teacher(rows, task[begin : begin + count]))
             begin += count
         return parts[0] if len(parts) == 1 else _concatenated(parts)
+
+    def _counted(self, task: Tensor) -> list[int]:
+        """Returns the number of rows of each task; the device is asked once for each tensor."""
+        key = (task.data_ptr(), len(task), task._version)
+        if key not in self._counts:
+            if len(self._counts) >= MOST_COUNTS:
+                self._counts.clear()
+            counts = torch.bincount(task, minlength=len(self._ordered)).tolist()
+            # The tensor is kept, so that no other one can come to lie at its address.
+            self._counts[key] = counts, task
+        return self._counts[key][0]
 
     def describe(self) -> dict[str, Any]:
         """Returns the description of every teacher."""

@@ -40,6 +40,10 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
     """Whether an episode can be cut short; if not, nobody needs to look at `final_obs`."""
     overlaps: bool = False
     """Whether `send` returns while the step goes on elsewhere, so that two halves pay."""
+    capturable: bool = False
+    """Whether a step may be part of a CUDA graph: it neither waits for the device nor makes tensors
+    that outlive it, what it returns is the same tensors each time, and `final_obs` is always
+    there."""
     frame_stack: int = 0
     """The number of frames that the observation's first axis stacks, oldest first, black before the
     episode's start; 0 where the observation is no such stack. A memory stores each frame once."""

@@ -8,15 +8,15 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 FLOORS = (
-    "errors allocator task schedule observation network policy policy_output batch exploration "
-    "memory checkpoint serialization tracking distributed",
+    "errors allocator cuda_graph task schedule observation network policy policy_output batch "
+    "exploration memory checkpoint serialization tracking distributed",
     "vector_env host_env gymnasium_env registry learner teacher objective reinforcement "
     "stable_baselines3 stable_baselines3_network stable_baselines3_weights "
     "stable_baselines3_spaces vecnormalize",
     "rollout",
     "agent evaluation metrics result experiment",
-    "run",
-    "cli options report",
+    "run benchmark",
+    "cli benchmark_command options task_options report",
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
 

@@ -33,10 +33,12 @@ class EchoVectorEnv(VectorEnv):
         device: str | torch.device = "cpu",
         truncates: bool = False,
         nan_at: int = 0,
+        capturable: bool = False,
     ) -> None:
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.truncates = truncates
+        self.capturable = capturable
         self.nan_at = nan_at
         self.steps = 0
         self.single_observation_space = spaces.Box(0, 1, (SYMBOLS,), np.float32)

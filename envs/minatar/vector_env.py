@@ -46,6 +46,7 @@ class MinAtarVectorEnv(VectorEnv):
     """
 
     truncates = False
+    capturable = True
     frame_stack = 0
 
     def __init__(

@@ -98,6 +98,7 @@ def test_who_acts(tmp_path: Path) -> None:
             **{**SMALL, "num_envs": 1_000},
         )  # fmt: skip
         run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
+        run.agent.begin_rollout(0.0)
         rollout = run.engine.collect(run.agent, 10)
         seen = rollout.observation["policy"]
         taught, action = seen.roll(1, -1).argmax(-1), rollout.extras["action"]

@@ -40,7 +40,7 @@ def test_each_row_takes_its_own_tasks_actions():
 
 def test_no_exploration_changes_nothing():
     action = torch.arange(5)
-    assert epsilon_greedy(action, torch.full((5,), 5), 0.0, generator()) is action
+    assert epsilon_greedy(action, torch.full((5,), 5), 0.0, generator()).equal(action)
 
 
 def test_same_generator_same_actions():

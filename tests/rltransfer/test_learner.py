@@ -158,6 +158,54 @@ def test_gradient_that_is_not_finite(bad: float, max_grad_norm: float):
     assert learner.num_steps == 1
 
 
+def test_steps_skipped_on_the_device_leave_the_last_good_weights():
+    # The second of four gradients is not finite: it and all later ones must change nothing.
+    module = nn.Linear(2, 1)
+    learner = Learner(module, learning_rate=0.1)
+    learner.skip_on_device()
+    seen: list[Tensor] = []
+
+    def loss(batch: Batch) -> Loss:
+        seen.append(module.weight.detach().clone())
+        return Loss(module(torch.ones(3, 2)).sum() * batch["factor"])
+
+    batches = [{"factor": torch.tensor(factor)} for factor in (1.0, float("nan"), 1.0, 1.0)]
+    with pytest.raises(NonFiniteGradientError, match="within the 4 optimizer steps up to step 4"):
+        learner.update(batches, loss)
+    assert not torch.equal(seen[1], seen[0])
+    for later in (*seen[2:], module.weight.detach()):
+        assert torch.equal(later, seen[1])
+
+
+def test_channels_last_goes_on_bitwise_the_same() -> None:
+    # A fused optimizer goes through weights and moments as they lie in memory.
+    def train(first: int, second: int) -> Tensor:
+        torch.manual_seed(0)
+        made = [nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last) for _ in range(2)]
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(first + second, 4, 3, 6, 6, generator=generator)
+
+        def batches(part: Tensor) -> Iterator[Batch]:
+            return ({"x": image} for image in part)
+
+        def loss(module: nn.Module) -> Callable[[Batch], Loss]:
+            return lambda batch: Loss(module(batch["x"]).square().mean())
+
+        learner = Learner(made[0], learning_rate=0.1)
+        learner.update(batches(images[:first]), loss(made[0]))
+        if not second:
+            return made[0].weight.detach()
+        other = Learner(made[1], learning_rate=0.1)
+        made[1].load_state_dict({n: v.contiguous() for n, v in made[0].state_dict().items()})
+        state = learner.state_dict()
+        tensors = {name: value.contiguous() for name, value in state["tensors"].items()}
+        other.load_state_dict({**state, "tensors": tensors})
+        other.update(batches(images[first:]), loss(made[1]))
+        return made[1].weight.detach()
+
+    assert torch.equal(train(3, 3), train(6, 0))
+
+
 def network(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from toy import SHORT_TASK, TASK, EchoVectorEnv
 
 import rltransfer as rt
+from rltransfer.agent import Agent, Setting
 from rltransfer.evaluation import RandomActor
 from rltransfer.registry import make_vector_env
 from rltransfer.rollout import RolloutEngine
@@ -24,6 +25,8 @@ class Scripted:
     """Acts by a table, time first, and keeps the observation's sum."""
 
     state_size = 0
+    course = None
+    generators = ()
 
     def __init__(self, actions: torch.Tensor) -> None:
         self.actions = actions
@@ -111,10 +114,105 @@ def test_episode_returns_and_lengths() -> None:
 def test_final_observations_of_cut_off_episodes_are_kept() -> None:
     engine = RolloutEngine(rt.Suite.of(SHORT_TASK), 4, CPU, seed=0)
     rollout = engine.collect(random_actor(engine), 12)
-    ((time, rows, observation),) = rollout.final
-    assert time == 9
-    assert rows.tolist() == [0, 1, 2, 3]
-    assert observation["policy"].shape == (4, 4)
+    assert rollout.final is not None
+    assert rollout.final.time.tolist() == [9] * 4
+    assert rollout.final.rows.tolist() == [0, 1, 2, 3]
+    assert rollout.final.observation["policy"].shape == (4, 4)
+    assert engine.collect(random_actor(engine), 5).final is None
+
+
+def test_final_observations_are_the_same_when_chosen_after_the_rollout() -> None:
+    # Two tasks, so that rows are not those of the first lane alone; episodes of ten steps.
+    def finals(capturable: bool) -> Any:
+        task = rt.Task(SHORT_TASK, {"capturable": capturable})
+        other = rt.Task(SHORT_TASK, {"capturable": capturable, "nan_at": 0})
+        engine = RolloutEngine(rt.Suite("two", (task, other)), 3, CPU, seed=0)
+        return engine.collect(random_actor(engine), 25).final
+
+    at_once, afterwards = finals(False), finals(True)
+
+    def ordered(final: Any) -> list[tuple[int, int, list[float]]]:
+        shown = final.observation["policy"].tolist()
+        return sorted(zip(final.time.tolist(), final.rows.tolist(), shown, strict=True))
+
+    assert ordered(at_once) == ordered(afterwards)
+    assert [row for time, row, _ in ordered(afterwards) if time == 19] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_rollout_makes_no_new_stores() -> None:
+    # What a CUDA graph writes to must stay where it is, whatever the device.
+    engine = RolloutEngine(rt.Suite.of("rltransfer/MinAtar-Breakout-v0"), 8, CPU, seed=0)
+    actor = random_actor(engine)
+
+    def addresses() -> list[int]:
+        rollout = engine.collect(actor, 4)
+        stores = [*rollout.observation.values(), *rollout.extras.values()]
+        stores += [rollout.reward, rollout.start, rollout.initial_state, rollout.last_state]
+        return [store.data_ptr() for store in stores]
+
+    first = addresses()
+    assert addresses() == first
+    engine.load_state_dict(engine.state_dict())
+    assert addresses() == first
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+METHODS = {
+    "ppo": lambda: rt.agents.PPO(num_envs=64, horizon=8),
+    "pqn": lambda: rt.agents.PQN(num_envs=64, horizon=8),
+    "distillation": lambda: rt.agents.PolicyDistillation(
+        teacher="zoo", num_envs=64, horizon=8, teacher_acts=0.5
+    ),
+}
+
+
+def acting_agent(method: str, captures: bool) -> tuple[RolloutEngine, Agent]:
+    """Returns an engine on CUDA and an agent that acts in it."""
+    device = torch.device("cuda")
+    suite = rt.Suite.of("rltransfer/MinAtar-Breakout-v0")
+    engine = RolloutEngine(suite, 64, device, seed=0, captures=captures)
+    setting = Setting(
+        suite=suite, observation_space=engine.observation_space, action_space=engine.action_space,
+        action_mask=engine.action_mask, own_spaces=engine.own_spaces, frame_stack=0,
+        num_rows=engine.num_rows, seed=0, device=device,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    agent = METHODS[method]().build(setting)
+    agent.begin_rollout(0.5)
+    return engine, agent
+
+
+@needs_cuda
+@pytest.mark.parametrize("method", METHODS)
+def test_captured_rollouts_equal_eager_ones(method: str) -> None:
+    def rollouts(captures: bool) -> list[torch.Tensor]:
+        engine, agent = acting_agent(method, captures)
+        kept = []
+        for _ in range(6):
+            rollout = engine.collect(agent, 8)
+            stores = (rollout.reward, rollout.extras["action"], rollout.observation["policy"])
+            kept.extend(store.clone() for store in stores)
+            agent.learn(rollout)
+        return kept
+
+    for eager, captured in zip(rollouts(False), rollouts(True), strict=True):
+        assert torch.equal(eager, captured)
+
+
+@needs_cuda
+@pytest.mark.parametrize("method", METHODS)
+def test_a_captured_rollout_neither_allocates_nor_waits(method: str) -> None:
+    engine, agent = acting_agent(method, True)
+    for _ in range(3):
+        engine.collect(agent, 8)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_stats()["allocation.all.allocated"]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        engine.collect(agent, 8)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
 
 
 @pytest.mark.parametrize("task", [TASK, "rltransfer/MinAtar-Seaquest-v0"])

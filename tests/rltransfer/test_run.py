@@ -197,13 +197,13 @@ def test_an_interruption_from_python_raises(tmp_path: Path) -> None:
     method = PPO(num_envs=4, horizon=10, batch_size=40)
     run = Run("ppo", method, rt.Suite.of(TASK), RunOptions(steps=10_000), tmp_path / "run", True)
     run.create()
-    iterate = run._iterate
+    iterate = run.iterate
 
     def interrupted() -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGINT)
         return iterate()
 
-    run._iterate = interrupted  # type: ignore[method-assign]
+    run.iterate = interrupted  # type: ignore[method-assign]
     with pytest.raises(InterruptedRunError):
         run.execute()
     assert len(checkpoint.checkpoints(tmp_path / "run")) == 1

@@ -1,0 +1,156 @@
+"""The shell's face of the benchmarks: `rltransfer benchmark rollout|train|learner|teachers`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from rltransfer import registry
+from rltransfer.benchmark import (
+    Measuring,
+    benchmark_learner,
+    benchmark_rollout,
+    benchmark_teachers,
+    benchmark_train,
+    speed_rows,
+)
+from rltransfer.errors import InputError
+from rltransfer.network import Network
+from rltransfer.objective import Objective
+from rltransfer.options import parse
+from rltransfer.report import console
+from rltransfer.task_options import TaskOptions, asked_suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOutput:
+    """How a benchmark tells what it found."""
+
+    json: bool = False
+    """Whether to print JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions(TaskOptions, BenchmarkOutput):
+    """What is measured, and how it is told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRollout:
+    """Steps per second of environments alone, and with a policy that acts in them."""
+
+    where: BenchmarkOptions = BenchmarkOptions()
+    measuring: Measuring = Measuring()
+    network: Network = Network()
+    num_envs: int = 4096
+    """Environments of each task."""
+    horizon: int = 16
+    """Steps of a rollout."""
+
+    def run(self) -> dict[str, Any]:
+        """Measures."""
+        suite = asked_suite(self.where)
+        return benchmark_rollout(suite, self.num_envs, self.horizon, self.network, self.measuring)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLength:
+    """The run of which the beginning is measured."""
+
+    steps: int = 1_000_000
+    """Environment steps in all, which schedules follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkLearner:
+    """Samples per second of distilling a student from a memory of Atari-sized frames."""
+
+    where: BenchmarkOutput = BenchmarkOutput()
+    measuring: Measuring = Measuring()
+    network: Network = Network(encoder="nature")
+    batch_size: int = 256
+    """Samples of a step."""
+    memory_steps: int = 20_000
+    """Steps that the memory holds."""
+    objective: str = "kl"
+    """The objective, as `rltransfer train policy-distillation` takes it."""
+
+    def run(self) -> dict[str, Any]:
+        """Measures."""
+        return benchmark_learner(
+            self.network,
+            self.batch_size,
+            self.memory_steps,
+            Objective.of(self.objective),
+            self.measuring,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkTeachers:
+    """Labels per second of one teacher a task, beside one teacher for all tasks."""
+
+    where: BenchmarkOptions = BenchmarkOptions()
+    measuring: Measuring = Measuring()
+    network: Network = Network()
+    num_envs: int = 1024
+    """Environments, and so labels, of each task."""
+
+    def run(self) -> dict[str, Any]:
+        """Measures."""
+        suite = asked_suite(self.where)
+        return benchmark_teachers(suite, self.num_envs, self.network, self.measuring)
+
+
+def benchmark_command(words: list[str]) -> None:
+    """Measures how fast something is."""
+    kinds: dict[str, type[Any]] = {
+        "rollout": BenchmarkRollout,
+        "learner": BenchmarkLearner,
+        "teachers": BenchmarkTeachers,
+    }
+    if not words or words[0] not in (*kinds, "train"):
+        raise InputError(
+            "Say what to measure: `rltransfer benchmark` rollout, train AGENT, learner or teachers."
+        )
+    if words[0] == "train":
+        where, result = _benchmarked_training(words[1:])
+    else:
+        made: Any = parse(kinds[words[0]], words[1:], f"rltransfer benchmark {words[0]}")
+        where, result = made.where, made.run()
+    if where.json:
+        print(json.dumps(result))
+        return
+    table = Table(result["unit"], "median", "range")
+    for row in speed_rows(result):
+        table.add_row(*row)
+    console().print(table)
+
+
+def _benchmarked_training(words: list[str]) -> tuple[BenchmarkOptions, dict[str, Any]]:
+    """Returns what was asked for, and the speeds of an agent's training."""
+    if not words or words[0].startswith("-"):
+        raise InputError(
+            f"`rltransfer benchmark train` needs an agent: {', '.join(registry.method_names())}."
+        )
+    method_class = registry.find_method(words[0])
+    kind: type[Any] = dataclasses.make_dataclass(
+        "Benchmark",
+        [
+            ("where", BenchmarkOptions, dataclasses.field(default=BenchmarkOptions())),
+            ("measuring", Measuring, dataclasses.field(default=Measuring())),
+            ("run", RunLength, dataclasses.field(default=RunLength())),
+            ("method", method_class, dataclasses.MISSING),
+        ],
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": method_class.__doc__, "__module__": __name__},
+    )
+    made: Any = parse(kind, words[1:], f"rltransfer benchmark train {words[0]}")
+    suite = asked_suite(made.where)
+    result = benchmark_train(words[0], made.method, suite, made.run.steps, made.measuring)
+    return made.where, result

@@ -1,0 +1,60 @@
+"""Which tasks a command is about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rltransfer import registry
+from rltransfer.errors import InputError
+from rltransfer.task import Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """The tasks: a suite, or one."""
+
+    suite: str | None = None
+    """A suite of tasks for one policy: `rltransfer list` names them."""
+    task: str | None = None
+    """One task: any Gymnasium id."""
+    task_option: tuple[str, ...] = ()
+    """Keyword arguments of the task, e.g. `sticky_action_prob=0.0 frameskip=4`."""
+
+
+def asked_suite(where: TaskOptions) -> Suite:
+    """Returns the suite or the task that was asked for.
+
+    Raises:
+        InputError: It is not one of the two, or there is none of that name.
+    """
+    if (where.suite is None) == (where.task is None):
+        raise InputError("Say which tasks are meant: either --task ID or --suite NAME.")
+    suite = registry.find_suite(where.suite) if where.suite else Suite.of(where.task or "")
+    return with_options(suite, where.task_option)
+
+
+def with_options(suite: Suite, words: Sequence[str]) -> Suite:
+    """Returns the suite with keyword arguments for each task.
+
+    Args:
+        suite: The tasks.
+        words: NAME=VALUE, the value as JSON or as plain text.
+
+    Raises:
+        InputError: A word is not of this form.
+    """
+    if not words:
+        return suite
+    kwargs = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise InputError(f"{word!r} is no task option: write NAME=VALUE.")
+        try:
+            kwargs[key] = json.loads(value)
+        except json.JSONDecodeError:
+            # A word that is no JSON value is meant as text.
+            kwargs[key] = {"True": True, "False": False}.get(value, value)
+    return Suite(suite.name, tuple(task.with_kwargs(**kwargs) for task in suite))
