@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from rltransfer.checkpoint import newest_checkpoint
 from rltransfer.errors import InputError, unknown
 from rltransfer.observation import DEFAULT_GROUP, Observation
-from rltransfer.policy import Policy, load_policy
+from rltransfer.policy import Policy, PolicySpec, load_policy
 from rltransfer.policy_output import ILLEGAL, PolicyOutput
 from rltransfer.registry import zoo_folders
 from rltransfer.stable_baselines3 import check_fit, load_zip
+from rltransfer.stacked_policies import StackedPolicies, can_stack
 from rltransfer.task import Suite, Task
 
 TaskSpaces = tuple[spaces.Dict, spaces.Space[Any]]
@@ -109,10 +110,7 @@ class PolicyTeacher(ModuleTeacher):
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
         """Returns what the policy says."""
         spec = self.module.spec
-        own: Observation = {}
-        for name in spec.network.groups:
-            size = (spec.observation_space[name].shape or (0,))[0]
-            own[name] = observation[name][:, :size]
+        own = _cropped(spec, observation)
         # A teacher of one task knows it as its first.
         alone = spec.action_mask is None or len(spec.action_mask) == 1
         output: PolicyOutput = self.module(own, torch.zeros_like(task) if alone else task)
@@ -136,6 +134,15 @@ class PolicyTeacher(ModuleTeacher):
                     )
             _check_actions(self.source, task, spec.action_space, action_space)
         return self
+
+
+def _cropped(spec: PolicySpec, observation: Observation) -> Observation:
+    """Returns the groups that a policy reads, without what a suite pads them with."""
+    own: Observation = {}
+    for name in spec.network.groups:
+        size = (spec.observation_space[name].shape or (0,))[0]
+        own[name] = observation[name][:, :size]
+    return own
 
 
 class ZipTeacher(ModuleTeacher):
@@ -192,6 +199,8 @@ class CallableTeacher(Teacher):
 class PerTask(Teacher):
     """One teacher a task; each labels its own rows only.
 
+    On CUDA, policies of one architecture label their rows in one batched forward pass.
+
     Args:
         teachers: Teacher of each task id.
     """
@@ -201,6 +210,7 @@ class PerTask(Teacher):
         self.source = f"one each for {', '.join(self.teachers)}"
         self.num_parameters = max(teacher.num_parameters for teacher in teachers.values())
         self._ordered: list[Teacher] = []
+        self._stacked: StackedPolicies | None = None
         self._counts: dict[tuple[int, int, int], tuple[list[int], Tensor]] = {}
 
     def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
@@ -220,14 +230,26 @@ class PerTask(Teacher):
         """Returns the teacher, on a device."""
         for teacher in self.teachers.values():
             teacher.to(device)
+        if device.type == "cuda":
+            self.stack()
         return self
+
+    def stack(self) -> None:
+        """Lets policies of one architecture label in one batched forward pass, if all are such."""
+        policies = [one.module for one in self._ordered if isinstance(one, PolicyTeacher)]
+        if policies and len(policies) == len(self._ordered) and can_stack(policies):
+            self._stacked = StackedPolicies(policies)
 
     @torch.no_grad()
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
         """Returns what each row's teacher says."""
+        counts = self._counted(task)
+        if self._stacked is not None and min(counts) == max(counts):
+            spec = self._ordered[0].module.spec  # type: ignore[attr-defined]
+            return self._stacked(_cropped(spec, observation))
         parts = []
         begin = 0
-        for teacher, count in zip(self._ordered, self._counted(task), strict=True):
+        for teacher, count in zip(self._ordered, counts, strict=True):
             rows = {name: group[begin : begin + count] for name, group in observation.items()}
             if count:
                 parts.append(teacher(rows, task[begin : begin + count]))

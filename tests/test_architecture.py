@@ -12,7 +12,7 @@ FLOORS = (
     "exploration memory checkpoint serialization tracking distributed",
     "vector_env host_env gymnasium_env registry learner teacher objective reinforcement "
     "stable_baselines3 stable_baselines3_network stable_baselines3_weights "
-    "stable_baselines3_spaces vecnormalize",
+    "stable_baselines3_spaces vecnormalize stacked_policies",
     "rollout",
     "agent evaluation metrics result experiment",
     "run benchmark",
