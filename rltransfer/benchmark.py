@@ -218,7 +218,12 @@ def fresh_policy(engine: RolloutEngine, network: Network, seed: int) -> Policy:
 
 
 def benchmark_train(
-    name: str, method: Method, suite: Suite, steps: int, options: Measuring
+    name: str,
+    method: Method,
+    suite: Suite,
+    steps: int,
+    options: Measuring,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Measures a method's environments alone, its rollouts, and its training.
 
@@ -228,10 +233,15 @@ def benchmark_train(
         suite: The tasks.
         steps: Environment steps of the run that is measured the beginning of; schedules follow it.
         options: How to measure.
+        compiled: Whether torch.compile builds the policy's kernels.
     """
     watch = Stopwatch(options)
     run_options = RunOptions(
-        steps=steps, seed=options.seed, device=options.device, threads=options.threads
+        steps=steps,
+        seed=options.seed,
+        device=options.device,
+        threads=options.threads,
+        compile=compiled,
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Run(name, method, suite, run_options, Path(folder), quiet=True)

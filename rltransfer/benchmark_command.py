@@ -63,6 +63,8 @@ class RunLength:
 
     steps: int = 1_000_000
     """Environment steps in all, which schedules follow."""
+    compile: bool = False
+    """Whether torch.compile builds the policy's kernels, as `rltransfer train --compile` does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,5 +154,7 @@ def _benchmarked_training(words: list[str]) -> tuple[BenchmarkOptions, dict[str,
     )
     made: Any = parse(kind, words[1:], f"rltransfer benchmark train {words[0]}")
     suite = asked_suite(made.where)
-    result = benchmark_train(words[0], made.method, suite, made.run.steps, made.measuring)
+    result = benchmark_train(
+        words[0], made.method, suite, made.run.steps, made.measuring, made.run.compile
+    )
     return made.where, result

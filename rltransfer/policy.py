@@ -125,16 +125,23 @@ class Policy(nn.Module):
         shape = self.spec.observation_space[self.encoder.groups[0]].shape
         assert shape is not None
         leading = any_group.shape[: any_group.dim() - len(shape)]
-        flat = {name: group.flatten(0, len(leading) - 1) for name, group in observation.items()}
+        sequence = len(leading) > 1
+        flat = observation
+        if sequence:
+            flat = {name: group.flatten(0, len(leading) - 1) for name, group in flat.items()}
 
-        features = self.encoder(flat).unflatten(0, leading)
+        features = self.encoder(flat)
+        if sequence:
+            features = features.unflatten(0, leading)
         if self.gru is not None:
             features, state = self._remember(features, state, start)
         output = self._act(features, task)
         if self.value_head is not None:
             seen = features
             if self.value_encoder is not None:
-                seen = self.value_encoder(flat).unflatten(0, leading)
+                seen = self.value_encoder(flat)
+                if sequence:
+                    seen = seen.unflatten(0, leading)
             output.value = self.value_head(seen).squeeze(-1)
         output.state = state
         return output

@@ -46,6 +46,9 @@ class RunOptions:
     """"cpu", "cuda", "cuda:1", ...; "auto" takes CUDA where it is there."""
     threads: int = 0
     """Threads of torch on the CPU; 0 leaves torch's choice. Results may depend on it."""
+    compile: bool = False
+    """Whether torch.compile builds the policy's kernels; compiling takes up to a minute. Small
+    networks are slower by it on a CPU: measure with `rltransfer benchmark train`."""
     checkpoint_every: int = 0
     """Environment steps between checkpoints; 0 means a tenth of the run."""
     evaluate_every: int = 0
@@ -131,6 +134,8 @@ class Run:
         torch.manual_seed(options.seed)
         self.agent: Agent = method.build(self.setting)
         distributed.broadcast(self.agent.policy)
+        if options.compile:
+            self.agent.policy.compile()
 
     def config(self) -> dict[str, Any]:
         """Returns everything that the run depends on, as JSON."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 from toy import TASK
 
 import rltransfer as rt
@@ -113,3 +116,19 @@ def test_what_cannot_be_measured(
 ) -> None:
     assert main(["benchmark", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_compiling_changes_the_kernels_and_not_what_is_learned(tmp_path: Path) -> None:
+    def weights(compiled: bool) -> dict[str, Tensor]:
+        run = rt.train(
+            rt.agents.PPO(network=Network(hidden=(8,)), num_envs=4, horizon=8, batch_size=32),
+            suite=TASK, run_dir=tmp_path / str(compiled), steps=64, compile=compiled,
+            episodes=1, evaluate_episodes=0, quiet=True, device="cpu", threads=1,
+        )  # fmt: skip
+        return run.agent.policy.state_dict()
+
+    plain, compiled = weights(False), weights(True)
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        # Tolerance: kernels that are fused round otherwise, over six steps of Adam.
+        torch.testing.assert_close(compiled[name], value, atol=1e-4, rtol=1e-3)
