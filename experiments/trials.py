@@ -1,0 +1,99 @@
+"""Trials: the runs that an experiment consists of, side by side, each begun only once.
+
+An experiment names its trials and gets their results. A trial whose folder holds a result is not
+run again, and one that was stopped goes on where it was: the same command continues an experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rltransfer.agent import Method
+from rltransfer.run import train
+from rltransfer.task import Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training run."""
+
+    name: str
+    """The folder's name within the experiment's."""
+    method: Method
+    suite: str | Suite
+    """What it is trained on: a suite, or a suite's name or a task's id."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of `RunOptions`: steps, seed, episodes and so on."""
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    folder: Path,
+    jobs: int = 0,
+    tell: Callable[[str], None] | None = print,
+) -> dict[str, dict[str, Any]]:
+    """Runs every trial that has no result yet and returns all results by name.
+
+    Args:
+        trials: What is to be run; the longest first, so that none runs alone at the end.
+        folder: Where the runs are.
+        jobs: Trials at once; 0 means one for each core, or one in all where there is a GPU. Small
+            networks gain little from a second thread: on the CPU each trial has one.
+        tell: Is told of each trial that is done; None for silence.
+
+    Raises:
+        InputError: A trial cannot be run; those that are done stay done.
+    """
+    results = {trial.name: result for trial in trials if (result := _stored(folder / trial.name))}
+    left = [trial for trial in trials if trial.name not in results]
+    if results and tell:
+        tell(f"{len(results)} of {len(trials)} were done already")
+    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    # New processes, not copies of this one: threads of torch and Warp do not survive a fork.
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max(1, min(jobs, len(left))), mp_context=fresh) as pool:
+        running = {pool.submit(run_trial, trial, folder): trial for trial in left}
+        for done in as_completed(running):
+            name = running[done].name
+            results[name] = done.result()
+            if tell:
+                tell(f"{len(results)}/{len(trials)} {name}: {_told(results[name])}")
+    return {trial.name: results[trial.name] for trial in trials}
+
+
+def run_trial(trial: Trial, folder: Path) -> dict[str, Any]:
+    """Runs one trial, or goes on with it, and returns its result."""
+    run_dir = folder / trial.name
+    options = {"threads": 0 if torch.cuda.is_available() else 1, **trial.options}
+    run = train(
+        trial.method, suite=trial.suite, run_dir=run_dir,
+        resume=(run_dir / "config.json").exists(), quiet=True, **options,
+    )  # fmt: skip
+    return run.result
+
+
+def _stored(run_dir: Path) -> dict[str, Any] | None:
+    """Returns the result that a trial's folder holds, if it is done."""
+    path = run_dir / "result.json"
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+def _told(result: dict[str, Any]) -> str:
+    """Returns a result in a few words."""
+    returns = ", ".join(
+        f"{name.rsplit('/', 1)[-1]} {task['return_mean']:.1f}"
+        for name, task in result["tasks"].items()
+    )
+    return f"{returns} ({result['wall_seconds']:.0f} s)"
