@@ -105,7 +105,8 @@ def recipe(game: str, values: str = "") -> Method:
     if game in VALUE_STEPS:
         kickstarting: Method = PolicyDistillation(
             teacher=values,
-            student=Network(encoder="grid"),
+            # Wider than the others: half of their width is too little for Seaquest's students.
+            student=Network(encoder="grid", width=1.5),
             objective="KL(temperature=0.2)",
             teacher_acts=0.0,
             distillation_weight="1->0@0.6",
