@@ -10,6 +10,7 @@ For each rollout (Rusu 2015, section 3 and appendix A):
        MSE  sum_a (q_T - q_S)^2                                       (eq. 1)
        NLL  -log pi_S(argmax_a q_T)                                   (eq. 2)
        KL   KL(softmax(q_T / temperature) || softmax(q_S))            (eq. 3)
+       or a weighted sum with the other terms of `output_objectives.py` and `feature_objectives.py`,
        plus `reinforcement_weight` * the clipped surrogate of `ppo.py`, where that is not zero.
 
 Three numbers over time make the related methods settings of this one:
@@ -24,32 +25,33 @@ Three numbers over time make the related methods settings of this one:
 Differs from the paper: Adam instead of RMSProp; collecting and learning alternate every `horizon`
 steps instead of every hour of play; losses are means over the batch.
 
-Logs: each objective term by its name; `agreement` = share of observations on which student and
-teacher have the same best action (of continuous actions `action_error`, the mean absolute
-difference); `student_entropy` and `teacher_entropy` in nats; `teacher_acts`, the
-schedule's value; with reinforcement also what `ppo.py` logs.
+Logs: each objective term by its name; `teacher_acts`, the schedule's value; of the first minibatch
+after each rollout, `agreement` = share of observations on which student and teacher have the same
+best action (of continuous actions `action_error`, the mean absolute difference), `student_entropy`
+and `teacher_entropy` in nats; with reinforcement also what `ppo.py` logs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, minibatches
 from rltransfer.errors import InputError
 from rltransfer.exploration import epsilon_greedy
+from rltransfer.labels import Labeller
 from rltransfer.learner import Learner, Loss
 from rltransfer.memory import Memory
 from rltransfer.network import Network
-from rltransfer.objective import MSE, Objective
+from rltransfer.objective import FittedObjective, Objective
 from rltransfer.observation import Observation
 from rltransfer.policy import Policy, PolicySpec
 from rltransfer.policy_output import PolicyOutput
@@ -57,12 +59,10 @@ from rltransfer.rollout import Rollout
 from rltransfer.schedule import Schedule
 from rltransfer.teacher import Teacher, load_teacher
 
-from .ppo import Surrogate, evaluate, sample, sequence_fields
+from .ppo import Surrogate, sample, sequence_fields
 
 LABEL = "teacher_"
 """What the names of labels begin with."""
-LABELS = ("logits", "q_values", "mean", "log_std")
-"""What a teacher says that a student can learn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +73,18 @@ class PolicyDistillation(Method):
     """
 
     teacher: str | Teacher
-    """A run directory, a Stable-Baselines3 zip, or "zoo" for the installed teacher of each task."""
+    """A run directory, a file (a Stable-Baselines3 zip, an rsl_rl checkpoint, TorchScript; also
+    "hf:REPO/FILE"), "zoo" for the installed teacher of each task, or a composition of them, e.g.
+    "Ensemble('a.zip', 'runs/b')"."""
     vecnormalize: Path | None = None
     """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip."""
     student: Network = Network()
     """The student's network."""
     objective: str | Objective = "kl"
-    """One of "kl", "nll", "mse", or a sum such as "KL(temperature=0.01) + 0.5 * MSE()"."""
+    """One of "kl", "nll", "mse", or a sum such as "KL(temperature=0.01) + 0.5 * MSE()" of KL,
+    ReverseKL, JS, NLL, MSE, Huber, FeatureRegression, AttentionTransfer, RepresentationalDistance
+    and JacobianMatching; a weight may change over the run, "'1->0@0.5' * MSE()", or be a task's
+    own, "KL(weights={'CartPole-v1': 2})"."""
     teacher_acts: str | float | Schedule = 1.0
     """How often the teacher acts: a number, or a schedule such as "1->0@0.5"."""
     distillation_weight: str | float | Schedule = 1.0
@@ -122,23 +127,36 @@ class PolicyDistillation(Method):
         """Returns the agent."""
         teacher = load_teacher(self.teacher, self.vecnormalize, setting.suite)
         teacher = teacher.fitted(setting.suite, setting.own_spaces).to(setting.device)
+        teacher.seed(setting.seed)
+        blank = teacher.state_dict()
         objective = Objective.of(self.objective)
+        mask = setting.action_mask
+        legal = None if mask is None else torch.tensor(mask, device=setting.device)
+        labeller = Labeller(teacher, objective.needs, self.student.groups, legal)
         seen, task = _glance(setting)
-        label = teacher(seen, task)
-        only_values = all(isinstance(term, MSE) for _, term in objective.terms())
+        label = labeller(seen, task)
         spec = PolicySpec(
             self.student,
             setting.observation_space,
             setting.action_space,
-            setting.action_mask,
-            # Learned from Q-values by squared error, the student's scores are Q-values too.
-            q_values=only_values and label.q_values is not None,
+            mask,
+            # Learned from Q-values by their errors, the student's scores are Q-values too.
+            q_values=objective.learns_values and label.q_values is not None,
             value=not Schedule.of(self.reinforcement_weight).is_zero,
         )
         student = Policy(spec).to(setting.device)
+        if student.state_size and "jacobian" in objective.needs:
+            raise InputError(
+                "JacobianMatching takes gradients by one observation, but the student remembers "
+                "those before it: take a student without a GRU."
+            )
+        output = labeller.answered(lambda seen: student(seen, task), seen, label)
+        fitted = objective.fitted(output, label, setting.suite.names()).to(setting.device)
         # Once before the run: an objective that cannot score this teacher is refused here.
-        objective(student(seen, task), label)
-        return PolicyDistillationAgent(self, objective, teacher, student, setting)
+        fitted(output, label, task)
+        # These labels were no part of the run: a vote must not count them.
+        teacher.load_state_dict(blank)
+        return PolicyDistillationAgent(self, fitted, teacher, labeller, student, setting)
 
 
 def _glance(setting: Setting) -> tuple[Observation, Tensor]:
@@ -159,13 +177,14 @@ class PolicyDistillationAgent(Agent):
     def __init__(
         self,
         method: PolicyDistillation,
-        objective: Objective,
+        objective: FittedObjective,
         teacher: Teacher,
+        labeller: Labeller,
         student: Policy,
         setting: Setting,
     ) -> None:
         learner = Learner(
-            student,
+            nn.ModuleDict({"student": student, "objective": objective}),
             learning_rate=method.learning_rate,
             max_grad_norm=method.max_grad_norm,
             precision=method.precision,
@@ -174,6 +193,7 @@ class PolicyDistillationAgent(Agent):
         self.method = method
         self.objective = objective
         self.teacher = teacher
+        self.labeller = labeller
         self.teacher_acts = Schedule.of(method.teacher_acts)
         self.distillation_weight = Schedule.of(method.distillation_weight)
         self.reinforcement_weight = Schedule.of(method.reinforcement_weight)
@@ -183,6 +203,7 @@ class PolicyDistillationAgent(Agent):
         self.num_actions = torch.tensor(counts, device=setting.device)
         self.half_range = _half_range(setting.action_space, setting.device)
         self.share = torch.zeros((), device=setting.device)
+        self.looks = True
         # Sequences and on-policy data are learned from as they come; only single steps are kept.
         self.memory: Memory | None = None
         if not self.reinforces and not self.state_size:
@@ -212,9 +233,9 @@ class PolicyDistillationAgent(Agent):
         """Labels the observation and lets teacher or student act."""
         kept: dict[str, Tensor] = {}
         began = time.perf_counter()
-        label = self.teacher(observation, task)
+        label = self.labeller(observation, task)
         self.teacher_seconds += time.perf_counter() - began
-        for name in LABELS:
+        for name in self.labeller.fields:
             value = getattr(label, name)
             if value is not None:
                 kept[LABEL + name] = value
@@ -265,6 +286,7 @@ class PolicyDistillationAgent(Agent):
 
     def batches(self, rollout: Rollout) -> Iterator[Batch]:
         """Returns minibatches of the memory, or of the rollout where that must be whole."""
+        self.looks = True
         labels = {n: v for n, v in rollout.extras.items() if n.startswith(LABEL)}
         if self.memory is not None:
             self.memory.add(rollout.observation, rollout.start, {**labels, "task": rollout.task})
@@ -286,19 +308,30 @@ class PolicyDistillationAgent(Agent):
 
     def loss(self, batch: Batch) -> Loss:
         """Scores a minibatch: the weighted objective, and the surrogate where there is one."""
-        output = evaluate(self.policy, batch)
-        label = PolicyOutput(**{name: batch.get(LABEL + name) for name in LABELS})
-        metrics = self.objective(output, label)
+        label = PolicyOutput(**{name: batch.get(LABEL + name) for name in self.labeller.fields})
+        output = self._answered(batch, label)
+        metrics = self.objective(output, label, batch["task"], self.progress)
         weight = self.distillation_weight(self.progress)
         total = weight * torch.stack(list(metrics.values())).sum()
-        with torch.no_grad():
-            metrics.update(_likeness(output, label))
+        if self.looks:
+            # Once a rollout: on small networks it would take a tenth of the time.
+            with torch.no_grad():
+                metrics.update(_likeness(output, label))
+            self.looks = False
         metrics["teacher_acts"] = self.share
         if self.reinforces:
             reinforcement = self.method.surrogate.loss(output, batch)
             total = total + self.reinforcement_weight(self.progress) * reinforcement.total
             metrics.update(reinforcement.metrics)
         return Loss(total, metrics)
+
+    def _answered(self, batch: Batch, label: PolicyOutput) -> PolicyOutput:
+        """Returns what the student says of a minibatch, with what the objective needs."""
+        # What torch.compile makes of a call cannot be differentiated twice.
+        twice = "jacobian" in self.labeller.needs
+        policy: Callable[..., PolicyOutput] = self.policy.forward if twice else self.policy
+        rest = (batch["task"], batch.get("initial_state"), batch.get("start"))
+        return self.labeller.answered(lambda seen: policy(seen, *rest), batch["observation"], label)
 
     def learning_rate(self) -> float:
         """Returns the step size, which falls to zero over the run."""
@@ -307,6 +340,8 @@ class PolicyDistillationAgent(Agent):
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that learning depends on, the memory among it."""
         state = super().state_dict()
+        state["objective"] = dict(self.objective.state_dict())
+        state["teacher"] = self.teacher.state_dict()
         if self.memory is not None:
             state["memory"] = self.memory.state_dict()
         return state
@@ -314,6 +349,8 @@ class PolicyDistillationAgent(Agent):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to what `state_dict` returned."""
         super().load_state_dict(state)
+        self.objective.load_state_dict(state["objective"])
+        self.teacher.load_state_dict(state["teacher"])
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
 

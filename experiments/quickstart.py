@@ -24,6 +24,8 @@ from rltransfer.network import Network
 from rltransfer.report import console, result_table
 from rltransfer.run import train
 
+from .zoo import teacher_width
+
 STEPS = {
     "Seaquest": 1_500_000,
     "Asterix": 2_500_000,
@@ -32,9 +34,6 @@ STEPS = {
     "Freeway": 500_000,
 }
 """Environment steps of each game; the longest first, so that none runs alone at the end."""
-
-WIDTHS = {"Seaquest": 0.75}
-"""Width of each student, half of its teacher's; 0.5 where nothing is said."""
 
 OBJECTIVE = "KL(temperature=1.0) + 0.1 * MSE()"
 """The logits' differences say more of rare actions than the probabilities alone."""
@@ -76,7 +75,7 @@ class Quickstart:
         run = train(
             PolicyDistillation(
                 teacher="zoo",
-                student=Network(encoder="grid", width=WIDTHS.get(game, 0.5), layer_norm=True),
+                student=Network(encoder="grid", width=0.5 * teacher_width(game), layer_norm=True),
                 objective=OBJECTIVE,
                 num_envs=256,
                 horizon=16,

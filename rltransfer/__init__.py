@@ -19,15 +19,27 @@ from typing import TYPE_CHECKING, Any
 
 from rltransfer import network as policies
 from rltransfer import registry as _registry
+from rltransfer.adapted import Adapted
+from rltransfer.composition import Ensemble, ProductOfExperts
 from rltransfer.errors import InputError
 from rltransfer.evaluation import evaluate
-from rltransfer.objective import KL, MSE, NLL, Objective
+from rltransfer.feature_objectives import (
+    AttentionTransfer,
+    FeatureRegression,
+    JacobianMatching,
+    RepresentationalDistance,
+)
+from rltransfer.objective import Objective
+from rltransfer.output_objectives import JS, KL, MSE, NLL, Huber, ReverseKL
+from rltransfer.per_task import PerTask
 from rltransfer.policy import Policy
 from rltransfer.policy_output import PolicyOutput
 from rltransfer.run import Run, train
 from rltransfer.schedule import Schedule
 from rltransfer.task import Suite, Task
-from rltransfer.teacher import CallableTeacher, PerTask, Teacher, load_teacher
+from rltransfer.teacher import CallableTeacher, Teacher, load_teacher
+from rltransfer.vote import Vote
+from rltransfer.wrapper import Boltzmann, MonteCarloDropout, Noisy
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -37,20 +49,34 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "JS",
     "KL",
     "MSE",
     "NLL",
+    "Adapted",
+    "AttentionTransfer",
+    "Boltzmann",
     "CallableTeacher",
+    "Ensemble",
+    "FeatureRegression",
+    "Huber",
     "InputError",
+    "JacobianMatching",
+    "MonteCarloDropout",
+    "Noisy",
     "Objective",
     "PerTask",
     "Policy",
     "PolicyOutput",
+    "ProductOfExperts",
+    "RepresentationalDistance",
+    "ReverseKL",
     "Run",
     "Schedule",
     "Suite",
     "Task",
     "Teacher",
+    "Vote",
     "agents",
     "evaluate",
     "load_teacher",

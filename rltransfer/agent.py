@@ -98,7 +98,8 @@ class Agent(abc.ABC):
     @property
     def generators(self) -> Sequence[torch.Generator]:
         """See `rollout.Actor`."""
-        return (self.generator,)
+        own = () if self.teacher is None else self.teacher.generators()
+        return (self.generator, *own)
 
     def begin_rollout(self, progress: float) -> None:
         """Sets what stays the same within a rollout: the progress, and schedules that follow it.

@@ -301,8 +301,13 @@ def benchmark_learner(
     order = torch.Generator().manual_seed(options.seed)
     ready = memory.sample(batch_size, order)
 
+    label = PolicyOutput(logits=ready["logits"])
+    fitted = objective.fitted(student(ready["observation"]), label, ("memory",)).to(watch.device)
+    task = torch.zeros(batch_size, dtype=torch.int64, device=watch.device)
+
     def loss(batch: Batch) -> Loss:
-        terms = objective(student(batch["observation"]), PolicyOutput(logits=batch["logits"]))
+        label = PolicyOutput(logits=batch["logits"])
+        terms = fitted(student(batch["observation"]), label, task, 0.0)
         return Loss(torch.stack(list(terms.values())).sum(), terms)
 
     def from_memory() -> int:

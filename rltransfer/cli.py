@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from rltransfer import registry
 from rltransfer.benchmark_command import benchmark_command
 from rltransfer.errors import InputError, unknown
 from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher, fitted_teacher
+from rltransfer.export_command import export_command
 from rltransfer.options import parse
 from rltransfer.report import console, result_table
 from rltransfer.run import (
@@ -41,6 +43,7 @@ commands:
   list                          agents, suites, teachers, experiments; tasks by `list tasks`
   train AGENT [options]         train an agent; `rltransfer train AGENT --help` shows its options
   evaluate RUN|ZIP [options]    play whole episodes with a run's policy or a Stable-Baselines3 zip
+  export RUN --out FILE         write a run's policy as an ONNX file
   benchmark WHAT [options]      speed: rollout, train AGENT, learner, teachers
   experiment list               the experiments that this repository's figures come from
   experiment run NAME [options] repeat one
@@ -90,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "list": list_command,
         "train": train_command,
         "evaluate": evaluate_command,
+        "export": export_command,
         "benchmark": benchmark_command,
         "experiment": experiment_command,
     }
@@ -241,15 +245,16 @@ def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
         "deterministic": not options.stochastic,
         "num_envs": options.num_envs,
     }
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         policy = load_run_policy(Path(source)).to(device)
         suite = Suite.from_json(read_config(Path(source))["suite"])
         suite = suite if options.task is None else Suite.of(options.task)
         suite = with_options(suite, options.task_option)
         return evaluate_policy(policy, suite, options.episodes, **how)
     if options.task is None:
-        if source != ZOO and not Path(source).exists():
-            raise InputError(f"There is no run directory or zip {source!r}.")
+        if source != ZOO:
+            # What is wrong with the source itself is said first.
+            load_teacher(source, options.vecnormalize)
         raise InputError("A teacher does not say what it plays: add --task ID.")
     suite = with_options(Suite.of(options.task), options.task_option)
     teacher = load_teacher(source, options.vecnormalize, suite)

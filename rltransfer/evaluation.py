@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +91,8 @@ class TeacherActor:
     @property
     def generators(self) -> Sequence[torch.Generator]:
         """See `rollout.Actor`."""
-        return (self.generator,) if self.generator else ()
+        own = (self.generator,) if self.generator else ()
+        return (*own, *self.teacher.generators())
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -238,15 +240,32 @@ def evaluate_teacher(
     num_envs: int = 64,
     spaces_like: tuple[spaces.Dict, spaces.Space[Any]] | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluates a teacher, fitted to a suite, on each of its tasks; see `evaluate`."""
+    """Evaluates a teacher, fitted to a suite, on each of its tasks; see `evaluate`.
+
+    A teacher that draws random numbers draws them by `seed`, and afterwards goes on as before.
+    """
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
-    return {
-        name: evaluate(
-            lambda _: TeacherActor(teacher, generator), task, episodes, seed=seed, device=device,
-            num_envs=num_envs, spaces_like=spaces_like, index=index,
-        )
-        for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True))
-    }  # fmt: skip
+    with _seeded(teacher, seed):
+        return {
+            name: evaluate(
+                lambda _: TeacherActor(teacher, generator), task, episodes, seed=seed,
+                device=device, num_envs=num_envs, spaces_like=spaces_like, index=index,
+            )
+            for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True))
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _seeded(teacher: Teacher, seed: int) -> Iterator[None]:
+    """Seeds a teacher's generators, and brings them back to where they were."""
+    generators = teacher.generators()
+    states = [generator.get_state() for generator in generators]
+    teacher.seed(seed)
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def fitted_teacher(teacher: Teacher, suite: Suite, device: torch.device) -> Teacher:

@@ -87,7 +87,8 @@ class Learner:
             learning_rate: Step size from now on; the last one if None.
 
         Returns:
-            The metrics' means over the minibatches, and "gradient_norm", before clipping.
+            The metrics' means over the minibatches that told them, and "gradient_norm", before
+            clipping.
 
         Raises:
             NonFiniteGradientError: A gradient holds a NaN or an infinity.
@@ -95,10 +96,12 @@ class Learner:
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
         sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
         count = 0
         for batch in batches:
             for name, value in self._step(batch, loss).items():
                 sums[name] = value if name not in sums else sums[name] + value
+                counts[name] = counts.get(name, 0) + 1
             count += 1
         if not count:
             return {}
@@ -107,8 +110,8 @@ class Learner:
                 f"A gradient is not finite within the {count} optimizer steps up to step "
                 f"{self.num_steps}; the last good step's weights were kept."
             )
-        means = (torch.stack(list(sums.values())) / count).tolist()
-        return dict(zip(sums, means, strict=True))
+        totals = torch.stack(list(sums.values())).tolist()
+        return {name: one / counts[name] for name, one in zip(sums, totals, strict=True)}
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -162,12 +163,8 @@ class Encoder(nn.Module):
         """Returns the groups of vectors side by side, as float32.    (batch, size)"""
         return torch.cat([observation[group].float().flatten(1) for group in self.groups], 1)
 
-    def forward(self, observation: Observation) -> Tensor:
-        """Returns the features.    (batch, num_features)
-
-        Args:
-            observation: The groups.    (batch, ...)
-        """
+    def inputs(self, observation: Observation) -> Tensor:
+        """Returns what the first layer takes, scaled float32.    (batch, ...)"""
         if self.flat:
             inputs = self.vectors(observation)
             if self.normalizer is not None:
@@ -175,9 +172,39 @@ class Encoder(nn.Module):
         else:
             inputs = observation[self.groups[0]].contiguous(memory_format=self.memory_format)
         # In one pass from bytes to scaled float32: images are large.
-        inputs = inputs * self.scale if self.scale != 1.0 else inputs.float()
-        features: Tensor = self.layers(inputs)
+        return inputs * self.scale if self.scale != 1.0 else inputs.float()
+
+    def forward(self, observation: Observation) -> Tensor:
+        """Returns the features.    (batch, num_features)
+
+        Args:
+            observation: The groups.    (batch, ...)
+        """
+        features: Tensor = self.layers(self.inputs(observation))
         return features
+
+    def with_maps(self, observation: Observation) -> tuple[Tensor, Tensor | None]:
+        """Returns the features, and the feature maps that they are made of: see `through`."""
+        return through(self.layers, self.inputs(observation))
+
+
+def through(layers: Iterable[nn.Module], inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Returns what layers say, and the last feature maps on the way.
+
+    Args:
+        layers: One after the other, with a `Flatten` after convolutions.
+        inputs: Of the first.    (batch, ...)
+
+    Returns:
+        What the last layer says, and what is flattened, (batch, channels, height, width); None
+        where there are no convolutions.
+    """
+    maps = None
+    for layer in layers:
+        if isinstance(layer, nn.Flatten) and inputs.dim() == 4:
+            maps = inputs
+        inputs = layer(inputs)
+    return inputs, maps
 
 
 def _resolve(network: Network, shape: tuple[int, ...], image: bool) -> str:

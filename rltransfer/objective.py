@@ -1,101 +1,90 @@
-"""Objectives: how far a student is from its teacher, and how such terms add.
+"""Objectives: how far a student is from its teacher, and how such terms add and scale.
 
-Every function here takes tensors, sums over actions, leaves the batch alone and says its direction
-and where the temperature goes. An `Objective` takes the mean over the batch, so that its size does
+An objective is what is written on paper, `KL(temperature=0.01) + 0.01 * FeatureRegression()`;
+fitted to a student, a teacher and tasks it is a module that holds what its terms learn. A term
+scores each sample of a batch; the objective takes the mean over the batch, so that its size does
 not depend on the batch's.
 """
 
 from __future__ import annotations
 
 import abc
-import ast
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
-import torch.nn.functional as F
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.policy_output import ILLEGAL, PolicyOutput
+from rltransfer.objective_text import WrittenTerm, malformed, read
+from rltransfer.policy_output import PolicyOutput
+from rltransfer.schedule import Schedule
 
-LARGEST = 1e38
-"""What a number in an objective's text must be below, to be finite in float32."""
 Q_VALUE_TEMPERATURE = 0.01
 """Rusu 2015, section 4: sharpens, as gaps between Q-values are small."""
 
-
-def categorical_kl(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Returns KL(softmax(teacher / temperature) || softmax(student)).    (...)
-
-    The temperature is on the teacher alone; the student's softmax is plain.
-
-    Source: Rusu 2015 (arXiv 1511.06295), eq. 3.
-
-    Args:
-        teacher: The teacher's logits or Q-values.    (..., num_actions)
-        student: The student's logits.                (..., num_actions)
-        temperature: tau; below 1 sharpens the teacher, above 1 softens it.
-    """
-    target = F.log_softmax(teacher.float() / temperature, -1)
-    guess = F.log_softmax(student.float(), -1)
-    return (target.exp() * (target - guess)).sum(-1)
-
-
-def gaussian_kl(
-    teacher_mean: Tensor, teacher_log_std: Tensor, mean: Tensor, log_std: Tensor, temperature: float
-) -> Tensor:
-    """Returns KL(N(teacher) || N(student)) of diagonal Gaussians.    (...)
-
-    The temperature multiplies the teacher's variance, as it does for a softmax's density.
-
-    Args:
-        teacher_mean: The teacher's mean.                      (..., action_dim)
-        teacher_log_std: Logarithm of its standard deviation.  (..., action_dim)
-        mean: The student's mean.                              (..., action_dim)
-        log_std: Logarithm of its standard deviation.          (..., action_dim)
-        temperature: tau.
-    """
-    target_log_std = teacher_log_std + 0.5 * math.log(temperature)
-    variance_ratio = (2 * (target_log_std - log_std)).exp()
-    distance = ((teacher_mean - mean) / log_std.exp()).square()
-    return (0.5 * (variance_ratio + distance - 1) + log_std - target_log_std).sum(-1)
-
-
-def squared_error(teacher: Tensor, student: Tensor) -> Tensor:
-    """Returns the squared distance, summed over actions.    (...)
-
-    Source: Rusu 2015, eq. 1.
-
-    Args:
-        teacher: Q-values, logits or actions.    (..., n)
-        student: The same of the student.        (..., n)
-    """
-    return (teacher - student).square().sum(-1)
+Weight = float | Schedule
+"""What a term is multiplied by: a number, or one that changes over the run."""
 
 
 class Objective(abc.ABC):
     """Scores a student's output against a teacher's; adds and scales as on paper."""
 
     @abc.abstractmethod
-    def terms(self) -> tuple[tuple[float, Term], ...]:
+    def terms(self) -> tuple[tuple[Weight, Term], ...]:
         """Returns the terms with their weights."""
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the terms need beside distributions, values and actions: fields of PolicyOutput."""
+        return frozenset().union(*(term.needs for _, term in self.terms()))
+
+    @property
+    def learns_values(self) -> bool:
+        """Whether what is learned from a teacher's Q-values are Q-values, and no policy."""
+        kinds = {term.learns for _, term in self.terms()} - {"features"}
+        return kinds == {"values"}
+
+    def fitted(
+        self, student: PolicyOutput, teacher: PolicyOutput, tasks: Sequence[str] = ()
+    ) -> FittedObjective:
+        """Returns the objective, ready to score the outputs of this student and this teacher.
+
+        Args:
+            student: What the student says of some observations.
+            teacher: What the teacher says of them.
+            tasks: The names of the tasks, in the order of their index.
+
+        Raises:
+            InputError: A term cannot compare the two.
+        """
+        return FittedObjective(self, student, teacher, tasks)
+
     def __call__(self, student: PolicyOutput, teacher: PolicyOutput) -> dict[str, Tensor]:
-        """Returns each term's weighted mean over the batch, by the term's name.    () each"""
-        values: dict[str, Tensor] = {}
-        for weight, term in self.terms():
-            value = weight * term.score(student, teacher).mean()
-            values[term.name] = values[term.name] + value if term.name in values else value
+        """Returns each term's weighted mean over the batch, by the term's name.    () each
+
+        For objectives that learn nothing themselves; schedules are at their beginning.
+        """
+        fitted = self.fitted(student, teacher)
+        if any(True for _ in fitted.parameters()):
+            raise ValueError(f"{self} learns a map: score with what `fitted` returns.")
+        values: dict[str, Tensor] = fitted(student, teacher)
         return values
 
     def __add__(self, other: Objective) -> Objective:
         return Sum(self.terms() + other.terms())
 
-    def __mul__(self, factor: float) -> Objective:
-        return Sum(tuple((weight * float(factor), term) for weight, term in self.terms()))
+    def __mul__(self, factor: float | str | Schedule) -> Objective:
+        return Sum(tuple((_product(weight, factor), term) for weight, term in self.terms()))
 
     __rmul__ = __mul__
+
+    def describe(self) -> str:
+        """Returns the text that `of` reads, which stands for the objective in JSON."""
+        return str(self)
 
     @staticmethod
     def of(text: str | Objective) -> Objective:
@@ -107,170 +96,212 @@ class Objective(abc.ABC):
         return text if isinstance(text, Objective) else _parse(text)
 
 
+def _product(weight: Weight, factor: float | str | Schedule) -> Weight:
+    """Returns a weight times a factor, of which one may change over the run."""
+    other = Schedule.of(factor) if isinstance(factor, str) else factor
+    if isinstance(other, Schedule):
+        if isinstance(weight, Schedule):
+            raise InputError(f"A term's weight is {weight} times {other}: take one schedule.")
+        return Schedule(weight * other.start, weight * other.end, other.until)
+    number = float(other)
+    if isinstance(weight, Schedule):
+        return Schedule(weight.start * number, weight.end * number, weight.until)
+    return weight * number
+
+
 @dataclass(frozen=True)
 class Sum(Objective):
     """Weighted terms."""
 
-    weighted: tuple[tuple[float, Term], ...]
+    weighted: tuple[tuple[Weight, Term], ...]
 
-    def terms(self) -> tuple[tuple[float, Term], ...]:
+    def terms(self) -> tuple[tuple[Weight, Term], ...]:
         """Returns the terms with their weights."""
         return self.weighted
 
     def __str__(self) -> str:
-        return " + ".join(f"{weight!r} * {term}" for weight, term in self.weighted)
+        return " + ".join(
+            f"{(str(weight) if isinstance(weight, Schedule) else weight)!r} * {term}"
+            for weight, term in self.weighted
+        )
 
 
+@dataclass(frozen=True)
 class Term(Objective):
     """One term of an objective."""
 
-    name: str
+    weights: Mapping[str, float] | None = dataclasses.field(default=None, kw_only=True)
+    """Factor on the samples of each task, by the task's id; 1 for those that are not named."""
+    name: ClassVar[str]
+    """What it is logged as."""
+    learns: ClassVar[str] = "policy"
+    """What it brings the student closer to: the teacher's "policy", "values" or "features"."""
+
+    def __post_init__(self) -> None:
+        for task, weight in (self.weights or {}).items():
+            if not 0 <= weight < math.inf:
+                raise InputError(
+                    f"The weight of the task {task!r} in {type(self).__name__} is {weight}: "
+                    "it must be finite and not negative."
+                )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of PolicyOutput that it needs of both, beside what every label holds."""
+        return frozenset()
 
     @abc.abstractmethod
-    def score(self, student: PolicyOutput, teacher: PolicyOutput) -> Tensor:
-        """Returns each sample's score, zero where the student is its teacher's equal.    (...)"""
+    def score(
+        self,
+        student: PolicyOutput,
+        teacher: PolicyOutput,
+        task: Tensor | None,
+        learned: nn.Module | None,
+    ) -> Tensor:
+        """Returns each sample's score, zero where the student is its teacher's equal.    (...)
 
-    def terms(self) -> tuple[tuple[float, Term], ...]:
+        Args:
+            student: What the student says.
+            teacher: What the teacher says.
+            task: Index of each sample's task; None where there is only one.    (...)
+            learned: What `to_learn` returned.
+        """
+
+    def to_learn(
+        self, student: PolicyOutput, teacher: PolicyOutput, num_tasks: int
+    ) -> nn.Module | None:
+        """Returns what the term itself learns along with the student, if anything.
+
+        Raises:
+            InputError: The two cannot be compared.
+        """
+        return None
+
+    def terms(self) -> tuple[tuple[Weight, Term], ...]:
         """Returns this term with weight one."""
         return ((1.0, self),)
 
-
-@dataclass(frozen=True)
-class KL(Term):
-    """KL(teacher / temperature || student).
-
-    Source: Rusu 2015, eq. 3. Gaussians take the closed form.
-    """
-
-    temperature: float | None = None
-    """tau, on the teacher alone; None means the paper's 0.01 for Q-values, and 1 for policies."""
-    name = "kl"
-
-    def __post_init__(self) -> None:
-        if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise InputError(
-                f"The temperature of KL is {self.temperature}: it must be finite and above 0."
-            )
-
-    def score(self, student: PolicyOutput, teacher: PolicyOutput) -> Tensor:
-        """Returns the divergence of each sample.    (...)"""
-        if teacher.mean is None:
-            sharp = Q_VALUE_TEMPERATURE if teacher.logits is None else 1.0
-            temperature = self.temperature or sharp
-            return categorical_kl(teacher.preferences(), student.preferences(), temperature)
-        if teacher.log_std is None:
-            raise InputError(
-                "KL needs a teacher with a distribution, but this one's actions are deterministic: "
-                "take MSE or NLL."
-            )
-        assert student.mean is not None and student.log_std is not None
-        return gaussian_kl(
-            teacher.mean, teacher.log_std, student.mean, student.log_std, self.temperature or 1.0
+    def __str__(self) -> str:
+        options = ", ".join(
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
         )
-
-    def __str__(self) -> str:
-        return f"KL(temperature={self.temperature})"
+        return f"{type(self).__name__}({options})"
 
 
-@dataclass(frozen=True)
-class NLL(Term):
-    """-log pi(a), with a the teacher's greedy action.
+class FittedObjective(nn.Module):
+    """An objective at work: with what its terms learn, for one student, one teacher and tasks."""
 
-    Source: Rusu 2015, eq. 2.
-    """
+    def __init__(
+        self,
+        objective: Objective,
+        student: PolicyOutput,
+        teacher: PolicyOutput,
+        tasks: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.objective = objective
+        self.learned = nn.ModuleDict()
+        for index, (_, term) in enumerate(objective.terms()):
+            _check_said(term, student, teacher)
+            learned = term.to_learn(student, teacher, max(len(tasks), 1))
+            if learned is not None:
+                self.learned[str(index)] = learned
+            factors = _task_factors(term, tasks)
+            self.register_buffer(f"task_factors_{index}", factors, persistent=False)
 
-    name = "nll"
+    def forward(
+        self,
+        student: PolicyOutput,
+        teacher: PolicyOutput,
+        task: Tensor | None = None,
+        progress: float = 0.0,
+    ) -> dict[str, Tensor]:
+        """Returns each term's weighted mean over the batch, by the term's name.    () each
 
-    def score(self, student: PolicyOutput, teacher: PolicyOutput) -> Tensor:
-        """Returns the negative log-likelihood of each sample.    (...)"""
-        return -student.log_prob(teacher.greedy())
-
-    def __str__(self) -> str:
-        return "NLL()"
-
-
-@dataclass(frozen=True)
-class MSE(Term):
-    """Squared error of Q-values, logits or continuous actions.
-
-    Source: Rusu 2015, eq. 1.
-    """
-
-    name = "mse"
-
-    def score(self, student: PolicyOutput, teacher: PolicyOutput) -> Tensor:
-        """Returns the squared error of each sample.    (...)"""
-        if teacher.mean is not None:
-            assert student.mean is not None
-            return squared_error(teacher.mean, student.mean)
-        wanted, scores = teacher.preferences().float(), student.preferences().float()
-        # In bfloat16 the constant of illegal actions is rounded: they would differ by a million.
-        illegal = wanted <= ILLEGAL / 2
-        return squared_error(wanted.masked_fill(illegal, 0), scores.masked_fill(illegal, 0))
-
-    def __str__(self) -> str:
-        return "MSE()"
+        Args:
+            student: What the student says.
+            teacher: What the teacher says.
+            task: Index of each sample's task.    (...)
+            progress: The share of the run that is done, 0 to 1, which schedules follow.
+        """
+        values: dict[str, Tensor] = {}
+        for index, (weight, term) in enumerate(self.objective.terms()):
+            name = str(index)
+            learned = self.learned[name] if name in self.learned else None  # noqa: SIM401
+            score = term.score(student, teacher, task, learned)
+            factors = getattr(self, f"task_factors_{index}")
+            if factors is not None:
+                assert task is not None
+                score = score * factors[task]
+            number = weight(progress) if isinstance(weight, Schedule) else weight
+            value = number * score.mean()
+            values[term.name] = values[term.name] + value if term.name in values else value
+        return values
 
 
-TERMS: dict[str, Callable[..., Term]] = {"KL": KL, "NLL": NLL, "MSE": MSE}
+def _check_said(term: Term, student: PolicyOutput, teacher: PolicyOutput) -> None:
+    """Checks that both say what a term needs."""
+    for who, output in (("teacher", teacher), ("student", student)):
+        for field in term.needs:
+            if getattr(output, field) is None:
+                raise InputError(
+                    f"{type(term).__name__} compares {SHOWN[field]}, which this {who} has not or "
+                    f"does not show: take another {who}, or another objective."
+                )
+
+
+SHOWN = {
+    "features": "the last hidden layers",
+    "maps": "the last convolutions",
+    "attention": "the last convolutions",
+    "jacobian": "gradients by the observation",
+}
+"""What the fields are that a term may need, in words."""
+
+
+def _task_factors(term: Term, tasks: Sequence[str]) -> Tensor | None:
+    """Returns a term's factor of each task; None where it has none.    (num_tasks,)"""
+    if term.weights is None:
+        return None
+    for task in term.weights:
+        if task not in tasks:
+            raise unknown(f"task to weigh in {type(term).__name__}", task, tasks)
+    return torch.tensor([float(term.weights.get(task, 1.0)) for task in tasks])
+
+
+TERMS: dict[str, type[Term]] = {}
 """Every term by the name that it goes by in text."""
+TermType = TypeVar("TermType", bound=type[Term])
+
+
+def in_text(term: TermType) -> TermType:
+    """Lets a class of terms be written in text, by its name."""
+    TERMS[term.__name__] = term
+    return term
 
 
 def _parse(text: str) -> Objective:
-    """Returns the objective that a text spells; nothing in the text is executed."""
+    """Returns the objective that a text spells."""
+    objective: Objective | None = None
+    for written in read(text):
+        part: Objective = _built(written, text)
+        for factor in written.factors:
+            part = factor * part
+        objective = part if objective is None else objective + part
+    assert objective is not None
+    return objective
+
+
+def _built(written: WrittenTerm, text: str) -> Term:
+    """Returns the term that is written."""
+    named = [term for name, term in TERMS.items() if name.lower() == written.name.lower()]
+    if not named:
+        raise unknown("objective", written.name, [*TERMS, *(name.lower() for name in TERMS)])
+    if not written.options.keys() <= {field.name for field in dataclasses.fields(named[0])}:
+        raise InputError(f"The objective {written.name} has not these options: {text!r}.")
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError) as error:
-        raise _malformed(text) from error
-    return _read(node, text)
-
-
-def _read(node: ast.expr, text: str) -> Objective:
-    """Returns the objective of one node of the expression."""
-    match node:
-        case ast.BinOp(left, ast.Add(), right):
-            return _read(left, text) + _read(right, text)
-        case ast.BinOp(factor, ast.Mult(), right):
-            weight = _constant(factor, text)
-            if weight is not None:
-                return weight * _read(right, text)
-        case ast.Call(ast.Name(name), [], keywords):
-            options = {keyword.arg or "**": _constant(keyword.value, text) for keyword in keywords}
-            try:
-                return _term(name)(**options)
-            except TypeError as error:
-                raise InputError(
-                    f"The objective {name} has not these options: {text!r}."
-                ) from error
-        case ast.Name(name):
-            return _term(name)()
-    raise _malformed(text)
-
-
-def _term(name: str) -> Callable[..., Term]:
-    """Returns the term of a name, in capitals or not."""
-    if name.upper() not in TERMS:
-        raise unknown("objective", name, [*TERMS, *(term.lower() for term in TERMS)])
-    return TERMS[name.upper()]
-
-
-def _constant(node: ast.expr, text: str) -> float | None:
-    """Returns the finite number, or the None, that a node of the expression is."""
-    sign = 1
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        node, sign = node.operand, -1
-    match node:
-        case ast.Constant(None) if sign == 1:
-            return None
-        case ast.Constant(bool()):
-            pass
-        case ast.Constant(int() | float() as number) if abs(number) < LARGEST:
-            return sign * float(number)
-    raise _malformed(text)
-
-
-def _malformed(text: str) -> InputError:
-    return InputError(
-        f"{text!r} is no objective: write 'kl', 'nll', 'mse', or a sum such as "
-        "'KL(temperature=0.01) + 0.5 * MSE()'."
-    )
+        return named[0](**written.options)
+    except (TypeError, AttributeError) as error:  # text where a number is meant, or the like
+        raise malformed(text) from error

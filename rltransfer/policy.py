@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError
 from rltransfer.network import Encoder, Network, head
 from rltransfer.observation import Observation, space_from_json, space_to_json
-from rltransfer.policy_output import ILLEGAL, PolicyOutput
+from rltransfer.policy_output import ILLEGAL, PolicyOutput, asked
 from rltransfer.serialization import from_json
 
 LOG_STD_RANGE = (-5.0, 2.0)
@@ -130,12 +130,18 @@ class Policy(nn.Module):
         if sequence:
             flat = {name: group.flatten(0, len(leading) - 1) for name, group in flat.items()}
 
-        features = self.encoder(flat)
+        maps: Tensor | None = None
+        if asked("maps") or asked("attention"):
+            features, maps = self.encoder.with_maps(flat)
+        else:
+            features = self.encoder(flat)
         if sequence:
             features = features.unflatten(0, leading)
         if self.gru is not None:
             features, state = self._remember(features, state, start)
         output = self._act(features, task)
+        if maps is not None:
+            output.show(maps.unflatten(0, leading))
         if self.value_head is not None:
             seen = features
             if self.value_encoder is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +14,33 @@ from torch import Tensor
 ILLEGAL = -1e9
 """The logit and Q-value of an action that a task does not have: finite, so that a probability of
 zero times its logarithm is zero and not NaN, also after division by a small temperature."""
+
+_asked: frozenset[str] = frozenset()
+
+
+@contextlib.contextmanager
+def asking(fields: Iterable[str]) -> Iterator[None]:
+    """Says which fields an objective needs: networks say "maps" and "attention" only when asked.
+
+    Args:
+        fields: Names of fields of `PolicyOutput`.
+    """
+    global _asked
+    before, _asked = _asked, frozenset(fields)
+    try:
+        yield
+    finally:
+        _asked = before
+
+
+def asked(field: str) -> bool:
+    """Tells whether a field of `PolicyOutput` is asked for."""
+    return field in _asked
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Returns a tensor in float32, which a softmax or a sum of squares needs, or in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @dataclass
@@ -34,8 +63,25 @@ class PolicyOutput:
     """The state's value.                                           (...)"""
     features: Tensor | None = None
     """The last hidden layer.                                       (..., num_features)"""
+    maps: Tensor | None = None
+    """The last convolution's activations, if asked for.    (..., channels, height, width)"""
+    attention: Tensor | None = None
+    """The sum of `maps` squared over channels, if asked for.       (..., height, width)"""
+    jacobian: Tensor | None = None
+    """Gradient of one output by the observation: see `labels.py`.  (..., observation_size)"""
     state: Tensor | None = None
     """The recurrent state after these observations.                (num_envs, state_size)"""
+
+    def show(self, maps: Tensor) -> None:
+        """Takes over what is asked for of the last feature maps.
+
+        Args:
+            maps: After the nonlinearity.    (..., channels, height, width)
+        """
+        if asked("maps"):
+            self.maps = maps
+        if asked("attention"):
+            self.attention = wide(maps).square().sum(-3)
 
     def preferences(self) -> Tensor:
         """Returns the logits, or the Q-values where there are none.    (..., num_actions)
@@ -80,7 +126,7 @@ class PolicyOutput:
             ValueError: The policy has Q-values only, or is deterministic.
         """
         if self.logits is not None:
-            log_probs = F.log_softmax(self.logits.float(), -1)
+            log_probs = F.log_softmax(wide(self.logits), -1)
             return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
         if self.mean is None or self.log_std is None:
             raise ValueError("Only a stochastic policy has log-probabilities.")
@@ -95,7 +141,7 @@ class PolicyOutput:
             ValueError: The policy has Q-values only, or is deterministic.
         """
         if self.logits is not None:
-            log_probs = F.log_softmax(self.logits.float(), -1)
+            log_probs = F.log_softmax(wide(self.logits), -1)
             return -(log_probs.exp() * log_probs).sum(-1)
         if self.mean is None or self.log_std is None:
             raise ValueError("Only a stochastic policy has an entropy.")

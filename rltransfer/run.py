@@ -271,7 +271,14 @@ class Run:
         if self.agent.teacher_seconds:
             metrics["speed/teacher_share"] = self.agent.teacher_seconds / seconds
             metrics["speed/labels_per_second"] = steps / self.agent.teacher_seconds
+        metrics.update(
+            {f"teacher/{name}": value for name, value in self._teacher_figures().items()}
+        )
         return metrics
+
+    def _teacher_figures(self) -> dict[str, float]:
+        """Returns what the teacher says of itself, e.g. the privacy that its labels have cost."""
+        return {} if self.agent.teacher is None else self.agent.teacher.figures()
 
     def _check_finite(self, rollout: Rollout) -> None:
         """Refuses rewards and observations that are not finite."""
@@ -331,6 +338,7 @@ class Run:
             "env_steps_per_second": self.env_steps / max(self.wall_seconds, 1e-9),
             "student_parameters": agent.policy.num_acting_parameters(),
             "teacher_parameters": agent.teacher.num_parameters if agent.teacher else None,
+            **{f"teacher_{name}": value for name, value in self._teacher_figures().items()},
             "device": str(self.device),
             "num_threads": torch.get_num_threads(),
             "tasks": tasks,

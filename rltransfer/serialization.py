@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +18,13 @@ def to_json(value: Any) -> Any:
     """Returns a configuration's JSON form.
 
     Dataclasses become objects, tuples lists; a value that has a `describe` becomes what that
-    returns, and everything else, e.g. a path or an objective, its text.
+    returns, unless it can be loaded from its text (`loadable`); everything else, e.g. a path or an
+    objective, becomes its text.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if getattr(value, "loadable", False):
+        return str(value)
     if hasattr(value, "describe"):
         return value.describe()
     # A class that can be written as text says so by its own __str__.
@@ -38,7 +42,8 @@ def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
     """Returns the dataclass that `to_json` wrote; fields that take text get it as text.
 
     Raises:
-        InputError: A field is missing, or there is one that the dataclass has not.
+        InputError: A field is missing, there is one that the dataclass has not, or one held an
+            object that no text stands for.
     """
     hints = typing.get_type_hints(kind)
     apart = {field.name for field in dataclasses.fields(kind)} ^ data.keys()  # type: ignore[arg-type]
@@ -49,7 +54,14 @@ def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
         )
     values = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        values[field.name] = _restore(hints[field.name], data[field.name])
+        hint, value = hints[field.name], data[field.name]
+        if isinstance(value, dict) and isinstance(hint, types.UnionType) and str in hint.__args__:
+            raise InputError(
+                f"The {field.name} of this {kind.__name__} was made in Python and cannot be made "
+                "again from a configuration, e.g. as it holds a function: go on in Python, with "
+                "train(..., resume=True)."
+            )
+        values[field.name] = _restore(hint, value)
     return kind(**values)
 
 

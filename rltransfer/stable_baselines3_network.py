@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rltransfer.policy_output import PolicyOutput
+from rltransfer.network import through
+from rltransfer.policy_output import PolicyOutput, asked
 from rltransfer.vecnormalize import ObservationNormalizer
 
 
@@ -71,8 +72,9 @@ class QNetwork(nn.Module):
         Args:
             observation: In the environment's own units.    (batch, ...)
         """
-        features = self.hidden(self.extractor(self.inputs(observation)))
-        return PolicyOutput(q_values=self.q_head(features), features=features)
+        extracted, maps = _extracted(self.extractor, self.inputs(observation))
+        features = self.hidden(extracted)
+        return _shown(PolicyOutput(q_values=self.q_head(features), features=features), maps)
 
 
 class ActionBounds(nn.Module):
@@ -147,17 +149,19 @@ class ActorCritic(nn.Module):
             observation: In the environment's own units.    (batch, ...)
         """
         inputs = self.inputs(observation)
-        extracted = seen = self.shared(self.extractor(inputs))
+        extracted, maps = _extracted(self.extractor, inputs)
+        extracted = seen = self.shared(extracted)
         if self.value_extractor is not self.extractor:
             seen = self.value_extractor(inputs)
         features = self.hidden(extracted)
         value = self.value_head(self.value_hidden(seen)).squeeze(-1)
         scores = self.action_head(features)
         if self.bounds is None:
-            return PolicyOutput(logits=scores, value=value, features=features)
+            return _shown(PolicyOutput(logits=scores, value=value, features=features), maps)
         log_std = None if self.log_std is None else self.log_std.expand_as(scores)
         mean = self.bounds(scores)
-        return PolicyOutput(mean=mean, log_std=log_std, value=value, features=features)
+        output = PolicyOutput(mean=mean, log_std=log_std, value=value, features=features)
+        return _shown(output, maps)
 
 
 class SquashedActor(nn.Module):
@@ -184,5 +188,21 @@ class SquashedActor(nn.Module):
         Args:
             observation: In the environment's own units.    (batch, ...)
         """
-        features = self.hidden(self.extractor(self.inputs(observation)))
-        return PolicyOutput(mean=self.bounds(self.head(features)), features=features)
+        extracted, maps = _extracted(self.extractor, self.inputs(observation))
+        features = self.hidden(extracted)
+        return _shown(PolicyOutput(mean=self.bounds(self.head(features)), features=features), maps)
+
+
+def _extracted(extractor: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Returns what an extractor says, and its last feature maps where they are asked for."""
+    wanted = asked("maps") or asked("attention")
+    if wanted and isinstance(extractor, nn.Sequential):
+        return through(extractor, inputs)
+    return extractor(inputs), None
+
+
+def _shown(output: PolicyOutput, maps: Tensor | None) -> PolicyOutput:
+    """Returns the output with what is asked for of the feature maps."""
+    if maps is not None:
+        output.show(maps)
+    return output

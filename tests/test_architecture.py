@@ -9,14 +9,18 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     "errors allocator cuda_graph task schedule observation network policy policy_output batch "
-    "exploration memory checkpoint serialization tracking distributed",
-    "vector_env host_env gymnasium_env registry learner teacher objective reinforcement "
+    "exploration memory checkpoint serialization tracking distributed privacy "
+    "random_observation teacher_spec",
+    "vector_env host_env gymnasium_env registry learner teacher reinforcement "
+    "teacher_base teacher_text composition per_task wrapper adapted vote "
+    "labels divergence objective objective_text output_objectives feature_objectives "
     "stable_baselines3 stable_baselines3_network stable_baselines3_weights "
-    "stable_baselines3_spaces vecnormalize stacked_policies",
+    "stable_baselines3_spaces vecnormalize stacked_policies "
+    "file_module file_teacher hub rsl_rl_checkpoint torch_file torchscript",
     "rollout",
     "agent evaluation metrics result experiment",
-    "run benchmark",
-    "cli benchmark_command options task_options report",
+    "run benchmark export",
+    "cli benchmark_command export_command options task_options report",
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
 

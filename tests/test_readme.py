@@ -12,14 +12,15 @@ import rltransfer
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_python_example_runs(
+def test_the_python_examples_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
+    for example in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+        exec(compile(example, "README.md", "exec"), {})
     assert "return_mean" in capsys.readouterr().out
-    assert (tmp_path / "runs" / "breakout-student" / "result.json").exists()
+    for run in ("breakout-student", "breakout-smaller"):
+        assert (tmp_path / "runs" / run / "result.json").exists()
 
 
 def test_no_place_is_left_to_fill() -> None:

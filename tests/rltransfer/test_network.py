@@ -92,6 +92,19 @@ def test_bytes_are_scaled_to_one():
     assert Encoder(conv(width=0.1), image_space(4, 10)).scale == 1.0
 
 
+def test_maps_are_what_is_flattened():
+    torch.manual_seed(0)
+    encoder = Encoder(conv(width=0.1), image_space(4, 40, high=255))
+    pixels = torch.randint(0, 256, (2, 4, 40, 40), dtype=torch.uint8)
+    features, maps = encoder.with_maps({"policy": pixels})
+    # Three convolutions with a nonlinearity each.
+    torch.testing.assert_close(maps, encoder.layers[:6](encoder.inputs({"policy": pixels})))
+    assert torch.equal(features, encoder({"policy": pixels}))
+    # Vectors, and images as vectors, have none.
+    flat = Encoder(mlp((8,)), image_space(4, 40, high=255))
+    assert flat.with_maps({"policy": pixels})[1] is None
+
+
 def test_several_vectors_stand_side_by_side():
     space = spaces.Dict({
         "b": spaces.Box(-9.0, 9.0, (2,), np.float32),

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from rltransfer.divergence import categorical_kl, gaussian_kl, squared_error
 from rltransfer.errors import InputError
-from rltransfer.objective import (
-    KL,
-    MSE,
-    NLL,
-    Objective,
-    Sum,
-    categorical_kl,
-    gaussian_kl,
-    squared_error,
+from rltransfer.feature_objectives import (
+    AttentionTransfer,
+    FeatureRegression,
+    JacobianMatching,
+    RepresentationalDistance,
 )
+from rltransfer.objective import Objective, Sum
+from rltransfer.output_objectives import JS, KL, MSE, NLL, Huber, ReverseKL
 from rltransfer.policy_output import ILLEGAL, PolicyOutput
+from rltransfer.schedule import Schedule
 
 # The running example: p = (0.8, 0.2) and q = (0.4, 0.6).
 TEACHER, STUDENT = (0.8, 0.2), (0.4, 0.6)
@@ -269,6 +269,75 @@ def test_text(text: str, terms: tuple[tuple[float, Objective], ...]):
 
 
 @pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("reversekl + js", ((1.0, ReverseKL()), (1.0, JS()))),
+        ("Huber(delta=0.5)", ((1.0, Huber(delta=0.5)),)),
+        ("0.01 * FeatureRegression()", ((0.01, FeatureRegression()),)),
+        ("FeatureRegression(map='conv')", ((1.0, FeatureRegression(map="conv")),)),
+        (
+            "AttentionTransfer + RepresentationalDistance() + 3 * jacobianmatching",
+            ((1.0, AttentionTransfer()), (1.0, RepresentationalDistance()),
+             (3.0, JacobianMatching())),
+        ),
+        ("KL(weights={'a': 2, 'b': 0.5})", ((1.0, KL(weights={"a": 2.0, "b": 0.5})),)),
+        ("'1->0@0.5' * KL()", ((Schedule(1.0, 0.0, 0.5), KL()),)),
+        ("2 * ('1->0' * KL() + nll)", ((Schedule(2.0, 0.0), KL()), (2.0, NLL()))),
+    ],
+)  # fmt: skip
+def test_text_of_every_term(text: str, terms: tuple[tuple[float, Objective], ...]):
+    made = Objective.of(text)
+    assert made.terms() == terms
+    assert Objective.of(str(made)).terms() == terms
+
+
+def test_a_weight_follows_its_schedule():
+    student, teacher = PolicyOutput(logits=logs(STUDENT)), PolicyOutput(logits=logs(TEACHER))
+    for objective in (
+        Schedule(1.0, 0.0, 0.5) * KL() + MSE(),
+        "1->0@0.5" * KL() + MSE(),
+        Objective.of("'1->0@0.5' * KL() + MSE()"),
+        Objective.of("0.5 * ('2->0@0.5' * KL() + 2 * MSE())"),
+    ):
+        fitted = objective.fitted(student, teacher)
+        for progress, share in ((0.0, 1.0), (0.25, 0.5), (0.5, 0.0), (1.0, 0.0)):
+            values = fitted(student, teacher, None, progress)
+            expected = share * TEACHER_TO_STUDENT
+            assert values["kl"].item() == pytest.approx(expected, abs=1e-6)
+            # (ln 0.8 - ln 0.4)^2 + (ln 0.2 - ln 0.6)^2 = 0.480453 + 1.206949.
+            assert values["mse"].item() == pytest.approx(1.687402, abs=1e-5)
+    with pytest.raises(InputError, match="1->0 times 0->1: take one schedule"):
+        "0->1" * ("1->0" * KL())
+
+
+def test_each_task_has_its_own_weight():
+    student = PolicyOutput(q_values=torch.zeros(4, 1))
+    teacher = PolicyOutput(q_values=torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    task = torch.tensor([0, 1, 1, 2])
+    # Squared errors 1, 4, 9, 16: (3 * 1 + 0 * (4 + 9) + 16) / 4, as "c" is not named.
+    objective = MSE(weights={"b": 0.0, "a": 3.0}) + KL()
+    fitted = objective.fitted(student, teacher, ["a", "b", "c"])
+    assert fitted(student, teacher, task)["mse"].item() == 19 / 4
+    with pytest.raises(InputError) as caught:
+        objective.fitted(student, teacher, ["aa", "bb"])
+    assert str(caught.value).startswith("There is no task to weigh in MSE ")
+    assert "did you mean" in str(caught.value)
+    with pytest.raises(InputError, match="weight of the task 'a' in KL is -1"):
+        Objective.of("KL(weights={'a': -1})")
+
+
+def test_what_an_objective_needs_and_learns():
+    assert (KL() + 2 * NLL() + MSE()).needs == frozenset()
+    made = KL() + FeatureRegression() + 0.1 * JacobianMatching()
+    assert made.needs == {"features", "jacobian"}
+    assert (FeatureRegression(map="conv") + AttentionTransfer()).needs == {"maps", "attention"}
+    # Only from errors of Q-values are Q-values learned, whatever is learned beside them.
+    for text, values in (("mse + 2 * huber", True), ("mse + FeatureRegression()", True),
+                         ("mse + kl", False), ("FeatureRegression()", False)):  # fmt: skip
+        assert Objective.of(text).learns_values == values
+
+
+@pytest.mark.parametrize(
     "objective",
     [
         KL(),
@@ -314,6 +383,16 @@ def test_unknown_names_with_the_nearest(text: str, hint: str):
         "KL(temperature=True)",
         "KL(temperature=1e999)",
         "KL(temperature=2 + 1)",
+        "KL(weights={'a': 'b'})",
+        "KL(weights={'a': None})",
+        "KL(weights={1: 2})",
+        "KL(weights={**kl})",
+        "KL(weights=3)",
+        "KL(weights='a')",
+        "Huber(delta='wide')",
+        "Huber(delta=None)",
+        "None * kl",
+        "-'1->0' * kl",
         "kl; mse",
         "kl()()",
         "kl.score",
@@ -356,6 +435,11 @@ def test_nothing_in_the_text_is_executed(tmp_path):
         with pytest.raises(InputError):
             Objective.of(text)
     assert not trace.exists()
+
+
+def test_a_schedule_that_there_is_not():
+    with pytest.raises(InputError, match="'fast' is no schedule"):
+        Objective.of("'fast' * kl")
 
 
 def test_sum_is_an_objective_of_its_own():

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.network import Network, conv, mlp
-from rltransfer.objective import KL, MSE
+from rltransfer.output_objectives import KL, MSE
 from rltransfer.policy import LOG_STD_RANGE, Policy, PolicySpec, load_policy, save_policy
-from rltransfer.policy_output import ILLEGAL, PolicyOutput
+from rltransfer.policy_output import ILLEGAL, PolicyOutput, asking
 
 GRID = spaces.Dict({"policy": spaces.Box(0, 1, (4, 10, 10), np.uint8)})
 VECTOR = spaces.Dict({"policy": spaces.Box(-np.inf, np.inf, (3,), np.float32)})
@@ -82,6 +82,28 @@ def test_what_each_kind_of_policy_says():
     continuous = small(action=ARM)(observation)
     assert continuous.mean.shape == continuous.log_std.shape == (5, 2)
     assert continuous.logits is None and not continuous.log_std.any()
+
+
+@pytest.mark.parametrize("gru", [0, 6])
+def test_maps_and_attention_are_said_only_when_asked(gru: int):
+    torch.manual_seed(0)
+    policy = Policy(spec_of(conv(gru=gru), GRID))
+    observation = {"policy": torch.randint(0, 2, (3, 2, 4, 10, 10), dtype=torch.uint8)}
+    plain = policy(observation)
+    assert plain.maps is None and plain.attention is None
+    with asking(["maps", "attention"]):
+        asked = policy(observation)
+    # Time and batch, 16 channels and 8 x 8 places.
+    assert asked.maps.shape == (3, 2, 16, 8, 8)
+    torch.testing.assert_close(asked.attention, asked.maps.square().sum(2))
+    # Nothing else is another for being asked.
+    assert torch.equal(asked.logits, plain.logits) and torch.equal(asked.features, plain.features)
+    with asking(["attention"]):
+        assert policy(observation).maps is None
+        with pytest.raises(ValueError, match="stop"), asking(["maps"]):
+            raise ValueError("stop")
+        assert policy(observation).attention is not None
+    assert policy(observation).attention is None
 
 
 def test_fresh_policy_is_close_to_uniform():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal
 
-from rltransfer.policy_output import ILLEGAL, PolicyOutput
+from rltransfer.policy_output import ILLEGAL, PolicyOutput, wide
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -119,3 +119,13 @@ def test_q_network_has_no_density():
         output.log_prob(torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="Only a stochastic policy"):
         output.entropy()
+
+
+def test_wide_is_float32_at_least():
+    for dtype, expected in (
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ):
+        assert wide(torch.zeros(1, dtype=dtype)).dtype == expected

@@ -53,6 +53,8 @@ CASES = {
     "pqn": ["pqn", "--task", BREAKOUT, *PPO_OPTIONS],
     "memory": ["policy-distillation", "--task", BREAKOUT, *PPO_OPTIONS, "--memory-steps", "500",
                "--teacher-acts", "1->0"],
+    "random teacher": ["policy-distillation", "--task", BREAKOUT, *PPO_OPTIONS,
+                       "--memory-steps", "500", "--teacher", "Noisy('{teacher}', sigma=0.5)"],
 }  # fmt: skip
 
 
@@ -68,8 +70,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_killed_and_resumed_equals_unbroken(case: str, tmp_path: Path, teacher: Path) -> None:
-    words = [*CASES[case], "--steps", "6000", "--checkpoint-every", "1000", *QUICK]
-    if words[0] == "policy-distillation":
+    said = [word.format(teacher=teacher) for word in CASES[case]]
+    words = [*said, "--steps", "6000", "--checkpoint-every", "1000", *QUICK]
+    if words[0] == "policy-distillation" and "--teacher" not in words:
         words += ["--teacher", str(teacher)]
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     subprocess.run(command("train", *words, "--run-dir", unbroken), check=True, capture_output=True)

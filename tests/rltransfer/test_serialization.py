@@ -10,7 +10,8 @@ import pytest
 
 from rltransfer.errors import InputError
 from rltransfer.network import Network
-from rltransfer.objective import KL, MSE, Objective
+from rltransfer.objective import Objective
+from rltransfer.output_objectives import KL, MSE
 from rltransfer.schedule import Schedule
 from rltransfer.serialization import from_json, to_json
 

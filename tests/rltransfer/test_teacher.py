@@ -11,7 +11,11 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.evaluation import fitted_teacher
+from rltransfer.network import Network
+from rltransfer.policy import Policy, PolicySpec
 from rltransfer.policy_output import ILLEGAL
+from rltransfer.rollout import RolloutEngine
+from rltransfer.teacher import PolicyTeacher
 
 CPU = torch.device("cpu")
 CARTPOLE = rt.Suite.of("CartPole-v1")
@@ -53,12 +57,53 @@ def test_a_run_is_a_teacher(tmp_path: Path) -> None:
         episodes=1, evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     teacher = fitted_teacher(rt.load_teacher(tmp_path / "run"), rt.Suite.of(TASK), CPU)
+    assert isinstance(teacher, PolicyTeacher)
     observation = {"policy": torch.eye(4)}
     expected = run.agent.policy(observation)
     found = teacher(observation, torch.zeros(4, dtype=torch.int64))
     assert torch.equal(found.logits, expected.logits)
     assert teacher.num_parameters == run.result["student_parameters"]
+    assert teacher.suite == rt.Suite.of(TASK)
     assert len(teacher.describe()["sha256"]) == 64
+
+
+def test_a_policy_of_several_tasks_knows_each_by_its_id() -> None:
+    # Four channels and three actions, ten and six: padded to one another's.
+    breakout, seaquest = "rltransfer/MinAtar-Breakout-v1", "rltransfer/MinAtar-Seaquest-v1"
+    suite = rt.Suite.of(breakout, seaquest)
+    joint = RolloutEngine(suite, 1, CPU, 0)
+    policy = Policy(
+        PolicySpec(Network(), joint.observation_space, joint.action_space, joint.action_mask)
+    )
+    teacher = PolicyTeacher(policy, "runs/two", "0", suite)
+    seen, task = torch.rand(4, 10, 10, 10), torch.tensor([0, 0, 1, 1])
+    seen[:2, 4:] = 0
+    expected = policy({"policy": seen}, task).logits.detach()
+    as_trained = fitted_teacher(teacher, suite, CPU)
+    assert torch.equal(as_trained({"policy": seen}, task).logits, expected)
+    turned = fitted_teacher(teacher, rt.Suite.of(seaquest, breakout), CPU)
+    found = turned({"policy": seen.flip(0)}, task).logits
+    torch.testing.assert_close(found, expected.flip(0))
+    # One task alone: its own channels and actions.
+    alone = fitted_teacher(teacher, rt.Suite.of(breakout), CPU)
+    found = alone({"policy": seen[:2, :4]}, torch.zeros(2, dtype=torch.int64)).logits
+    torch.testing.assert_close(found, expected[:2, :3])
+    # The same from inside a composition, whose tasks have another order.
+    each = rt.PerTask({seaquest: teacher, breakout: rt.Ensemble([teacher])})
+    fitted = fitted_teacher(each, rt.Suite.of(seaquest, breakout), CPU)
+    torch.testing.assert_close(fitted({"policy": seen.flip(0)}, task).logits, expected.flip(0))
+    with pytest.raises(rt.InputError, match=r"Asterix-v1': it was trained on .*Breakout-v1, "):
+        fitted_teacher(teacher, rt.Suite.of("rltransfer/MinAtar-Asterix-v1"), CPU)
+
+
+def test_a_run_without_its_configuration_is_no_teacher(tmp_path: Path) -> None:
+    rt.train(
+        rt.agents.PPO(num_envs=4, horizon=10), suite=TASK, steps=40, run_dir=tmp_path / "run",
+        episodes=1, evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(rt.InputError, match=r"config\.json is missing or damaged"):
+        rt.load_teacher(tmp_path / "run")
 
 
 def test_teachers_that_do_not_fit_are_refused(tmp_path: Path, zip_path: Path) -> None:

@@ -1,0 +1,192 @@
+"""Compression: how much of its teacher a student keeps at 25, 7 and 4 % of the parameters.
+
+    rltransfer experiment run compression
+
+Policy distillation (Rusu 2015, section 5.1 and table 1) on MinAtar's five games: students of three
+sizes, three losses, from the zoo's teachers, whose shares of the teachers' returns are averaged
+geometrically over the games. The paper's figures on ten Atari games, with KL: 108 % at a quarter of
+the size, 102 % at 7 %, 84 % at 4 %; KL ahead of NLL ahead of MSE at full size.
+
+Differs from the paper: MinAtar for Atari; the teachers are policies (PPO), so that KL's temperature
+is 1 and the squared error is that of logits, not of Q-values; the student acts while it learns, but
+for a first fifth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rltransfer.agents import PolicyDistillation
+from rltransfer.experiments.summary import (
+    Interval,
+    bar_picture,
+    geometric_mean_interval,
+    hardware,
+    interval_json,
+    kept_share,
+    markdown_table,
+    write_results,
+)
+from rltransfer.experiments.trials import Trial, run_trials
+from rltransfer.experiments.zoo import GAMES, teacher_width
+from rltransfer.network import Network
+from rltransfer.report import console
+
+SIZES = {"25 %": 0.5, "7 %": 0.2625, "4 %": 0.1975}
+"""Factor on the teacher's width that leaves this share of its parameters."""
+
+LOSSES = {"KL": "KL(temperature=1.0)", "NLL": "NLL()", "MSE": "MSE()"}
+"""The three losses, in the paper's order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """Students at 25, 7 and 4 % of their teachers' parameters, by three losses (Rusu 2015)."""
+
+    games: tuple[str, ...] = GAMES
+    """The games."""
+    sizes: tuple[str, ...] = tuple(SIZES)
+    """Shares of the teacher's parameters, of those in `SIZES`."""
+    losses: tuple[str, ...] = tuple(LOSSES)
+    """The losses, of those in `LOSSES`."""
+    seeds: int = 5
+    """Seeds of each combination, counted from 0."""
+    steps: int = 500_000
+    """Environment steps of each student."""
+    episodes: int = 200
+    """Episodes of each evaluation."""
+    jobs: int = 0
+    """Trials at once; 0 means one for each core."""
+    out: Path = Path("runs/compression")
+    """Folder of the runs."""
+    results: Path = Path(__file__).parent
+    """Folder for the page, its picture and its figures."""
+
+    def run(self) -> None:
+        """Runs what has not been run yet, and writes the page."""
+        found = run_trials(self.trials(), self.out, self.jobs)
+        table = {
+            loss: [self._interval(found, loss, size) for size in self.sizes] for loss in self.losses
+        }
+        self._write(table, found)
+        console().print(f"written: {self.results / 'RESULTS.md'}", highlight=False)
+
+    def trials(self) -> list[Trial]:
+        """Returns every combination of seed, game, size and loss."""
+        return [
+            Trial(
+                name=self._name(game, loss, size, seed),
+                method=student(game, loss, size),
+                suite=f"rltransfer/MinAtar-{game}-v0",
+                options={
+                    "steps": self.steps,
+                    "seed": seed,
+                    "episodes": self.episodes,
+                    "evaluate_episodes": 0,
+                    "checkpoint_every": self.steps,
+                },
+            )
+            for seed in range(self.seeds)
+            for game in self.games
+            for size in self.sizes
+            for loss in self.losses
+        ]
+
+    def _name(self, game: str, loss: str, size: str, seed: int) -> str:
+        return f"{game}-{loss}-{size.split()[0]}-{seed}"
+
+    def _shares(self, found: dict[str, Any], game: str, loss: str, size: str) -> list[float]:
+        """Returns what the students of each seed keep."""
+        names = [self._name(game, loss, size, seed) for seed in range(self.seeds)]
+        return [kept_share(found[name]) for name in names]
+
+    def _interval(self, found: dict[str, Any], loss: str, size: str) -> Interval:
+        return geometric_mean_interval(
+            {game: self._shares(found, game, loss, size) for game in self.games}
+        )
+
+    def _write(self, table: dict[str, list[Interval]], found: dict[str, Any]) -> None:
+        """Writes the page, the picture and the figures."""
+        rows = [
+            [loss, *(interval.percent() for interval in intervals)]
+            for loss, intervals in table.items()
+        ]
+        games = [
+            [
+                game,
+                loss,
+                *(
+                    f"{100 * sum(shares) / len(shares):.0f}"
+                    for size in self.sizes
+                    if (shares := self._shares(found, game, loss, size))
+                ),
+            ]
+            for game in self.games
+            for loss in self.losses
+        ]
+        minutes = sum(result["wall_seconds"] for result in found.values()) / 60
+        text = f"""# Compression
+
+Share of the teacher's return that a student keeps, in per cent: geometric mean over
+{len(self.games)} MinAtar games, with its 95 % interval over {self.seeds} seeds.
+
+{markdown_table(["loss", *self.sizes], rows)}
+
+![shares by size and loss](picture.png)
+
+Each game by itself (mean over seeds):
+
+{markdown_table(["game", "loss", *self.sizes], games)}
+
+Each student learned from {self.steps:,} environment steps and was evaluated, as was its teacher,
+over {self.episodes} whole episodes. {len(found)} runs, {minutes:.0f} minutes of training on
+{hardware()}; one thread a run.
+
+    rltransfer experiment run compression --steps {self.steps} --seeds {self.seeds}
+
+The paper (Rusu 2015, ten Atari games, KL): 108, 102 and 84. What differs stands in the module's
+docstring.
+"""
+        data = {
+            "steps": self.steps,
+            "seeds": self.seeds,
+            "episodes": self.episodes,
+            "hardware": hardware(),
+            "table": {
+                loss: {
+                    size: interval_json(interval)
+                    for size, interval in zip(self.sizes, intervals, strict=True)
+                }
+                for loss, intervals in table.items()
+            },
+            "trials": {
+                name: {
+                    "kept": kept_share(result),
+                    "student_parameters": result["student_parameters"],
+                    "teacher_parameters": result["teacher_parameters"],
+                    "wall_seconds": result["wall_seconds"],
+                }
+                for name, result in found.items()
+            },
+        }
+        write_results(self.results, text, data)
+        bar_picture(self.results / "picture.png", self.sizes, table, "share of teacher, %")
+
+
+def student(game: str, loss: str, size: str) -> PolicyDistillation:
+    """Returns the method of one student."""
+    return PolicyDistillation(
+        teacher="zoo",
+        student=Network(encoder="grid", width=SIZES[size] * teacher_width(game), layer_norm=True),
+        objective=LOSSES[loss],
+        num_envs=256,
+        horizon=16,
+        teacher_acts="1->0@0.2",
+        exploration=0.01,
+        memory_steps=500_000,
+        epochs=5,
+        batch_size=256,
+        learning_rate=2e-3,
+    )

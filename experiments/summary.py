@@ -1,0 +1,139 @@
+"""Summaries of trials: ratios to a teacher with intervals over seeds, tables, pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import special
+
+from rltransfer.benchmark import Measuring, Stopwatch
+from rltransfer.report import kept
+
+SMALLEST = 1e-3
+"""What a share counts as at least, so that a student that failed has a logarithm."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its 95 % interval (Student's t)."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    def percent(self) -> str:
+        """Returns the interval in per cent."""
+        return f"{100 * self.mean:.0f} ({100 * self.low:.0f} to {100 * self.high:.0f})"
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Returns the mean of the seeds' values with its interval; one seed has none."""
+    count, mean = len(values), float(np.mean(values))
+    if count < 2:
+        return Interval(mean, -math.inf, math.inf, count)
+    error = float(np.std(values, ddof=1)) / math.sqrt(count)
+    half = float(special.stdtrit(count - 1, 0.975)) * error
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def geometric_mean_interval(ratios: Mapping[str, Sequence[float]]) -> Interval:
+    """Returns the geometric mean over tasks, with its interval over seeds.
+
+    The mean over tasks is taken within each seed, on logarithms; the interval is that of the seeds'
+    means, so it says how far another set of seeds would lie off and not how far other tasks would.
+
+    Args:
+        ratios: For each task the seeds' ratios, in the same order.
+    """
+    logs = np.log(np.maximum(np.array(list(ratios.values()), dtype=float), SMALLEST))
+    interval = mean_interval(logs.mean(0).tolist())
+    low, mean, high = (math.exp(v) for v in (interval.low, interval.mean, interval.high))
+    return Interval(mean, low, high, interval.seeds)
+
+
+def kept_share(result: Mapping[str, Any], task: str | None = None) -> float:
+    """Returns which share of its teacher's return a student keeps; see `report.kept`.
+
+    Args:
+        result: A run's result.
+        task: Which of its tasks; its only one if None.
+    """
+    name = task if task is not None else next(iter(result["tasks"]))
+    return kept(result["tasks"][name])
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table in markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def hardware() -> str:
+    """Returns the machine in a sentence."""
+    found = Stopwatch(Measuring()).hardware()
+    return (
+        f"{found['device']}, {found['cores']} cores, Python {platform.python_version()}, "
+        f"torch {torch.__version__.split('+')[0]}"
+    )
+
+
+def write_results(folder: Path, text: str, data: Mapping[str, Any]) -> None:
+    """Writes `RESULTS.md` and `results.json`.
+
+    Args:
+        folder: Where to.
+        text: The page.
+        data: Everything that it was made from.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "RESULTS.md").write_text(text.rstrip() + "\n")
+    (folder / "results.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+def interval_json(interval: Interval) -> dict[str, float]:
+    """Returns an interval as JSON."""
+    return asdict(interval)
+
+
+def bar_picture(
+    path: Path, groups: Sequence[str], bars: Mapping[str, Sequence[Interval]], label: str
+) -> None:
+    """Draws grouped bars with their intervals.
+
+    Args:
+        path: The PNG file.
+        groups: Names below the axis.
+        bars: For each colour its interval in each group.
+        label: What the vertical axis says, in per cent.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.5))
+    width = 0.8 / len(bars)
+    for index, (name, intervals) in enumerate(bars.items()):
+        places = np.arange(len(groups)) + (index - (len(bars) - 1) / 2) * width
+        heights = [100 * one.mean for one in intervals]
+        errors = [
+            [100 * (one.mean - max(one.low, 0.0)) for one in intervals],
+            [100 * (min(one.high, 2 * one.mean) - one.mean) for one in intervals],
+        ]
+        axes.bar(places, heights, width, yerr=errors, capsize=2, label=name)
+    axes.axhline(100, color="gray", linewidth=0.8)
+    axes.set_xticks(np.arange(len(groups)), groups)
+    axes.set_ylabel(label)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

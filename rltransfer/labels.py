@@ -1,0 +1,156 @@
+"""Labels: what a teacher is asked of each observation, beside what it says by itself.
+
+Gradients by the observation and feature maps cost time, and labels memory: they are asked for only
+where an objective needs them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rltransfer.observation import Observation
+from rltransfer.policy_output import ILLEGAL, PolicyOutput, asking
+from rltransfer.teacher import Teacher
+
+ALWAYS = ("logits", "q_values", "mean", "log_std")
+"""What a teacher says that every label holds."""
+
+
+class Labeller:
+    """Asks a teacher for what an objective needs; labels of all tasks have one size.
+
+    The first call says how many features there are: it must hold rows of every task.
+
+    Args:
+        teacher: Fitted to the tasks, on its device.
+        needs: `Objective.needs`.
+        groups: The observation groups that the student reads.
+        action_mask: For each task, which actions are legal; None where all are.    (tasks, actions)
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        needs: Collection[str],
+        groups: Sequence[str],
+        action_mask: Tensor | None,
+    ) -> None:
+        self.needs = frozenset(needs)
+        self.fields = (*ALWAYS, *sorted(needs))
+        self.groups = groups
+        self.action_mask = action_mask
+        self.num_features: int | None = None
+        self.teacher = teacher
+
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns the labels, without gradients.
+
+        Args:
+            observation: The groups.           (rows, ...)
+            task: Index of each row's task.    (rows,)
+        """
+
+        def says(seen: Observation) -> PolicyOutput:
+            return self._legal(self.teacher(seen, task), task)
+
+        output = answer(says, observation, self.needs, self.groups)
+        if "features" in self.needs and output.features is not None:
+            output.features = self._padded(output.features)
+        label = {name: getattr(output, name) for name in self.fields}
+        return PolicyOutput(**{n: v if v is None else v.detach() for n, v in label.items()})
+
+    def answered(
+        self,
+        says: Callable[[Observation], PolicyOutput],
+        observation: Observation,
+        label: PolicyOutput,
+    ) -> PolicyOutput:
+        """Returns what a student says of what was labelled; see `answer`."""
+        return answer(says, observation, self.needs, self.groups, label)
+
+    def _padded(self, features: Tensor) -> Tensor:
+        """Returns the features of some tasks' teachers, with zeros where others have more."""
+        if self.num_features is None:
+            self.num_features = features.shape[-1]
+        return F.pad(features, (0, self.num_features - features.shape[-1]))
+
+    def _legal(self, output: PolicyOutput, task: Tensor) -> PolicyOutput:
+        """Returns the output with the actions masked that a row's task does not have."""
+        if self.action_mask is None or output.mean is not None:
+            return output
+        legal = self.action_mask[task]
+        masked = {}
+        for name in ("logits", "q_values"):
+            scores = getattr(output, name)
+            if scores is not None:
+                # The teachers of some tasks may know fewer actions than there are in all.
+                missing = legal.shape[-1] - scores.shape[-1]
+                if missing < 0:
+                    return output
+                scores = F.pad(scores, (0, missing), value=ILLEGAL)
+                masked[name] = scores.masked_fill(~legal, ILLEGAL)
+        return dataclasses.replace(output, **masked)
+
+
+def answer(
+    says: Callable[[Observation], PolicyOutput],
+    observation: Observation,
+    needs: Collection[str],
+    groups: Sequence[str],
+    label: PolicyOutput | None = None,
+) -> PolicyOutput:
+    """Returns what a network says, with what is needed beside it.
+
+    Args:
+        says: The network.
+        observation: The groups.    (batch, ...)
+        needs: `Objective.needs`.
+        groups: By which groups gradients are taken.
+        label: What the teacher says: which output the gradient is of, the one that is largest for
+            the teacher; None if the network is the teacher. Only with a label can the gradient be
+            differentiated again.
+    """
+    with asking(needs):
+        if "jacobian" not in needs:
+            return says(observation)
+        with torch.enable_grad():
+            # Bytes have no gradient: the network gets a copy in float32.
+            by = {name: observation[name].float().requires_grad_() for name in groups}
+            output = says({**observation, **by})
+            output.jacobian = _gradient(output, label or output, by, again=label is not None)
+    return output
+
+
+def _gradient(
+    output: PolicyOutput, label: PolicyOutput, by: Observation, again: bool
+) -> Tensor | None:
+    """Returns the gradient of one output by groups, side by side; None where there is none.
+
+    Args:
+        output: What is differentiated.
+        label: Its largest logit, Q-value or action tells which output it is.
+        by: The groups.    (batch, ...) each
+        again: Whether the gradient will be differentiated.
+
+    Returns:
+        (batch, observation_size)
+    """
+    scores, wanted = (
+        one.preferences() if one.mean is None else one.mean for one in (output, label)
+    )
+    if not scores.requires_grad:
+        return None
+    chosen = scores.gather(-1, wanted.argmax(-1, keepdim=True)).sum()
+    found = torch.autograd.grad(chosen, list(by.values()), create_graph=again, allow_unused=True)
+    if all(gradient is None for gradient in found):
+        return None
+    parts = [
+        torch.zeros_like(group) if gradient is None else gradient
+        for gradient, group in zip(found, by.values(), strict=True)
+    ]
+    return torch.cat([part.flatten(1) for part in parts], 1)

@@ -1,0 +1,131 @@
+"""One teacher for each task of a suite."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rltransfer.composition import Composition, labels_of
+from rltransfer.errors import unknown
+from rltransfer.observation import Observation
+from rltransfer.policy_output import PolicyOutput, asked
+from rltransfer.stacked_policies import StackedPolicies, can_stack
+from rltransfer.task import Suite
+from rltransfer.teacher_base import PolicyTeacher, TaskSpaces, Teacher, cropped
+
+NOT_STACKED = ("features", "maps", "attention", "jacobian")
+"""What policies say only one by one, if it is asked for."""
+MOST_COUNTS = 64
+"""Task tensors whose rows a `PerTask` remembers to have counted."""
+
+
+class PerTask(Composition):
+    """One teacher a task; each labels its own rows only.
+
+    On CUDA, policies of one architecture label their rows in one batched forward pass.
+
+    Args:
+        teachers: Teacher of each task: of its id, or of its name in results where a suite holds
+            the id several times.
+    """
+
+    def __init__(self, teachers: Mapping[str, Teacher]) -> None:
+        self.teachers = dict(teachers)
+        super().__init__(list(self.teachers.values()))
+        self.num_parameters = max(teacher.num_parameters for teacher in self.members)
+        self._stacked: StackedPolicies | None = None
+        self._counts: dict[tuple[int, int, int], tuple[list[int], Tensor]] = {}
+
+    def _text(self) -> str:
+        words = [f"{name!r}: {teacher.quoted()}" for name, teacher in self.teachers.items()]
+        return f"PerTask({{{', '.join(words)}}})"
+
+    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+        """Fits each teacher to its task, in the order of the suite."""
+        fitted = {}
+        for name, task, own in zip(suite.names(), suite, own_spaces, strict=True):
+            teacher = self.teachers.get(name) or self.teachers.get(task.id)
+            if teacher is None:
+                raise unknown("teacher for the task", name, self.teachers)
+            fitted[name] = teacher.fitted(Suite.of(task), [own])
+        return PerTask(fitted)
+
+    def to(self, device: torch.device) -> Teacher:
+        """Returns the teacher, on a device."""
+        super().to(device)
+        self.teachers = dict(zip(self.teachers, self.members, strict=True))
+        if device.type == "cuda":
+            self.stack()
+        return self
+
+    def stack(self) -> None:
+        """Lets policies of one architecture label in one batched forward pass, if all are such."""
+        policies = [one.module for one in self.members if isinstance(one, PolicyTeacher)]
+        if policies and len(policies) == len(self.members) and can_stack(policies):
+            self._stacked = StackedPolicies(policies)
+
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns what each row's teacher says; a single task's teacher's own bits."""
+        if len(self.members) == 1:
+            return self.members[0](observation, task)
+        counts = self._counted(task)
+        stackable = min(counts) == max(counts) and not any(asked(name) for name in NOT_STACKED)
+        if self._stacked is not None and stackable:
+            first = self.members[0]
+            assert isinstance(first, PolicyTeacher)
+            return self._stacked(cropped(first.module.spec, observation))
+        parts = []
+        begin = 0
+        for teacher, count in zip(self.members, counts, strict=True):
+            rows = {name: group[begin : begin + count] for name, group in observation.items()}
+            if count:
+                parts.append(teacher(rows, task[begin : begin + count]))
+            begin += count
+        return parts[0] if len(parts) == 1 else _concatenated(parts)
+
+    def _counted(self, task: Tensor) -> list[int]:
+        """Returns the number of rows of each task; the device is asked once for each tensor."""
+        key = (task.data_ptr(), len(task), task._version)
+        if key not in self._counts:
+            if len(self._counts) >= MOST_COUNTS:
+                self._counts.clear()
+            counts = torch.bincount(task, minlength=len(self.members)).tolist()
+            # The tensor is kept, so that no other one can come to lie at its address.
+            self._counts[key] = counts, task
+        return self._counts[key][0]
+
+    def figures(self) -> dict[str, float]:
+        """Returns each teacher's figures with its task's id."""
+        return {
+            f"{name}/{task_id}": value
+            for task_id, teacher in self.teachers.items()
+            for name, value in teacher.figures().items()
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the description of every teacher."""
+        return {"per_task": {name: one.describe() for name, one in self.teachers.items()}}
+
+
+def _concatenated(parts: list[PolicyOutput]) -> PolicyOutput:
+    """Returns outputs one below the other.
+
+    What is no label, e.g. a value, is passed on where all say it, and in one size; fewer features
+    are followed by zeros.
+    """
+    fields = {name: torch.cat(values) for name, values in labels_of(parts).items()}
+    for field in dataclasses.fields(PolicyOutput):
+        values = [getattr(part, field.name) for part in parts]
+        if field.name in fields or field.name == "state" or any(v is None for v in values):
+            continue
+        if field.name == "features":
+            widest = max(value.shape[-1] for value in values)
+            values = [F.pad(value, (0, widest - value.shape[-1])) for value in values]
+        if len({value.shape[1:] for value in values}) == 1:
+            fields[field.name] = torch.cat(values)
+    return PolicyOutput(**fields)
