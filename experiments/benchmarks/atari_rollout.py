@@ -1,0 +1,49 @@
+"""Ours: a rollout engine over Atari with random actions, everything that is seen stored.
+
+python -m rltransfer.experiments.benchmarks.atari_rollout --num-envs 64
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rltransfer.benchmark import Measuring, Stopwatch
+from rltransfer.evaluation import RandomActor
+from rltransfer.rollout import RolloutEngine
+from rltransfer.task import Suite
+
+from .script import main
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtariRollout:
+    """Steps per second of `RolloutEngine.collect`."""
+
+    measuring: Measuring = Measuring(repeats=3, seconds=2.0, device="cpu")
+    task: str = "ALE/Breakout-v5"
+    """The game."""
+    num_envs: int = 64
+    """Environments."""
+    horizon: int = 16
+    """Steps of a rollout."""
+
+    def run(self) -> dict[str, Any]:
+        """Measures."""
+        watch = Stopwatch(self.measuring)
+        engine = RolloutEngine(
+            Suite.of(self.task), self.num_envs, watch.device, self.measuring.seed
+        )
+        generator = torch.Generator(watch.device).manual_seed(self.measuring.seed)
+        actor = RandomActor(engine.action_space, generator)
+        (speed,) = watch.speeds(lambda: engine.collect(actor, self.horizon).num_steps)
+        engine.close()
+        return {"steps_per_second": speed.median, "range": dataclasses.asdict(speed)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(AtariRollout, "atari_rollout"))

@@ -1,0 +1,129 @@
+"""Runs a pair's sides in turn, each time in a fresh process, and keeps every number."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from rltransfer.benchmark import Measuring, Stopwatch
+from rltransfer.errors import InputError
+
+from .pairs import Pair, Side
+
+PACKAGES = ("rltransfer", "torch", "numpy", "gymnasium", "warp-lang", "ale-py", "stable-baselines3")
+"""Packages that every comparison tells the version of, beside those that its sides need."""
+
+
+def compare(
+    pair: Pair, repeats: int, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Measures a pair and returns what came out, as JSON.
+
+    Args:
+        pair: What is compared.
+        repeats: How often each side is run; seeds count from 0.
+        tell: Is told each number as it comes.
+
+    Raises:
+        InputError: A side fails.
+    """
+    sides = [side for side in (pair.ours, pair.peer) if side]
+    said: list[list[dict[str, Any]]] = [[] for _ in sides]
+    values: list[list[float]] = [[] for _ in sides]
+    for repeat in range(repeats):
+        for index, side in enumerate(sides):
+            output = run_side(pair, side, repeat)
+            said[index].append(output)
+            values[index].append(_number(pair, side, output))
+            tell(
+                f"{pair.name} {repeat + 1}/{repeats}, {side.name}: "
+                f"{values[index][-1]:,.4g} {pair.unit}"
+            )
+    ours, peer = values[0], values[1] if len(values) > 1 else []
+    ratio = pair.median_ratio(ours, peer)
+    told = [
+        {"name": side.name, "command": shown(pair, side), **_spread(numbers), "said": outputs}
+        for side, numbers, outputs in zip(sides, values, said, strict=True)
+    ]
+    packages = dict.fromkeys((*PACKAGES, *(name for side in sides for name in side.packages)))
+    return {
+        "pair": pair.name,
+        "what": pair.what,
+        "unit": pair.unit,
+        "repeats": repeats,
+        "bar": pair.bar,
+        "at_most": pair.at_most,
+        "met": pair.met(ratio),
+        "ratio": {**_spread(pair.ratios(ours, peer)), "median": ratio},
+        "ours": told[0],
+        "peer": told[1] if pair.peer else None,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": Stopwatch(Measuring(device="cpu")).hardware(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in packages},
+    }
+
+
+def run_side(pair: Pair, side: Side, seed: int) -> dict[str, Any]:
+    """Runs one side in a process of its own and returns the line of JSON that it ends with.
+
+    Args:
+        pair: Whose side it is.
+        side: What is run.
+        seed: Its seed, where the pair has one a repetition.
+
+    Raises:
+        InputError: It fails, or says something else.
+    """
+    seeded = ("--seed", str(seed)) if pair.seeded else ()
+    done = subprocess.run(
+        [sys.executable, *side.command, *seeded], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = ["it said nothing", *done.stderr.strip().splitlines()][-1]
+        raise InputError(f"The side {side.name!r} of the pair {pair.name!r} failed: {reason}")
+    last = ["", *done.stdout.strip().splitlines()][-1]
+    try:
+        found: dict[str, Any] = json.loads(last)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"The side {side.name!r} of the pair {pair.name!r} must end with a line of JSON, "
+            f"but it says {last!r}."
+        ) from error
+    return found
+
+
+def _number(pair: Pair, side: Side, output: dict[str, Any]) -> float:
+    """Returns the number that counts of what a side said."""
+    found: Any = output
+    for name in side.key:
+        if not isinstance(found, dict) or name not in found:
+            raise InputError(
+                f"The side {side.name!r} of the pair {pair.name!r} does not say "
+                f"{'.'.join(side.key)!r}."
+            )
+        found = found[name]
+    return float(found)
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    """Returns the median, the range and all of some numbers, as JSON."""
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "values": values,
+    }
+
+
+def shown(pair: Pair, side: Side) -> str:
+    """Returns a side's command line, as one would type it."""
+    seed = " --seed REPETITION" if pair.seeded else ""
+    return "python " + " ".join(side.command) + seed

@@ -1,0 +1,73 @@
+"""Curves: steps per second over the number of environments, and over the number of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rltransfer.benchmark import Measuring, Stopwatch, benchmark_rollout
+from rltransfer.envs.minatar import GAMES
+from rltransfer.network import Network
+from rltransfer.task import Suite, Task
+
+TASK = "rltransfer/MinAtar-Breakout-v0"
+"""What is measured over the number of environments."""
+NUM_ENVS = (64, 256, 1024, 4096, 16384)
+NUM_TASKS = (1, 2, 3, 4, 5, 6, 7, 8)
+ROWS = 4096
+"""Environments in all, shared among the tasks."""
+
+
+def suite_of(num_tasks: int) -> Suite:
+    """Returns MinAtar's games, and those without sticky actions after them, this many in all."""
+    ids = [f"rltransfer/MinAtar-{title}-v0" for title in GAMES.values()]
+    tasks = [Task(name) for name in ids]
+    tasks += [Task(name, {"sticky_action_prob": 0.0}) for name in ids]
+    return Suite(f"{num_tasks} tasks", tuple(tasks[:num_tasks]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """What `rltransfer benchmark rollout` measures, over environments and over tasks."""
+
+    measuring: Measuring = Measuring(repeats=3, seconds=0.5, device="cpu")
+    num_envs: Sequence[int] = NUM_ENVS
+    num_tasks: Sequence[int] = NUM_TASKS
+    rows: int = ROWS
+    horizon: int = 16
+
+    def run(self, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+        """Measures and returns both curves as JSON, with medians and ranges.
+
+        Args:
+            tell: Is told what is measured.
+        """
+        envs, tasks = [], []
+        for count in self.num_envs:
+            tell(f"{count} environments of {TASK}")
+            envs.append({"num_envs": count, **self._speeds(Suite.of(TASK), count)})
+        for count in self.num_tasks:
+            each = self.rows // count
+            tell(f"{count} tasks, {each} environments each")
+            tasks.append(
+                {"num_tasks": count, "num_envs": each, **self._speeds(suite_of(count), each)}
+            )
+        return {
+            "task": TASK,
+            "repeats": self.measuring.repeats,
+            "horizon": self.horizon,
+            "envs": envs,
+            "tasks": tasks,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "hardware": Stopwatch(self.measuring).hardware(),
+        }
+
+    def _speeds(self, suite: Suite, num_envs: int) -> dict[str, Any]:
+        """Returns the speeds of all tasks of a suite together."""
+        found = benchmark_rollout(suite, num_envs, self.horizon, Network(), self.measuring)
+        together: dict[str, Any] = (
+            found["together"] if len(suite) > 1 else found["tasks"][suite.names()[0]]
+        )
+        return together

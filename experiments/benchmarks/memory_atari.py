@@ -1,0 +1,53 @@
+"""Ours: the bytes of a memory of Atari steps, from its tensors' shapes.
+
+    python -m rltransfer.experiments.benchmarks.memory_atari --steps 540_000
+
+The memory is made on torch's `meta` device, which has shapes and no storage.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rltransfer.benchmark import FRAME_SIDE, FRAME_STACK
+from rltransfer.memory import Memory
+from rltransfer.observation import DEFAULT_GROUP
+
+from .script import main
+
+MOST_ACTIONS = 18
+"""Labels of a step: every action of the joystick."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryAtari:
+    """Gigabytes of a memory of frames with a teacher's logits."""
+
+    steps: int = 540_000
+    """Steps that the memory holds."""
+    num_envs: int = 80
+    """Environments in all: eight of each of ten games."""
+
+    def run(self) -> dict[str, Any]:
+        """Computes."""
+        nowhere = torch.device("meta")
+        memory = Memory(self.steps, self.num_envs, nowhere, FRAME_STACK)
+        rows = (1, self.num_envs)
+        frames = torch.zeros(
+            *rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE, dtype=torch.uint8, device=nowhere
+        )
+        fields = {
+            "teacher_logits": torch.zeros(*rows, MOST_ACTIONS, device=nowhere),
+            "task": torch.zeros(rows, dtype=torch.int64, device=nowhere),
+        }
+        start = torch.zeros(rows, dtype=torch.bool, device=nowhere)
+        memory.add({DEFAULT_GROUP: frames}, start, fields)
+        return {"gigabytes": memory.nbytes() / 1e9, "bytes": memory.nbytes()}
+
+
+if __name__ == "__main__":
+    sys.exit(main(MemoryAtari, "memory_atari"))

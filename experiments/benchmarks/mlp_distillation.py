@@ -1,0 +1,76 @@
+"""Ours: an MLP learns from a larger one on linear dynamics; collect, label, learn.
+
+    python -m rltransfer.experiments.benchmarks.mlp_distillation --num-envs 4096
+
+The student acts with noise, the teacher labels, the squared error is learned. As rsl_rl does by
+default, each step is learned from once, in as many minibatches as a rollout has steps.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from rltransfer.agents import PolicyDistillation
+from rltransfer.benchmark import Measuring, benchmark_train
+from rltransfer.network import Network, mlp
+from rltransfer.observation import DEFAULT_GROUP
+from rltransfer.policy import Policy, PolicySpec
+from rltransfer.task import Suite
+from rltransfer.teacher import PolicyTeacher
+
+from .linear_env import ACTION_SIZE, OBSERVATION_SIZE, TASK, register
+from .script import main
+
+TEACHER = (512, 256, 128)
+"""Hidden units of the teacher."""
+STUDENT = (128, 128)
+"""Hidden units of the student."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpDistillation:
+    """Steps per second of rltransfer's policy distillation, learning included."""
+
+    measuring: Measuring = Measuring(repeats=3, device="cpu")
+    num_envs: int = 4096
+    """Environments."""
+    horizon: int = 30
+    """Steps of each environment between two updates."""
+
+    def run(self) -> dict[str, Any]:
+        """Measures."""
+        register()
+        torch.manual_seed(self.measuring.seed)
+        method = PolicyDistillation(
+            teacher=PolicyTeacher(Policy(_spec(mlp(TEACHER))), "fresh", ""),
+            student=Network(encoder="mlp", hidden=STUDENT, normalize=False),
+            objective="mse",
+            teacher_acts=0.0,
+            exploration=0.1,
+            num_envs=self.num_envs,
+            horizon=self.horizon,
+            memory_steps=self.num_envs * self.horizon,
+            epochs=1.0,
+            batch_size=self.num_envs,
+        )
+        found = benchmark_train(
+            "policy-distillation", method, Suite.of(TASK), 1_000_000_000, self.measuring
+        )
+        return {**found, "steps_per_second": found["with_training"]["median"]}
+
+
+def _spec(network: Network) -> PolicySpec:
+    """Returns the teacher's specification."""
+    seen = spaces.Box(-np.inf, np.inf, (OBSERVATION_SIZE,), np.float32)
+    acted = spaces.Box(-np.inf, np.inf, (ACTION_SIZE,), np.float32)
+    return PolicySpec(network, spaces.Dict({DEFAULT_GROUP: seen}), acted, value=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main(MlpDistillation, "mlp_distillation"))

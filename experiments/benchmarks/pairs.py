@@ -1,0 +1,254 @@
+"""The pairs: what is measured on either side, and how much better rltransfer is to be."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from rltransfer.envs.minatar import GAMES
+from rltransfer.errors import InputError
+
+ENVS = "minatar-envs-"
+"""What the names of the pairs begin with that compare MinAtar's environments alone."""
+ENVS_MEAN_BAR = 10.0
+"""What the geometric mean of their ratios is to reach."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """A command that prints a line of JSON, and where in it the number is that counts."""
+
+    name: str
+    """Who it is."""
+    command: tuple[str, ...]
+    """What follows the Python interpreter."""
+    key: tuple[str, ...]
+    """Where the number is in the JSON."""
+    packages: tuple[str, ...] = ()
+    """Packages that it needs and that are not rltransfer's own requirements."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two sides that do the same work, or one side whose number is a ratio or a size itself."""
+
+    name: str
+    """How users ask for it."""
+    what: str
+    """The work, for the table."""
+    unit: str
+    """What the sides' numbers are."""
+    ours: Side
+    """rltransfer."""
+    peer: Side | None = None
+    """Whom it is compared with; None where our number counts by itself."""
+    bar: float
+    """What the ratio is to be at least, or at most."""
+    at_most: bool = False
+    """Whether the bar is a maximum."""
+    lower_is_better: bool = False
+    """Whether the sides' numbers are times, so that the ratio is the peer's over ours."""
+    seeded: bool = False
+    """Whether each repetition has a seed of its own; then the ratio is that of the medians."""
+
+    def ratio(self, ours: float, peer: float | None) -> float:
+        """Returns how many times better rltransfer is, or our number where there is no peer."""
+        if peer is None:
+            return ours
+        return peer / ours if self.lower_is_better else ours / peer
+
+    def ratios(self, ours: Sequence[float], peer: Sequence[float]) -> list[float]:
+        """Returns the ratio of each repetition; `peer` is empty where there is none."""
+        if self.peer is None:
+            return list(ours)
+        return [self.ratio(a, b) for a, b in zip(ours, peer, strict=True)]
+
+    def median_ratio(self, ours: Sequence[float], peer: Sequence[float]) -> float:
+        """Returns the ratio that is held against the bar."""
+        if self.seeded and self.peer is not None:
+            # The two sides draw other random numbers from a seed: no two runs belong together.
+            return self.ratio(statistics.median(ours), statistics.median(peer))
+        return statistics.median(self.ratios(ours, peer))
+
+    def met(self, ratio: float) -> bool:
+        """Tells whether the bar is met."""
+        return ratio <= self.bar if self.at_most else ratio >= self.bar
+
+    def check(self) -> None:
+        """Checks that the packages of both sides are there.
+
+        Raises:
+            InputError: One is not.
+        """
+        for side in (self.ours, self.peer):
+            for package in side.packages if side else ():
+                try:
+                    version(package)
+                except PackageNotFoundError as error:
+                    raise InputError(
+                        f"The pair {self.name!r} needs the package {package}: install the extra, "
+                        "pip install 'rltransfer[benchmark]'."
+                    ) from error
+
+
+def _shell(words: str, *key: str) -> Side:
+    """Returns our side as a command of `rltransfer benchmark`."""
+    command = ("-m", "rltransfer.cli", "benchmark", *words.split(), "--device", "cpu", "--json")
+    return Side(name="rltransfer", command=command, key=key)
+
+
+def _script(name: str, words: str, key: str, who: str, *packages: str) -> Side:
+    """Returns a side as one of this package's scripts."""
+    command = ("-m", f"rltransfer.experiments.benchmarks.{name}", *words.split())
+    return Side(name=who, command=command, key=(key,), packages=packages)
+
+
+def _envs(game: str, title: str) -> Pair:
+    """Returns the pair of a MinAtar game."""
+    task = f"rltransfer/MinAtar-{title}-v1"
+    return Pair(
+        name=ENVS + game,
+        what=f"MinAtar {title}, 4,096 environments, random actions",
+        unit="steps/s",
+        ours=_shell(
+            f"rollout --task {task} --num-envs 4096 --repeats 3",
+            "tasks", task, "environments_only", "median",
+        ),
+        peer=_script(
+            "pgx_minatar", f"--game {game} --num-envs 4096", "steps_per_second",
+            "pgx", "pgx", "jax",
+        ),
+        bar=3.0,
+    )  # fmt: skip
+
+
+def _minatar_ppo(num_envs: int, batch_size: int, peer_threads: int, bar: float) -> Pair:
+    """Returns the pair of PPO on MinAtar's Breakout with this many environments."""
+    words = f"--num-envs {num_envs} --horizon 128 --epochs 4 --batch-size {batch_size}"
+    return Pair(
+        name=f"ppo-minatar-{num_envs}",
+        what=f"PPO on MinAtar Breakout, {num_envs} environments, 128 x 4 epochs, "
+        f"batch {batch_size:,}",
+        unit="steps/s",
+        ours=_shell(
+            "train ppo --task rltransfer/MinAtar-Breakout-v0 --encoder grid --repeats 3 " + words,
+            "with_training", "median",
+        ),
+        peer=_script(
+            "stable_baselines3_ppo", f"{words} --threads {peer_threads}", "steps_per_second",
+            "Stable-Baselines3", "minatar",
+        ),
+        bar=bar,
+    )  # fmt: skip
+
+
+PAIRS: dict[str, Pair] = {
+    pair.name: pair
+    for pair in (
+        *(_envs(game, title) for game, title in GAMES.items()),
+        _minatar_ppo(8, 256, 1, 2.0),
+        _minatar_ppo(64, 1024, 1, 1.5),
+        Pair(
+            name="ppo-minatar-return-10",
+            what="PPO on MinAtar Breakout until the mean return of the last 100 training episodes "
+            "is 10, each with its best settings",
+            unit="s",
+            ours=_script("ppo_return", "--until-return 10", "seconds", "rltransfer"),
+            peer=_script(
+                "stable_baselines3_ppo",
+                "--until-return 10 --num-envs 32 --batch-size 512 --learning-rate 1e-3 --threads 1",
+                "seconds",
+                "Stable-Baselines3",
+                "minatar",
+            ),
+            bar=5.0,
+            lower_is_better=True,
+            seeded=True,
+        ),
+        Pair(
+            name="atari-envs",
+            what="Atari Breakout, 64 environments, random actions; ours stores what is seen",
+            unit="steps/s",
+            ours=_script("atari_rollout", "--num-envs 64", "steps_per_second", "rltransfer"),
+            peer=_script("ale_bare", "--num-envs 64", "steps_per_second", "ale-py"),
+            bar=0.95,
+        ),
+        Pair(
+            name="ppo-atari",
+            what="PPO on Atari Breakout, Nature CNN, 8 environments, 128 x 4 epochs, batch 256",
+            unit="steps/s",
+            ours=_shell(
+                "train ppo --task ALE/Breakout-v5 --encoder nature --num-envs 8 --horizon 128 "
+                "--epochs 4 --batch-size 256 --repeats 1 --seconds 4",
+                "with_training",
+                "median",
+            ),
+            peer=_script(
+                "stable_baselines3_ppo",
+                "--game atari --num-envs 8 --horizon 128 --epochs 4 --batch-size 256 --repeats 1 "
+                "--seconds 4",
+                "steps_per_second",
+                "Stable-Baselines3",
+                "opencv-python-headless",
+            ),
+            bar=1.6,
+        ),
+        Pair(
+            name="learner-nature",
+            what="Distilling a Nature CNN from the memory, batch 256; the loop has its batches "
+            "in RAM",
+            unit="samples/s",
+            ours=_shell(
+                "learner --encoder nature --batch-size 256 --repeats 3 --seconds 2",
+                "samples_per_second",
+                "median",
+            ),
+            peer=_script(
+                "bare_torch", "--batch-size 256", "samples_per_second", "a bare torch loop"
+            ),
+            bar=0.9,
+        ),
+        Pair(
+            name="distillation-mlp",
+            what="Online distillation, MLP 512-256-128 into 128-128, 4,096 environments, 30 steps",
+            unit="steps/s",
+            ours=_script("mlp_distillation", "", "steps_per_second", "rltransfer"),
+            peer=_script("rsl_rl_distillation", "", "steps_per_second", "rsl_rl", "rsl-rl-lib"),
+            bar=1.2,
+        ),
+        Pair(
+            name="teachers-five",
+            what="Labelling with five teachers, one a game: its time over one teacher's",
+            unit="times",
+            ours=_shell("teachers --suite minatar --repeats 3", "ratio"),
+            bar=1.15,
+            at_most=True,
+        ),
+        Pair(
+            name="memory-atari",
+            what="A memory of 540,000 Atari steps, by its tensors' shapes",
+            unit="GB",
+            ours=_script("memory_atari", "--steps 540_000", "gigabytes", "rltransfer"),
+            bar=4.5,
+            at_most=True,
+        ),
+    )
+}
+"""Every pair by its name."""
+
+
+def find_pairs(names: Sequence[str]) -> list[Pair]:
+    """Returns the pairs of these names, all if there is none, once their packages are known there.
+
+    Raises:
+        InputError: There is no such pair, or a package is missing.
+    """
+    for name in names:
+        if name not in PAIRS:
+            raise InputError(f"There is no pair {name!r}: there are {', '.join(PAIRS)}.")
+    found = [PAIRS[name] for name in names or PAIRS]
+    for pair in found:
+        pair.check()
+    return found

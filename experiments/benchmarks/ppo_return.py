@@ -1,0 +1,104 @@
+"""Ours: seconds until PPO plays MinAtar's Breakout to a return.
+
+    python -m rltransfer.experiments.benchmarks.ppo_return --until-return 10
+
+The clock starts when all is imported, and stops after the update at which the mean return of the
+last 100 training episodes is that high.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rltransfer.agents import PPO
+from rltransfer.errors import InputError
+from rltransfer.network import Network
+from rltransfer.rollout import Rollout
+from rltransfer.run import Run, RunOptions
+from rltransfer.task import Suite
+
+from .script import main
+
+EPISODES = 100
+"""Episodes that the return is the mean of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOReturn:
+    """Seconds of rltransfer's PPO to a return."""
+
+    until_return: float = 10.0
+    """Return at which training ends."""
+    max_steps: int = 5_000_000
+    """Steps after which the return counts as not reached; the step size falls to zero over them."""
+    num_envs: int = 256
+    """Environments."""
+    horizon: int = 32
+    """Steps of each environment between two updates."""
+    epochs: int = 2
+    """How often each rollout is gone through."""
+    batch_size: int = 512
+    """Samples a minibatch."""
+    learning_rate: float = 3e-3
+    """Adam's step size at the start."""
+    seed: int = 0
+    """Seed."""
+    threads: int = 0
+    """Threads of torch; 0 leaves torch's choice."""
+
+    def run(self) -> dict[str, Any]:
+        """Measures."""
+        began = time.perf_counter()
+        method = PPO(
+            network=Network(encoder="grid"),
+            num_envs=self.num_envs,
+            horizon=self.horizon,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+        )
+        options = RunOptions(
+            steps=self.max_steps, seed=self.seed, device="cpu", threads=self.threads
+        )
+        suite = Suite.of("rltransfer/MinAtar-Breakout-v0")
+        with tempfile.TemporaryDirectory() as folder:
+            run = Run("ppo", method, suite, options, Path(folder), quiet=True)
+            steps = self._train(run)
+            run.engine.close()
+        return {
+            "seconds": time.perf_counter() - began,
+            "env_steps": steps,
+            "threads": torch.get_num_threads(),
+        }
+
+    def _train(self, run: Run) -> int:
+        """Trains to the return and returns the steps that it took."""
+        last: deque[float] = deque(maxlen=EPISODES)
+        for steps in range(0, self.max_steps, run.engine.num_rows * self.horizon):
+            run.agent.begin_rollout(steps / self.max_steps)
+            rollout = run.engine.collect(run.agent, self.horizon)
+            last.extend(_returns(rollout))
+            run.agent.learn(rollout)
+            if len(last) == EPISODES and sum(last) / EPISODES >= self.until_return:
+                return steps + rollout.num_steps
+        mean = sum(last) / max(len(last), 1)
+        raise InputError(f"The return after {self.max_steps} steps is only {mean:.1f}.")
+
+
+def _returns(rollout: Rollout) -> list[float]:
+    """Returns the returns of the episodes that ended, in the order of their ends."""
+    assert rollout.episode_return is not None
+    found: list[float] = rollout.episode_return[rollout.done].tolist()
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(PPOReturn, "ppo_return"))
