@@ -19,13 +19,14 @@ Three numbers over time make the related methods settings of this one:
     policy distillation          1             1                    0
     the same, the student acts   0             1                    0
     DAgger (Ross 2011)           1->0          1                    0
-    kickstarting (Schmitt 2018)  0             1->0                 1
+    kickstarting (Schmitt 2018)  0             1->0, or lag         1
     plain reinforcement          0             0                    1
 
 Differs from the paper: Adam instead of RMSProp; collecting and learning alternate every `horizon`
 steps instead of every hour of play; losses are means over the batch.
 
-Logs: each objective term by its name; `teacher_acts`, the schedule's value; of the first minibatch
+Logs: each objective term by its name; `teacher_acts`, the schedule's value; `lag` = (teacher -
+student) / (teacher - random) of the training returns, the mean over tasks; of the first minibatch
 after each rollout, `agreement` = share of observations on which student and teacher have the same
 best action (of continuous actions `action_error`, the mean absolute difference), `student_entropy`
 and `teacher_entropy` in nats; with reinforcement also what `ppo.py` logs.
@@ -34,7 +35,7 @@ and `teacher_entropy` in nats; with reinforcement also what `ppo.py` logs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +49,7 @@ from rltransfer.batch import Batch, minibatches
 from rltransfer.errors import InputError
 from rltransfer.exploration import epsilon_greedy
 from rltransfer.labels import Labeller
+from rltransfer.lag import Lag
 from rltransfer.learner import Learner, Loss
 from rltransfer.memory import Memory
 from rltransfer.network import Network
@@ -61,6 +63,10 @@ from rltransfer.teacher import Teacher, load_teacher
 
 from .ppo import Surrogate, sample, sequence_fields
 
+LAG = "lag"
+"""The weight that follows how far the student lags behind."""
+LEAST_SHARE = 0.05
+"""What a task's share of the memory's samples counts as at least, so that none is forgotten."""
 LABEL = "teacher_"
 """What the names of labels begin with."""
 
@@ -88,12 +94,15 @@ class PolicyDistillation(Method):
     teacher_acts: str | float | Schedule = 1.0
     """How often the teacher acts: a number, or a schedule such as "1->0@0.5"."""
     distillation_weight: str | float | Schedule = 1.0
-    """Weight of the objective over the run."""
+    """Weight of the objective over the run; "lag" lets it fade in each task as the student comes
+    close: (teacher - student) / (teacher - random) of the returns."""
     reinforcement_weight: str | float | Schedule = 0.0
     """Weight of the reinforcement objective over the run."""
     exploration: float = 0.05
     """Share of random actions, or the noise's deviation in half-ranges of continuous actions;
     none where there is reinforcement."""
+    task_sampling: Literal["uniform", "lag"] = "uniform"
+    """Which tasks the memory is drawn from: all alike, or those more in which the student lags."""
     memory_steps: int = 200_000
     """Steps that the memory holds; learning draws from all of them."""
     memory_dir: Path | None = None
@@ -115,6 +124,8 @@ class PolicyDistillation(Method):
         super().__post_init__()
         Objective.of(self.objective)
         for name in ("teacher_acts", "distillation_weight", "reinforcement_weight"):
+            if name == "distillation_weight" and self.distillation_weight == LAG:
+                continue
             schedule = Schedule.of(getattr(self, name))
             if min(schedule.start, schedule.end) < 0:
                 raise InputError(f"{name} is {schedule}: it must not be negative.")
@@ -143,6 +154,7 @@ class PolicyDistillation(Method):
             # Learned from Q-values by their errors, the student's scores are Q-values too.
             q_values=objective.learns_values and label.q_values is not None,
             value=not Schedule.of(self.reinforcement_weight).is_zero,
+            num_tasks=len(setting.suite),
         )
         student = Policy(spec).to(setting.device)
         if student.state_size and "jacobian" in objective.needs:
@@ -195,7 +207,10 @@ class PolicyDistillationAgent(Agent):
         self.teacher = teacher
         self.labeller = labeller
         self.teacher_acts = Schedule.of(method.teacher_acts)
-        self.distillation_weight = Schedule.of(method.distillation_weight)
+        fades = method.distillation_weight == LAG
+        self.distillation_weight = None if fades else Schedule.of(method.distillation_weight)
+        self.lag = Lag(len(setting.suite), setting.device)
+        self.tasks = setting.suite.names()
         self.reinforcement_weight = Schedule.of(method.reinforcement_weight)
         self.reinforces = not self.reinforcement_weight.is_zero
         self.action_space = setting.action_space
@@ -215,6 +230,10 @@ class PolicyDistillationAgent(Agent):
                 setting.frame_stack,
                 method.memory_dir,
             )
+
+    def expect(self, teacher: Mapping[str, float], chance: Mapping[str, float]) -> None:
+        """Is told the returns that the student's are measured by."""
+        self.lag.expect(*([returns[name] for name in self.tasks] for returns in (teacher, chance)))
 
     @property
     def course(self) -> tuple[bool, bool]:
@@ -287,6 +306,8 @@ class PolicyDistillationAgent(Agent):
     def batches(self, rollout: Rollout) -> Iterator[Batch]:
         """Returns minibatches of the memory, or of the rollout where that must be whole."""
         self.looks = True
+        assert rollout.episode_return is not None
+        self.lag.hear(rollout.episode_return, rollout.done)
         labels = {n: v for n, v in rollout.extras.items() if n.startswith(LABEL)}
         if self.memory is not None:
             self.memory.add(rollout.observation, rollout.start, {**labels, "task": rollout.task})
@@ -302,23 +323,29 @@ class PolicyDistillationAgent(Agent):
     def _remembered(self, new_steps: int) -> Iterator[Batch]:
         """Yields minibatches of the memory, as many as `new_steps` are worth."""
         assert self.memory is not None
+        by_lag = self.method.task_sampling == "lag" and len(self.tasks) > 1
+        shares = self.lag.share.clamp(min=LEAST_SHARE) if by_lag else None
         updates = max(1, round(self.method.epochs * new_steps / self.method.batch_size))
         for _ in range(updates):
-            yield self.memory.sample(self.method.batch_size, self.order)
+            yield self.memory.sample(self.method.batch_size, self.order, shares)
 
     def loss(self, batch: Batch) -> Loss:
         """Scores a minibatch: the weighted objective, and the surrogate where there is one."""
         label = PolicyOutput(**{name: batch.get(LABEL + name) for name in self.labeller.fields})
         output = self._answered(batch, label)
-        metrics = self.objective(output, label, batch["task"], self.progress)
-        weight = self.distillation_weight(self.progress)
-        total = weight * torch.stack(list(metrics.values())).sum()
+        fading = self.distillation_weight is None
+        weight = self.lag.share[batch["task"]] if fading else None
+        metrics = self.objective(output, label, batch["task"], self.progress, weight)
+        total = torch.stack(list(metrics.values())).sum()
+        if self.distillation_weight is not None:
+            total = self.distillation_weight(self.progress) * total
         if self.looks:
             # Once a rollout: on small networks it would take a tenth of the time.
             with torch.no_grad():
                 metrics.update(_likeness(output, label))
             self.looks = False
         metrics["teacher_acts"] = self.share
+        metrics["lag"] = self.lag.share.mean()
         if self.reinforces:
             reinforcement = self.method.surrogate.loss(output, batch)
             total = total + self.reinforcement_weight(self.progress) * reinforcement.total
@@ -341,6 +368,7 @@ class PolicyDistillationAgent(Agent):
         """Returns everything that learning depends on, the memory among it."""
         state = super().state_dict()
         state["objective"] = dict(self.objective.state_dict())
+        state["lag"] = self.lag.state_dict()
         state["teacher"] = self.teacher.state_dict()
         if self.memory is not None:
             state["memory"] = self.memory.state_dict()
@@ -350,6 +378,7 @@ class PolicyDistillationAgent(Agent):
         """Goes back to what `state_dict` returned."""
         super().load_state_dict(state)
         self.objective.load_state_dict(state["objective"])
+        self.lag.load_state_dict(state["lag"])
         self.teacher.load_state_dict(state["teacher"])
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])

@@ -151,7 +151,11 @@ class PPO(Method):
     def build(self, setting: Setting) -> PPOAgent:
         """Returns the agent."""
         spec = PolicySpec(
-            self.network, setting.observation_space, setting.action_space, setting.action_mask
+            self.network,
+            setting.observation_space,
+            setting.action_space,
+            setting.action_mask,
+            num_tasks=len(setting.suite),
         )
         return PPOAgent(self, Policy(spec).to(setting.device), setting)
 

@@ -83,6 +83,7 @@ class PQN(Method):
             setting.action_mask,
             q_values=True,
             value=False,
+            num_tasks=len(setting.suite),
         )
         return PQNAgent(self, Policy(spec).to(setting.device), setting)
 

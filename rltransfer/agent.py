@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,14 @@ class Agent(abc.ABC):
             progress: The share of the run that is done, 0 to 1.
         """
         self.progress = progress
+
+    def expect(self, teacher: Mapping[str, float], chance: Mapping[str, float]) -> None:  # noqa: B027
+        """Is told, before the run, how well the teacher and random actions do.
+
+        Args:
+            teacher: The teacher's mean return of each task, by its name.
+            chance: That of random actions.
+        """
 
     @abc.abstractmethod
     def act(

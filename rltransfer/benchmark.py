@@ -212,7 +212,12 @@ def fresh_policy(engine: RolloutEngine, network: Network, seed: int) -> Policy:
     """Returns an untrained policy for an engine's tasks, on its device."""
     torch.manual_seed(seed)
     spec = PolicySpec(
-        network, engine.observation_space, engine.action_space, engine.action_mask, value=False
+        network,
+        engine.observation_space,
+        engine.action_space,
+        engine.action_mask,
+        value=False,
+        num_tasks=len(engine.suite),
     )
     return Policy(spec).to(engine.device).eval()
 

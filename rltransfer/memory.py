@@ -126,18 +126,27 @@ class Memory:
         """Oldest steps that cannot be sampled, as frames before them were overwritten."""
         return max(self.frame_stack - 1, 0) if self.filled == self.length else 0
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """Returns steps drawn uniformly, with replacement.
+    def sample(
+        self, batch_size: int, generator: torch.Generator, shares: Tensor | None = None
+    ) -> Batch:
+        """Returns steps drawn with replacement, uniformly or by task.
 
         Args:
             batch_size: How many.
             generator: The source of randomness, on the CPU.
+            shares: How often each task is drawn, up to a factor; rows of a task stand together, as
+                many for each task. All rows alike if None.    (num_tasks,)
 
         Returns:
             "observation", its groups (batch_size, ...), and every field (batch_size, ...).
         """
-        chosen = torch.randint(len(self), (batch_size,), generator=generator)
-        return self.take(chosen)
+        if shares is None:
+            return self.take(torch.randint(len(self), (batch_size,), generator=generator))
+        task = torch.multinomial(shares.cpu(), batch_size, replacement=True, generator=generator)
+        rows = self.num_rows // len(shares)
+        row = task * rows + torch.randint(rows, (batch_size,), generator=generator)
+        time = torch.randint(len(self) // self.num_rows, (batch_size,), generator=generator)
+        return self.take(time * self.num_rows + row)
 
     def take(self, index: Tensor) -> Batch:
         """Returns the steps of these numbers, 0 the oldest step of the first row.

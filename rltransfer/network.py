@@ -17,6 +17,7 @@ from rltransfer.observation import DEFAULT_GROUP, Observation
 
 EncoderName = Literal["auto", "conv", "grid", "nature", "mlp"]
 ActivationName = Literal["relu", "tanh"]
+HeadsName = Literal["shared", "per-task"]
 
 SMALLEST_NATURE_IMAGE = 36
 """Height and width in pixels under which the three strided convolutions leave nothing."""
@@ -36,6 +37,9 @@ class Network:
     """Hidden units of each fully connected layer of an mlp, before `width`."""
     activation: ActivationName = "relu"
     """The nonlinearity of every layer."""
+    heads: HeadsName = "shared"
+    """shared: one head for all tasks, of which each has its legal actions (Parisotto 2015);
+    per-task: a head for each task on one trunk (Rusu 2015, section 3.3)."""
     gru: int = 0
     """Units of a GRU between encoder and heads, before `width`; 0 for none."""
     layer_norm: bool = False
@@ -49,6 +53,7 @@ class Network:
         for kind, name, names in (
             ("encoder", self.encoder, get_args(EncoderName)),
             ("activation", self.activation, get_args(ActivationName)),
+            ("kind of heads", self.heads, get_args(HeadsName)),
         ):
             if name not in names:
                 raise unknown(kind, name, names)

@@ -217,6 +217,7 @@ class FittedObjective(nn.Module):
         teacher: PolicyOutput,
         task: Tensor | None = None,
         progress: float = 0.0,
+        weight: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Returns each term's weighted mean over the batch, by the term's name.    () each
 
@@ -225,9 +226,10 @@ class FittedObjective(nn.Module):
             teacher: What the teacher says.
             task: Index of each sample's task.    (...)
             progress: The share of the run that is done, 0 to 1, which schedules follow.
+            weight: Factor on each sample; 1 if None.    (...)
         """
         values: dict[str, Tensor] = {}
-        for index, (weight, term) in enumerate(self.objective.terms()):
+        for index, (factor, term) in enumerate(self.objective.terms()):
             name = str(index)
             learned = self.learned[name] if name in self.learned else None  # noqa: SIM401
             score = term.score(student, teacher, task, learned)
@@ -235,7 +237,9 @@ class FittedObjective(nn.Module):
             if factors is not None:
                 assert task is not None
                 score = score * factors[task]
-            number = weight(progress) if isinstance(weight, Schedule) else weight
+            if weight is not None:
+                score = score * weight
+            number = factor(progress) if isinstance(factor, Schedule) else factor
             value = number * score.mean()
             values[term.name] = values[term.name] + value if term.name in values else value
         return values

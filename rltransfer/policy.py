@@ -37,6 +37,13 @@ class PolicySpec:
     """Whether the head over discrete actions says Q-values and not logits."""
     value: bool = True
     """Whether there is a head for the state's value."""
+    num_tasks: int = 1
+    """Tasks that the policy is for; each has a head of its own if the network says so."""
+
+    @property
+    def num_heads(self) -> int:
+        """How many heads there are for actions, and as many for values."""
+        return self.num_tasks if self.network.heads == "per-task" else 1
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON form that `from_json` reads."""
@@ -47,6 +54,7 @@ class PolicySpec:
             "action_mask": self.action_mask,
             "q_values": self.q_values,
             "value": self.value,
+            "num_tasks": self.num_tasks,
         }
 
     @staticmethod
@@ -56,13 +64,16 @@ class PolicySpec:
         if not isinstance(observation_space, spaces.Dict):
             raise TypeError("The observation space of a policy is a dictionary of groups.")
         mask = data["action_mask"]
+        # A file of an earlier version does not say what there was no choice of then.
+        network = {**dataclasses.asdict(Network()), **data["network"]}
         return PolicySpec(
-            from_json(Network, data["network"]),
+            from_json(Network, network),
             observation_space,
             space_from_json(data["action_space"]),
             None if mask is None else tuple(tuple(row) for row in mask),
             data["q_values"],
             data["value"],
+            data.get("num_tasks", 1),
         )
 
 
@@ -90,15 +101,17 @@ class Policy(nn.Module):
         else:
             assert isinstance(spec.action_space, spaces.Box)
             (outputs,) = spec.action_space.shape
-            self.log_std = nn.Parameter(torch.zeros(outputs))
-        self.action_head = head(features, outputs, gain=1.0 if spec.q_values else 0.01)
+            deviations = (spec.num_heads, outputs) if spec.num_heads > 1 else (outputs,)
+            self.log_std = nn.Parameter(torch.zeros(deviations))
+        gain = 1.0 if spec.q_values else 0.01
+        self.action_head = head(features, spec.num_heads * outputs, gain)
 
         self.value_encoder: Encoder | None = None
         self.value_head: nn.Linear | None = None
         if spec.value:
             if self.encoder.flat and self.gru is None:
                 self.value_encoder = Encoder(spec.network, spec.observation_space)
-            self.value_head = head(features, 1, gain=1.0)
+            self.value_head = head(features, spec.num_heads, gain=1.0)
 
         mask = None if spec.action_mask is None else torch.tensor(spec.action_mask)
         self.register_buffer("action_mask", mask, persistent=False)
@@ -148,25 +161,49 @@ class Policy(nn.Module):
                 seen = self.value_encoder(flat)
                 if sequence:
                     seen = seen.unflatten(0, leading)
-            output.value = self.value_head(seen).squeeze(-1)
+            output.value = self._of_task(self.value_head(seen), task).squeeze(-1)
         output.state = state
         return output
 
     def _act(self, features: Tensor, task: Tensor | None) -> PolicyOutput:
-        """Returns the output of the action head."""
-        scores = self.action_head(features)
+        """Returns the output of the action head.
+
+        Args:
+            features: (..., num_features)
+            task: Index of each row's task; see `forward`.    (...)
+        """
+        scores = self._of_task(self.action_head(features), task)
         if self.log_std is not None:
-            log_std = self.log_std.clamp(*LOG_STD_RANGE).expand_as(scores)
+            log_std = self.log_std if self.log_std.dim() == 1 else self.log_std[task]
+            log_std = log_std.clamp(*LOG_STD_RANGE).expand_as(scores)
             return PolicyOutput(mean=scores, log_std=log_std, features=features)
         if self.action_mask is not None:
-            if task is None:
-                raise ValueError(
-                    "This policy's tasks have different actions: say which task it is."
-                )
+            self._check_told(task)
             scores = scores.masked_fill(~self.action_mask[task], ILLEGAL)
         if self.spec.q_values:
             return PolicyOutput(q_values=scores, features=features)
         return PolicyOutput(logits=scores, features=features)
+
+    def _of_task(self, outputs: Tensor, task: Tensor | None) -> Tensor:
+        """Returns the output of each row's own head.    (..., size)
+
+        Args:
+            outputs: Of all heads, side by side.    (..., num_heads * size)
+            task: Index of each row's task.         (...)
+        """
+        heads = self.spec.num_heads
+        if heads == 1:
+            return outputs
+        self._check_told(task)
+        assert task is not None
+        each = outputs.unflatten(-1, (heads, -1))
+        index = task[..., None, None].expand(*task.shape, 1, each.shape[-1])
+        chosen: Tensor = each.gather(-2, index).squeeze(-2)
+        return chosen
+
+    def _check_told(self, task: Tensor | None) -> None:
+        if task is None:
+            raise ValueError("This policy's tasks differ: say which task it is.")
 
     def _remember(
         self, features: Tensor, state: Tensor | None, start: Tensor | None

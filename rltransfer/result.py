@@ -48,6 +48,8 @@ def final_evaluation(
 def teacher_check(agent: Agent, setting: Setting, seed: int) -> tuple[dict[str, float], list[str]]:
     """Lets the teacher play a few episodes before a minute is spent on learning from it.
 
+    The agent is told how well the teacher and random actions do.
+
     Args:
         agent: Whose teacher; nothing happens if it has none.
         setting: What the agent works on.
@@ -67,7 +69,9 @@ def teacher_check(agent: Agent, setting: Setting, seed: int) -> tuple[dict[str, 
         for name, one in taught.items()
         if one.mean <= by_chance[name].mean
     ]
-    return {name: one.mean for name, one in taught.items()}, sentences
+    returns = {name: one.mean for name, one in taught.items()}
+    agent.expect(returns, {name: one.mean for name, one in by_chance.items()})
+    return returns, sentences
 
 
 def _taught(agent: Agent, setting: Setting, episodes: int, seed: int) -> dict[str, Evaluation]:

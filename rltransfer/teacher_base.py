@@ -166,7 +166,8 @@ class PolicyTeacher(ModuleTeacher):
         seen = cropped(spec, observation)
         if self._index is None:
             # A teacher of one task knows it as its first.
-            alone = spec.action_mask is None or len(spec.action_mask) == 1
+            one_mask = spec.action_mask is None or len(spec.action_mask) == 1
+            alone = one_mask and spec.num_heads == 1
             return seen, torch.zeros_like(task) if alone else task
         if len(self._index) == 1:
             return seen, self._index.expand_as(task)

@@ -16,6 +16,7 @@ from rltransfer.benchmark import Measuring, Stopwatch
 from rltransfer.errors import InputError
 
 from .pairs import Pair, Side
+from .results import figure
 
 PACKAGES = ("rltransfer", "torch", "numpy", "gymnasium", "warp-lang", "ale-py", "stable-baselines3")
 """Packages that every comparison tells the version of, beside those that its sides need."""
@@ -44,7 +45,7 @@ def compare(
             values[index].append(_number(pair, side, output))
             tell(
                 f"{pair.name} {repeat + 1}/{repeats}, {side.name}: "
-                f"{values[index][-1]:,.4g} {pair.unit}"
+                f"{figure(values[index][-1])} {pair.unit}"
             )
     ours, peer = values[0], values[1] if len(values) > 1 else []
     ratio = pair.median_ratio(ours, peer)

@@ -124,7 +124,7 @@ def _envs(game: str, title: str) -> Pair:
     )  # fmt: skip
 
 
-def _minatar_ppo(num_envs: int, batch_size: int, peer_threads: int, bar: float) -> Pair:
+def _minatar_ppo(num_envs: int, batch_size: int, bar: float) -> Pair:
     """Returns the pair of PPO on MinAtar's Breakout with this many environments."""
     words = f"--num-envs {num_envs} --horizon 128 --epochs 4 --batch-size {batch_size}"
     return Pair(
@@ -137,8 +137,7 @@ def _minatar_ppo(num_envs: int, batch_size: int, peer_threads: int, bar: float) 
             "with_training", "median",
         ),
         peer=_script(
-            "stable_baselines3_ppo", f"{words} --threads {peer_threads}", "steps_per_second",
-            "Stable-Baselines3", "minatar",
+            "stable_baselines3_ppo", words, "steps_per_second", "Stable-Baselines3", "minatar"
         ),
         bar=bar,
     )  # fmt: skip
@@ -148,8 +147,8 @@ PAIRS: dict[str, Pair] = {
     pair.name: pair
     for pair in (
         *(_envs(game, title) for game, title in GAMES.items()),
-        _minatar_ppo(8, 256, 1, 2.0),
-        _minatar_ppo(64, 1024, 1, 1.5),
+        _minatar_ppo(8, 256, 2.0),
+        _minatar_ppo(64, 1024, 1.5),
         Pair(
             name="ppo-minatar-return-10",
             what="PPO on MinAtar Breakout until the mean return of the last 100 training episodes "
@@ -158,7 +157,8 @@ PAIRS: dict[str, Pair] = {
             ours=_script("ppo_return", "--until-return 10", "seconds", "rltransfer"),
             peer=_script(
                 "stable_baselines3_ppo",
-                "--until-return 10 --num-envs 32 --batch-size 512 --learning-rate 1e-3 --threads 1",
+                "--until-return 10 --num-envs 64 --horizon 128 --epochs 2 --batch-size 512 "
+                "--learning-rate 3e-3",
                 "seconds",
                 "Stable-Baselines3",
                 "minatar",

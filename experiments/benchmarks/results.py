@@ -33,7 +33,9 @@ range.
 
 def figure(value: float) -> str:
     """Returns a number as it is shown, with three digits at the least."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if value >= 1e6:
+        return f"{value / 1e6:.4g} M"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def ratio_text(result: dict[str, Any]) -> str:

@@ -206,3 +206,50 @@ def test_every_option_of_learning_changes_something(tmp_path: Path) -> None:
     for index, one in enumerate(found):
         for other in found[:index]:
             assert not torch.equal(one, other)
+
+
+def half_right(observation: rt.observation.Observation, task: torch.Tensor) -> rt.PolicyOutput:
+    """Names two of the four symbols right: better than chance, far from what can be earned."""
+    right = observation["policy"] * torch.tensor([1.0, 1.0, 0.0, 0.0])
+    wrong = observation["policy"].roll(1, -1) * torch.tensor([0.0, 0.0, 1.0, 1.0])
+    return rt.PolicyOutput(logits=6.0 * (right + wrong))
+
+
+def test_the_teachers_weight_fades_as_the_student_comes_close(tmp_path: Path) -> None:
+    # A weight of 1 to the end would hold the student at its teacher's 5 or so of 10.
+    held, faded = (
+        distilled(
+            tmp_path / str(weight),
+            steps=30_000,
+            function=half_right,
+            teacher_acts=0.0,
+            distillation_weight=weight,
+            reinforcement_weight=1.0,
+        )
+        for weight in (1.0, "lag")
+    )
+    assert faded.result["tasks"][TASK]["return_mean"] > 9.0
+    assert held.result["tasks"][TASK]["return_mean"] < 9.0
+    assert faded.agent.lag.share.item() == 0.0  # type: ignore[attr-defined]
+
+
+def test_tasks_in_which_the_student_lags_are_drawn_more_often(tmp_path: Path) -> None:
+    suite = rt.Suite("two", (rt.Task(TASK), rt.Task(TASK, {"nan_at": 0})))
+
+    def drawn(sampling: str) -> torch.Tensor:
+        method = PolicyDistillation(
+            teacher=rt.CallableTeacher(policy_teacher), task_sampling=sampling,  # type: ignore[arg-type]
+            **{**SMALL, "batch_size": 4_000, "epochs": 1},
+        )  # fmt: skip
+        run = Run("policy-distillation", method, suite, RunOptions(), tmp_path)
+        agent = run.agent
+        assert isinstance(agent, PolicyDistillationAgent)
+        agent.lag.share.copy_(torch.tensor([0.75, 0.25]))
+        agent.lag.hear = lambda *rollout: None  # type: ignore[assignment,method-assign]
+        rollout = run.engine.collect(agent, 10)
+        (batch,) = agent.batches(rollout)
+        return batch["task"].bincount() / len(batch["task"])
+
+    # Tolerance: 4 standard deviations of a share of 4,000 draws.
+    assert drawn("uniform")[0].item() == pytest.approx(0.5, abs=0.032)
+    assert drawn("lag")[0].item() == pytest.approx(0.75, abs=0.032)

@@ -144,12 +144,12 @@ def test_the_experiment_writes_numbers_and_a_report(
     words = ["--pairs", "toy", "--repeats", "2", "--out", str(out)]
     assert main(["experiment", "run", "benchmarks", *words]) == 0
     said = capsys.readouterr().out
-    assert "toy 2/2, B: 2e+06 steps/s" in said
+    assert "toy 2/2, B: 2 M steps/s" in said
     assert "2.50 (2.00 to 3.00)" in said
     assert json.loads((out / "toy.json").read_text())["ours"]["values"] == [4e6, 6e6]
     report = (tmp_path / "bench" / "RESULTS.md").read_text()
     assert "`numbers/`" in report
-    row = "| a toy | B | at least 2 | 2.50 (2.00 to 3.00) | yes | 5,000,000 steps/s (4,000,000"
+    row = "| a toy | B | at least 2 | 2.50 (2.00 to 3.00) | yes | 5 M steps/s (4 M to 6 M) | 2 M"
     assert row in report
 
 

@@ -388,3 +388,52 @@ def test_files_that_do_not_fit_each_other(tmp_path: Path):
 def test_missing_group_names_those_that_there_are():
     with pytest.raises(InputError, match="'camera', but there are only 'policy'"):
         small(network=Network(groups=("camera",)))
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("action", [spaces.Discrete(3), spaces.Box(-1, 1, (3,), np.float32)])
+def test_each_task_has_its_own_head(action: spaces.Space[Any], sequence: bool) -> None:
+    seen = spaces.Dict(policy=spaces.Box(-1, 1, (5,), np.float32))
+    network = Network(hidden=(8,), heads="per-task")
+    policy = Policy(PolicySpec(network, seen, action, num_tasks=2))
+    with torch.no_grad():
+        policy.action_head.weight.normal_()
+        if policy.log_std is not None:
+            policy.log_std.copy_(torch.tensor([[0.1] * 3, [0.2] * 3]))
+    shape = (4, 6) if sequence else (6,)
+    observation = {"policy": torch.randn(*shape, 5)}
+    task = torch.randint(2, shape)
+    output = policy(observation, task)
+    # The first three outputs are the first task's, the others the second's.
+    both = policy.action_head(output.features)
+    chosen = torch.where(task.bool().unsqueeze(-1), both[..., 3:], both[..., :3])
+    assert torch.equal(output.logits if output.mean is None else output.mean, chosen)
+    values = policy.value_head(policy.value_encoder(
+        {"policy": observation["policy"].reshape(-1, 5)}
+    )).unflatten(0, shape)  # fmt: skip
+    assert torch.equal(output.value, values.gather(-1, task.unsqueeze(-1)).squeeze(-1))
+    if output.log_std is not None:
+        torch.testing.assert_close(output.log_std[..., 0], 0.1 + 0.1 * task)
+    with pytest.raises(ValueError, match="say which task it is"):
+        policy(observation)
+
+
+def test_learning_one_task_leaves_the_other_tasks_head_alone() -> None:
+    seen = spaces.Dict(policy=spaces.Box(-1, 1, (5,), np.float32))
+    spec = PolicySpec(
+        Network(hidden=(8,), heads="per-task"), seen, spaces.Discrete(3), num_tasks=2, value=False
+    )
+    policy = Policy(spec)
+    task = torch.ones(6, dtype=torch.int64)
+    policy({"policy": torch.randn(6, 5)}, task).logits.square().sum().backward()
+    gradient = policy.action_head.weight.grad
+    assert gradient is not None and gradient[3:].abs().sum() > 0
+    assert gradient[:3].abs().sum() == 0
+
+
+def test_a_file_of_an_earlier_version_is_read() -> None:
+    seen = spaces.Dict(policy=spaces.Box(-1, 1, (5,), np.float32))
+    spec = PolicySpec(Network(hidden=(8,)), seen, spaces.Discrete(3))
+    data = spec.to_json()
+    del data["num_tasks"], data["network"]["heads"]
+    assert PolicySpec.from_json(data) == spec
