@@ -28,7 +28,7 @@ from .zoo import teacher_width
 
 STEPS = {
     "Seaquest": 1_500_000,
-    "Asterix": 2_500_000,
+    "Asterix": 1_500_000,
     "Breakout": 1_000_000,
     "SpaceInvaders": 1_000_000,
     "Freeway": 500_000,

@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 STEPS = {
-    "Asterix": 10_000_000,
+    "Asterix": 8_000_000,
     "Breakout": 10_000_000,
     "Freeway": 3_000_000,
     "Seaquest": 3_000_000,
@@ -40,6 +40,9 @@ STEPS = {
 }
 """Environment steps of each training. Freeway is learned by then; in Space Invaders a longer
 training makes a player whose games hardly end: no student can be compared with it in minutes."""
+
+WIDTHS = {"Asterix": 1.5, "Seaquest": 1.5}
+"""Widths other than 1: half of that is too little for students of these games to keep the score."""
 
 VALUE_STEPS = {"Seaquest": 5_000_000}
 """Environment steps of the Q-learning that a teacher is kickstarted from, where there is one."""
@@ -105,8 +108,7 @@ def recipe(game: str, values: str = "") -> Method:
     if game in VALUE_STEPS:
         kickstarting: Method = PolicyDistillation(
             teacher=values,
-            # Wider than the others: half of their width is too little for Seaquest's students.
-            student=Network(encoder="grid", width=1.5),
+            student=Network(encoder="grid", width=WIDTHS[game]),
             objective="KL(temperature=0.2)",
             teacher_acts=0.0,
             distillation_weight="1->0@0.6",
@@ -121,7 +123,7 @@ def recipe(game: str, values: str = "") -> Method:
         )
         return kickstarting
     reinforcement: Method = PPO(
-        network=Network(encoder="grid"),
+        network=Network(encoder="grid", width=WIDTHS.get(game, 1.0)),
         num_envs=256,
         horizon=64,
         batch_size=2048,
@@ -130,6 +132,11 @@ def recipe(game: str, values: str = "") -> Method:
         surrogate=Surrogate(discount=0.99, trace=0.95, entropy_coefficient=0.01),
     )
     return reinforcement
+
+
+def teacher_width(game: str) -> float:
+    """Returns the width of a game's teacher, to which a student's is a factor."""
+    return load_policy(FOLDER / f"MinAtar-{game}-v0").spec.network.width
 
 
 def write_teacher(run: Run, stem: Path) -> dict[str, Any]:
