@@ -27,9 +27,9 @@ from rltransfer.run import train
 from .zoo import teacher_width
 
 STEPS = {
-    "Seaquest": 1_500_000,
+    "Seaquest": 1_250_000,
     "Asterix": 1_500_000,
-    "Breakout": 1_000_000,
+    "Breakout": 800_000,
     "SpaceInvaders": 1_000_000,
     "Freeway": 500_000,
 }

@@ -8,9 +8,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
+
+import torch
 
 from rltransfer.benchmark import Measuring, Stopwatch
 from rltransfer.errors import InputError
@@ -35,7 +38,7 @@ def compare(
     Raises:
         InputError: A side fails.
     """
-    sides = [side for side in (pair.ours, pair.peer) if side]
+    sides = [settled(pair, side, tell) for side in (pair.ours, pair.peer) if side]
     said: list[list[dict[str, Any]]] = [[] for _ in sides]
     values: list[list[float]] = [[] for _ in sides]
     for repeat in range(repeats):
@@ -70,6 +73,22 @@ def compare(
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in packages},
     }
+
+
+def settled(pair: Pair, side: Side, tell: Callable[[str], None] = lambda line: None) -> Side:
+    """Returns a side with the number of torch's threads that it is better with, one or all.
+
+    Small networks, and cores that have other work, are often faster with one: each side is tried
+    with both, once, before anything counts.
+    """
+    if not pair.tries_threads:
+        return side
+    tried = {}
+    for threads in sorted({1, torch.get_num_threads()}):
+        one = replace(side, command=(*side.command, "--threads", str(threads)))
+        tried[one] = _number(pair, one, run_side(pair, one, 0))
+        tell(f"{pair.name}, {side.name} with {threads} threads: {figure(tried[one])} {pair.unit}")
+    return (min if pair.lower_is_better else max)(tried, key=lambda one: tried[one])
 
 
 def run_side(pair: Pair, side: Side, seed: int) -> dict[str, Any]:

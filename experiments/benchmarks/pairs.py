@@ -52,6 +52,8 @@ class Pair:
     """Whether the sides' numbers are times, so that the ratio is the peer's over ours."""
     seeded: bool = False
     """Whether each repetition has a seed of its own; then the ratio is that of the medians."""
+    tries_threads: bool = False
+    """Whether each side is to have the number of torch's threads that it is better with."""
 
     def ratio(self, ours: float, peer: float | None) -> float:
         """Returns how many times better rltransfer is, or our number where there is no peer."""
@@ -140,6 +142,7 @@ def _minatar_ppo(num_envs: int, batch_size: int, bar: float) -> Pair:
             "stable_baselines3_ppo", words, "steps_per_second", "Stable-Baselines3", "minatar"
         ),
         bar=bar,
+        tries_threads=True,
     )  # fmt: skip
 
 
@@ -164,6 +167,7 @@ PAIRS: dict[str, Pair] = {
                 "minatar",
             ),
             bar=5.0,
+            tries_threads=True,
             lower_is_better=True,
             seeded=True,
         ),
@@ -194,6 +198,7 @@ PAIRS: dict[str, Pair] = {
                 "opencv-python-headless",
             ),
             bar=1.6,
+            tries_threads=True,
         ),
         Pair(
             name="learner-nature",
@@ -209,6 +214,7 @@ PAIRS: dict[str, Pair] = {
                 "bare_torch", "--batch-size 256", "samples_per_second", "a bare torch loop"
             ),
             bar=0.9,
+            tries_threads=True,
         ),
         Pair(
             name="distillation-mlp",
@@ -217,6 +223,7 @@ PAIRS: dict[str, Pair] = {
             ours=_script("mlp_distillation", "", "steps_per_second", "rltransfer"),
             peer=_script("rsl_rl_distillation", "", "steps_per_second", "rsl_rl", "rsl-rl-lib"),
             bar=1.2,
+            tries_threads=True,
         ),
         Pair(
             name="teachers-five",

@@ -26,7 +26,8 @@ Written by `rltransfer experiment run benchmarks` from the files in `{folder}/`;
 The two sides of a pair ran in turn, A B A B ..., each time in a fresh process on the same cores. A
 ratio says how many times better rltransfer is (steps a second of ours over theirs, seconds of
 theirs over ours), unless the bar is a maximum; it is the median over the repetitions, with the
-range.
+range. Where torch is on both sides, each has one thread or all, whichever it was faster with in a
+first run that does not count.
 
 """
 
@@ -132,7 +133,7 @@ def _machine(result: dict[str, Any]) -> str:
     hardware = result["hardware"]
     return (
         f"{hardware['device']}, {hardware['cores']} cores, "
-        f"{hardware['threads']} threads of torch unless a command says otherwise"
+        f"{hardware['threads']} threads of torch at the most"
     )
 
 

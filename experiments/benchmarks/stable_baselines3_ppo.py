@@ -6,9 +6,8 @@
 
 Says how many environment steps a second it trains on, or with `--until-return` after how many
 seconds the mean return of the last 100 training episodes is that high; the clock starts when all is
-imported and the number of threads is chosen. The network is that of rltransfer's
-`Network(encoder="grid")` on MinAtar, one 3x3 convolution with 16 maps and 128 units, and
-Stable-Baselines3's own Nature CNN on Atari.
+imported. The network is that of rltransfer's `Network(encoder="grid")` on MinAtar, one 3x3
+convolution with 16 maps and 128 units, and Stable-Baselines3's own Nature CNN on Atari.
 
 MinAtar is played in `DummyVecEnv`, as `make_vec_env` makes it, with the `minatar` package's own
 Gymnasium environments. `--env rltransfer` takes `rltransfer/MinAtar-Breakout-v0` instead, one
@@ -95,11 +94,12 @@ class StableBaselines3PPO:
     seed: int = 0
     """Seed."""
     threads: int = 0
-    """Threads of torch; 0 takes one or all, whichever is faster."""
+    """Threads of torch; 0 leaves torch's choice."""
 
     def run(self) -> dict[str, Any]:
         """Measures."""
-        torch.set_num_threads(self.threads or self._faster_threads())
+        if self.threads:
+            torch.set_num_threads(self.threads)
         began = time.perf_counter()
         model = self._model()
         found: dict[str, Any] = {"threads": torch.get_num_threads()}
@@ -114,19 +114,6 @@ class StableBaselines3PPO:
                 raise InputError(f"The return after {self.max_steps} steps is only {mean:.1f}.")
         seconds = time.perf_counter() - began
         return {**found, "seconds": seconds, "env_steps": model.num_timesteps}
-
-    def _faster_threads(self) -> int:
-        """Returns the number of threads, one or all, that an iteration is faster with."""
-        model = self._model()
-        self._iterate(model)
-        seconds = {}
-        for threads in {1, torch.get_num_threads()}:
-            torch.set_num_threads(threads)
-            began = time.perf_counter()
-            self._iterate(model)
-            seconds[threads] = time.perf_counter() - began
-        model.get_env().close()  # type: ignore[union-attr]
-        return min(seconds, key=lambda threads: seconds[threads])
 
     def _iterate(self, model: PPO) -> int:
         """Collects one rollout, learns from it, and returns its steps."""
