@@ -391,7 +391,13 @@ class RolloutEngine:
     def _write_observation(self, time: int, lane: Lane, observation: Any) -> None:
         """Copies what a lane observes to its place."""
         for name, value in as_groups(observation).items():
-            _fill(self._observation[name][time, lane.rows], value)
+            store = self._observation[name][time, lane.rows]
+            if lane.env.overlaps and self.device.type == "cpu" and value.dim() > 2:
+                # By numpy, in this thread: torch's would keep spinning after the copy, on the cores
+                # that the emulators of the other half are waiting for.
+                store.numpy()[:, : value.shape[1]] = value.numpy()
+            else:
+                _fill(store, value)
 
     def _view(self, horizon: int) -> Rollout:
         return Rollout(
