@@ -9,22 +9,14 @@ games run side by side, one thread each, as networks this small gain little from
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from rltransfer.agents import PolicyDistillation
-from rltransfer.network import Network
 from rltransfer.report import console, result_table
-from rltransfer.run import train
 
-from .zoo import teacher_width
+from .minatar_student import minatar_student
+from .trials import Trial, run_trials
 
 STEPS = {
     "Seaquest": 1_250_000,
@@ -60,43 +52,22 @@ class Quickstart:
         """Distils each game and prints one table."""
         Path("runs").mkdir(exist_ok=True)
         folder = self.out or Path(tempfile.mkdtemp(prefix="quickstart-", dir="runs"))
-        jobs = self.jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
-        # New processes, not copies of this one: threads of torch and Warp do not survive a fork.
-        fresh = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=fresh, initializer=_show_lines) as pool:
-            results = list(pool.map(self.distil, self.games, [folder] * len(self.games)))
-        by_game = dict(zip(self.games, results, strict=True))
+        trials = [self.trial(game) for game in self.games]
+        by_game = run_trials(trials, folder, self.jobs, tell=None, quiet=False)
         out = console()
         out.print(result_table([by_game[game] for game in sorted(by_game)]))
         out.print(f"curves: tensorboard --logdir {folder}", highlight=False, soft_wrap=True)
 
-    def distil(self, game: str, folder: Path) -> dict[str, Any]:
-        """Distils one game's teacher and returns the result."""
-        run = train(
-            PolicyDistillation(
-                teacher="zoo",
-                student=Network(encoder="grid", width=0.5 * teacher_width(game), layer_norm=True),
-                objective=OBJECTIVE,
-                num_envs=256,
-                horizon=16,
-                teacher_acts="1->0@0.2",
-                exploration=0.01,
-                memory_steps=500_000,
-                epochs=5,
-                batch_size=256,
-                learning_rate=2e-3,
-            ),
+    def trial(self, game: str) -> Trial:
+        """Returns the run that distils one game's teacher."""
+        return Trial(
+            name=game,
+            method=minatar_student(game, 0.5, OBJECTIVE),
             suite=f"rltransfer/MinAtar-{game}-v0",
-            run_dir=folder / game,
-            steps=self.steps or STEPS[game],
-            seed=self.seed,
-            threads=1,
-            episodes=self.episodes,
-            evaluate_episodes=0,
+            options={
+                "steps": self.steps or STEPS[game],
+                "seed": self.seed,
+                "episodes": self.episodes,
+                "evaluate_episodes": 0,
+            },
         )
-        return run.result
-
-
-def _show_lines() -> None:
-    """Makes a process show its progress as lines: live tables would overwrite each other."""
-    os.environ["TERM"] = "dumb"

@@ -40,6 +40,7 @@ def run_trials(
     folder: Path,
     jobs: int = 0,
     tell: Callable[[str], None] | None = print,
+    quiet: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Runs every trial that has no result yet and returns all results by name.
 
@@ -49,6 +50,7 @@ def run_trials(
         jobs: Trials at once; 0 means one for each core, or one in all where there is a GPU. Small
             networks gain little from a second thread: on the CPU each trial has one.
         tell: Is told of each trial that is done; None for silence.
+        quiet: Whether the trials themselves show no progress.
 
     Raises:
         InputError: A trial cannot be run; those that are done stay done.
@@ -60,8 +62,9 @@ def run_trials(
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     # New processes, not copies of this one: threads of torch and Warp do not survive a fork.
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(jobs, len(left))), mp_context=fresh) as pool:
-        running = {pool.submit(run_trial, trial, folder): trial for trial in left}
+    workers = max(1, min(jobs, len(left)))
+    with ProcessPoolExecutor(workers, mp_context=fresh, initializer=_show_lines) as pool:
+        running = {pool.submit(run_trial, trial, folder, quiet): trial for trial in left}
         for done in as_completed(running):
             name = running[done].name
             results[name] = done.result()
@@ -70,15 +73,20 @@ def run_trials(
     return {trial.name: results[trial.name] for trial in trials}
 
 
-def run_trial(trial: Trial, folder: Path) -> dict[str, Any]:
+def run_trial(trial: Trial, folder: Path, quiet: bool = True) -> dict[str, Any]:
     """Runs one trial, or goes on with it, and returns its result."""
     run_dir = folder / trial.name
     options = {"threads": 0 if torch.cuda.is_available() else 1, **trial.options}
     run = train(
         trial.method, suite=trial.suite, run_dir=run_dir,
-        resume=(run_dir / "config.json").exists(), quiet=True, **options,
+        resume=(run_dir / "config.json").exists(), quiet=quiet, **options,
     )  # fmt: skip
     return run.result
+
+
+def _show_lines() -> None:
+    """Makes a process show its progress as lines: live tables would overwrite each other."""
+    os.environ["TERM"] = "dumb"
 
 
 def _stored(run_dir: Path) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltransfer.agents import PolicyDistillation
+from rltransfer.experiments.minatar_student import minatar_student
 from rltransfer.experiments.summary import (
     Interval,
     bar_picture,
@@ -30,8 +30,7 @@ from rltransfer.experiments.summary import (
     write_results,
 )
 from rltransfer.experiments.trials import Trial, run_trials
-from rltransfer.experiments.zoo import GAMES, teacher_width
-from rltransfer.network import Network
+from rltransfer.experiments.zoo import GAMES
 from rltransfer.report import console
 
 SIZES = {"25 %": 0.5, "7 %": 0.2625, "4 %": 0.1975}
@@ -78,7 +77,7 @@ class Compression:
         return [
             Trial(
                 name=self._name(game, loss, size, seed),
-                method=student(game, loss, size),
+                method=minatar_student(game, SIZES[size], LOSSES[loss]),
                 suite=f"rltransfer/MinAtar-{game}-v0",
                 options={
                     "steps": self.steps,
@@ -173,20 +172,3 @@ docstring.
         }
         write_results(self.results, text, data)
         bar_picture(self.results / "picture.png", self.sizes, table, "share of teacher, %")
-
-
-def student(game: str, loss: str, size: str) -> PolicyDistillation:
-    """Returns the method of one student."""
-    return PolicyDistillation(
-        teacher="zoo",
-        student=Network(encoder="grid", width=SIZES[size] * teacher_width(game), layer_norm=True),
-        objective=LOSSES[loss],
-        num_envs=256,
-        horizon=16,
-        teacher_acts="1->0@0.2",
-        exploration=0.01,
-        memory_steps=500_000,
-        epochs=5,
-        batch_size=256,
-        learning_rate=2e-3,
-    )

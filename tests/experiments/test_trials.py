@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import rltransfer as rt
+from rltransfer.cli import main
+from rltransfer.experiments.summary import geometric_mean_interval, mean_interval
 from rltransfer.experiments.trials import Trial, run_trial, run_trials
 from rltransfer.network import Network
 from rltransfer.run import Run
@@ -54,3 +56,31 @@ def test_a_trial_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Run, "iterate", iterate)
     parts = run_trial(trial(0), tmp_path / "parts")
     assert parts["tasks"] == whole["tasks"]
+
+
+def test_intervals_worked_by_hand() -> None:
+    # Mean 2, deviation 1, three seeds: 4.303 * 1 / sqrt(3) = 2.484.
+    found = mean_interval([1.0, 2.0, 3.0])
+    assert (found.mean, found.seeds) == (2.0, 3)
+    assert found.low == pytest.approx(2 - 2.484, abs=1e-3)
+    # sqrt(0.5 * 2) = 1 for the first seed, sqrt(1 * 1) = 1 for the second.
+    both = geometric_mean_interval({"a": [0.5, 1.0], "b": [2.0, 1.0]})
+    assert (both.low, both.mean, both.high) == pytest.approx((1.0, 1.0, 1.0))
+    assert mean_interval([1.0]).high == float("inf")
+
+
+def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = (
+        "experiment run compression --games Freeway --losses KL --seeds 2 --steps 4096 --episodes 2"
+    )
+    assert main([*words.split(), "--out", "runs", "--results", "page"]) == 0
+    data = json.loads((tmp_path / "page" / "results.json").read_text())
+    assert list(data["table"]["KL"]) == ["25 %", "7 %", "4 %"]
+    for size in data["table"]["KL"]:
+        trial = data["trials"][f"Freeway-KL-{size.split()[0]}-1"]
+        share = trial["student_parameters"] / trial["teacher_parameters"]
+        # The name says the share in whole per cent.
+        assert round(100 * share) == int(size.split()[0])
+    assert "| KL |" in (tmp_path / "page" / "RESULTS.md").read_text()
+    assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")

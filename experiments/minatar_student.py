@@ -1,0 +1,33 @@
+"""The student of the experiments on MinAtar: one recipe, whatever its size and objective."""
+
+from __future__ import annotations
+
+from rltransfer.agents import PolicyDistillation
+from rltransfer.network import Network
+
+from .zoo import teacher_width
+
+
+def minatar_student(game: str, width: float, objective: str) -> PolicyDistillation:
+    """Returns the method that distils a game's teacher of the zoo.
+
+    The student acts while it learns, but for a first fifth, and nearly always greedily.
+
+    Args:
+        game: The game, e.g. "Asterix".
+        width: Factor on the teacher's width; parameters grow with its square.
+        objective: What the student learns from the labels.
+    """
+    return PolicyDistillation(
+        teacher="zoo",
+        student=Network(encoder="grid", width=width * teacher_width(game), layer_norm=True),
+        objective=objective,
+        num_envs=256,
+        horizon=16,
+        teacher_acts="1->0@0.2",
+        exploration=0.01,
+        memory_steps=500_000,
+        epochs=5,
+        batch_size=256,
+        learning_rate=2e-3,
+    )
