@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.composition import is_illegal
+from rltransfer.divergence import is_illegal
 from rltransfer.errors import InputError
 from rltransfer.observation import DEFAULT_GROUP, Observation
 from rltransfer.policy_output import ILLEGAL, PolicyOutput

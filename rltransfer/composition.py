@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rltransfer.divergence import is_illegal
 from rltransfer.errors import InputError, unknown
 from rltransfer.observation import Observation
 from rltransfer.policy_output import ILLEGAL, PolicyOutput, asked
@@ -139,11 +140,6 @@ class Composition(Teacher):
 def in_words(value: Any) -> str:
     """Returns an option as it is written: a function by its name, everything else as in Python."""
     return f"the function {value.__name__}" if inspect.isroutine(value) else repr(value)
-
-
-def is_illegal(scores: Tensor) -> Tensor:
-    """Tells which scores are those of actions that a task does not have; rounded ones as well."""
-    return scores <= ILLEGAL / 2
 
 
 def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rltransfer import distributed
-from rltransfer.composition import Composition, is_illegal, labels_of
+from rltransfer.composition import Composition, labels_of
+from rltransfer.divergence import is_illegal
 from rltransfer.errors import InputError
 from rltransfer.observation import Observation
 from rltransfer.policy_output import ILLEGAL, PolicyOutput

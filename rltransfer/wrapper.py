@@ -10,7 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from rltransfer.composition import LABELS, Composition, is_illegal, mixture
+from rltransfer.composition import LABELS, Composition, mixture
+from rltransfer.divergence import is_illegal
 from rltransfer.errors import InputError
 from rltransfer.objective import Q_VALUE_TEMPERATURE
 from rltransfer.observation import Observation

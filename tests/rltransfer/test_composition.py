@@ -13,7 +13,7 @@ from gymnasium import spaces
 from toy import TASK
 
 import rltransfer as rt
-from rltransfer.composition import is_illegal
+from rltransfer.divergence import is_illegal
 from rltransfer.evaluation import evaluate_teacher, fitted_teacher
 from rltransfer.network import Network
 from rltransfer.policy import Policy, PolicySpec
