@@ -258,7 +258,9 @@ def benchmark_train(
 
         def with_training() -> int:
             run.env_steps = 0
-            shares.append(run.iterate().get("speed/teacher_share", 0.0))
+            metrics = run.iterate()
+            if "speed/teacher_share" in metrics:
+                shares.append(metrics["speed/teacher_share"])
             return run.env_steps
 
         acting, training = watch.speeds(with_inference, with_training)
@@ -278,7 +280,7 @@ def benchmark_train(
         "environments_only": asdict(alone),
         "with_inference": asdict(acting),
         "with_training": asdict(training),
-        "teacher_share": statistics.median(shares),
+        "teacher_share": statistics.median(shares) if shares else None,
         "hardware": watch.hardware(),
     }
 

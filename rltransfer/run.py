@@ -268,7 +268,8 @@ class Run:
         seconds = max(ended - began, 1e-9)
         metrics["speed/env_steps_per_second"] = steps / seconds
         metrics["speed/collect_share"] = (collected - began) / seconds
-        if self.agent.teacher_seconds:
+        # On CUDA these seconds would be those of starting the work, not of doing it.
+        if self.agent.teacher_seconds and self.device.type == "cpu":
             metrics["speed/teacher_share"] = self.agent.teacher_seconds / seconds
             metrics["speed/labels_per_second"] = steps / self.agent.teacher_seconds
         metrics.update(
