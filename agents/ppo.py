@@ -89,12 +89,12 @@ class Surrogate:
             batch: With the fields of `advantages`; "weight", if there, weighs each sample.
         """
         assert output.value is not None
-        weight = batch.get("weight", torch.ones_like(batch["advantage"]))
-        count = weight.sum().clamp(min=1.0)
+        weight: Tensor | None = batch.get("weight")
 
         def mean(samples: Tensor) -> Tensor:
-            weighted: Tensor = (samples * weight).sum() / count
-            return weighted
+            if weight is None:
+                return samples.mean()
+            return (samples * weight).sum() / weight.sum().clamp(min=1.0)
 
         advantage = batch["advantage"]
         center = mean(advantage)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rltransfer.divergence import direction, relative_distances, squared_error
 from rltransfer.errors import InputError, unknown
+from rltransfer.linear import Linear
 from rltransfer.objective import Term, in_text
 from rltransfer.policy_output import PolicyOutput, wide
 
@@ -33,7 +34,7 @@ class FeatureMap(nn.Module):
         if conv:
             self.layer = nn.Conv2d(inputs, num_tasks * outputs, 1)
         else:
-            self.layer = nn.Linear(inputs, num_tasks * outputs)
+            self.layer = Linear(inputs, num_tasks * outputs)
 
     def forward(self, features: Tensor, task: Tensor | None) -> Tensor:
         """Returns what the teacher's features should be.    (batch, outputs, ...)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -95,13 +96,11 @@ class Learner:
         """
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, int] = {}
+        told: dict[str, list[Tensor]] = {}
         count = 0
         for batch in batches:
             for name, value in self._step(batch, loss).items():
-                sums[name] = value if name not in sums else sums[name] + value
-                counts[name] = counts.get(name, 0) + 1
+                told.setdefault(name, []).append(value)
             count += 1
         if not count:
             return {}
@@ -110,8 +109,8 @@ class Learner:
                 f"A gradient is not finite within the {count} optimizer steps up to step "
                 f"{self.num_steps}; the last good step's weights were kept."
             )
-        totals = torch.stack(list(sums.values())).tolist()
-        return {name: one / counts[name] for name, one in zip(sums, totals, strict=True)}
+        means = torch.stack([torch.stack(values).mean() for values in told.values()])
+        return dict(zip(told, means.tolist(), strict=True))
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -122,7 +121,8 @@ class Learner:
         lower = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
             result = loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         result.total.backward()
         distributed.average_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -130,9 +130,11 @@ class Learner:
         # Before clipping, which would spread a NaN over every gradient.
         if self._skip is not None:
             torch.maximum(self._skip, (~torch.isfinite(norm)).float(), out=self._skip)
-        elif not bool(torch.isfinite(norm)):
+            nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
+        elif not math.isfinite(known := float(norm)):
             raise NonFiniteGradientError(self._describe(result))
-        nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
+        elif known > self.max_grad_norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         self.optimizer.step()
         self.num_steps += 1
         metrics = {name: value.detach() for name, value in result.metrics.items()}

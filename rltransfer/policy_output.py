@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +71,7 @@ class PolicyOutput:
     """Gradient of one output by the observation: see `labels.py`.  (..., observation_size)"""
     state: Tensor | None = None
     """The recurrent state after these observations.                (num_envs, state_size)"""
+    _log_probs: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def show(self, maps: Tensor) -> None:
         """Takes over what is asked for of the last feature maps.
@@ -116,6 +117,16 @@ class PolicyOutput:
         noise = torch.empty_like(self.logits, dtype=torch.float32).exponential_(generator=generator)
         return (self.logits.float() - noise.log()).argmax(-1)
 
+    def log_probs(self) -> Tensor:
+        """Returns log pi of every discrete action; once computed, they are kept.
+
+        (..., num_actions)
+        """
+        if self._log_probs is None:
+            assert self.logits is not None
+            self._log_probs = F.log_softmax(wide(self.logits), -1)
+        return self._log_probs
+
     def log_prob(self, action: Tensor) -> Tensor:
         """Returns log pi(action).    (...)
 
@@ -126,8 +137,7 @@ class PolicyOutput:
             ValueError: The policy has Q-values only, or is deterministic.
         """
         if self.logits is not None:
-            log_probs = F.log_softmax(wide(self.logits), -1)
-            return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+            return self.log_probs().gather(-1, action.unsqueeze(-1)).squeeze(-1)
         if self.mean is None or self.log_std is None:
             raise ValueError("Only a stochastic policy has log-probabilities.")
         error = (action - self.mean) / self.log_std.exp()
@@ -141,7 +151,7 @@ class PolicyOutput:
             ValueError: The policy has Q-values only, or is deterministic.
         """
         if self.logits is not None:
-            log_probs = F.log_softmax(wide(self.logits), -1)
+            log_probs = self.log_probs()
             return -(log_probs.exp() * log_probs).sum(-1)
         if self.mean is None or self.log_std is None:
             raise ValueError("Only a stochastic policy has an entropy.")

@@ -40,8 +40,9 @@ def generalized_advantage(
     carry = discount * trace * (~done).to(reward.dtype)
     advantage = torch.empty_like(delta)
     following = torch.zeros_like(delta[0])
-    for time in reversed(range(len(delta))):
-        following = torch.addcmul(delta[time], carry[time], following, out=advantage[time])
+    steps = zip(delta.unbind(), carry.unbind(), advantage.unbind(), strict=True)
+    for one, share, out in reversed(list(steps)):
+        following = torch.addcmul(one, share, following, out=out)
     return advantage
 
 

@@ -11,7 +11,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer.action import action_mask, joint_action_space
 from rltransfer.cuda_graph import CapturedCalls
+from rltransfer.episodes import episode_totals
 from rltransfer.errors import InputError
 from rltransfer.observation import Observation, as_groups, grouped, joint_observation_space
 from rltransfer.registry import make_vector_env
@@ -112,6 +114,14 @@ class Rollout:
         return self.reward.numel()
 
 
+class Store:
+    """A tensor over time, and its rows at each time: views that are made once."""
+
+    def __init__(self, *shape: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.all = torch.zeros(shape, dtype=dtype, device=device)
+        self.at = self.all.unbind()
+
+
 @dataclass
 class Lane:
     """One vector environment and the rows that it fills."""
@@ -204,36 +214,39 @@ class RolloutEngine:
             (grouped(env.single_observation_space), env.single_action_space) for _, env in envs
         ]
         self.observation_space = joint_observation_space(observed)
-        self.action_space = _joint_action_space(acted)
+        self.action_space = joint_action_space(acted)
         if like is not None:
             joint_observation_space([("the policy", like[0]), *observed])
-            _joint_action_space([("the policy", like[1]), *acted])
+            joint_action_space([("the policy", like[1]), *acted])
             self.observation_space, self.action_space = like
-        self.action_mask = _action_mask(self.action_space, [space for _, space in acted])
+        self.action_mask = action_mask(self.action_space, [space for _, space in acted])
 
     def _allocate(self, horizon: int) -> None:
         """Makes room for `horizon` steps; what is seen now is carried over."""
         old = getattr(self, "_observation", None)
         shape = (horizon + 1, self.num_rows)
-        self._observation: Observation = {}
+
+        def store(dtype: torch.dtype, *rest: int) -> Store:
+            return Store(*shape, *rest, dtype=dtype, device=self.device)
+
+        self._observation: dict[str, Store] = {}
         for name, space in self.observation_space.spaces.items():
             dtype = torch.from_numpy(np.zeros(1, space.dtype)).dtype
-            self._observation[name] = torch.zeros(
-                (*shape, *(space.shape or ())), dtype=dtype, device=self.device
-            )
-        self._start = torch.ones(shape, dtype=torch.bool, device=self.device)
-        self._reward = torch.zeros(shape, device=self.device)
-        self._terminated = torch.zeros(shape, dtype=torch.bool, device=self.device)
-        self._truncated = torch.zeros(shape, dtype=torch.bool, device=self.device)
-        self._episode_return = torch.zeros(shape, device=self.device)
-        self._episode_length = torch.zeros(shape, device=self.device)
-        self._extras: dict[str, Tensor] = {}
+            self._observation[name] = store(dtype, *(space.shape or ()))
+        self._start = store(torch.bool)
+        self._start.all.fill_(True)
+        self._reward = store(torch.float32)
+        self._terminated = store(torch.bool)
+        self._truncated = store(torch.bool)
+        self._episode_return = torch.zeros(horizon, self.num_rows, device=self.device)
+        self._episode_length = torch.zeros_like(self._episode_return)
+        self._extras: dict[str, Store] = {}
         self._final: Observation = {}
         self._final_parts: list[Final] = []
         if old is not None:
-            for name, tensor in old.items():
-                self._observation[name][horizon] = tensor[self._horizon]
-            self._start[horizon] = self._last_start
+            for name, kept in old.items():
+                self._observation[name].at[horizon].copy_(kept.at[self._horizon])
+            self._start.at[horizon].copy_(self._last_start)
         self._horizon = horizon
         if self._captured is not None:
             self._captured.clear()
@@ -255,12 +268,12 @@ class RolloutEngine:
             mixed = np.random.SeedSequence([self.seed, self.restarts, index]).generate_state(1)
             observation, _ = lane.env.reset(seed=int(mixed[0]) % 2**31)
             self._write_observation(self._horizon, lane, observation)
-            self._start[self._horizon, lane.rows] = True
+            self._start.at[self._horizon][lane.rows] = True
             self.running_return[lane.rows] = 0
             self.running_length[lane.rows] = 0
             self.state[lane.rows] = 0
         self.restarts += 1
-        self._last_start.copy_(self._start[self._horizon])
+        self._last_start.copy_(self._start.at[self._horizon])
 
     @torch.no_grad()
     def collect(self, actor: Actor, horizon: int) -> Rollout:
@@ -288,9 +301,9 @@ class RolloutEngine:
 
     def _play(self, actor: Actor, horizon: int) -> None:
         """Fills the stores."""
-        for tensor in self._observation.values():
-            tensor[0].copy_(tensor[horizon])
-        self._start[0].copy_(self._last_start)
+        for store in self._observation.values():
+            store.at[0].copy_(store.at[horizon])
+        self._start.at[0].copy_(self._last_start)
         self._initial_state.copy_(self.state)
         for time in range(horizon):
             for half in self.halves:
@@ -299,28 +312,32 @@ class RolloutEngine:
                 self._send(actor, half, time)
         for half in self.halves:
             self._receive(half, horizon - 1)
-        self._last_start.copy_(self._start[horizon])
+        self._last_start.copy_(self._start.at[horizon])
+        self._sum_episodes(horizon)
 
     def _send(self, actor: Actor, half: list[Lane], time: int) -> None:
         """Acts for one half and begins its step."""
-        for rows in _runs(half, self.num_rows):
-            seen = {name: tensor[time, rows] for name, tensor in self._observation.items()}
-            start = self._start[time, rows]
-            output = actor.act(seen, self.task[rows], self.state[rows], start)
+        for rows in _runs(half):
+            seen = {name: _part(store.at[time], rows) for name, store in self._observation.items()}
+            start = _part(self._start.at[time], rows)
+            before = _part(self.state, rows)
+            output = actor.act(seen, _part(self.task, rows), before, start)
             state = output.pop("state", None)
             if state is not None:
-                self.state[rows] = state
+                before.copy_(state)
             for name, value in output.items():
-                self._extra(name, value)[time, rows] = value
-        action = self._extras["action"][time]
+                _part(self._extra(name, value).at[time], rows).copy_(value)
+        action = self._extras["action"].at[time]
         for lane in half:
-            lane.env.send(action[lane.rows])
+            lane.env.send(_part(action, lane.rows))
 
-    def _extra(self, name: str, value: Tensor) -> Tensor:
+    def _extra(self, name: str, value: Tensor) -> Store:
         """Returns the store of one of the actor's tensors, made at its first use."""
         if name not in self._extras:
-            shape = (self._horizon, self.num_rows, *value.shape[1:])
-            self._extras[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
+            self._extras[name] = Store(
+                self._horizon, self.num_rows, *value.shape[1:],
+                dtype=value.dtype, device=self.device,
+            )  # fmt: skip
         return self._extras[name]
 
     def _receive(self, half: list[Lane], time: int) -> None:
@@ -329,22 +346,23 @@ class RolloutEngine:
             rows = lane.rows
             observation, reward, terminated, truncated, info = lane.env.recv()
             self._write_observation(time + 1, lane, observation)
-            self._reward[time, rows] = reward
-            self._terminated[time, rows] = terminated
-            self._truncated[time, rows] = truncated
-            done = terminated | truncated
-            self._start[time + 1, rows] = done
-            running_return, running_length = self.running_return[rows], self.running_length[rows]
-            running_return += reward
-            running_length += 1
-            self._episode_return[time, rows] = running_return * done
-            self._episode_length[time, rows] = running_length * done
-            running_return.masked_fill_(done, 0.0)
-            running_length.masked_fill_(done, 0.0)
+            _part(self._reward.at[time], rows).copy_(reward)
+            _part(self._terminated.at[time], rows).copy_(terminated)
+            _part(self._truncated.at[time], rows).copy_(truncated)
+            done = torch.logical_or(
+                terminated, truncated, out=_part(self._start.at[time + 1], rows)
+            )
             if self.state.shape[1]:
-                self.state[rows] = self.state[rows].masked_fill(done.unsqueeze(-1), 0.0)
+                _part(self.state, rows).masked_fill_(done.unsqueeze(-1), 0.0)
             if lane.env.truncates and "final_obs" in info:
                 self._keep_final(lane, time, truncated & ~terminated, info["final_obs"])
+
+    def _sum_episodes(self, horizon: int) -> None:
+        """Finds the returns and lengths of the episodes that ended."""
+        reward, done = self._reward.all[:horizon], self._start.all[1:]
+        self._episode_return.copy_(episode_totals(reward, done, self.running_return))
+        one = torch.ones_like(reward)
+        self._episode_length.copy_(episode_totals(one, done, self.running_length))
 
     def _keep_final(self, lane: Lane, time: int, cut: Tensor, observation: Any) -> None:
         """Keeps the last observations of episodes that were cut short."""
@@ -352,7 +370,7 @@ class RolloutEngine:
             # Which rows are meant would have to be waited for: all are kept, and chosen later.
             for name, value in as_groups(observation).items():
                 if name not in self._final:
-                    self._final[name] = torch.zeros_like(self._observation[name])
+                    self._final[name] = torch.zeros_like(self._observation[name].all)
                 _fill(self._final[name][time, lane.rows], value)
             return
         rows = cut.nonzero().squeeze(-1)
@@ -360,7 +378,7 @@ class RolloutEngine:
             return
         kept = {}
         for name, value in as_groups(observation).items():
-            store = self._observation[name]
+            store = self._observation[name].all
             kept[name] = _fill(store.new_zeros(len(rows), *store.shape[2:]), value[rows])
         times = torch.full_like(rows, time)
         self._final_parts.append(Final(times, rows + lane.rows.start, kept))
@@ -371,7 +389,8 @@ class RolloutEngine:
         for lane in self.lanes:
             if not (lane.env.capturable and lane.env.truncates):
                 continue
-            cut = self._truncated[:horizon, lane.rows] & ~self._terminated[:horizon, lane.rows]
+            where = slice(horizon), lane.rows
+            cut = self._truncated.all[where] & ~self._terminated.all[where]
             time, rows = cut.nonzero(as_tuple=True)
             rows = rows + lane.rows.start
             kept = {name: store[time, rows] for name, store in self._final.items()}
@@ -391,7 +410,7 @@ class RolloutEngine:
     def _write_observation(self, time: int, lane: Lane, observation: Any) -> None:
         """Copies what a lane observes to its place."""
         for name, value in as_groups(observation).items():
-            store = self._observation[name][time, lane.rows]
+            store = _part(self._observation[name].at[time], lane.rows)
             if lane.env.overlaps and self.device.type == "cpu" and value.dim() > 2:
                 # By numpy, in this thread: torch's would keep spinning after the copy, on the cores
                 # that the emulators of the other half are waiting for.
@@ -401,19 +420,19 @@ class RolloutEngine:
 
     def _view(self, horizon: int) -> Rollout:
         return Rollout(
-            observation={name: tensor[:horizon] for name, tensor in self._observation.items()},
-            last_observation={name: tensor[horizon] for name, tensor in self._observation.items()},
-            reward=self._reward[:horizon],
-            terminated=self._terminated[:horizon],
-            truncated=self._truncated[:horizon],
-            start=self._start[:horizon],
+            observation={name: store.all[:horizon] for name, store in self._observation.items()},
+            last_observation={name: store.at[horizon] for name, store in self._observation.items()},
+            reward=self._reward.all[:horizon],
+            terminated=self._terminated.all[:horizon],
+            truncated=self._truncated.all[:horizon],
+            start=self._start.all[:horizon],
             task=self.task.expand(horizon, -1),
             initial_state=self._initial_state,
-            extras=dict(self._extras),
+            extras={name: store.all for name, store in self._extras.items()},
             last_state=self.state,
             final=self._finals(horizon),
-            episode_return=self._episode_return[:horizon],
-            episode_length=self._episode_length[:horizon],
+            episode_return=self._episode_return,
+            episode_length=self._episode_length,
         )
 
     def close(self) -> None:
@@ -424,7 +443,7 @@ class RolloutEngine:
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the next `collect` depends on."""
         state: dict[str, Any] = {
-            "observation": {n: t[self._horizon].clone() for n, t in self._observation.items()},
+            "observation": {n: s.at[self._horizon].clone() for n, s in self._observation.items()},
             "start": self._last_start.clone(),
             "running_return": self.running_return.clone(),
             "running_length": self.running_length.clone(),
@@ -444,7 +463,7 @@ class RolloutEngine:
         self._resize_state(state["state"].shape[1])
         self.state.copy_(state["state"])
         for name, tensor in state["observation"].items():
-            self._observation[name][self._horizon] = tensor.to(self.device)
+            self._observation[name].at[self._horizon].copy_(tensor)
         self._last_start.copy_(state["start"])
         self.running_return.copy_(state["running_return"])
         self.running_length.copy_(state["running_length"])
@@ -466,7 +485,12 @@ def _fill(store: Tensor, value: Tensor) -> Tensor:
     return store
 
 
-def _runs(half: list[Lane], num_rows: int) -> Iterator[slice]:
+def _part(tensor: Tensor, rows: slice) -> Tensor:
+    """Returns a view of some rows, or the tensor itself where they are all: that costs nothing."""
+    return tensor if rows.stop - rows.start == len(tensor) else tensor[rows]
+
+
+def _runs(half: list[Lane]) -> Iterator[slice]:
     """Yields the rows of a half as few slices: one where its lanes stand side by side."""
     start = half[0].rows.start
     stop = half[0].rows.stop
@@ -475,39 +499,4 @@ def _runs(half: list[Lane], num_rows: int) -> Iterator[slice]:
             yield slice(start, stop)
             start = lane.rows.start
         stop = lane.rows.stop
-    yield slice(start, min(stop, num_rows))
-
-
-def _joint_action_space(named: list[tuple[str, spaces.Space[Any]]]) -> spaces.Space[Any]:
-    """Returns the one action space that all tasks fit: as many actions as the largest has.
-
-    Raises:
-        InputError: Some tasks have discrete actions and others continuous ones.
-    """
-    first_id, first = named[0]
-    for task_id, space in named:
-        if type(space) is not type(first):
-            raise InputError(
-                f"The tasks {first_id!r} and {task_id!r} cannot share a policy: "
-                "one has discrete actions, the other continuous ones."
-            )
-        if isinstance(space, spaces.Box) and space.shape != first.shape:
-            raise InputError(
-                f"The tasks {first_id!r} and {task_id!r} cannot share a policy: their actions have "
-                f"{first.shape} and {space.shape} numbers."
-            )
-    if isinstance(first, spaces.Discrete):
-        return spaces.Discrete(max(int(space.n) for _, space in named))  # type: ignore[attr-defined]
-    return first
-
-
-def _action_mask(
-    joint: spaces.Space[Any], own: list[spaces.Space[Any]]
-) -> tuple[tuple[bool, ...], ...] | None:
-    """Returns which discrete actions are legal in each task; None where all are in all."""
-    if not isinstance(joint, spaces.Discrete):
-        return None
-    counts = [int(space.n) for space in own]  # type: ignore[attr-defined]
-    if all(count == joint.n for count in counts):
-        return None
-    return tuple(tuple(action < count for action in range(int(joint.n))) for count in counts)
+    yield slice(start, stop)

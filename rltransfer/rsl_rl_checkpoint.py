@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError, unknown
 from rltransfer.file_module import FileModule, flat_size
+from rltransfer.linear import Linear
 from rltransfer.observation import DEFAULT_GROUP, Observation
 from rltransfer.policy_output import PolicyOutput
 from rltransfer.stable_baselines3 import DAMAGE
@@ -277,7 +278,7 @@ def _layers(stored: Tensors, path: Path) -> list[nn.Linear]:
         weight, bias = stored.get(f"{place}.weight"), stored.get(f"{place}.bias")
         if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1]:
             raise InputError(f"{path} cannot be read: its actor is not made of linear layers.")
-        linear = nn.Linear(weight.shape[1], weight.shape[0])
+        linear = Linear(weight.shape[1], weight.shape[0])
         linear.load_state_dict({"weight": weight, "bias": bias})
         layers.append(linear)
     fit = all(a.out_features == b.in_features for a, b in itertools.pairwise(layers))

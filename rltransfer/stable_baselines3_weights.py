@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
+from rltransfer.linear import Linear
 from rltransfer.stable_baselines3_network import (
     ActionBounds,
     ActorCritic,
@@ -114,7 +115,7 @@ class StoredTensors:
         """Returns a fully connected layer."""
         weight = self.take(f"{name}.weight", (outputs, inputs))
         bias = self.take(f"{name}.bias", (len(weight),))
-        layer = nn.Linear(inputs, len(weight), device="meta")
+        layer = Linear(inputs, len(weight), device="meta")
         layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
         return layer
 

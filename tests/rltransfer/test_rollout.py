@@ -46,7 +46,7 @@ def test_a_rollout_is_what_the_environment_said() -> None:
     engine = RolloutEngine(rt.Suite.of("rltransfer/MinAtar-Breakout-v0"), 5, CPU, seed=3)
     env = make_vector_env(rt.Task("rltransfer/MinAtar-Breakout-v0"), 5, CPU)
     env.load_state_dict(engine.lanes[0].env.state_dict())
-    observation = engine._observation["policy"][engine._horizon].clone()
+    observation = engine._observation["policy"].at[engine._horizon].clone()
     actions = torch.randint(6, (60, 5), generator=torch.Generator().manual_seed(1))
     rollout = engine.collect(Scripted(actions), 60)
     for time in range(60):
