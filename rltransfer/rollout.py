@@ -349,13 +349,16 @@ class RolloutEngine:
             _part(self._reward.at[time], rows).copy_(reward)
             _part(self._terminated.at[time], rows).copy_(terminated)
             _part(self._truncated.at[time], rows).copy_(truncated)
+            if lane.env.truncates and "final_obs" in info:
+                self._keep_final(lane, time, truncated & ~terminated, info["final_obs"])
+        for rows in _runs(half):
             done = torch.logical_or(
-                terminated, truncated, out=_part(self._start.at[time + 1], rows)
+                _part(self._terminated.at[time], rows),
+                _part(self._truncated.at[time], rows),
+                out=_part(self._start.at[time + 1], rows),
             )
             if self.state.shape[1]:
                 _part(self.state, rows).masked_fill_(done.unsqueeze(-1), 0.0)
-            if lane.env.truncates and "final_obs" in info:
-                self._keep_final(lane, time, truncated & ~terminated, info["final_obs"])
 
     def _sum_episodes(self, horizon: int) -> None:
         """Finds the returns and lengths of the episodes that ended."""
