@@ -126,7 +126,7 @@ class Learner:
         result.total.backward()
         distributed.average_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
         # Before clipping, which would spread a NaN over every gradient.
         if self._skip is not None:
             torch.maximum(self._skip, (~torch.isfinite(norm)).float(), out=self._skip)
@@ -134,7 +134,7 @@ class Learner:
         elif not math.isfinite(known := float(norm)):
             raise NonFiniteGradientError(self._describe(result))
         elif known > self.max_grad_norm:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
+            torch._foreach_mul_(gradients, self.max_grad_norm / (known + 1e-6))
         self.optimizer.step()
         self.num_steps += 1
         metrics = {name: value.detach() for name, value in result.metrics.items()}
