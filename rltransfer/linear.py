@@ -17,6 +17,8 @@ LEAST_ROWS = 16
 """Rows of inputs under which torch's own way is as fast."""
 LEAST_WEIGHTS = 4_096
 """Weights of a layer under which torch's own way is as fast."""
+LEAST_WEIGHTS_LEARNED = 32_768
+"""The same for the gradient of the weights, whose product is over rows and not over columns."""
 
 
 class Linear(nn.Linear):
@@ -83,10 +85,15 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         inputs, weight = ctx.saved_tensors
         # Gradients of gradients need products that torch can differentiate.
-        product = (lambda a, b: a @ b.t()) if torch.is_grad_enabled() else _product
+        ours = not torch.is_grad_enabled()
+        learned = ours and weight.numel() >= LEAST_WEIGHTS_LEARNED
         wanted = ctx.needs_input_grad
-        return (
-            product(gradient, weight.t()) if wanted[0] else None,
-            product(gradient.t(), inputs.t()) if wanted[1] else None,
-            gradient.sum(0) if wanted[2] else None,
-        )
+        to_inputs = to_weight = to_bias = None
+        if wanted[0]:
+            to_inputs = _product(gradient, weight.t()) if ours else gradient @ weight
+        if wanted[1]:
+            transposed = gradient.t()
+            to_weight = _product(transposed, inputs.t()) if learned else transposed @ inputs
+        if wanted[2]:
+            to_bias = gradient.sum(0)
+        return to_inputs, to_weight, to_bias
