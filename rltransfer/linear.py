@@ -41,7 +41,9 @@ class Linear(nn.Linear):
 def _gains(inputs: Tensor, weight: Tensor) -> bool:
     """Tells whether oneDNN can compute the layer, and faster."""
     return bool(
-        inputs.device.type == "cpu"
+        # First, as whoever traces the layer shall find torch's own, for any number of rows.
+        not torch.compiler.is_compiling()
+        and inputs.device.type == "cpu"
         and inputs.dtype == weight.dtype == torch.float32
         and inputs.dim() == 2
         and len(inputs) >= LEAST_ROWS
@@ -49,8 +51,6 @@ def _gains(inputs: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.enabled
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and not torch.is_autocast_enabled("cpu")
-        # Whoever traces the layer shall find torch's own.
-        and not torch.compiler.is_compiling()
     )
 
 
