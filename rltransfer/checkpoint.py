@@ -133,6 +133,19 @@ def newest_checkpoint(run_dir: Path) -> Path:
     return found[-1]
 
 
+def generation_folder(folder: Path, number: int) -> Path:
+    """Returns the run directory of a generation of a chain, counted from 1."""
+    return folder / f"generation-{number}"
+
+
+def newest_generation(folder: Path) -> Path:
+    """Returns the newest generation of a chain that has a checkpoint; any other folder as it is."""
+    number = 0
+    while checkpoints(generation_folder(folder, number + 1)):
+        number += 1
+    return generation_folder(folder, number) if number else folder
+
+
 def remove_old(run_dir: Path) -> None:
     """Removes all but the newest checkpoints."""
     for folder in checkpoints(run_dir)[:-KEPT]:

@@ -16,9 +16,11 @@ from rich.table import Table
 import rltransfer
 from rltransfer import registry
 from rltransfer.benchmark_command import benchmark_command
+from rltransfer.checkpoint import newest_generation
 from rltransfer.errors import InputError, unknown
 from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher, fitted_teacher
 from rltransfer.export_command import export_command
+from rltransfer.generations import Chain, generation_results
 from rltransfer.options import parse
 from rltransfer.report import console, result_table
 from rltransfer.run import (
@@ -60,6 +62,9 @@ class TrainOptions(TaskOptions):
     """Folder of a run to go on with, with its own settings."""
     quiet: bool = False
     """Whether to show no progress."""
+    generations: int = 0
+    """Students in a chain, each the next one's teacher (Furlanello 2018), in RUN_DIR/generation-1
+    and so on, of --steps each; 0 for one run, in RUN_DIR itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,38 +166,40 @@ def train_command(words: list[str]) -> None:
         kw_only=True,
         namespace={"__doc__": method_class.__doc__, "__module__": __name__},
     )
-    folder = _value_of("--resume", rest)
-    if folder is not None:
-        run = _resumed(kind, name, Path(folder), rest, prog)
+    resumed = _value_of("--resume", rest)
+    made: Any
+    if resumed is None:
+        made = parse(kind, rest, prog)
+        suite = asked_suite(made.where)
+        default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.options.seed}"
+        run_dir = made.where.run_dir or default
     else:
-        run = _started(parse(kind, rest, prog), name)
+        run_dir = Path(resumed)
+        made, suite = _as_before(kind, name, run_dir, rest, prog)
+    asked = (name, made.method, suite, made.options, run_dir, made.where.quiet)
+    if made.where.generations:
+        Chain(*asked, generations=made.where.generations).train(resumed is not None)
+        print_results(generation_results(run_dir), run_dir, generations=True)
+        return
+    run = Run(*asked)
+    run.begin(resumed is not None)
     run.execute()
-    print_result(run.result, run.run_dir)
+    print_results([run.result], run_dir)
 
 
-def _started(made: Any, name: str) -> Run:
-    """Returns a new run, its folder made."""
-    suite = asked_suite(made.where)
-    default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.options.seed}"
-    run_dir = made.where.run_dir or default
-    run = Run(name, made.method, suite, made.options, run_dir, made.where.quiet)
-    run.create()
-    return run
-
-
-def _resumed(kind: type[Any], name: str, folder: Path, words: list[str], prog: str) -> Run:
-    """Returns a run that goes on; options that differ from its own are refused."""
+def _as_before(
+    kind: type[Any], name: str, folder: Path, words: list[str], prog: str
+) -> tuple[Any, Suite]:
+    """Returns the options and the tasks of a run that goes on: its own, but for what is given."""
     config = read_config(folder)
     if config["agent"] != name:
         raise InputError(f"{folder} is a run of the agent {config['agent']!r}, not of {name!r}.")
     method, suite, options = configured(config)
-    made = parse(kind, words, prog, kind(method=method, options=options))
+    where = TrainOptions(generations=config.get("generations", 0))
+    made = parse(kind, words, prog, kind(where=where, method=method, options=options))
     if made.where.suite or made.where.task or made.where.task_option:
         suite = asked_suite(made.where)
-    run = Run(name, made.method, suite, made.options, folder, made.where.quiet)
-    run.check_same(config)
-    run.restore()
-    return run
+    return made, suite
 
 
 def _value_of(option: str, words: list[str]) -> str | None:
@@ -246,8 +253,9 @@ def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
         "num_envs": options.num_envs,
     }
     if os.path.isdir(source):
-        policy = load_run_policy(Path(source)).to(device)
-        suite = Suite.from_json(read_config(Path(source))["suite"])
+        run_dir = newest_generation(Path(source))
+        policy = load_run_policy(run_dir).to(device)
+        suite = Suite.from_json(read_config(run_dir)["suite"])
         suite = suite if options.task is None else Suite.of(options.task)
         suite = with_options(suite, options.task_option)
         return evaluate_policy(policy, suite, options.episodes, **how)
@@ -275,10 +283,12 @@ def experiment_command(words: list[str]) -> None:
         raise InputError("Say `rltransfer experiment list` or `rltransfer experiment run NAME`.")
 
 
-def print_result(result: dict[str, Any], run_dir: Path) -> None:
-    """Prints a run's table."""
+def print_results(
+    results: Sequence[dict[str, Any]], run_dir: Path, generations: bool = False
+) -> None:
+    """Prints the table of a run, or of the generations of a chain."""
     out = console()
-    out.print(result_table([result]))
+    out.print(result_table(results, generations))
     out.print(f"curves: tensorboard --logdir {run_dir}", highlight=False, soft_wrap=True)
 
 

@@ -32,8 +32,10 @@ from rltransfer.divergence import is_illegal
 from rltransfer.errors import InputError, unknown
 from rltransfer.observation import Observation
 from rltransfer.policy_output import ILLEGAL, PolicyOutput, asked
+from rltransfer.serialization import to_json
 from rltransfer.task import Suite
 from rltransfer.teacher_base import TaskSpaces, Teacher
+from rltransfer.teacher_spec import TeacherSpec
 
 LABELS = ("logits", "q_values", "mean", "log_std")
 """What says how to act; what else an output holds is passed on where that makes sense."""
@@ -128,9 +130,25 @@ class Composition(Teacher):
             for name, value in member.figures().items()
         }
 
+    def spec(self) -> TeacherSpec:
+        """Returns its kind and options, and what is known of every member."""
+        return TeacherSpec(
+            source=self.source,
+            kind=type(self).__name__,
+            options={
+                name: in_words(value) if callable(value) else to_json(value)
+                for name, value in self.options.items()
+            },
+            members=tuple(member.spec() for member in self.members),
+        )
+
     def describe(self) -> dict[str, Any]:
         """Returns the composition's text and the description of every member."""
-        return {**super().describe(), "members": [member.describe() for member in self.members]}
+        return {
+            "source": self.source,
+            "num_parameters": self.num_parameters,
+            "members": [member.describe() for member in self.members],
+        }
 
     def quoted(self) -> str:
         """Returns its text: compositions stand in others as they are."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from rltransfer.checkpoint import newest_generation
 from rltransfer.errors import InputError
 from rltransfer.export import Exported, export_run
 from rltransfer.options import parse
@@ -37,7 +38,7 @@ def export_command(words: list[str]) -> None:
         raise InputError("`rltransfer export` needs a run directory: RUN --out policy.onnx.")
     options = parse(ExportOptions, words if asks_help else words[1:], prog)
     exported = export_run(
-        Path(words[0]),
+        newest_generation(Path(words[0])),
         options.out,
         samples=options.samples,
         stochastic_free=options.stochastic_free,

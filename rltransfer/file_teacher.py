@@ -6,28 +6,25 @@ of itself: `model_1500.pt?activation=relu`; see `torch_file.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.file_module import FileModule
 from rltransfer.hub import fetch, is_on_hub
-from rltransfer.observation import DEFAULT_GROUP, Observation
+from rltransfer.observation import Observation
 from rltransfer.policy_output import PolicyOutput
 from rltransfer.task import Suite
 from rltransfer.teacher_base import ModuleTeacher, TaskSpaces, Teacher, ZipTeacher
 from rltransfer.teacher_spec import TeacherSpec, split_source
 from rltransfer.torch_file import SUFFIXES, load_torch_file
 from rltransfer.torchscript import is_torchscript
-
-ZIP_KIND = "stable-baselines3"
-"""What a `TeacherSpec` calls a zip."""
 
 
 class FileTeacher(ModuleTeacher):
@@ -63,10 +60,6 @@ class FileTeacher(ModuleTeacher):
         """Returns what is known of the teacher."""
         return self.module.spec(self.source, self.origin)
 
-    def describe(self) -> dict[str, Any]:
-        """Returns the source and the hash of its file, and all else that is known."""
-        return {**super().describe(), "spec": self.spec().to_json()}
-
 
 class HubZipTeacher(ZipTeacher):
     """A policy from a Stable-Baselines3 zip on the Hugging Face hub.
@@ -98,53 +91,15 @@ class HubZipTeacher(ZipTeacher):
         bounds = own_spaces[0][1]
         return HubZipTeacher(self.path, self.vecnormalize, self.written, self.origin, bounds)
 
-    def describe(self) -> dict[str, Any]:
-        """Returns the source and the hash of its file, and all else that is known."""
-        spec = zip_spec(self, self.origin)
-        return {**super().describe(), "spec": spec.to_json()}
+    def spec(self) -> TeacherSpec:
+        """Returns what is known of the teacher, and where its file was fetched from."""
+        return dataclasses.replace(super().spec(), origin=self.origin)
 
     def __str__(self) -> str:
         source, vecnormalize = self.written
         if vecnormalize is None:
             return source
         return f"load_teacher({source!r}, vecnormalize={vecnormalize!r})"
-
-
-def zip_spec(teacher: ZipTeacher, origin: Mapping[str, str] | None = None) -> TeacherSpec:
-    """Returns what is known of the policy of a zip.
-
-    Args:
-        teacher: The policy.
-        origin: Where the zip was fetched from.
-    """
-    loaded = teacher.loaded
-    observed: spaces.Space[Any]
-    if loaded.num_observations is not None:
-        observed = spaces.Discrete(loaded.num_observations)
-    elif loaded.is_image:
-        observed = spaces.Box(0, 255, loaded.observation_shape, np.uint8)
-    else:
-        # The bounds of a vector are not read: nothing depends on them.
-        shape = loaded.observation_shape
-        observed = spaces.Box(-np.inf, np.inf, shape, loaded.observation_dtype.type)
-    acted: spaces.Space[Any]
-    if loaded.num_actions is not None:
-        acted = spaces.Discrete(loaded.num_actions)
-    else:
-        assert loaded.action_low is not None and loaded.action_high is not None
-        acted = spaces.Box(loaded.action_low, loaded.action_high, dtype=np.float32)
-    normalizer = None
-    if loaded.vecnormalize_sha256 is not None:
-        normalizer = {"kind": "VecNormalize", "sha256": loaded.vecnormalize_sha256}
-    return TeacherSpec(
-        source=str(teacher),
-        kind=ZIP_KIND,
-        sha256=loaded.sha256,
-        origin=origin or {},
-        observation_space=spaces.Dict({DEFAULT_GROUP: observed}),
-        action_space=acted,
-        preprocessing={"algorithm": loaded.algorithm, "normalizer": normalizer},
-    )
 
 
 def is_zip(source: str) -> bool:

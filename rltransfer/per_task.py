@@ -17,6 +17,7 @@ from rltransfer.policy_output import PolicyOutput, asked
 from rltransfer.stacked_policies import StackedPolicies, can_stack
 from rltransfer.task import Suite
 from rltransfer.teacher_base import PolicyTeacher, TaskSpaces, Teacher, cropped
+from rltransfer.teacher_spec import TeacherSpec
 
 NOT_STACKED = ("features", "maps", "attention", "jacobian")
 """What policies say only one by one, if it is asked for."""
@@ -106,6 +107,10 @@ class PerTask(Composition):
             for task_id, teacher in self.teachers.items()
             for name, value in teacher.figures().items()
         }
+
+    def spec(self) -> TeacherSpec:
+        """Returns what is known of each teacher; the tasks are in their order."""
+        return dataclasses.replace(super().spec(), options={"tasks": list(self.teachers)})
 
     def describe(self) -> dict[str, Any]:
         """Returns the description of every teacher."""

@@ -18,7 +18,7 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=PIPE_WIDTH)
 
 
-def result_table(results: Sequence[dict[str, Any]]) -> Table:
+def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -> Table:
     """Returns one row for each task of each result: random, teacher, student, their ratio, sizes.
 
     The ratio counts from the return of random actions where a return is negative, since a quotient
@@ -26,17 +26,19 @@ def result_table(results: Sequence[dict[str, Any]]) -> Table:
 
     Args:
         results: Contents of `result.json` files.
+        generations: Whether they are the generations of a chain, counted in a column of their own.
     """
     taught = any(result["teacher_parameters"] is not None for result in results)
     table = Table()
     heads = ["task", "random", "teacher", "student", "student/teacher", "parameters", "of teacher"]
     if not taught:
         heads = ["task", "random", "return", "parameters"]
+    heads = ["generation"] * generations + heads
     for name in heads:
         table.add_column(name, justify="left" if name == "task" else "right")
-    for result in results:
+    for number, result in enumerate(results, 1):
         for task_id, row in result["tasks"].items():
-            cells = [task_id, f"{row['random_return_mean']:.1f}"]
+            cells = [str(number)] * generations + [task_id, f"{row['random_return_mean']:.1f}"]
             own = f"{row['return_mean']:.1f} ± {row['return_ci95']:.1f}"
             size = f"{result['student_parameters']:,}"
             if not taught:

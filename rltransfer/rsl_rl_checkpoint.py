@@ -37,6 +37,7 @@ from rltransfer.linear import Linear
 from rltransfer.observation import DEFAULT_GROUP, Observation
 from rltransfer.policy_output import PolicyOutput
 from rltransfer.stable_baselines3 import DAMAGE
+from rltransfer.teacher_spec import tensors_sha256
 
 EPSILON = 0.01
 """What rsl_rl adds to the deviation of an observation."""
@@ -121,8 +122,14 @@ class RslRlActor(FileModule):
         return PolicyOutput(mean=mean, log_std=log_std, features=features)
 
     def preprocessing(self) -> dict[str, Any]:
-        """Returns the groups, and whether they are normalised."""
-        normalizer = None if self.mean is None else {"kind": "mean and std", "epsilon": EPSILON}
+        """Returns the groups, and by what they are normalised, if at all."""
+        normalizer = None
+        if self.mean is not None and self.std is not None:
+            normalizer = {
+                "kind": "mean and std",
+                "epsilon": EPSILON,
+                "sha256": tensors_sha256([self.mean, self.std]),
+            }
         return {**super().preprocessing(), "normalizer": normalizer}
 
     def check_fit(self, task_id: str) -> None:

@@ -29,6 +29,12 @@ from rltransfer.serialization import from_json, to_json
 from rltransfer.task import Suite, Task
 from rltransfer.tracking import Progress, Tracker
 
+FRAMES = "frame_stack"
+"""What files call the number of frames that an observation stacks."""
+
+MEASURED = (FRAMES, "recorded_return")
+"""What a teacher's specification says of its own run, as far as that is known."""
+
 
 class InterruptedRunError(Exception):
     """The run was stopped by a signal, after a checkpoint."""
@@ -140,42 +146,24 @@ class Run:
     def config(self) -> dict[str, Any]:
         """Returns everything that the run depends on, as JSON."""
         return {
-            "agent": self.name,
-            "method": to_json(self.method),
-            "suite": self.suite.to_json(),
-            "options": to_json(self.options),
+            **settings(self.name, self.method, self.suite, self.options),
             "teacher": self.agent.teacher.describe() if self.agent.teacher else None,
         }
 
-    def create(self) -> None:
-        """Makes the run's folder.
+    def begin(self, resume: bool) -> None:
+        """Makes the run's folder, or goes on with the run that the folder holds.
 
         Raises:
-            InputError: The folder holds something already, or cannot be written.
+            InputError: The folder holds something already, or cannot be written; or it is gone on
+                with and holds no run, or one with other settings.
         """
-        if self.run_dir.exists() and (not self.run_dir.is_dir() or any(self.run_dir.iterdir())):
-            raise InputError(
-                f"{self.run_dir} is there already: give another --run-dir, or go on with --resume."
-            )
-        try:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(self.config(), indent=1) + "\n"
-            checkpoint.write_text_whole(self.run_dir / "config.json", text)
-        except OSError as error:
-            raise InputError(f"{self.run_dir} cannot be written: {error.strerror}.") from error
-
-    def check_same(self, config: Mapping[str, Any]) -> None:
-        """Checks that the folder's run is this one.
-
-        Raises:
-            InputError: A setting differs.
-        """
-        path = _difference(config, json.loads(json.dumps(self.config())), "")
-        if path:
-            raise InputError(
-                f"{self.run_dir} holds a run with another {path}: resume it with its own settings, "
-                "or start a new run in another --run-dir."
-            )
+        if resume:
+            check_same(self.run_dir, self.config())
+            self.restore()
+        else:
+            # The frames are told for whoever learns from this run; the options decide them.
+            told = {**self.config(), FRAMES: self.setting.frame_stack}
+            make_folder(self.run_dir, told)
 
     def restore(self) -> None:
         """Goes back to the newest checkpoint; a run that was stopped before one begins anew."""
@@ -360,15 +348,77 @@ class Run:
                 print(sentence, file=sys.stderr)
 
 
-def _difference(old: Any, new: Any, path: str) -> str:
-    """Returns the name of the first setting in which two configurations differ, or ""."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in {**old, **new}:
-            found = _difference(old.get(name), new.get(name), name)
-            if found:
-                return found
-        return ""
-    return "" if old == new else path
+def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> dict[str, Any]:
+    """Returns what a run was asked for, as JSON: what `configured` reads."""
+    return {
+        "agent": name,
+        "method": to_json(method),
+        "suite": suite.to_json(),
+        "options": to_json(options),
+    }
+
+
+def check_free(run_dir: Path) -> None:
+    """Checks that a folder is not there yet, or is empty.
+
+    Raises:
+        InputError: It holds something already.
+    """
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise InputError(
+            f"{run_dir} is there already: give another --run-dir, or go on with --resume."
+        )
+
+
+def make_folder(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Makes a folder with a configuration in it.
+
+    Raises:
+        InputError: The folder holds something already, or cannot be written.
+    """
+    check_free(run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(config, indent=1) + "\n"
+        checkpoint.write_text_whole(run_dir / "config.json", text)
+    except OSError as error:
+        raise InputError(f"{run_dir} cannot be written: {error.strerror}.") from error
+
+
+def check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Checks that a folder holds a run with this configuration.
+
+    Raises:
+        InputError: A setting differs, or the folder is no run.
+    """
+    old = {name: value for name, value in read_config(run_dir).items() if name != FRAMES}
+    path = _difference(old, json.loads(json.dumps(config)), "")
+    if path:
+        raise InputError(
+            f"{run_dir} holds a run with another {path}: resume it with its own settings, "
+            "or start a new run in another --run-dir."
+        )
+
+
+def _difference(old: Any, new: Any, path: str, taught: bool = False) -> str:
+    """Returns the name of the first setting in which two configurations differ, or "".
+
+    Args:
+        old: What a folder says.
+        new: What is asked for.
+        path: The name that both go by.
+        taught: Whether it is about a teacher. Of one, earlier versions said less, and what is
+            measured of it may become known later: neither is a difference.
+    """
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        parts = [(path, a, b) for a, b in zip(old, new, strict=True)]
+    elif isinstance(old, dict) and isinstance(new, dict):
+        taught = taught or path == "teacher"
+        names = [n for n in old if n not in MEASURED] if taught else {**old, **new}
+        parts = [(name, old.get(name), new.get(name)) for name in names]
+    else:
+        return "" if old == new else path
+    return next(filter(None, (_difference(a, b, name, taught) for name, a, b in parts)), "")
 
 
 def _passed(before: int, now: int, every: int) -> bool:
@@ -422,6 +472,7 @@ def train(
     run_dir: str | Path,
     resume: bool = False,
     quiet: bool = False,
+    generations: int = 0,
     **options: Any,
 ) -> Run:
     """Trains to the end and returns the run, with `run.result`.
@@ -432,6 +483,8 @@ def train(
         run_dir: Folder of the run; must not hold anything yet, unless it is resumed.
         resume: Whether to go on with the run that the folder holds.
         quiet: Whether to show no progress.
+        generations: Students in a chain, each the next one's teacher, see `generations.py`; the
+            last one's run is returned. 0 for one run, in `run_dir` itself.
         options: Fields of `RunOptions`, e.g. `steps=1_000_000, seed=3`.
 
     Raises:
@@ -443,19 +496,14 @@ def train(
         names = RunOptions.__dataclass_fields__
         wrong = next((name for name in options if name not in names), "")
         raise unknown("option", wrong, names) from error
-    run = Run(
-        registry.method_name(type(method)),
-        method,
-        as_suite(suite),
-        run_options,
-        Path(run_dir),
-        quiet,
-    )
-    if resume:
-        run.check_same(read_config(Path(run_dir)))
-        run.restore()
-    else:
-        run.create()
+    name = registry.method_name(type(method))
+    asked = (name, method, as_suite(suite), run_options, Path(run_dir), quiet)
+    if generations:
+        from rltransfer.generations import Chain  # which stands on this module
+
+        return Chain(*asked, generations=generations).train(resume)
+    run = Run(*asked)
+    run.begin(resume)
     run.execute()
     return run
 

@@ -94,6 +94,8 @@ class LoadedPolicy:
     """The smallest continuous action; None where actions are discrete.    (action_dim,)"""
     action_high: NDArray[np.float32] | None
     """The largest continuous action; None where actions are discrete.     (action_dim,)"""
+    divides: bool
+    """Whether the module divides the bytes of images by 255."""
     normalizes: bool
     """Whether the module normalises observations by the statistics that were given with the zip."""
     sha256: str
@@ -155,6 +157,7 @@ def load_zip(
         num_actions=actions.num if actions.discrete else None,
         action_low=actions.low,
         action_high=actions.high,
+        divides=inputs.divide,
         normalizes=normalizer is not None,
         sha256=hashlib.sha256(content).hexdigest(),
         vecnormalize_sha256=vecnormalize_sha256,
@@ -204,8 +207,12 @@ def check_fit(
 def _observation_fits(loaded: LoadedPolicy, space: spaces.Space[Any]) -> bool:
     if isinstance(space, spaces.Discrete):
         return loaded.num_observations == int(space.n) and int(space.start) == 0
-    if not isinstance(space, spaces.Box) or loaded.num_observations is not None:
+    if not isinstance(space, spaces.Box):
         return False
+    if loaded.num_observations is not None:
+        # Tasks show numbers as one-hot vectors.
+        between = bool((space.low == 0).all() and (space.high == 1).all())
+        return space.shape == (loaded.num_observations,) and between
     if (loaded.observation_dtype == np.uint8) != (space.dtype == np.uint8):
         return False
     shapes = [space.shape]

@@ -13,25 +13,25 @@ from rltransfer.task import Suite
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """The tasks: a suite, or one."""
+    """The tasks: a suite, or one or several by their ids."""
 
     suite: str | None = None
     """A suite of tasks for one policy: `rltransfer list` names them."""
-    task: str | None = None
-    """One task: any Gymnasium id."""
+    task: tuple[str, ...] = ()
+    """One task or several for one policy: any Gymnasium ids."""
     task_option: tuple[str, ...] = ()
-    """Keyword arguments of the task, e.g. `sticky_action_prob=0.0 frameskip=4`."""
+    """Keyword arguments of each task, e.g. `sticky_action_prob=0.0 frameskip=4`."""
 
 
 def asked_suite(where: TaskOptions) -> Suite:
-    """Returns the suite or the task that was asked for.
+    """Returns the suite or the tasks that were asked for.
 
     Raises:
         InputError: It is not one of the two, or there is none of that name.
     """
-    if (where.suite is None) == (where.task is None):
+    if (where.suite is None) == (not where.task):
         raise InputError("Say which tasks are meant: either --task ID or --suite NAME.")
-    suite = registry.find_suite(where.suite) if where.suite else Suite.of(where.task or "")
+    suite = registry.find_suite(where.suite) if where.suite else Suite.of(*where.task)
     return with_options(suite, where.task_option)
 
 

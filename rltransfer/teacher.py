@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltransfer.checkpoint import newest_checkpoint
+from rltransfer.checkpoint import newest_checkpoint, newest_generation
 from rltransfer.errors import InputError, unknown
 from rltransfer.file_teacher import is_zip, load_file_teacher
 from rltransfer.per_task import PerTask
@@ -71,11 +71,12 @@ def load_teacher(
     """Returns a teacher.
 
     Args:
-        source: A run directory; a file, here or on the Hugging Face hub as "hf:REPO/FILE": a
-            Stable-Baselines3 zip, an rsl_rl checkpoint, a TorchScript file, see `torch_file.py`;
-            "zoo": the installed teacher of each of the suite's tasks, "zoo:ID": that of one task;
-            or a composition of such sources in quotes, "Ensemble('a.zip', 'runs/b')": see
-            `teacher_text.py`. A teacher is returned as it is.
+        source: A run directory, or that of a chain of generations, of which the newest is taken; a
+            file, here or on the Hugging Face hub as "hf:REPO/FILE": a Stable-Baselines3 zip, an
+            rsl_rl checkpoint, a TorchScript file, see `torch_file.py`; "zoo": the installed teacher
+            of each of the suite's tasks, "zoo:ID": that of one task; or a composition of such
+            sources in quotes, "Ensemble('a.zip', 'runs/b')": see `teacher_text.py`. A teacher is
+            returned as it is.
         vecnormalize: Observation statistics of a Stable-Baselines3 zip.
         suite: The tasks; needed for "zoo".
 
@@ -103,6 +104,7 @@ def load_teacher(
 
 def _of_run(run_dir: Path) -> Teacher:
     """Returns a run's newest policy, which knows its tasks by their place in the run's suite."""
+    run_dir = newest_generation(run_dir)
     stem = newest_checkpoint(run_dir) / "policy"
     try:
         config = json.loads((run_dir / "config.json").read_text())
@@ -111,7 +113,19 @@ def _of_run(run_dir: Path) -> Teacher:
         raise InputError(
             f"{run_dir} is no whole run: its config.json is missing or damaged."
         ) from error
-    return PolicyTeacher(load_policy(stem), str(run_dir), _sha256(stem), suite)
+    return PolicyTeacher(
+        load_policy(stem), str(run_dir), _sha256(stem), suite,
+        frame_stack=config.get("frame_stack"), recorded_return=_recorded_return(run_dir),
+    )  # fmt: skip
+
+
+def _recorded_return(run_dir: Path) -> dict[str, float]:
+    """Returns the mean return of each task, where the run has come to its end."""
+    try:
+        tasks = json.loads((run_dir / "result.json").read_text())["tasks"]
+        return {name: row["return_mean"] for name, row in tasks.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _zoo_teacher(suite: Suite | None) -> Teacher:
@@ -127,9 +141,11 @@ def _of_card(task_id: str) -> Teacher:
     cards = {card.task.id: card for card in zoo_cards()}
     if task_id not in cards:
         raise unknown("teacher in the zoo for the task", task_id, cards)
-    stem = cards[task_id].stem
-    suite = Suite.of(cards[task_id].task)
-    return PolicyTeacher(load_policy(stem), f"{ZOO}:{task_id}", _sha256(stem), suite)
+    card = cards[task_id]
+    return PolicyTeacher(
+        load_policy(card.stem), f"{ZOO}:{task_id}", _sha256(card.stem), Suite.of(card.task),
+        kind=ZOO, recorded_return={task_id: card.data["return_mean"]},
+    )  # fmt: skip
 
 
 def _sha256(stem: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from rltransfer.errors import InputError
 from rltransfer.observation import DEFAULT_GROUP, Observation
 from rltransfer.policy import Policy, PolicySpec
 from rltransfer.policy_output import PolicyOutput, asked
-from rltransfer.stable_baselines3 import check_fit, load_zip
+from rltransfer.stable_baselines3 import LoadedPolicy, check_fit, load_zip
 from rltransfer.task import Suite, Task
+from rltransfer.teacher_spec import TeacherSpec, tensors_sha256
 
 TaskSpaces = tuple[spaces.Dict, spaces.Space[Any]]
 """A task's observation and action space."""
@@ -31,11 +32,13 @@ class Teacher(abc.ABC):
     Attributes:
         source: Where it comes from, as a user would write it.
         num_parameters: Parameters that acting needs; 0 where nobody knows.
+        sha256: Hash of what holds its weights, in hexadecimal; None where nothing does.
         loadable: Whether `load_teacher` makes the same teacher of `str(teacher)`.
     """
 
     source: str
     num_parameters: int
+    sha256: str | None = None
     loadable = False
 
     @abc.abstractmethod
@@ -88,9 +91,17 @@ class Teacher(abc.ABC):
         """Returns what a run logs of the teacher, by name; every process asks at the same time."""
         return {}
 
+    def spec(self) -> TeacherSpec:
+        """Returns what is known of the teacher; of its spaces, once it is fitted to a suite."""
+        return TeacherSpec(source=str(self), kind=type(self).__name__, sha256=self.sha256)
+
     def describe(self) -> dict[str, Any]:
-        """Returns JSON that tells this teacher from every other."""
-        return {"source": self.source, "num_parameters": self.num_parameters}
+        """Returns JSON that tells this teacher from every other, and its specification."""
+        return {
+            "source": self.source,
+            "num_parameters": self.num_parameters,
+            "spec": self.spec().to_json(),
+        }
 
     def quoted(self) -> str:
         """Returns the teacher as it stands in the text of a composition."""
@@ -117,7 +128,7 @@ class ModuleTeacher(Teacher):
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Returns the source with the hash of its file."""
+        """Returns the source with the hash of its file, and its specification."""
         return {**super().describe(), "sha256": self.sha256}
 
 
@@ -130,6 +141,9 @@ class PolicyTeacher(ModuleTeacher):
         sha256: Hash of its weights.
         suite: The tasks that it was trained on, by whose order it knows them. If None, it labels
             tasks of its own spaces only, and knows them by the index that it is given.
+        kind: What its specification calls it: "run" or "zoo".
+        frame_stack: Frames that its observations stack, 0 for none; None where nobody knows.
+        recorded_return: Mean return that was measured before, by task id.
 
     Raises:
         InputError: The policy is recurrent.
@@ -138,7 +152,15 @@ class PolicyTeacher(ModuleTeacher):
     module: Policy
 
     def __init__(
-        self, policy: Policy, source: str, sha256: str, suite: Suite | None = None
+        self,
+        policy: Policy,
+        source: str,
+        sha256: str,
+        suite: Suite | None = None,
+        *,
+        kind: str = "run",
+        frame_stack: int | None = None,
+        recorded_return: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(policy, source, sha256, policy.num_acting_parameters())
         if policy.state_size:
@@ -147,8 +169,40 @@ class PolicyTeacher(ModuleTeacher):
                 "keeps; take a teacher without a GRU."
             )
         self.suite = suite
+        self.kind = kind
+        self.frame_stack = frame_stack
+        self.recorded_return = dict(recorded_return or {})
         self._index: Tensor | None = None
         self._num_actions: int | None = None
+
+    def spec(self) -> TeacherSpec:
+        """Returns what is known of the teacher: its spaces are those that it was trained on."""
+        spec, encoder = self.module.spec, self.module.encoder
+        normalizer = None
+        if encoder.normalizer is not None:
+            normalizer = {
+                "kind": "mean and variance",
+                "clip": encoder.normalizer.clip,
+                "epsilon": encoder.normalizer.epsilon,
+                "sha256": tensors_sha256([encoder.normalizer.mean, encoder.normalizer.variance]),
+            }
+        groups = {name: spec.observation_space[name] for name in spec.network.groups}
+        is_image = len(groups[encoder.groups[0]].shape or ()) == 3
+        return TeacherSpec(
+            source=str(self),
+            kind=self.kind,
+            sha256=self.sha256,
+            observation_space=spaces.Dict(list(groups.items())),
+            action_space=spec.action_space,
+            preprocessing={
+                "groups": list(groups),
+                "scale": encoder.scale,
+                "channels": "first" if is_image else None,
+                "frame_stack": self.frame_stack,
+                "normalizer": normalizer,
+            },
+            recorded_return=self.recorded_return,
+        )
 
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
         """Returns what the policy says."""
@@ -167,7 +221,7 @@ class PolicyTeacher(ModuleTeacher):
         if self._index is None:
             # A teacher of one task knows it as its first.
             one_mask = spec.action_mask is None or len(spec.action_mask) == 1
-            alone = one_mask and spec.num_heads == 1
+            alone = one_mask and spec.num_tasks == 1
             return seen, torch.zeros_like(task) if alone else task
         if len(self._index) == 1:
             return seen, self._index.expand_as(task)
@@ -302,6 +356,26 @@ class ZipTeacher(ModuleTeacher):
             check_fit(self.loaded, observation_space[DEFAULT_GROUP], action_space, self.path)
         return ZipTeacher(self.path, self.vecnormalize, own_spaces[0][1])
 
+    def spec(self) -> TeacherSpec:
+        """Returns what is known of the teacher; a zip does not say how many frames it stacks."""
+        loaded = self.loaded
+        normalizer = None
+        if loaded.vecnormalize_sha256 is not None:
+            normalizer = {"kind": "VecNormalize", "sha256": loaded.vecnormalize_sha256}
+        return TeacherSpec(
+            source=str(self),
+            kind="stable-baselines3",
+            sha256=loaded.sha256,
+            observation_space=spaces.Dict({DEFAULT_GROUP: _observation_space(loaded)}),
+            action_space=_action_space(loaded),
+            preprocessing={
+                "algorithm": loaded.algorithm,
+                "scale": 1 / 255 if loaded.divides else 1.0,
+                "channels": "first" if loaded.is_image else None,
+                "normalizer": normalizer,
+            },
+        )
+
     def quoted(self) -> str:
         """Returns the path, with that of the statistics."""
         return super().quoted() if self.vecnormalize is None else str(self)
@@ -310,6 +384,24 @@ class ZipTeacher(ModuleTeacher):
         if self.vecnormalize is None:
             return self.source
         return f"load_teacher({self.source!r}, vecnormalize={str(self.vecnormalize)!r})"
+
+
+def _observation_space(loaded: LoadedPolicy) -> spaces.Space[Any]:
+    """Returns what the policy of a zip observes; the bounds of a vector are not read."""
+    if loaded.num_observations is not None:
+        return spaces.Discrete(loaded.num_observations)
+    if loaded.is_image:
+        return spaces.Box(0, 255, loaded.observation_shape, np.uint8)
+    dtype = loaded.observation_dtype
+    return spaces.Box(-np.inf, np.inf, loaded.observation_shape, dtype.type)
+
+
+def _action_space(loaded: LoadedPolicy) -> spaces.Space[Any]:
+    """Returns what the policy of a zip does."""
+    if loaded.num_actions is not None:
+        return spaces.Discrete(loaded.num_actions)
+    assert loaded.action_low is not None and loaded.action_high is not None
+    return spaces.Box(loaded.action_low, loaded.action_high, dtype=np.float32)
 
 
 def _acting_parameters(module: nn.Module) -> int:
@@ -326,6 +418,24 @@ class CallableTeacher(Teacher):
         self.function = function
         self.source = source
         self.num_parameters = 0
+        self.observation_space: spaces.Dict | None = None
+        self.action_space: spaces.Space[Any] | None = None
+
+    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+        """Takes any task, and keeps the spaces of tasks that are all alike."""
+        fitted = copy.copy(self)
+        if all(own == own_spaces[0] for own in own_spaces):
+            fitted.observation_space, fitted.action_space = own_spaces[0]
+        return fitted
+
+    def spec(self) -> TeacherSpec:
+        """Returns what is known of the teacher: what it is called, and where it is asked."""
+        return TeacherSpec(
+            source=self.source,
+            kind="callable",
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+        )
 
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
         """Returns what the function says."""

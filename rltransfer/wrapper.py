@@ -142,7 +142,7 @@ class MonteCarloDropout(Wrapper):
         teacher = self.members[0]
         assert isinstance(teacher, PolicyTeacher)
         seen, own_task = teacher.own(observation, task)
-        features = teacher.module.encoder(seen)
+        features = teacher.module.encoder(seen, own_task)
         size = (len(task), self.samples, features.shape[-1])
         kept = features.new_empty(size).bernoulli_(1 - self.p, generator=self.generator)
         dropped = (features.unsqueeze(1) * (kept / (1 - self.p))).flatten(0, 1)

@@ -75,7 +75,9 @@ def test_a_zip_on_the_hub_is_the_zip(folder: Path, hub: Hub) -> None:
     assert spec.kind == "stable-baselines3" and spec.sha256 == local.sha256
     assert spec.action_space == spaces.Discrete(2)
     assert spec.observation_space["policy"].shape == (4,)
-    assert spec.preprocessing == {"algorithm": "DQN", "normalizer": None}
+    assert spec.preprocessing == {
+        "algorithm": "DQN", "scale": 1.0, "channels": None, "normalizer": None,
+    }  # fmt: skip
     found = evaluate_teacher(fitted, CARTPOLE, 2, seed=0, device=CPU)
     assert len(found["CartPole-v1"].returns) == 2
 

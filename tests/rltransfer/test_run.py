@@ -199,7 +199,7 @@ def test_bad_options(tmp_path: Path, options: dict[str, object], words: str) -> 
 def test_an_interruption_from_python_raises(tmp_path: Path) -> None:
     method = PPO(num_envs=4, horizon=10, batch_size=40)
     run = Run("ppo", method, rt.Suite.of(TASK), RunOptions(steps=10_000), tmp_path / "run", True)
-    run.create()
+    run.begin(resume=False)
     iterate = run.iterate
 
     def interrupted() -> dict[str, float]:

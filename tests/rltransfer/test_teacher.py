@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from stable_baselines3 import DQN, PPO
-from toy import TASK
+from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
 from rltransfer.evaluation import fitted_teacher
@@ -94,6 +94,25 @@ def test_a_policy_of_several_tasks_knows_each_by_its_id() -> None:
     torch.testing.assert_close(fitted({"policy": seen.flip(0)}, task).logits, expected.flip(0))
     with pytest.raises(rt.InputError, match=r"Asterix-v1': it was trained on .*Breakout-v1, "):
         fitted_teacher(teacher, rt.Suite.of("rltransfer/MinAtar-Asterix-v1"), CPU)
+
+
+def test_a_policy_with_statistics_of_each_task_is_told_the_task() -> None:
+    suite = rt.Suite.of(TASK, SHORT_TASK)
+    joint = RolloutEngine(suite, 1, CPU, 0)
+    network = Network(hidden=(8,), statistics="per-task")
+    policy = Policy(PolicySpec(network, joint.observation_space, joint.action_space, num_tasks=2))
+    seen, task = {"policy": torch.eye(4)}, torch.tensor([0, 0, 1, 1])
+    policy.update_statistics({"policy": torch.randn(20, 4) + 3}, torch.ones(20, dtype=torch.int64))
+    expected = policy(seen, task).logits.detach()
+    assert not torch.equal(expected, policy(seen, 1 - task).logits)
+    teacher = PolicyTeacher(policy, "runs/two", "0", suite)
+    turned = fitted_teacher(teacher, rt.Suite.of(SHORT_TASK, TASK), CPU)
+    alone = PolicyTeacher(policy, "runs/two", "0")
+    for one, index in ((teacher, task), (turned, 1 - task), (alone, task)):
+        assert torch.equal(one(seen, index).logits, expected)
+        undropped = rt.MonteCarloDropout(one, samples=2, p=0.0)
+        found = undropped(seen, index).logits.softmax(-1)
+        torch.testing.assert_close(found, expected.softmax(-1))
 
 
 def test_a_run_without_its_configuration_is_no_teacher(tmp_path: Path) -> None:

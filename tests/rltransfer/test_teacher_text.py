@@ -153,8 +153,7 @@ def test_a_run_goes_on_with_the_same_composition(tmp_path: Path) -> None:
 
     method, suite, options = configured(config)
     again = Run("policy-distillation", method, suite, options, tmp_path / "run", quiet=True)
-    again.check_same(config)
-    again.restore()
+    again.begin(resume=True)
     assert again.agent.teacher.describe() == run.agent.teacher.describe()
     # What it says of itself is logged and stands in the result.
     assert run.result["teacher_labels/1"] > 120
