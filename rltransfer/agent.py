@@ -139,7 +139,7 @@ class Agent(abc.ABC):
         """Learns from a rollout and returns the metrics' means."""
         metrics = self.learner.update(self.batches(rollout), self.loss, self.learning_rate())
         # After the update: within it, old and new probabilities are of equally normalised vectors.
-        self.policy.update_statistics(rollout.observation)
+        self.policy.update_statistics(rollout.observation, rollout.task)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class Learner:
     Args:
         module: What learns.
         learning_rate: Step size; `update` may be told another.
-        optimizer: "adam" (Kingma 2014) or "radam" (Liu 2019).
+        optimizer: "adam" (Kingma 2014), "radam" (Liu 2019), or "sgd", the plain step that tables
+            are learned with.
         epsilon: The optimizer's epsilon.
         max_grad_norm: Norm that the gradient is clipped to.
         precision: "float32", or "bfloat16" for mixed precision.
@@ -45,7 +46,7 @@ class Learner:
         module: nn.Module,
         *,
         learning_rate: float,
-        optimizer: Literal["adam", "radam"] = "adam",
+        optimizer: Literal["adam", "radam", "sgd"] = "adam",
         epsilon: float = 1e-8,
         max_grad_norm: float = float("inf"),
         precision: Literal["float32", "bfloat16"] = "float32",
@@ -64,6 +65,8 @@ class Learner:
             )
             if self.device.type == "cuda":
                 self.skip_on_device()
+        elif optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(self.parameters, lr=learning_rate)
         else:
             self.optimizer = torch.optim.RAdam(
                 self.parameters, lr=learning_rate, eps=epsilon, foreach=True

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from rltransfer.observation import DEFAULT_GROUP, Observation
 EncoderName = Literal["auto", "conv", "grid", "nature", "mlp"]
 ActivationName = Literal["relu", "tanh"]
 HeadsName = Literal["shared", "per-task"]
+StatisticsName = Literal["shared", "per-task"]
 
 SMALLEST_NATURE_IMAGE = 36
 """Height and width in pixels under which the three strided convolutions leave nothing."""
@@ -49,12 +51,16 @@ class Network:
     """The observation groups that the network reads; several vectors are concatenated."""
     normalize: bool = True
     """Whether vector observations are normalised by their running mean and deviation."""
+    statistics: StatisticsName = "shared"
+    """shared: one mean and deviation for the vectors of all tasks; per-task: each task's own, for
+    tasks whose vectors mean different things."""
 
     def __post_init__(self) -> None:
         for kind, name, names in (
             ("encoder", self.encoder, get_args(EncoderName)),
             ("activation", self.activation, get_args(ActivationName)),
             ("kind of heads", self.heads, get_args(HeadsName)),
+            ("kind of statistics", self.statistics, get_args(StatisticsName)),
         ):
             if name not in names:
                 raise unknown(kind, name, names)
@@ -86,46 +92,91 @@ def mlp(hidden: tuple[int, ...] = (64, 64), width: float = 1.0, gru: int = 0) ->
 class RunningNormalizer(nn.Module):
     """Normalises vectors by the mean and deviation of all that `update` has seen.
 
+    With several tasks, each task's vectors are normalised by their own mean and deviation; the
+    zeros that pad them to the longest stay zeros.
+
     Source: Chan, Golub & LeVeque 1979 (parallel variance).
+
+    Args:
+        size: Numbers of a vector.
+        clip: Bound on the absolute value of a normalised number.
+        epsilon: Added to the variance.
+        num_tasks: How many tasks have statistics of their own; 1 where all share them.
     """
 
     mean: Tensor
     variance: Tensor
     count: Tensor
 
-    def __init__(self, size: int, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+    def __init__(
+        self, size: int, clip: float = 10.0, epsilon: float = 1e-8, num_tasks: int = 1
+    ) -> None:
         super().__init__()
         self.clip = clip
         self.epsilon = epsilon
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("variance", torch.ones(size))
-        self.register_buffer("count", torch.zeros(()))
+        self.num_tasks = num_tasks
+        each = (num_tasks,) if num_tasks > 1 else ()
+        self.register_buffer("mean", torch.zeros(*each, size))
+        self.register_buffer("variance", torch.ones(*each, size))
+        self.register_buffer("count", torch.zeros((num_tasks, 1) if each else ()))
 
-    def forward(self, vector: Tensor) -> Tensor:
-        """Returns the normalised vectors.    (..., size)"""
-        scaled = (vector - self.mean) * (self.variance + self.epsilon).rsqrt()
+    def forward(self, vector: Tensor, task: Tensor | None = None) -> Tensor:
+        """Returns the normalised vectors.    (..., size)
+
+        Args:
+            vector: What is observed.                                                 (..., size)
+            task: Index of each vector's task, where tasks have their own statistics.    (...)
+        """
+        mean, variance = self.mean, self.variance
+        if self.num_tasks > 1:
+            mean, variance = mean[task], variance[task]
+        scaled = (vector - mean) * (variance + self.epsilon).rsqrt()
         return scaled.clamp(-self.clip, self.clip)
 
     @torch.no_grad()
-    def update(self, vectors: Tensor) -> None:
+    def update(self, vectors: Tensor, task: Tensor | None = None) -> None:
         """Takes more vectors into account, those of every process.
 
         Args:
-            vectors: What was observed, as many in each process.    (..., size)
+            vectors: What was observed, as many in each process.                      (..., size)
+            task: Index of each vector's task, where tasks have their own statistics.    (...)
         """
         rows = vectors.reshape(-1, vectors.shape[-1])
-        processes = distributed.world_size()
-        mean = distributed.total(rows.mean(0)) / processes
-        variance = distributed.total((rows - mean).square().mean(0)) / processes
-        num_rows = len(rows) * processes
+        num_rows: Tensor | int
+        if self.num_tasks > 1:
+            assert task is not None
+            num_rows, mean, variance = self._of_each_task(rows, task.flatten())
+        else:
+            processes = distributed.world_size()
+            num_rows = len(rows) * processes
+            mean = distributed.total(rows.mean(0)) / processes
+            variance = distributed.total((rows - mean).square().mean(0)) / processes
         total = self.count + num_rows
-        share = num_rows / total
+        # A task of which nothing was seen yet has no rows and no total.
+        share = num_rows / total.clamp(min=1)
         apart = mean - self.mean
         self.variance.copy_(
             self.variance * (1 - share) + variance * share + apart.square() * share * (1 - share)
         )
         self.mean.add_(apart * share)
         self.count.copy_(total)
+
+    def _of_each_task(self, rows: Tensor, task: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the number of each task's vectors, their mean and their variance.
+
+        Args:
+            rows: What was observed.            (rows, size)
+            task: Index of each row's task.     (rows,)
+
+        Returns:
+            (num_tasks, 1), (num_tasks, size), (num_tasks, size)
+        """
+        member = F.one_hot(task, self.num_tasks).to(rows.dtype).T
+        num_rows = distributed.total(member.sum(1, keepdim=True))
+        divisor = num_rows.clamp(min=1)
+        mean = distributed.total(member @ rows) / divisor
+        variance = distributed.total(member @ (rows - mean[task]).square()) / divisor
+        return num_rows, mean, variance
 
 
 class LastConv2d(nn.Conv2d):
@@ -142,9 +193,15 @@ class LastConv2d(nn.Conv2d):
 
 
 class Encoder(nn.Module):
-    """Observation groups in, one feature vector out."""
+    """Observation groups in, one feature vector out.
 
-    def __init__(self, network: Network, space: spaces.Dict) -> None:
+    Args:
+        network: Its shape.
+        space: The groups.
+        num_tasks: How many tasks have statistics of vectors of their own.
+    """
+
+    def __init__(self, network: Network, space: spaces.Dict, num_tasks: int = 1) -> None:
         super().__init__()
         missing = [group for group in network.groups if group not in space.spaces]
         if missing:
@@ -167,7 +224,7 @@ class Encoder(nn.Module):
         if self.flat:
             size = sum(math.prod(shape) for shape in shapes)
             if network.normalize and not any(images):
-                self.normalizer = RunningNormalizer(size)
+                self.normalizer = RunningNormalizer(size, num_tasks=num_tasks)
             self.layers, self.num_features = _mlp(network, size)
         else:
             stack = _nature if kind == "nature" else _grid
@@ -178,30 +235,33 @@ class Encoder(nn.Module):
         """Returns the groups of vectors side by side, as float32.    (batch, size)"""
         return torch.cat([observation[group].float().flatten(1) for group in self.groups], 1)
 
-    def inputs(self, observation: Observation) -> Tensor:
-        """Returns what the first layer takes, scaled float32.    (batch, ...)"""
+    def inputs(self, observation: Observation, task: Tensor | None = None) -> Tensor:
+        """Returns what the first layer takes, scaled float32: see `forward`.    (batch, ...)"""
         if self.flat:
             inputs = self.vectors(observation)
             if self.normalizer is not None:
-                inputs = self.normalizer(inputs)
+                inputs = self.normalizer(inputs, task)
         else:
             # Channels last in memory, said in the words that torch.func knows too.
             inputs = observation[self.groups[0]].movedim(-3, -1).contiguous().movedim(-1, -3)
         # In one pass from bytes to scaled float32: images are large.
         return inputs * self.scale if self.scale != 1.0 else inputs.float()
 
-    def forward(self, observation: Observation) -> Tensor:
+    def forward(self, observation: Observation, task: Tensor | None = None) -> Tensor:
         """Returns the features.    (batch, num_features)
 
         Args:
-            observation: The groups.    (batch, ...)
+            observation: The groups.                                                (batch, ...)
+            task: Index of each row's task, where tasks have their own statistics.  (batch,)
         """
-        features: Tensor = self.layers(self.inputs(observation))
+        features: Tensor = self.layers(self.inputs(observation, task))
         return features
 
-    def with_maps(self, observation: Observation) -> tuple[Tensor, Tensor | None]:
+    def with_maps(
+        self, observation: Observation, task: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Returns the features, and the feature maps that they are made of: see `through`."""
-        return through(self.layers, self.inputs(observation))
+        return through(self.layers, self.inputs(observation, task))
 
 
 def through(layers: Iterable[nn.Module], inputs: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,20 @@ class PolicySpec:
     def num_heads(self) -> int:
         """How many heads there are for actions, and as many for values."""
         return self.num_tasks if self.network.heads == "per-task" else 1
+
+    @property
+    def num_statistics(self) -> int:
+        """How many means and deviations of vectors there are."""
+        return self.num_tasks if self.network.statistics == "per-task" else 1
+
+    @property
+    def asks_for_task(self) -> bool:
+        """Whether what the policy says depends on which task it is."""
+        return self.action_mask is not None or max(self.num_heads, self.num_statistics) > 1
+
+    def build(self) -> Policy:
+        """Returns a policy of this kind, with fresh weights."""
+        return Policy(self)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON form that `from_json` reads."""
@@ -89,7 +104,7 @@ class Policy(nn.Module):
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.spec = spec
-        self.encoder = Encoder(spec.network, spec.observation_space)
+        self.encoder = Encoder(spec.network, spec.observation_space, spec.num_statistics)
         features = self.encoder.num_features
         self.state_size = spec.network.scaled(spec.network.gru) if spec.network.gru else 0
         self.gru = nn.GRUCell(features, self.state_size) if self.state_size else None
@@ -110,7 +125,9 @@ class Policy(nn.Module):
         self.value_head: nn.Linear | None = None
         if spec.value:
             if self.encoder.flat and self.gru is None:
-                self.value_encoder = Encoder(spec.network, spec.observation_space)
+                self.value_encoder = Encoder(
+                    spec.network, spec.observation_space, spec.num_statistics
+                )
             self.value_head = head(features, spec.num_heads, gain=1.0)
 
         mask = None if spec.action_mask is None else torch.tensor(spec.action_mask)
@@ -128,26 +145,29 @@ class Policy(nn.Module):
         Args:
             observation: The groups, of one step or of a sequence.
                 (batch, ...) or (time, batch, ...)
-            task: Index of each observation's task; needed where tasks have different legal actions.
+            task: Index of each observation's task; needed where `PolicySpec.asks_for_task`.
                 (batch,) or (time, batch)
             state: The recurrent state before the first observation.  (batch, state_size)
             start: Whether an observation is an episode's first: the state before it is zero.
                 (batch,) or (time, batch)
         """
+        if task is None and self.spec.asks_for_task:
+            raise ValueError("This policy's tasks differ: say which task it is.")
         any_group = observation[self.encoder.groups[0]]
         shape = self.spec.observation_space[self.encoder.groups[0]].shape
         assert shape is not None
         leading = any_group.shape[: any_group.dim() - len(shape)]
         sequence = len(leading) > 1
-        flat = observation
+        flat, flat_task = observation, task
         if sequence:
             flat = {name: group.flatten(0, len(leading) - 1) for name, group in flat.items()}
+            flat_task = None if task is None else task.flatten()
 
         maps: Tensor | None = None
         if asked("maps") or asked("attention"):
-            features, maps = self.encoder.with_maps(flat)
+            features, maps = self.encoder.with_maps(flat, flat_task)
         else:
-            features = self.encoder(flat)
+            features = self.encoder(flat, flat_task)
         if sequence:
             features = features.unflatten(0, leading)
         if self.gru is not None:
@@ -158,7 +178,7 @@ class Policy(nn.Module):
         if self.value_head is not None:
             seen = features
             if self.value_encoder is not None:
-                seen = self.value_encoder(flat)
+                seen = self.value_encoder(flat, flat_task)
                 if sequence:
                     seen = seen.unflatten(0, leading)
             output.value = self._of_task(self.value_head(seen), task).squeeze(-1)
@@ -178,7 +198,6 @@ class Policy(nn.Module):
             log_std = log_std.clamp(*LOG_STD_RANGE).expand_as(scores)
             return PolicyOutput(mean=scores, log_std=log_std, features=features)
         if self.action_mask is not None:
-            self._check_told(task)
             scores = scores.masked_fill(~self.action_mask[task], ILLEGAL)
         if self.spec.q_values:
             return PolicyOutput(q_values=scores, features=features)
@@ -194,16 +213,11 @@ class Policy(nn.Module):
         heads = self.spec.num_heads
         if heads == 1:
             return outputs
-        self._check_told(task)
         assert task is not None
         each = outputs.unflatten(-1, (heads, -1))
         index = task[..., None, None].expand(*task.shape, 1, each.shape[-1])
         chosen: Tensor = each.gather(-2, index).squeeze(-2)
         return chosen
-
-    def _check_told(self, task: Tensor | None) -> None:
-        if task is None:
-            raise ValueError("This policy's tasks differ: say which task it is.")
 
     def _remember(
         self, features: Tensor, state: Tensor | None, start: Tensor | None
@@ -226,8 +240,13 @@ class Policy(nn.Module):
         """Returns the recurrent state before an episode.    (num_envs, state_size)"""
         return torch.zeros(num_envs, self.state_size, device=device)
 
-    def update_statistics(self, observation: Observation) -> None:
-        """Lets the normalisers of vector observations see more of them.    (..., *shape) each"""
+    def update_statistics(self, observation: Observation, task: Tensor | None = None) -> None:
+        """Lets the normalisers of vector observations see more of them.
+
+        Args:
+            observation: The groups.                                                (..., *shape)
+            task: Index of each observation's task, where tasks have their own statistics.  (...)
+        """
         for encoder in (self.encoder, self.value_encoder):
             if encoder is not None and encoder.normalizer is not None:
                 flat = {
@@ -236,7 +255,7 @@ class Policy(nn.Module):
                     )
                     for name in encoder.groups
                 }
-                encoder.normalizer.update(encoder.vectors(flat))
+                encoder.normalizer.update(encoder.vectors(flat), task)
 
     def num_acting_parameters(self) -> int:
         """Returns the number of parameters that acting needs: all but those of the value."""
@@ -245,6 +264,24 @@ class Policy(nn.Module):
             if part is not None:
                 count -= sum(parameter.numel() for parameter in part.parameters())
         return count
+
+
+def _spec_of(data: dict[str, Any]) -> PolicySpec:
+    """Returns the specification that a file holds: this module's, or that of an installed kind.
+
+    A method whose policy is more than a `Policy` names its specification, a subclass, under the
+    entry points of the group `rltransfer.policies`, and writes that name as "kind".
+
+    Raises:
+        ImportError: No installed package makes policies of this kind.
+    """
+    kind = data.get("kind")
+    if kind is None:
+        return PolicySpec.from_json(data)
+    for entry in entry_points(group="rltransfer.policies", name=kind):
+        spec: PolicySpec = entry.load().from_json(data)
+        return spec
+    raise ImportError(f"no installed package makes policies of the kind {kind!r}")
 
 
 def save_policy(policy: Policy, stem: Path, half: bool = False) -> None:
@@ -269,16 +306,19 @@ def load_policy(stem: Path) -> Policy:
     """Returns the policy that `save_policy` wrote, on the CPU, in evaluation mode.
 
     Raises:
-        InputError: A file is missing, cut short, or does not fit the other.
+        InputError: A file is missing, cut short, or does not fit the other; or the package that
+            makes such policies is not installed.
     """
     weights, spec = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
     for path in (weights, spec):
         if not path.is_file():
             raise InputError(f"{stem} is no policy: {path} is missing.")
     try:
-        policy = Policy(PolicySpec.from_json(json.loads(spec.read_text())))
+        policy = _spec_of(json.loads(spec.read_text())).build()
         tensors = load_file(weights)
         policy.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except ImportError as error:
+        raise InputError(f"{stem} cannot be loaded: {error}.") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{stem} is no whole policy: one of its files is damaged.") from error
     except RuntimeError as error:

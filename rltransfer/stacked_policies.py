@@ -24,8 +24,7 @@ def can_stack(policies: Sequence[Policy]) -> bool:
         and policy.spec.observation_space == first.observation_space
         and policy.spec.action_space == first.action_space
         and policy.spec.q_values == first.q_values
-        and policy.spec.action_mask is None
-        and policy.spec.num_heads == 1
+        and not policy.spec.asks_for_task
         and not policy.state_size
         for policy in policies
     )

@@ -253,3 +253,22 @@ def test_tasks_in_which_the_student_lags_are_drawn_more_often(tmp_path: Path) ->
     # Tolerance: 4 standard deviations of a share of 4,000 draws.
     assert drawn("uniform")[0].item() == pytest.approx(0.5, abs=0.032)
     assert drawn("lag")[0].item() == pytest.approx(0.75, abs=0.032)
+
+
+def test_each_task_keeps_statistics_of_its_own_vectors(tmp_path: Path) -> None:
+    method = PolicyDistillation(
+        teacher=rt.CallableTeacher(lambda o, t: rt.PolicyOutput(logits=torch.zeros(len(t), 3))),
+        **{**SMALL, "student": rt.network.Network(hidden=(8,), statistics="per-task")},
+    )
+    suite = rt.Suite.of("CartPole-v1", "Acrobot-v1")
+    run = Run("policy-distillation", method, suite, RunOptions(), tmp_path)
+    rollout = run.engine.collect(run.agent, 10)
+    seen = rollout.observation["policy"].clone()
+    run.agent.learn(rollout)
+    run.engine.close()
+    normalizer = run.agent.policy.encoder.normalizer
+    assert normalizer is not None and normalizer.count.tolist() == [[160], [160]]
+    # Four numbers of CartPole and six of Acrobot: what pads the former is zero.
+    for index, mean in enumerate(seen.unflatten(1, (2, 16)).mean((0, 2))):
+        torch.testing.assert_close(normalizer.mean[index], mean)
+    assert not normalizer.mean[0, 4:].any() and normalizer.mean[1].all()

@@ -28,6 +28,10 @@ def data() -> Tensor:
     return torch.randn(8, 3, generator=torch.Generator().manual_seed(5))
 
 
+def tasks() -> Tensor:
+    return torch.tensor([0, 1, 1, 0, 1, 1, 1, 1])
+
+
 def loss(module: nn.Module, rows: Tensor) -> Tensor:
     return (module(rows) - rows[:, :2]).square().mean()
 
@@ -56,6 +60,9 @@ def work(out: Path) -> None:
     normalizer = RunningNormalizer(3)
     normalizer.update(half)
     found.update({f"statistics.{name}": value for name, value in normalizer.state_dict().items()})
+    each = RunningNormalizer(3, num_tasks=2)
+    each.update(half, tasks().split(4)[rank])
+    found.update({f"each.{name}": value for name, value in each.state_dict().items()})
 
     mine = torch.tensor([1.0, 10.0]) * (rank + 1)
     found["total"] = distributed.total(mine)
@@ -113,6 +120,12 @@ def test_two_processes_learn_as_one(tmp_path: Path):
             value = data().var(0, correction=0)
         torch.testing.assert_close(first[f"statistics.{name}"], value)
         assert torch.equal(first[f"statistics.{name}"], second[f"statistics.{name}"])
+
+    each = RunningNormalizer(3, num_tasks=2)
+    each.update(data(), tasks())
+    for name, value in each.state_dict().items():
+        torch.testing.assert_close(first[f"each.{name}"], value)
+        assert torch.equal(first[f"each.{name}"], second[f"each.{name}"])
 
     for rank, found in enumerate((first, second)):
         assert found["world"].tolist() == [rank, 2]

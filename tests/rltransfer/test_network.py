@@ -178,6 +178,39 @@ def test_fresh_normalizer_changes_nothing():
     torch.testing.assert_close(RunningNormalizer(2)(vector), vector)
 
 
+def test_each_tasks_vectors_have_their_own_mean_and_deviation():
+    normalizer = RunningNormalizer(2, num_tasks=3)
+    # The first task shows 1 and 3: mean 2, variance 1; its second number is padding. The second
+    # shows (0, 100) and (0, 300): mean 200, variance 10,000. Of the third nothing is known.
+    vectors = torch.tensor([[[1.0, 0.0], [0.0, 100.0]], [[3.0, 0.0], [0.0, 300.0]]])
+    task = torch.tensor([0, 1]).expand(2, 2)
+    normalizer.update(vectors, task)
+    assert normalizer.mean.tolist() == [[2, 0], [0, 200], [0, 0]]
+    assert normalizer.variance.tolist() == [[1, 0], [0, 10_000], [1, 1]]
+    assert normalizer.count.tolist() == [[2], [2], [0]]
+    seen = normalizer(vectors, task).flatten().tolist()
+    assert seen == pytest.approx([-1, 0, 0, -1, 1, 0, 0, 1], rel=1e-6)
+    new = torch.tensor([[5.0, -5.0]])
+    torch.testing.assert_close(normalizer(new, torch.tensor([2])), new)
+
+
+def test_a_tasks_statistics_are_those_of_a_normalizer_of_its_own():
+    torch.manual_seed(0)
+    data = torch.randn(600, 3) * torch.tensor([0.1, 1.0, 30.0]) + torch.tensor([5.0, -1.0, 100.0])
+    task = torch.randint(2, (600,))
+    data[task == 1] *= -7.0
+    both, alone = RunningNormalizer(3, num_tasks=2), [RunningNormalizer(3) for _ in range(2)]
+    for part in torch.arange(600).split([50, 250, 300]):
+        both.update(data[part], task[part])
+        for index, one in enumerate(alone):
+            one.update(data[part][task[part] == index])
+    for index, one in enumerate(alone):
+        # Tolerance: float32 sums in another order.
+        torch.testing.assert_close(both.mean[index], one.mean, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(both.variance[index], one.variance, rtol=1e-4, atol=0)
+        assert both.count[index].item() == one.count.item()
+
+
 def test_normalizer_is_only_for_vectors():
     assert Encoder(mlp(), vector_space(3)).normalizer is not None
     assert Encoder(Network(normalize=False), vector_space(3)).normalizer is None
@@ -204,6 +237,7 @@ def test_head_is_orthogonal_of_its_gain_with_zero_biases():
         ({"groups": ()}, "reads no observation group"),
         ({"encoder": "natrue"}, "There is no encoder 'natrue': did you mean 'nature'?"),
         ({"activation": "tahn"}, "There is no activation 'tahn': did you mean 'tanh'?"),
+        ({"statistics": "own"}, "There is no kind of statistics 'own'"),
     ],
 )
 def test_networks_that_cannot_be(options: dict[str, object], words: str):

@@ -172,17 +172,19 @@ def test_masked_policy_learns_in_bfloat16():
 
 
 RECURRENT = Network(encoder="mlp", hidden=(8,), gru=6)
+OWN_STATISTICS = Network(hidden=(8,), statistics="per-task")
 
 
-@pytest.mark.parametrize("network", [RECURRENT, Network(hidden=(8,))])
+@pytest.mark.parametrize("network", [RECURRENT, Network(hidden=(8,)), OWN_STATISTICS])
 def test_sequence_equals_its_steps(network: Network):
     torch.manual_seed(0)
-    policy = small(network=network, action_mask=MASK)
+    policy = small(network=network, action_mask=MASK, num_tasks=2)
     with torch.no_grad():  # Weights that say something.
         policy.action_head.weight.mul_(100)
     time, rows = 7, 3
     observation = torch.randn(time, rows, 3)
     task = torch.tensor([0, 1, 1]).expand(time, rows)
+    policy.update_statistics({"policy": observation + 5 * task.unsqueeze(-1)}, task)
     start = torch.rand(time, rows) < 0.3
     initial = torch.randn(rows, policy.state_size)
     whole: PolicyOutput = policy({"policy": observation}, task, initial, start)
@@ -229,6 +231,26 @@ def test_recurrent_state_scales_with_the_width():
     assert small(network=RECURRENT).initial_state(5).shape == (5, 6)
 
 
+def test_each_task_is_normalised_by_its_own_statistics():
+    torch.manual_seed(0)
+    policy = small(network=OWN_STATISTICS, num_tasks=2)
+    seen, task = torch.randn(40, 3), torch.arange(40) % 2
+    # The second task shows the same in other units: the policy says the same of it.
+    units = torch.where(task.bool(), 1_000.0, 1.0).unsqueeze(-1)
+    pairs = seen[task == 0].repeat_interleave(2, 0) * units
+    policy.update_statistics({"policy": pairs}, task)
+    output = policy({"policy": pairs}, task)
+    # Tolerance: float32 sums of larger numbers.
+    torch.testing.assert_close(output.logits[1::2], output.logits[::2], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(output.value[1::2], output.value[::2], rtol=1e-3, atol=1e-5)
+    shared = small(num_tasks=2)
+    shared.update_statistics({"policy": pairs}, task)
+    apart = shared({"policy": pairs}, task).value
+    assert (apart[1::2] - apart[::2]).abs().mean() > 0.1
+    with pytest.raises(ValueError, match="say which task it is"):
+        policy({"policy": pairs})
+
+
 def test_statistics_are_of_all_that_was_seen():
     policy = small()
     # 1, 3 and 5, 7, over time and rows: mean 4, variance (9 + 1 + 1 + 9) / 4.
@@ -246,6 +268,7 @@ SPECS: dict[str, PolicySpec] = {
     "q_values": spec_of(Network(hidden=(8,), layer_norm=True), q_values=True, value=False),
     "continuous": spec_of(Network(hidden=(8,), activation="tanh"), action=ARM),
     "recurrent": spec_of(RECURRENT),
+    "own statistics": spec_of(OWN_STATISTICS, num_tasks=2),
     "grid": spec_of(conv(width=0.1), GRID),
     "two groups": spec_of(
         Network(hidden=(8,), groups=("joints", "policy")),
@@ -268,7 +291,7 @@ def test_saved_policy_says_the_same(name: str, tmp_path: Path):
     torch.manual_seed(0)
     policy = Policy(SPECS[name])
     observation, task = seen_by(policy.spec)
-    policy.update_statistics(observation)
+    policy.update_statistics(observation, task)
     save_policy(policy, tmp_path / "policy")
     assert {path.name for path in tmp_path.iterdir()} == {"policy.json", "policy.safetensors"}
     loaded = load_policy(tmp_path / "policy")
@@ -435,5 +458,5 @@ def test_a_file_of_an_earlier_version_is_read() -> None:
     seen = spaces.Dict(policy=spaces.Box(-1, 1, (5,), np.float32))
     spec = PolicySpec(Network(hidden=(8,)), seen, spaces.Discrete(3))
     data = spec.to_json()
-    del data["num_tasks"], data["network"]["heads"]
+    del data["num_tasks"], data["network"]["heads"], data["network"]["statistics"]
     assert PolicySpec.from_json(data) == spec

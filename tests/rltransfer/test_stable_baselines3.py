@@ -406,6 +406,20 @@ def test_a_policy_that_does_not_fit_is_refused(
         check_fit(vectors, observed, acted, Path("p.zip"))
 
 
+def test_a_number_fits_the_one_hot_vector_that_shows_it(tmp_path: Path) -> None:
+    loaded = load_zip(saved(trained(DQN, spaces.Discrete(6), THREE), tmp_path))
+    for fits in (spaces.Discrete(6), spaces.Box(0.0, 1.0, (6,), np.float32)):
+        check_fit(loaded, fits, THREE, Path("p.zip"))
+    for other in (
+        spaces.Discrete(5),
+        spaces.Box(0.0, 1.0, (5,), np.float32),
+        spaces.Box(-1.0, 1.0, (6,), np.float32),
+        spaces.Box(0.0, 1.0, (6, 1), np.float32),
+    ):
+        with pytest.raises(ValueError, match=r"observes Discrete\(6\), but the task shows"):
+            check_fit(loaded, other, THREE, Path("p.zip"))
+
+
 def test_images_of_another_size_or_actions_of_another_number_are_refused(
     images: LoadedPolicy,
 ) -> None:

@@ -60,6 +60,9 @@ def test_only_policies_of_one_shape_are_stacked() -> None:
     assert not can_stack([one])
     assert not can_stack([one, other])
     assert not can_stack([one, values])
+    network = Network(hidden=(8,), statistics="per-task")
+    spec = PolicySpec(network, spaces.Dict(policy=VECTOR), discrete, num_tasks=2)
+    assert not can_stack([Policy(spec), Policy(spec)])
 
 
 def test_rows_are_counted_again_where_a_task_tensor_changes() -> None:
