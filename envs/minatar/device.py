@@ -26,7 +26,7 @@ def find_device(device: torch.device | str) -> torch.device:
     if found.type == "cpu":
         return torch.device("cpu")
     if found.type != "cuda":
-        raise InputError(f"MinAtar does not run on {str(found)!r}: it runs on 'cpu' and 'cuda'.")
+        raise InputError(f"Kernels do not run on {str(found)!r}: they run on 'cpu' and 'cuda'.")
     devices = torch.cuda.device_count()
     index = found.index if found.index is not None or not devices else torch.cuda.current_device()
     if index is None or index >= devices:

@@ -405,7 +405,7 @@ def test_an_action_that_is_not_there_does_nothing(wrong: int) -> None:
         ({"sticky_action_prob": "often"}, "sticky_action_prob is 'often'"),
         ({"difficulty_ramping": "yes"}, "difficulty_ramping is 'yes'"),
         ({"device": "toaster"}, "'toaster' is no device"),
-        ({"device": "meta"}, "does not run on 'meta'"),
+        ({"device": "meta"}, "do not run on 'meta'"),
         ({"device": "cuda:77"}, "'cuda:77' is not there"),
     ],
 )

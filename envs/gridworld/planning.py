@@ -1,0 +1,88 @@
+"""What is best in a map, computed from its rules: for tests, and to say what a return is worth.
+
+Values are those of states, float64; see `rules.py` for their numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from .rules import LAST_ACTIONS, NOTHING, NUM_ACTIONS, STATES_PER_CELL, Rules
+
+Array = NDArray[np.float64]
+
+
+class Planner:
+    """Bellman's equations of a map.
+
+    Args:
+        rules: The map's.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self.num_states = rules.num_states
+        states = np.arange(rules.num_states)
+        arrived = rules.destination[states // STATES_PER_CELL]
+        self._next = (arrived * LAST_ACTIONS + np.arange(NUM_ACTIONS)) * 2
+        self._reward = (arrived == rules.goal).astype(float)
+        self._begins = (rules.starts * LAST_ACTIONS + NOTHING) * 2
+        after = rules.starts[:, None] * LAST_ACTIONS + np.arange(NUM_ACTIONS)
+        self._after_goal = after * 2 + 1
+
+    def look_ahead(self, value: Array, discount: float = 1.0) -> Array:
+        """Returns reward + discount * E[value of the next state].    (num_states, NUM_ACTIONS)
+
+        Args:
+            value: Of every state.    (num_states,)
+            discount: gamma.
+        """
+        at_random = value[self._after_goal].mean(0)
+        following = np.where(self._reward > 0, at_random, value[self._next])
+        action_value: Array = self._reward + discount * following
+        return action_value
+
+    def optimal_return(self, steps: int) -> float:
+        """Returns the mean return of the best policy over an episode's steps."""
+        value = np.zeros(self.num_states)
+        for _ in range(steps):
+            value = self.look_ahead(value).max(1)
+        return float(value[self._begins].mean())
+
+    def policy_return(self, probability: Array, steps: int) -> float:
+        """Returns a policy's mean return over an episode's steps.
+
+        Args:
+            probability: Of every action in every state.    (num_states, NUM_ACTIONS)
+            steps: Of the episode.
+        """
+        value = np.zeros(self.num_states)
+        for _ in range(steps):
+            value = (probability * self.look_ahead(value)).sum(1)
+        return float(value[self._begins].mean())
+
+    def soft_values(
+        self, log_prior: Array, alpha: float, beta: float, discount: float, tolerance: float = 1e-10
+    ) -> Array:
+        """Returns the fixed point of soft value iteration, Q.    (num_states, NUM_ACTIONS)
+
+        Source: Teh 2017 (1707.04175), the equations of V and Q below eq. 2.
+
+        Args:
+            log_prior: log pi_0.    (num_states, NUM_ACTIONS)
+            alpha: The share of the regulariser that is divergence from pi_0.
+            beta: The inverse temperature; infinite for plain value iteration.
+            discount: gamma, below 1.
+            tolerance: The largest change of a value after which the iteration ends.
+        """
+        value = np.zeros(self.num_states)
+        while True:
+            action_value = self.look_ahead(value, discount)
+            if np.isinf(beta):
+                updated = action_value.max(1)
+            else:
+                updated = logsumexp(alpha * log_prior + beta * action_value, axis=1) / beta
+            if np.abs(updated - value).max() < tolerance:
+                return action_value
+            value = updated
