@@ -11,16 +11,27 @@ from .zoo import teacher_width
 def minatar_student(game: str, width: float, objective: str) -> PolicyDistillation:
     """Returns the method that distils a game's teacher of the zoo.
 
-    The student acts while it learns, but for a first fifth, and nearly always greedily.
-
     Args:
         game: The game, e.g. "Asterix".
         width: Factor on the teacher's width; parameters grow with its square.
         objective: What the student learns from the labels.
     """
+    network = Network(encoder="grid", width=width * teacher_width(game), layer_norm=True)
+    return distilled_into(network, objective)
+
+
+def distilled_into(network: Network, objective: str) -> PolicyDistillation:
+    """Returns the method that distils the zoo's teachers into a network.
+
+    The student acts while it learns, but for a first fifth, and nearly always greedily.
+
+    Args:
+        network: The student's.
+        objective: What the student learns from the labels.
+    """
     return PolicyDistillation(
         teacher="zoo",
-        student=Network(encoder="grid", width=width * teacher_width(game), layer_norm=True),
+        student=network,
         objective=objective,
         num_envs=256,
         horizon=16,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,38 @@ def geometric_mean_interval(ratios: Mapping[str, Sequence[float]]) -> Interval:
     return Interval(mean, low, high, interval.seeds)
 
 
-def kept_share(result: Mapping[str, Any], task: str | None = None) -> float:
+def share_row(ratios: Mapping[str, Sequence[float]]) -> dict[str, Interval]:
+    """Returns the geometric mean over tasks as "all games", and each task's own mean.
+
+    Args:
+        ratios: For each task the seeds' ratios, in the same order.
+    """
+    each = {task: mean_interval(by_seed) for task, by_seed in ratios.items()}
+    return {"all games": geometric_mean_interval(ratios), **each}
+
+
+def kept_share(
+    result: Mapping[str, Any],
+    task: str | None = None,
+    taught: Mapping[str, Any] | None = None,
+) -> float:
     """Returns which share of its teacher's return a student keeps; see `report.kept`.
 
     Args:
         result: A run's result.
         task: Which of its tasks; its only one if None.
+        taught: The result that holds the teacher's return, where `result` was learned without one:
+            of the same tasks, seed and number of episodes.
     """
     name = task if task is not None else next(iter(result["tasks"]))
-    return kept(result["tasks"][name])
+    teacher = (taught or result)["tasks"][name]["teacher_return_mean"]
+    return kept({**result["tasks"][name], "teacher_return_mean": teacher})
+
+
+def told_parameters(results: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the numbers of parameters of some runs' policies, each once."""
+    counts = sorted({result["student_parameters"] for result in results})
+    return " or ".join(f"{count:,}" for count in counts)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -120,20 +143,21 @@ def bar_picture(
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 3.5))
+    figure, axes = plt.subplots(figsize=(max(6.0, 1.3 * len(groups)), 3.5))
     width = 0.8 / len(bars)
     for index, (name, intervals) in enumerate(bars.items()):
         places = np.arange(len(groups)) + (index - (len(bars) - 1) / 2) * width
         heights = [100 * one.mean for one in intervals]
         errors = [
-            [100 * (one.mean - max(one.low, 0.0)) for one in intervals],
-            [100 * (min(one.high, 2 * one.mean) - one.mean) for one in intervals],
+            [100 * max(one.mean - max(one.low, 0.0), 0.0) for one in intervals],
+            [100 * max(min(one.high, 2 * one.mean) - one.mean, 0.0) for one in intervals],
         ]
         axes.bar(places, heights, width, yerr=errors, capsize=2, label=name)
     axes.axhline(100, color="gray", linewidth=0.8)
     axes.set_xticks(np.arange(len(groups)), groups)
     axes.set_ylabel(label)
-    axes.legend(frameon=False)
+    # Above the bars, which may be as high as the picture.
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(bars))
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from rltransfer.agent import Method
 from rltransfer.run import train
 from rltransfer.task import Suite
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +57,40 @@ def run_trials(
     Raises:
         InputError: A trial cannot be run; those that are done stay done.
     """
-    results = {trial.name: result for trial in trials if (result := _stored(folder / trial.name))}
-    left = [trial for trial in trials if trial.name not in results]
+    results = results_so_far(trials, folder)
+    left = {trial.name: (trial, folder, quiet) for trial in trials if trial.name not in results}
     if results and tell:
         tell(f"{len(results)} of {len(trials)} were done already")
+    for name, result in side_by_side(run_trial, left, jobs):
+        results[name] = result
+        if tell:
+            tell(f"{len(results)}/{len(trials)} {name}: {_told(result)}")
+    return {trial.name: results[trial.name] for trial in trials}
+
+
+def results_so_far(trials: Sequence[Trial], folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the results of those trials that are done, by name."""
+    return {trial.name: result for trial in trials if (result := _stored(folder / trial.name))}
+
+
+def side_by_side(
+    work: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]], jobs: int = 0
+) -> Iterator[tuple[str, T]]:
+    """Yields what a function returns, each time as soon as it does, with the name of the call.
+
+    Args:
+        work: A function of a module, as it is called in other processes.
+        arguments: Those of each call, by its name; the longest first.
+        jobs: Calls at once; 0 means one for each core, or one in all where there is a GPU.
+    """
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     # New processes, not copies of this one: threads of torch and Warp do not survive a fork.
     fresh = multiprocessing.get_context("spawn")
-    workers = max(1, min(jobs, len(left)))
+    workers = max(1, min(jobs, len(arguments)))
     with ProcessPoolExecutor(workers, mp_context=fresh, initializer=_show_lines) as pool:
-        running = {pool.submit(run_trial, trial, folder, quiet): trial for trial in left}
+        running = {pool.submit(work, *given): name for name, given in arguments.items()}
         for done in as_completed(running):
-            name = running[done].name
-            results[name] = done.result()
-            if tell:
-                tell(f"{len(results)}/{len(trials)} {name}: {_told(results[name])}")
-    return {trial.name: results[trial.name] for trial in trials}
+            yield running[done], done.result()
 
 
 def run_trial(trial: Trial, folder: Path, quiet: bool = True) -> dict[str, Any]:
@@ -81,7 +101,14 @@ def run_trial(trial: Trial, folder: Path, quiet: bool = True) -> dict[str, Any]:
         trial.method, suite=trial.suite, run_dir=run_dir,
         resume=(run_dir / "config.json").exists(), quiet=quiet, **options,
     )  # fmt: skip
+    _forget(run_dir)
     return run.result
+
+
+def _forget(run_dir: Path) -> None:
+    """Removes what only going on with a trial needs: its memory may take most of a gigabyte."""
+    for state in run_dir.rglob("state.safetensors"):
+        state.unlink()
 
 
 def _show_lines() -> None:

@@ -84,7 +84,7 @@ class Zoo:
         """Trains one agent, or goes on with it."""
         run_dir = self.out / name
         run: Run = train(
-            method, suite=f"rltransfer/MinAtar-{game}-v0", run_dir=run_dir,
+            method, suite=task_of(game), run_dir=run_dir,
             resume=run_dir.exists(), steps=self.steps or steps, seed=self.seed,
             threads=self.threads, episodes=EPISODES,
         )  # fmt: skip
@@ -132,6 +132,11 @@ def recipe(game: str, values: str = "") -> Method:
         surrogate=Surrogate(discount=0.99, trace=0.95, entropy_coefficient=0.01),
     )
     return reinforcement
+
+
+def task_of(game: str) -> str:
+    """Returns the id of a game's task."""
+    return f"rltransfer/MinAtar-{game}-v0"
 
 
 def teacher_width(game: str) -> float:

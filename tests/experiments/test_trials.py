@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import rltransfer as rt
 from rltransfer.cli import main
@@ -56,6 +57,18 @@ def test_a_trial_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Run, "iterate", iterate)
     parts = run_trial(trial(0), tmp_path / "parts")
     assert parts["tasks"] == whole["tasks"]
+
+
+def test_a_trial_that_is_done_keeps_its_policy_and_no_memory(tmp_path: Path) -> None:
+    method = rt.agents.PolicyDistillation(
+        teacher=rt.CallableTeacher(lambda o, t: rt.PolicyOutput(logits=torch.zeros(len(t), 2))),
+        student=Network(hidden=(8,)), num_envs=8, horizon=16,
+    )  # fmt: skip
+    done = Trial(name="one", method=method, suite="CartPole-v1", options=SHORT)
+    run_trial(done, tmp_path)
+    weights = {path.name for path in (tmp_path / "one").rglob("*.safetensors")}
+    assert weights == {"policy.safetensors"}
+    assert rt.load_teacher(tmp_path / "one").num_parameters > 0
 
 
 def test_intervals_worked_by_hand() -> None:

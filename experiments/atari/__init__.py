@@ -1,0 +1,339 @@
+"""Atari: teachers of three games, students of 25 and 7 % of their size, and one for all three.
+
+    rltransfer experiment run atari
+    rltransfer experiment run atari --part teachers
+
+Policy distillation (Rusu 2015, sections 3.2 and 3.3) on the emulator itself, with the paper's
+networks and sizes. PPO trains the teachers that the zoo has not: Pong, Boxing and Freeway, in which
+it gets far within two to three million steps. In all of them rewards are dense or games are of one
+length, and none needs FIRE after a lost life, for which a greedy policy may wait for ever.
+
+Parts: `teachers` trains all three teachers and writes them to `--out`, as the zoo keeps them;
+`students` and `multitask` learn from the zoo's teacher where there is one, or else from that run.
+Each part goes on where it was stopped, and the page tells of all students that are done.
+
+Differs from the paper: sticky actions (Machado 2018); the teachers are policies (PPO) that were
+trained with far fewer steps than its DQNs, so that KL's temperature is 1; the student acts while it
+learns, but for a first fifth; evaluation is greedy and starts with random no-ops, not with those of
+people; the network for all games has a head of one layer for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rltransfer.agents import PPO, PolicyDistillation
+from rltransfer.agents.ppo import Surrogate
+from rltransfer.errors import InputError
+from rltransfer.experiments.summary import (
+    Interval,
+    bar_picture,
+    hardware,
+    interval_json,
+    kept_share,
+    markdown_table,
+    share_row,
+    told_parameters,
+    write_results,
+)
+from rltransfer.experiments.trials import Trial, results_so_far, run_trials
+from rltransfer.experiments.zoo import write_teacher
+from rltransfer.network import Network
+from rltransfer.report import console
+from rltransfer.run import train
+from rltransfer.task import Suite
+from rltransfer.teacher import load_teacher, zoo_cards
+
+PartName = Literal["teachers", "students", "multitask", "all"]
+
+GAMES = ("Pong", "Boxing", "Freeway")
+
+SIZES = {"25 %": 0.5, "7 %": 0.26}
+"""Factor on the teacher's width that leaves this share of its parameters, as in the paper."""
+
+TOGETHER = "one for all"
+"""What the page calls the student of all games."""
+
+RUN_EPISODES = 10
+"""Episodes of the evaluation that ends a teacher's training; its card is of 200 others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtariDistillation:
+    """Teachers and students of Pong, Boxing and Freeway, single-game and multi-task (Rusu 2015)."""
+
+    part: PartName = "all"
+    """What is run: the training of all teachers, the students of one game each, those of all games,
+    or all of it, but for teachers that the zoo has."""
+    games: tuple[str, ...] = GAMES
+    """The games."""
+    sizes: tuple[str, ...] = tuple(SIZES)
+    """Shares of the teacher's parameters, of those in `SIZES`."""
+    seeds: int = 5
+    """Seeds of each student, counted from 0."""
+    steps: int = 300_000
+    """Environment steps of each student, in each of its games; a step is four frames."""
+    teacher_steps: int = 2_500_000
+    """Environment steps of each teacher."""
+    episodes: int = 200
+    """Episodes of each evaluation, in each game."""
+    jobs: int = 0
+    """Students at once; 0 means one for each core."""
+    out: Path = Path("runs/atari")
+    """Folder of the runs, and of the teachers in its folder `teachers`."""
+    results: Path = Path(__file__).parent
+    """Folder for the page, its picture and its figures."""
+
+    def run(self) -> None:
+        """Runs what the part has not run yet, and writes the page of the students that are done."""
+        if self.part in ("teachers", "all"):
+            for game in self.games:
+                if self.part == "teachers" or not in_zoo(game):
+                    self._teach(game)
+        if self.part == "teachers":
+            return
+        trials = {
+            **{size: self._students(size) for size in self.sizes},
+            TOGETHER: self._multitask(),
+        }
+        # The longest first, so that none runs alone at the end.
+        asked = [trial for name in reversed(trials) for trial in trials[name] if self._asks(name)]
+        run_trials(asked, self.out, self.jobs)
+        found = {name: results_so_far(those, self.out) for name, those in trials.items()}
+        done = {name: found[name] for name in trials if len(found[name]) == len(trials[name])}
+        if done:
+            self._write(done)
+            console().print(f"written: {self.results / 'RESULTS.md'}", highlight=False)
+
+    def _asks(self, student: str) -> bool:
+        """Tells whether a kind of student belongs to the part."""
+        return self.part in ("all", "multitask" if student == TOGETHER else "students")
+
+    def _teach(self, game: str) -> None:
+        """Trains a game's teacher, or goes on with it, and writes it as the zoo keeps it."""
+        if self._is_taught(game):
+            return
+        run_dir = self._teacher_dir(game)
+        run = train(
+            teacher_recipe(), suite=task_of(game), run_dir=run_dir,
+            resume=(run_dir / "config.json").exists(), steps=self.teacher_steps, seed=0,
+            evaluate_episodes=0, episodes=RUN_EPISODES,
+        )  # fmt: skip
+        card = write_teacher(run, self.out / "teachers" / f"ALE-{game}-v5")
+        console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
+
+    def _teacher_dir(self, game: str) -> Path:
+        return self.out / f"{game}-teacher"
+
+    def _is_taught(self, game: str) -> bool:
+        """Tells whether the game's teacher has been trained to the end here."""
+        return (self.out / "teachers" / f"ALE-{game}-v5.card.json").exists()
+
+    def _teacher(self, game: str) -> str:
+        """Returns where a game's teacher is: in the zoo, or in the run that trained it.
+
+        Raises:
+            InputError: There is none yet.
+        """
+        if in_zoo(game):
+            return f"zoo:{task_of(game)}"
+        if not self._is_taught(game):
+            raise InputError(
+                f"Neither the zoo nor {self.out} has a teacher of {game}: train it first, with "
+                "`rltransfer experiment run atari --part teachers`."
+            )
+        return str(self._teacher_dir(game))
+
+    def _students(self, size: str) -> list[Trial]:
+        """Returns the runs of students of one game each."""
+        return [
+            Trial(
+                name=self._name(size, game, seed),
+                method=distilled(
+                    self._teacher(game), Network(encoder="nature", width=SIZES[size]), num_envs=32
+                ),
+                suite=task_of(game),
+                options=self._options(self.steps, seed),
+            )
+            for seed in range(self.seeds)
+            for game in self.games
+        ]
+
+    def _multitask(self) -> list[Trial]:
+        """Returns the runs of students of all games."""
+        teachers = {task_of(game): self._teacher(game) for game in self.games}
+        network = Network(encoder="nature", heads="per-task")
+        return [
+            Trial(
+                name=self._name(TOGETHER, "", seed),
+                method=distilled(f"PerTask({teachers})", network, num_envs=16),
+                suite=Suite.of(*map(task_of, self.games)),
+                options=self._options(self.steps * len(self.games), seed),
+            )
+            for seed in range(self.seeds)
+        ]
+
+    def _options(self, steps: int, seed: int) -> dict[str, Any]:
+        return {
+            "steps": steps,
+            "seed": seed,
+            "episodes": self.episodes,
+            "evaluate_episodes": 0,
+            "checkpoint_every": steps,
+        }
+
+    def _name(self, student: str, game: str, seed: int) -> str:
+        """Returns the name of the run in which a kind of student learns a game."""
+        return f"together-{seed}" if student == TOGETHER else f"{game}-{student.split()[0]}-{seed}"
+
+    def _write(self, done: dict[str, dict[str, Any]]) -> None:
+        """Writes the page, the picture and the figures.
+
+        Args:
+            done: For each kind of student the runs' results, by name.
+        """
+        shares = {
+            name: {
+                game: [
+                    kept_share(found[self._name(name, game, seed)], task_of(game))
+                    for seed in range(self.seeds)
+                ]
+                for game in self.games
+            }
+            for name, found in done.items()
+        }
+        table = {name: share_row(by_game) for name, by_game in shares.items()}
+        write_results(self.results, self._page(table, done), self._data(table, shares, done))
+        bar_picture(
+            self.results / "picture.png",
+            ["all games", *self.games],
+            {name: list(row.values()) for name, row in table.items()},
+            "share of teacher, %",
+        )
+
+    def _page(self, table: dict[str, dict[str, Interval]], done: dict[str, dict[str, Any]]) -> str:
+        """Returns the page."""
+        rows = [
+            [name, told_parameters(done[name].values()), *(one.percent() for one in row.values())]
+            for name, row in table.items()
+        ]
+        head = ["student", "parameters", "all games", *self.games]
+        runs = [result for found in done.values() for result in found.values()]
+        minutes = sum(result["wall_seconds"] for result in runs) / 60
+        command = (
+            f"rltransfer experiment run atari --steps {self.steps} --seeds {self.seeds} "
+            f"--episodes {self.episodes}"
+        )
+        return f"""# Atari
+
+Share of their teachers' returns that students keep, in per cent, and its geometric mean over
+{len(self.games)} games, each with its 95 % interval over {self.seeds} seeds. Where a return is
+negative, returns are counted from that of random actions.
+
+{markdown_table(head, rows)}
+
+![shares by game and student](picture.png)
+
+The teachers, PPO trained by this experiment:
+
+{markdown_table(["game", "random actions", "teacher", "parameters"], self._teachers(done))}
+
+Each student learned from {self.steps:,} environment steps of four frames in each of its games, and
+was evaluated, as were its teachers, over {self.episodes} whole episodes of each. {len(runs)} runs,
+{minutes:.0f} minutes of training on {hardware()}; one thread a run.
+
+    {command}
+
+The paper (Rusu 2015), with KL: 108 at a quarter of the size and 102 at 7 %, on ten games; one
+network for three games, 117. What differs stands in the module's docstring.
+"""
+
+    def _teachers(self, done: dict[str, dict[str, Any]]) -> list[list[str]]:
+        """Returns a row for each teacher: the means of what the students' runs measured of it."""
+        student, found = next(iter(done.items()))
+        rows = []
+        for game in self.games:
+            results = [found[self._name(student, game, seed)] for seed in range(self.seeds)]
+            tasks = [result["tasks"][task_of(game)] for result in results]
+            means = [
+                sum(task[name] for task in tasks) / len(tasks)
+                for name in ("random_return_mean", "teacher_return_mean")
+            ]
+            size = load_teacher(self._teacher(game)).num_parameters
+            rows.append([game, *(f"{mean:.1f}" for mean in means), f"{size:,}"])
+        return rows
+
+    def _data(
+        self,
+        table: dict[str, dict[str, Interval]],
+        shares: dict[str, dict[str, list[float]]],
+        done: dict[str, dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Returns everything that the page was made from."""
+        return {
+            "steps": self.steps,
+            "seeds": self.seeds,
+            "episodes": self.episodes,
+            "hardware": hardware(),
+            "table": {
+                name: {game: interval_json(interval) for game, interval in row.items()}
+                for name, row in table.items()
+            },
+            "shares": shares,
+            "trials": {
+                name: {
+                    key: result[key]
+                    for key in ("tasks", "student_parameters", "teacher_parameters", "wall_seconds")
+                }
+                for found in done.values()
+                for name, result in found.items()
+            },
+        }
+
+
+def task_of(game: str) -> str:
+    """Returns the id of a game's task."""
+    return f"ALE/{game}-v5"
+
+
+def in_zoo(game: str) -> bool:
+    """Tells whether an installed zoo has a teacher for a game."""
+    return any(card.task.id == task_of(game) for card in zoo_cards())
+
+
+def teacher_recipe() -> PPO:
+    """Returns the method that teachers are trained with."""
+    return PPO(
+        network=Network(encoder="nature"),
+        num_envs=16,
+        horizon=128,
+        batch_size=256,
+        epochs=3,
+        learning_rate=5e-4,
+        surrogate=Surrogate(clip=0.1, entropy_coefficient=0.01),
+    )
+
+
+def distilled(teacher: str, network: Network, num_envs: int) -> PolicyDistillation:
+    """Returns the method that distils teachers into a network.
+
+    Args:
+        teacher: The teacher, or those of all games.
+        network: The student's.
+        num_envs: Environments of each game.
+    """
+    return PolicyDistillation(
+        teacher=teacher,
+        student=network,
+        objective="KL(temperature=1.0)",
+        num_envs=num_envs,
+        horizon=32,
+        teacher_acts="1->0@0.2",
+        exploration=0.01,
+        memory_steps=100_000,
+        epochs=2,
+        batch_size=256,
+        learning_rate=1e-3,
+    )

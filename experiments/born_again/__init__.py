@@ -1,0 +1,288 @@
+"""Born-again networks: five generations of students, each taught by the one before it.
+
+    rltransfer experiment run born-again
+
+Furlanello 2018 (arXiv 1805.04770), section 3, on MinAtar's five games: the zoo's teacher teaches a
+student of its own width, which teaches the next, and so on; at the end all students together are an
+ensemble, the mean of their probabilities. In the paper students come out ahead of their teachers.
+
+Differs from the paper: there networks classify images and model language, all are trained on the
+same labelled data, the first teacher by the labels alone. Here the first teacher was trained by
+reinforcement, and students learn by KL to their teacher alone, without rewards, on what they see in
+games that they play themselves, but for a first fifth that the teacher plays. The networks of the
+students have a LayerNorm that the zoo's teacher has not; from the first student on all are alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rltransfer.checkpoint import generation_folder, write_text_whole
+from rltransfer.composition import Ensemble
+from rltransfer.errors import InputError
+from rltransfer.evaluation import evaluate_teacher, fitted_teacher
+from rltransfer.experiments.minatar_student import minatar_student
+from rltransfer.experiments.summary import (
+    Interval,
+    bar_picture,
+    geometric_mean_interval,
+    hardware,
+    interval_json,
+    markdown_table,
+    write_results,
+)
+from rltransfer.experiments.trials import Trial, run_trials, side_by_side
+from rltransfer.experiments.zoo import EVALUATION_SEED, GAMES
+from rltransfer.generations import generation_results
+from rltransfer.report import console
+from rltransfer.run import find_device
+from rltransfer.task import Suite
+from rltransfer.teacher import ZOO, load_teacher
+
+OBJECTIVE = "KL(temperature=1.0)"
+"""What every generation learns."""
+
+TEACHER, ENSEMBLE = "teacher", "ensemble"
+"""What figures call the zoo's teacher, and all students together."""
+
+RUN_EPISODES = 16
+"""Episodes of each run's own evaluation; the experiment's is `BornAgain.episodes` long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The zoo's teacher, the generations of a chain and their ensemble, on the same episodes."""
+
+    chain: Path
+    """Folder of the generations; what comes out is kept there."""
+    game: str
+    """What they play."""
+    generations: int
+    """How many of them."""
+    episodes: int
+    """Whole episodes of each."""
+    seed: int
+    """Seeds the environments."""
+
+    def stored(self) -> dict[str, float] | None:
+        """Returns everybody's mean return, if it has been measured already."""
+        try:
+            data = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return None
+        return dict(data["returns"]) if data["asked"] == self._asked else None
+
+    def play(self) -> dict[str, float]:
+        """Returns everybody's mean return, and keeps it."""
+        if not torch.cuda.is_available():
+            torch.set_num_threads(1)
+        device = find_device("auto")
+        suite = Suite.of(task_of(self.game))
+        students = {
+            str(number): load_teacher(generation_folder(self.chain, number))
+            for number in range(1, self.generations + 1)
+        }
+        players = {
+            TEACHER: load_teacher(ZOO, suite=suite),
+            **students,
+            ENSEMBLE: Ensemble(list(students.values())),
+        }
+        returns = {}
+        for who, player in players.items():
+            found = evaluate_teacher(
+                fitted_teacher(player, suite, device), suite, self.episodes,
+                seed=self.seed, device=device,
+            )  # fmt: skip
+            returns[who] = found[task_of(self.game)].mean
+        text = json.dumps({"asked": self._asked, "returns": returns}, indent=1) + "\n"
+        write_text_whole(self._path, text)
+        return returns
+
+    @property
+    def _path(self) -> Path:
+        return self.chain / "comparison.json"
+
+    @property
+    def _asked(self) -> dict[str, int]:
+        """What the returns depend on, but for the chain itself."""
+        return {"generations": self.generations, "episodes": self.episodes, "seed": self.seed}
+
+
+def task_of(game: str) -> str:
+    """Returns the id of a game's task."""
+    return f"rltransfer/MinAtar-{game}-v0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BornAgain:
+    """Five generations of students, each taught by the one before it (Furlanello 2018)."""
+
+    games: tuple[str, ...] = GAMES
+    """The games."""
+    generations: int = 5
+    """Students in a chain, each the next one's teacher."""
+    seeds: int = 5
+    """Seeds of each game, counted from 0."""
+    steps: int = 500_000
+    """Environment steps of each generation."""
+    episodes: int = 200
+    """Episodes that teacher, students and ensemble play, with the same seeds."""
+    jobs: int = 0
+    """Chains at once; 0 means one for each core."""
+    out: Path = Path("runs/born-again")
+    """Folder of the runs."""
+    results: Path = Path(__file__).parent
+    """Folder for the page, its picture and its figures."""
+
+    def __post_init__(self) -> None:
+        for name in ("generations", "seeds", "episodes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+
+    def run(self) -> None:
+        """Runs what has not been run yet, and writes the page."""
+        run_trials(self.trials(), self.out, self.jobs)
+        comparisons = self.comparisons()
+        found = {name: one.stored() for name, one in comparisons.items()}
+        left = {name: (comparisons[name],) for name, returns in found.items() if returns is None}
+        played = dict(side_by_side(Comparison.play, left, self.jobs))
+        self._write({name: returns or played[name] for name, returns in found.items()})
+        console().print(f"written: {self.results / 'RESULTS.md'}", highlight=False)
+
+    def trials(self) -> list[Trial]:
+        """Returns the chain of every seed and game."""
+        return [
+            Trial(
+                name=self._name(game, seed),
+                method=minatar_student(game, 1.0, OBJECTIVE),
+                suite=task_of(game),
+                options={
+                    "generations": self.generations,
+                    "steps": self.steps,
+                    "seed": seed,
+                    "episodes": RUN_EPISODES,
+                    "evaluate_episodes": 0,
+                    "checkpoint_every": self.steps,
+                },
+            )
+            for seed in range(self.seeds)
+            for game in self.games
+        ]
+
+    def comparisons(self) -> dict[str, Comparison]:
+        """Returns what is measured of each chain."""
+        return {
+            self._name(game, seed): Comparison(
+                chain=self.out / self._name(game, seed), game=game, generations=self.generations,
+                episodes=self.episodes, seed=EVALUATION_SEED + seed,
+            )
+            for seed in range(self.seeds)
+            for game in self.games
+        }  # fmt: skip
+
+    def _name(self, game: str, seed: int) -> str:
+        return f"{game}-{seed}"
+
+    @property
+    def _students(self) -> list[str]:
+        """Who is compared with the zoo's teacher."""
+        return [*(str(number) for number in range(1, self.generations + 1)), ENSEMBLE]
+
+    def _shares(self, found: Mapping[str, dict[str, float]], game: str, who: str) -> list[float]:
+        """Returns the shares of the zoo's teacher's return, of each seed."""
+        each = [found[self._name(game, seed)] for seed in range(self.seeds)]
+        return [returns[who] / returns[TEACHER] for returns in each]
+
+    def _write(self, found: Mapping[str, dict[str, float]]) -> None:
+        """Writes the page, the picture and the figures.
+
+        Args:
+            found: For each chain the return of everybody.
+        """
+        shares = {
+            who: {game: self._shares(found, game, who) for game in self.games}
+            for who in self._students
+        }
+        table = {who: geometric_mean_interval(by_game) for who, by_game in shares.items()}
+        runs = {name: generation_results(self.out / name)[: self.generations] for name in found}
+        write_results(self.results, self._page(table, shares, runs), self._data(table, found, runs))
+        bar_picture(
+            self.results / "picture.png", self._students,
+            {"geometric mean over games": list(table.values())}, "share of the zoo's teacher, %",
+        )  # fmt: skip
+
+    def _page(
+        self,
+        table: Mapping[str, Interval],
+        shares: Mapping[str, Mapping[str, list[float]]],
+        runs: Mapping[str, list[dict[str, Any]]],
+    ) -> str:
+        """Returns the page.
+
+        Args:
+            table: For each student the share of the zoo's teacher's return.
+            shares: The same for each game, by seed.
+            runs: For each chain the results of its runs.
+        """
+        games = [
+            [game, *(f"{100 * sum(one[game]) / self.seeds:.0f}" for one in shares.values())]
+            for game in self.games
+        ]
+        seconds = [result["wall_seconds"] for results in runs.values() for result in results]
+        return f"""# Born-again networks
+
+Share of the zoo's teacher's return, in per cent, of {self.generations} generations of students, of
+which each taught the next, and of the ensemble of all of them: geometric mean over
+{len(self.games)} MinAtar games, with its 95 % interval over {self.seeds} seeds.
+
+{markdown_table(["generation", "share"], [[who, one.percent()] for who, one in table.items()])}
+
+![share by generation](picture.png)
+
+Each game by itself (mean over seeds):
+
+{markdown_table(["game", *self._students], games)}
+
+Each generation learned from {self.steps:,} environment steps. The zoo's teacher, every generation
+and the ensemble played {self.episodes} whole episodes of each game and seed, with the same seeds of
+the environments. {len(seconds)} runs, {sum(seconds) / 60:.0f} minutes of training on {hardware()};
+one thread a run.
+
+    rltransfer experiment run born-again --steps {self.steps} --seeds {self.seeds} \\
+        --generations {self.generations} --episodes {self.episodes}
+
+The paper (Furlanello 2018) is about supervised learning, of labelled images and of text; these
+students learn by KL to their teacher alone, without rewards. What else differs stands in the
+module's docstring.
+"""
+
+    def _data(
+        self,
+        table: Mapping[str, Interval],
+        found: Mapping[str, dict[str, float]],
+        runs: Mapping[str, list[dict[str, Any]]],
+    ) -> dict[str, Any]:
+        """Returns everything that the page was made from; see `_page`."""
+        return {
+            "steps": self.steps,
+            "seeds": self.seeds,
+            "generations": self.generations,
+            "episodes": self.episodes,
+            "hardware": hardware(),
+            "table": {who: interval_json(interval) for who, interval in table.items()},
+            "chains": {
+                name: {
+                    "returns": returns,
+                    "student_parameters": runs[name][0]["student_parameters"],
+                    "teacher_parameters": runs[name][0]["teacher_parameters"],
+                    "wall_seconds": [result["wall_seconds"] for result in runs[name]],
+                }
+                for name, returns in found.items()
+            },
+        }

@@ -1,0 +1,113 @@
+"""Atari, cut short: teachers, then students of them, then the page; each part by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rltransfer import result
+from rltransfer.cli import main
+from rltransfer.envs import atari as emulator
+from rltransfer.errors import InputError
+from rltransfer.experiments import atari, zoo
+from rltransfer.experiments.trials import Trial, results_so_far, run_trial
+from rltransfer.policy import load_policy
+from rltransfer.serialization import to_json
+
+WORDS = (
+    "experiment run atari --seeds 1 --steps 256 --teacher-steps 128 --episodes 1 --out runs "
+    "--results page"
+)
+
+
+@pytest.fixture
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cuts games and rollouts short, runs in this process, hides teachers that the zoo may have."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(emulator._DEFAULTS, "max_num_frames_per_episode", 400)
+    monkeypatch.setitem(emulator._DEFAULTS, "noop_max", 1)
+    # Each emulator takes a quarter of a second to begin.
+    for module, name in ((zoo, "EPISODES"), (atari, "RUN_EPISODES"), (result, "CHECK_EPISODES")):
+        monkeypatch.setattr(module, name, 2)
+    brief = {"num_envs": 2, "horizon": 32, "epochs": 1, "batch_size": 64}
+    taught, distilled = replace(atari.teacher_recipe(), **brief), atari.distilled
+    monkeypatch.setattr(atari, "teacher_recipe", lambda: taught)
+    monkeypatch.setattr(
+        atari, "distilled", lambda *given, **_: replace(distilled(*given, num_envs=2), **brief)
+    )
+    monkeypatch.setattr(atari, "zoo_cards", list)
+
+    def in_turn(trials: Sequence[Trial], folder: Path, jobs: int) -> None:
+        done = results_so_far(trials, folder)
+        for trial in trials:
+            if trial.name not in done:
+                run_trial(trial, folder)
+
+    monkeypatch.setattr(atari, "run_trials", in_turn)
+
+
+def run(part: str, *games: str) -> dict[str, Any]:
+    """Runs a part of the experiment and returns the page's figures, if there is a page."""
+    words = [*WORDS.split(), "--part", part, "--games", *games, "--sizes", "7 %"]
+    assert main(words) == 0
+    page = Path("page/results.json")
+    return json.loads(page.read_text()) if page.exists() else {}
+
+
+@pytest.mark.usefixtures("short")
+def test_part_by_part(tmp_path: Path) -> None:
+    assert not run("teachers", "Pong", "Boxing")
+    written = tmp_path / "runs" / "teachers" / "ALE-Pong-v5"
+    card = json.loads(written.with_name("ALE-Pong-v5.card.json").read_text())
+    assert card["task"] == {"id": "ALE/Pong-v5", "kwargs": {}}
+    assert card["agent"] == "ppo" and card["env_steps"] == 128
+    # Half of the bytes of float32, and read back all the same.
+    weights = written.with_suffix(".safetensors")
+    assert weights.stat().st_size < 4_000_000
+    assert load_policy(written).num_acting_parameters() == 1_687_206
+
+    before = weights.stat().st_mtime_ns
+    data = run("students", "Pong")
+    assert list(data["table"]) == ["7 %"] and list(data["trials"]) == ["Pong-7-0"]
+    assert weights.stat().st_mtime_ns == before
+    trial = data["trials"]["Pong-7-0"]
+    # 8, 17, 17 channels and 133 units, a quarter and a bit of 32, 64, 64 and 512; six actions.
+    trunk = 8 * (4 * 64 + 1) + 17 * (8 * 16 + 1) + 17 * (17 * 9 + 1) + 133 * (17 * 49 + 1)
+    assert trial["student_parameters"] == trunk + 6 * 134
+    assert round(100 * trial["student_parameters"] / trial["teacher_parameters"]) == 7
+    # Returns below 0 count from those of random actions.
+    task = trial["tasks"]["ALE/Pong-v5"]
+    chance = task["random_return_mean"]
+    assert chance < 0
+    gap = task["teacher_return_mean"] - chance
+    assert data["shares"]["7 %"]["Pong"] == [(task["return_mean"] - chance) / gap if gap else 0]
+
+    # The student of Boxing is missing: the page is of the students of both games alone.
+    data = run("multitask", "Pong", "Boxing")
+    assert list(data["table"]) == ["one for all"]
+    assert list(data["trials"]["together-0"]["tasks"]) == ["ALE/Pong-v5", "ALE/Boxing-v5"]
+    assert list(data["table"]["one for all"]) == ["all games", "Pong", "Boxing"]
+    page = (tmp_path / "page" / "RESULTS.md").read_text()
+    # Nature's trunk with 18 outputs for each of two games.
+    assert "| one for all | 1,702,596 |" in page and "| Boxing |" in page
+    assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_students_need_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atari, "zoo_cards", list)
+    experiment = atari.AtariDistillation(part="students", out=tmp_path)
+    with pytest.raises(InputError, match="a teacher of Pong: train it first"):
+        experiment.run()
+
+
+def test_teachers_in_the_zoo_are_what_the_experiment_makes() -> None:
+    for path in zoo.FOLDER.glob("ALE-*.card.json"):
+        card = json.loads(path.read_text())
+        assert card["recipe"] == json.loads(json.dumps(to_json(atari.teacher_recipe())))
+        weights = path.with_name(path.name.replace(".card.json", ".safetensors"))
+        assert weights.stat().st_size < 4_000_000

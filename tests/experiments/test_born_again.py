@@ -1,0 +1,70 @@
+"""Born-again networks, cut short: the page comes out, and what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rltransfer.cli import main
+from rltransfer.errors import InputError
+from rltransfer.experiments import born_again, trials
+from rltransfer.experiments.born_again import BornAgain
+from rltransfer.experiments.summary import SMALLEST
+
+WORDS = (
+    "experiment run born-again --games Asterix --seeds 1 --generations 2 --steps 4096 "
+    "--episodes 2 --out runs --results page"
+)
+
+
+def one_by_one(work: Any, arguments: dict[str, Any], jobs: int) -> Iterator[tuple[str, Any]]:
+    """What `side_by_side` yields, without the seconds that new processes take to begin."""
+    return ((name, work(*given)) for name, given in arguments.items())
+
+
+def test_it_writes_its_page_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in (born_again, trials):
+        monkeypatch.setattr(module, "side_by_side", one_by_one)
+    assert main(WORDS.split()) == 0
+    data = json.loads((tmp_path / "page" / "results.json").read_text())
+    assert list(data["table"]) == ["1", "2", "ensemble"]
+    chain = data["chains"]["Asterix-0"]
+    returns = chain["returns"]
+    assert list(returns) == ["teacher", "1", "2", "ensemble"]
+    # The zoo's teacher earns some 50; students of 4096 steps next to nothing, but not less.
+    assert returns["teacher"] > 10 > returns["1"]
+    for who in ("1", "2", "ensemble"):
+        share = max(returns[who] / returns["teacher"], SMALLEST)
+        assert data["table"][who]["mean"] == pytest.approx(share)
+    # The teacher's width, and a weight and a bias of LayerNorm for each channel and unit.
+    assert chain["student_parameters"] - chain["teacher_parameters"] == 2 * (24 + 192)
+    page = (tmp_path / "page" / "RESULTS.md").read_text()
+    assert "| ensemble |" in page and "| Asterix |" in page and " 2 runs, " in page
+    assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+    # Again: no run is begun, and nobody plays, as a marked return shows.
+    path = tmp_path / "runs" / "Asterix-0" / "comparison.json"
+    stored = json.loads(path.read_text())
+    stored["returns"]["ensemble"] = 2 * returns["teacher"]
+    path.write_text(json.dumps(stored))
+    capsys.readouterr()
+    assert main(WORDS.split()) == 0
+    assert "1 of 1 were done already" in capsys.readouterr().out
+    again = json.loads((tmp_path / "page" / "results.json").read_text())
+    assert again["table"]["ensemble"]["mean"] == pytest.approx(2)
+    # What was measured over other episodes does not count.
+    asked = BornAgain(seeds=1, generations=2, episodes=3, out=tmp_path / "runs").comparisons()
+    assert asked["Asterix-0"].stored() is None
+
+
+def test_bad_numbers_are_refused() -> None:
+    for name in ("generations", "seeds", "episodes"):
+        with pytest.raises(InputError, match=f"{name} is 0"):
+            BornAgain(**{name: 0})

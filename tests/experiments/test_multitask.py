@@ -1,0 +1,68 @@
+"""One network for several games, cut short: the page comes out, and its numbers are the runs'."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from rltransfer.cli import main
+from rltransfer.errors import InputError
+from rltransfer.experiments.multitask import Multitask
+
+WORDS = (
+    "experiment run multitask --games Asterix Breakout --seeds 2 --steps 8192 --episodes 2 "
+    "--out runs --results page"
+)
+
+
+def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(WORDS.split()) == 0
+    data = json.loads((tmp_path / "page" / "results.json").read_text())
+    assert list(data["table"]) == ["KL", "NLL", "PPO"]
+    results = {
+        name: json.loads((tmp_path / "runs" / name / "result.json").read_text())
+        for name in data["trials"]
+    }
+    # The same games, seed and number of episodes: every student's run says the same of the teacher.
+    games = [f"rltransfer/MinAtar-{game}-v0" for game in ("Asterix", "Breakout")]
+    for seed in range(2):
+        taught = [results[f"{loss}-{seed}"]["tasks"] for loss in ("KL", "NLL")]
+        for game in games:
+            first, second = (tasks[game]["teacher_return_mean"] for tasks in taught)
+            assert first == second
+    # The baseline learns without a teacher: its share is of the one that the students had.
+    for seed in range(2):
+        own, tasks = results[f"PPO-{seed}"]["tasks"], results[f"KL-{seed}"]["tasks"]
+        assert "teacher_return_mean" not in own[games[0]]
+        share = data["trials"][f"PPO-{seed}"]["shares"]["Asterix"]
+        assert share == own[games[0]]["return_mean"] / tasks[games[0]]["teacher_return_mean"]
+    # sqrt(a * b) for each of two seeds, and the geometric mean of both.
+    for learner, row in data["table"].items():
+        logs = [
+            math.log(max(share, 1e-3))
+            for seed in range(2)
+            for share in data["trials"][f"{learner}-{seed}"]["shares"].values()
+        ]
+        assert row["all games"]["mean"] == pytest.approx(math.exp(sum(logs) / 4))
+    # One shape for all: 16 channels of 3 x 3, 128 units, six actions a game, each 1.5 wide, and
+    # LayerNorm; the baseline's value is not counted.
+    trunk = 24 * (4 * 9 + 1) + 192 * (24 * 64 + 1) + 2 * (24 + 192)
+    assert {result["student_parameters"] for result in results.values()} == {trunk + 12 * 193}
+    assert data["teacher_parameters"] == {"Asterix": 297_150, "Breakout": 132_566}
+    page = (tmp_path / "page" / "RESULTS.md").read_text()
+    assert "| PPO |" in page and "Asterix 297,150, Breakout 132,566" in page
+    assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_head_for_all_is_another_network() -> None:
+    heads = [Multitask().method(name).student.heads for name in ("KL", "NLL", "KL-one-head")]
+    assert heads == ["per-task", "per-task", "shared"]
+
+
+def test_someone_must_measure_the_teachers() -> None:
+    with pytest.raises(InputError, match="learners are PPO: at least one of KL"):
+        Multitask(learners=("PPO",))
