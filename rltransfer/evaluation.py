@@ -216,8 +216,12 @@ def evaluate_policy(
     device: torch.device,
     deterministic: bool = True,
     num_envs: int = 64,
+    first: int = 0,
 ) -> dict[str, Evaluation]:
-    """Evaluates a policy on every task of its suite; see `evaluate`."""
+    """Evaluates a policy on every task of a suite; see `evaluate`.
+
+    The policy knows the suite's first task by the index `first`, and those after it by the next.
+    """
     like = (policy.spec.observation_space, policy.spec.action_space)
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
     return {
@@ -225,7 +229,7 @@ def evaluate_policy(
             lambda _: PolicyActor(policy, generator), task, episodes, seed=seed, device=device,
             num_envs=num_envs, spaces_like=like, index=index,
         )
-        for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True))
+        for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True), first)
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 CARTPOLE, LANDER, ACROBOT = "CartPole-v1", "LunarLander-v3", "Acrobot-v1"
 CLOSE = {CARTPOLE: 0.9, LANDER: 0.15, ACROBOT: 0.9}
 """The share of the way from random actions to the teacher that a short run must go. The lander's
-return hangs on few landings: two seeds went 0.40 and 0.43, the other tasks 0.99 and more."""
+return hangs on few landings: three seeds went 0.34 to 0.48, the other tasks 0.99 and more."""
 
 
 def distilled(run_dir: Path) -> dict[str, float]:
@@ -29,16 +29,17 @@ def distilled(run_dir: Path) -> dict[str, float]:
     a2c, statistics = (FOLDER / f"a2c-Acrobot-v1.{kind}" for kind in ("zip", "vecnormalize.pkl"))
     each = {
         CARTPOLE: f"Boltzmann('{FOLDER / 'dqn-CartPole-v1.zip'}')",
-        LANDER: f"Boltzmann('{FOLDER / 'dqn-LunarLander-v2.zip'}', temperature=1)",
+        LANDER: f"Boltzmann('{FOLDER / 'dqn-LunarLander-v2.zip'}', temperature=3)",
         ACROBOT: f"load_teacher('{a2c}', vecnormalize='{statistics}')",
     }
     method = PolicyDistillation(
         teacher=f"PerTask({{{', '.join(f'{task!r}: {text}' for task, text in each.items())}}})",
         student=rt.network.Network(heads="per-task", statistics="per-task"),
-        num_envs=16, horizon=32, batch_size=256, epochs=4, teacher_acts="1->0@0.5",
+        num_envs=16, horizon=32, batch_size=256, epochs=8, learning_rate=3e-3,
+        teacher_acts="1->0@0.5",
     )  # fmt: skip
     run = rt.train(
-        method, suite=rt.Suite.of(*each), steps=30_000, run_dir=run_dir, episodes=10,
+        method, suite=rt.Suite.of(*each), steps=16_000, run_dir=run_dir, episodes=8,
         evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     return {

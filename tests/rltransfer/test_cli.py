@@ -193,3 +193,21 @@ def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in said
     assert main(["list", "tasks"]) == 0
     assert "rltransfer/MinAtar-Breakout-v0" in capsys.readouterr().out
+
+
+def test_a_task_of_several_is_evaluated_by_its_own_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    words = "train ppo --task CartPole-v1 Acrobot-v1 --heads per-task --num-envs 2 --horizon 8"
+    sizes = "--steps 64 --episodes 1 --evaluate-episodes 0 --quiet --run-dir"
+    assert main([*words.split(), *sizes.split(), run]) == 0
+    first: list[int] = []
+    monkeypatch.setattr(
+        "rltransfer.cli.evaluate_policy", lambda *args, **how: first.append(how["first"]) or {}
+    )
+    for task in ("CartPole-v1", "Acrobot-v1"):
+        assert main(["evaluate", run, "--task", task]) == 0
+    assert first == [0, 1]
+    assert main(["evaluate", run, "--task", "MountainCar-v0"]) == 2
+    assert "none for 'MountainCar-v0'" in capsys.readouterr().err
