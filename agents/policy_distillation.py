@@ -50,7 +50,7 @@ from rltransfer.errors import InputError
 from rltransfer.exploration import epsilon_greedy
 from rltransfer.labels import Labeller
 from rltransfer.lag import Lag
-from rltransfer.learner import Learner, Loss
+from rltransfer.learner import Learner, Loss, PrecisionName
 from rltransfer.memory import Memory
 from rltransfer.network import Network
 from rltransfer.objective import FittedObjective, Objective
@@ -115,7 +115,7 @@ class PolicyDistillation(Method):
     """Adam's step size at the start; it falls to zero over the run."""
     max_grad_norm: float = 10.0
     """Norm that gradients are clipped to."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: PrecisionName = "float32"
     """Arithmetic of the learner."""
     surrogate: Surrogate = Surrogate()
     """The reinforcement objective, where its weight is not zero."""

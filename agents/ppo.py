@@ -21,14 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, minibatches
-from rltransfer.learner import Learner, Loss
+from rltransfer.learner import Learner, Loss, PrecisionName
 from rltransfer.network import Network
 from rltransfer.observation import Observation
 from rltransfer.policy import Policy, PolicySpec
@@ -145,7 +144,7 @@ class PPO(Method):
     """Samples a minibatch."""
     max_grad_norm: float = 0.5
     """Norm that gradients are clipped to."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: PrecisionName = "float32"
     """Arithmetic of the learner."""
 
     def build(self, setting: Setting) -> PPOAgent:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from gymnasium import spaces
@@ -27,7 +26,7 @@ from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, minibatches
 from rltransfer.errors import InputError
 from rltransfer.exploration import epsilon_greedy
-from rltransfer.learner import Learner, Loss
+from rltransfer.learner import Learner, Loss, PrecisionName
 from rltransfer.network import Network
 from rltransfer.observation import Observation
 from rltransfer.policy import Policy, PolicySpec
@@ -66,7 +65,7 @@ class PQN(Method):
     """Share of random actions over the run."""
     max_grad_norm: float = 10.0
     """Norm that gradients are clipped to."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: PrecisionName = "float32"
     """Arithmetic of the learner."""
 
     def build(self, setting: Setting) -> PQNAgent:

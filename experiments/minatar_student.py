@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from rltransfer.agents import PolicyDistillation
+from rltransfer.learner import PrecisionName
 from rltransfer.network import Network
 
 from .zoo import teacher_width
 
 
-def minatar_student(game: str, width: float, objective: str) -> PolicyDistillation:
+def minatar_student(
+    game: str, width: float, objective: str, precision: PrecisionName = "float32"
+) -> PolicyDistillation:
     """Returns the method that distils a game's teacher of the zoo.
 
     Args:
         game: The game, e.g. "Asterix".
         width: Factor on the teacher's width; parameters grow with its square.
         objective: What the student learns from the labels.
+        precision: Arithmetic of the learner.
     """
     network = Network(encoder="grid", width=width * teacher_width(game), layer_norm=True)
-    return distilled_into(network, objective)
+    return distilled_into(network, objective, precision)
 
 
-def distilled_into(network: Network, objective: str) -> PolicyDistillation:
+def distilled_into(
+    network: Network, objective: str, precision: PrecisionName = "float32"
+) -> PolicyDistillation:
     """Returns the method that distils the zoo's teachers into a network.
 
     The student acts while it learns, but for a first fifth, and nearly always greedily.
@@ -28,6 +34,7 @@ def distilled_into(network: Network, objective: str) -> PolicyDistillation:
     Args:
         network: The student's.
         objective: What the student learns from the labels.
+        precision: Arithmetic of the learner.
     """
     return PolicyDistillation(
         teacher="zoo",
@@ -41,4 +48,5 @@ def distilled_into(network: Network, objective: str) -> PolicyDistillation:
         epochs=5,
         batch_size=256,
         learning_rate=2e-3,
+        precision=precision,
     )

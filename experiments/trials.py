@@ -26,6 +26,9 @@ T = TypeVar("T")
 MANY = 5
 """Tasks of which more are told of by their mean alone."""
 
+THREADS = 0 if torch.cuda.is_available() else 1
+"""Threads of a run beside others; 0 leaves torch's choice."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -99,7 +102,7 @@ def side_by_side(
 def run_trial(trial: Trial, folder: Path, quiet: bool = True) -> dict[str, Any]:
     """Runs one trial, or goes on with it, and returns its result."""
     run_dir = folder / trial.name
-    options = {"threads": 0 if torch.cuda.is_available() else 1, **trial.options}
+    options = {"threads": THREADS, **trial.options}
     run = train(
         trial.method, suite=trial.suite, run_dir=run_dir,
         resume=(run_dir / "config.json").exists(), quiet=quiet, **options,

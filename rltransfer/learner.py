@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from rltransfer import distributed
 from rltransfer.batch import Batch
 
+PrecisionName = Literal["float32", "bfloat16"]
+"""Arithmetic: bfloat16 is mixed precision, faster on GPUs and on processors that have it."""
+
 
 class NonFiniteGradientError(ArithmeticError):
     """A gradient is not finite; the network was left as it was before that step."""
@@ -49,7 +52,7 @@ class Learner:
         optimizer: Literal["adam", "radam", "sgd"] = "adam",
         epsilon: float = 1e-8,
         max_grad_norm: float = float("inf"),
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: PrecisionName = "float32",
     ) -> None:
         self.module = module
         self.parameters = [p for p in module.parameters() if p.requires_grad]

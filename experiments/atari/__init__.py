@@ -12,7 +12,7 @@ life, as Breakout does, in which a greedy policy may stand still for half an hou
 Parts: `teachers` trains all three teachers and writes them to `--out`, as the zoo keeps them;
 `students` and `multitask` learn from the zoo's teacher where there is one, or else from that run.
 Each part goes on where it was stopped, and the page tells of all students that are done. On two
-cores the teachers take some three hours, the students of one game three and a half, those of all
+cores the teachers take some two hours, the students of one game three and a half, those of all
 games two, more than half of which is the evaluation's.
 
 Differs from the paper: sticky actions (Machado 2018); the teachers are policies (PPO) that were
@@ -23,10 +23,11 @@ people; the network for all games has a head of one layer for each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rltransfer.agent import Method
 from rltransfer.agents import PPO, PolicyDistillation
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.errors import InputError
@@ -41,8 +42,9 @@ from rltransfer.experiments.summary import (
     told_parameters,
     write_results,
 )
-from rltransfer.experiments.trials import Trial, results_so_far, run_trials
+from rltransfer.experiments.trials import THREADS, Trial, results_so_far, run_trials, side_by_side
 from rltransfer.experiments.zoo import write_teacher
+from rltransfer.learner import PrecisionName
 from rltransfer.network import Network
 from rltransfer.report import console
 from rltransfer.run import train
@@ -82,8 +84,10 @@ class AtariDistillation:
     """Environment steps of each teacher."""
     episodes: int = 200
     """Episodes of each evaluation, in each game."""
+    precision: PrecisionName = "float32"
+    """Arithmetic of the learners; bfloat16 is faster on processors that have it."""
     jobs: int = 0
-    """Students at once; 0 means one for each core."""
+    """Teachers or students at once; 0 means one for each core."""
     out: Path = Path("runs/atari")
     """Folder of the runs, and of the teachers in its folder `teachers`."""
     results: Path = Path(__file__).parent
@@ -92,9 +96,7 @@ class AtariDistillation:
     def run(self) -> None:
         """Runs what the part has not run yet, and writes the page of the students that are done."""
         if self.part in ("teachers", "all"):
-            for game in self.games:
-                if self.part == "teachers" or not in_zoo(game):
-                    self._teach(game)
+            self._teach_all()
         if self.part == "teachers":
             return
         trials = {
@@ -114,18 +116,31 @@ class AtariDistillation:
         """Tells whether a kind of student belongs to the part."""
         return self.part in ("all", "multitask" if student == TOGETHER else "students")
 
-    def _teach(self, game: str) -> None:
-        """Trains a game's teacher, or goes on with it, and writes it as the zoo keeps it."""
-        if self._is_taught(game):
-            return
+    def _teach_all(self) -> None:
+        """Trains the teachers that are still missing, side by side."""
+        left = {
+            game: (self, game)
+            for game in self.games
+            if not self._is_taught(game) and (self.part == "teachers" or not in_zoo(game))
+        }
+        for game, card in side_by_side(AtariDistillation.teach, left, self.jobs):
+            console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
+
+    def teach(self, game: str) -> dict[str, Any]:
+        """Trains a game's teacher, or goes on with it, and writes it as the zoo keeps it.
+
+        Returns:
+            The teacher's card.
+        """
         run_dir = self._teacher_dir(game)
         run = train(
-            teacher_recipe(), suite=task_of(game), run_dir=run_dir,
-            resume=(run_dir / "config.json").exists(), steps=self.teacher_steps, seed=0,
-            evaluate_episodes=0, episodes=RUN_EPISODES,
+            replace(teacher_recipe(), precision=self.precision), suite=task_of(game),
+            run_dir=run_dir, resume=(run_dir / "config.json").exists(), quiet=True,
+            steps=self.teacher_steps, seed=0, evaluate_episodes=0, episodes=RUN_EPISODES,
+            threads=THREADS,
         )  # fmt: skip
-        card = write_teacher(run, self.out / "teachers" / f"ALE-{game}-v5")
-        console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
+        card: dict[str, Any] = write_teacher(run, self.out / "teachers" / f"ALE-{game}-v5")
+        return card
 
     def _teacher_dir(self, game: str) -> Path:
         return self.out / f"{game}-teacher"
@@ -154,8 +169,8 @@ class AtariDistillation:
         return [
             Trial(
                 name=self._name(size, game, seed),
-                method=distilled(
-                    self._teacher(game), Network(encoder="nature", width=SIZES[size]), num_envs=32
+                method=self._distilled(
+                    self._teacher(game), Network(encoder="nature", width=SIZES[size]), 32
                 ),
                 suite=task_of(game),
                 options=self._options(self.steps, seed),
@@ -171,12 +186,16 @@ class AtariDistillation:
         return [
             Trial(
                 name=self._name(TOGETHER, "", seed),
-                method=distilled(f"PerTask({teachers})", network, num_envs=16),
+                method=self._distilled(f"PerTask({teachers})", network, 16),
                 suite=Suite.of(*map(task_of, self.games)),
                 options=self._options(self.steps * len(self.games), seed),
             )
             for seed in range(self.seeds)
         ]
+
+    def _distilled(self, teacher: str, network: Network, num_envs: int) -> Method:
+        method: Method = replace(distilled(teacher, network, num_envs), precision=self.precision)
+        return method
 
     def _options(self, steps: int, seed: int) -> dict[str, Any]:
         return {
@@ -227,7 +246,7 @@ class AtariDistillation:
         minutes = sum(result["wall_seconds"] for result in runs) / 60
         command = (
             f"rltransfer experiment run atari --steps {self.steps} --seeds {self.seeds} "
-            f"--episodes {self.episodes}"
+            f"--episodes {self.episodes} --precision {self.precision}"
         )
         return f"""# Atari
 
@@ -279,6 +298,7 @@ network for three games, 117. What differs stands in the module's docstring.
             "steps": self.steps,
             "seeds": self.seeds,
             "episodes": self.episodes,
+            "precision": self.precision,
             "hardware": hardware(),
             "table": {
                 name: {game: interval_json(interval) for game, interval in row.items()}

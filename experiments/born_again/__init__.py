@@ -40,6 +40,7 @@ from rltransfer.experiments.summary import (
 from rltransfer.experiments.trials import Trial, run_trials, side_by_side
 from rltransfer.experiments.zoo import EVALUATION_SEED, GAMES
 from rltransfer.generations import generation_results
+from rltransfer.learner import PrecisionName
 from rltransfer.report import console
 from rltransfer.run import find_device
 from rltransfer.task import Suite
@@ -133,6 +134,8 @@ class BornAgain:
     """Environment steps of each generation."""
     episodes: int = 200
     """Episodes that teacher, students and ensemble play, with the same seeds."""
+    precision: PrecisionName = "float32"
+    """Arithmetic of the learners; bfloat16 is faster on processors that have it."""
     jobs: int = 0
     """Chains at once; 0 means one for each core."""
     out: Path = Path("runs/born-again")
@@ -160,7 +163,7 @@ class BornAgain:
         return [
             Trial(
                 name=self._name(game, seed),
-                method=minatar_student(game, 1.0, OBJECTIVE),
+                method=minatar_student(game, 1.0, OBJECTIVE, self.precision),
                 suite=task_of(game),
                 options={
                     "generations": self.generations,
@@ -255,7 +258,7 @@ the environments. {len(seconds)} runs, {sum(seconds) / 60:.0f} minutes of traini
 one thread a run.
 
     rltransfer experiment run born-again --steps {self.steps} --seeds {self.seeds} \\
-        --generations {self.generations} --episodes {self.episodes}
+        --generations {self.generations} --episodes {self.episodes} --precision {self.precision}
 
 The paper (Furlanello 2018) is about supervised learning, of labelled images and of text; these
 students learn by KL to their teacher alone, without rewards. What else differs stands in the
@@ -274,6 +277,7 @@ module's docstring.
             "seeds": self.seeds,
             "generations": self.generations,
             "episodes": self.episodes,
+            "precision": self.precision,
             "hardware": hardware(),
             "table": {who: interval_json(interval) for who, interval in table.items()},
             "chains": {

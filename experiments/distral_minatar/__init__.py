@@ -212,8 +212,7 @@ mean training return over a run's last tenth, with its 95 % interval over {self.
 {markdown_table(["final return", *self.games], returns)}
 
 In per cent of A2C for each game by itself, between runs of the same seed: geometric means over
-seeds, and over all games, with their 95 % intervals. A return counts as at least
-{SMALLEST_RETURN:g}.
+seeds, and over all games, with their 95 % intervals. A return is at least {SMALLEST_RETURN:g} here.
 
 {markdown_table(["of A2C, %", ALL, *self.games], shares)}
 

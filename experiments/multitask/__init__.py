@@ -40,6 +40,7 @@ from rltransfer.experiments.summary import (
 )
 from rltransfer.experiments.trials import Trial, run_trials
 from rltransfer.experiments.zoo import GAMES, task_of
+from rltransfer.learner import PrecisionName
 from rltransfer.network import Network
 from rltransfer.report import console
 from rltransfer.task import Suite
@@ -71,6 +72,8 @@ class Multitask:
     """Environment steps of each, over all games."""
     episodes: int = 200
     """Episodes of each evaluation, in each game."""
+    precision: PrecisionName = "float32"
+    """Arithmetic of the learners; bfloat16 is faster on processors that have it."""
     jobs: int = 0
     """Trials at once; 0 means one for each core."""
     out: Path = Path("runs/multitask")
@@ -117,11 +120,12 @@ class Multitask:
         network = Network(encoder="grid", width=self.width, layer_norm=True, heads=heads)
         if learner == "PPO":
             baseline: Method = PPO(
-                network=network, num_envs=16, horizon=128, batch_size=512, learning_rate=2e-3
-            )
+                network=network, num_envs=16, horizon=128, batch_size=512, learning_rate=2e-3,
+                precision=self.precision,
+            )  # fmt: skip
             return baseline
         student: Method = replace(
-            distilled_into(network, OBJECTIVES[learner]),
+            distilled_into(network, OBJECTIVES[learner], self.precision),
             num_envs=64, batch_size=512, learning_rate=3e-3, task_sampling="lag",
         )  # fmt: skip
         return student
@@ -169,7 +173,7 @@ class Multitask:
         sizes = ", ".join(f"{game} {count:,}" for game, count in self._teacher_sizes().items())
         command = (
             f"rltransfer experiment run multitask --steps {self.steps} --seeds {self.seeds} "
-            f"--episodes {self.episodes} --width {self.width:g}"
+            f"--episodes {self.episodes} --width {self.width:g} --precision {self.precision}"
         )
         return f"""# Multi-task
 
@@ -206,6 +210,7 @@ ten games 89 with KL. What differs stands in the module's docstring.
             "seeds": self.seeds,
             "episodes": self.episodes,
             "width": self.width,
+            "precision": self.precision,
             "hardware": hardware(),
             "teacher_parameters": self._teacher_sizes(),
             "table": {
