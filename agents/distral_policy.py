@@ -115,7 +115,9 @@ class DistralPolicy(Policy):
             scores, log_std = gaussian_product(
                 distilled.mean, distilled.log_std, weight, scores, log_std
             )
-        return distilled, PolicyOutput(mean=scores, log_std=log_std, value=value)
+        own = self._gaussian(scores, log_std, task)
+        own.value = value
+        return distilled, own
 
     def scores(
         self, observation: Observation, task: Tensor | None, in_order: bool

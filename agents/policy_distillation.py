@@ -35,7 +35,7 @@ and `teacher_entropy` in nats; with reinforcement also what `ppo.py` logs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rltransfer.action import num_actions
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, minibatches
 from rltransfer.errors import InputError
@@ -214,9 +215,10 @@ class PolicyDistillationAgent(Agent):
         self.reinforcement_weight = Schedule.of(method.reinforcement_weight)
         self.reinforces = not self.reinforcement_weight.is_zero
         self.action_space = setting.action_space
-        counts = [int(getattr(space, "n", 0)) for _, space in setting.own_spaces]
+        own_actions = [space for _, space in setting.own_spaces]
+        counts = [num_actions(space) for space in own_actions]
         self.num_actions = torch.tensor(counts, device=setting.device)
-        self.half_range = _half_range(setting.action_space, setting.device)
+        self.half_range = _half_ranges(own_actions, setting.device)
         self.share = torch.zeros((), device=setting.device)
         self.looks = True
         # Sequences and on-policy data are learned from as they come; only single steps are kept.
@@ -301,7 +303,7 @@ class PolicyDistillationAgent(Agent):
         if isinstance(self.action_space, spaces.Discrete):
             return epsilon_greedy(action, self.num_actions[task], share, self.generator)
         noise = torch.empty_like(action).normal_(generator=self.generator)
-        return action + share * self.half_range * noise
+        return action + share * self.half_range[task] * noise
 
     def batches(self, rollout: Rollout) -> Iterator[Batch]:
         """Returns minibatches of the memory, or of the rollout where that must be whole."""
@@ -384,18 +386,33 @@ class PolicyDistillationAgent(Agent):
             self.memory.load_state_dict(state["memory"])
 
 
-def _half_range(space: spaces.Space[Any], device: torch.device) -> Tensor:
-    """Returns half of the distance between an action's bounds; 1 where there are none."""
-    if isinstance(space, spaces.Box) and space.is_bounded():
-        return torch.as_tensor((space.high - space.low) / 2, device=device)
-    return torch.ones((), device=device)
+def _half_ranges(own: Sequence[spaces.Space[Any]], device: torch.device) -> Tensor:
+    """Returns half of the distance between the bounds of each number of a continuous action.
+
+    1 where there are none, 0 for numbers that a task does not have.
+
+    Args:
+        own: Each task's actions.
+        device: Where it is needed.
+
+    Returns:
+        (num_tasks, action_dim)
+    """
+    ranges = torch.zeros(len(own), max(map(num_actions, own)))
+    for row, space in zip(ranges, own, strict=True):
+        if isinstance(space, spaces.Box):
+            half = (space.high - space.low) / 2 if space.is_bounded() else 1.0
+            row[: num_actions(space)] = torch.as_tensor(half)
+    return ranges.to(device)
 
 
 def _likeness(output: PolicyOutput, label: PolicyOutput) -> dict[str, Tensor]:
     """Returns how alike student and teacher act.    () each"""
     if label.mean is not None:
         assert output.mean is not None
-        return {"action_error": (output.mean - label.mean).abs().mean()}
+        error = (output.mean - label.mean).abs()
+        here = torch.ones_like(error) if output.absent is None else ~output.absent
+        return {"action_error": (error * here).sum() / here.sum()}
     same = (output.greedy() == label.greedy()).float().mean()
     figures = {"agreement": same}
     for name, one in (("student_entropy", output), ("teacher_entropy", label)):

@@ -43,11 +43,16 @@ class Trial:
     """Fields of `RunOptions`: steps, seed, episodes and so on."""
 
 
+def _tell(line: str) -> None:
+    """Prints a line at once, also where the output goes to a file."""
+    print(line, flush=True)
+
+
 def run_trials(
     trials: Sequence[Trial],
     folder: Path,
     jobs: int = 0,
-    tell: Callable[[str], None] | None = print,
+    tell: Callable[[str], None] | None = _tell,
     quiet: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Runs every trial that has no result yet and returns all results by name.

@@ -1,16 +1,32 @@
-"""Action spaces: the one that several tasks share, and what is legal in each."""
+"""Action spaces: the one that several tasks share, and what of it each task has."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 
 from rltransfer.errors import InputError
 
 
-def joint_action_space(named: list[tuple[str, spaces.Space[Any]]]) -> spaces.Space[Any]:
+def num_actions(space: spaces.Space[Any]) -> int:
+    """Returns how many discrete actions there are, or how many numbers a continuous one has."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    assert isinstance(space, spaces.Box)
+    (size,) = space.shape
+    return size
+
+
+def joint_action_space(named: Sequence[tuple[str, spaces.Space[Any]]]) -> spaces.Space[Any]:
     """Returns the one action space that all tasks fit: as many actions as the largest has.
+
+    A continuous action has as many numbers as the longest, each within the widest bounds.
+
+    Args:
+        named: Each task's id and its own actions.
 
     Raises:
         InputError: Some tasks have discrete actions and others continuous ones.
@@ -22,23 +38,49 @@ def joint_action_space(named: list[tuple[str, spaces.Space[Any]]]) -> spaces.Spa
                 f"The tasks {first_id!r} and {task_id!r} cannot share a policy: "
                 "one has discrete actions, the other continuous ones."
             )
-        if isinstance(space, spaces.Box) and space.shape != first.shape:
-            raise InputError(
-                f"The tasks {first_id!r} and {task_id!r} cannot share a policy: their actions have "
-                f"{first.shape} and {space.shape} numbers."
-            )
     if isinstance(first, spaces.Discrete):
-        return spaces.Discrete(max(int(space.n) for _, space in named))  # type: ignore[attr-defined]
-    return first
+        return spaces.Discrete(max(num_actions(space) for _, space in named))
+    return _joint_box([space for _, space in named if isinstance(space, spaces.Box)])
+
+
+def _joint_box(boxes: Sequence[spaces.Box]) -> spaces.Box:
+    """Returns the smallest box that holds every task's actions, the shorter ones padded."""
+    size = max(num_actions(box) for box in boxes)
+    low, high = np.full(size, np.inf, np.float32), np.full(size, -np.inf, np.float32)
+    for box in boxes:
+        own = slice(num_actions(box))
+        low[own], high[own] = np.minimum(low[own], box.low), np.maximum(high[own], box.high)
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def check_known(known: spaces.Space[Any], named: Sequence[tuple[str, spaces.Space[Any]]]) -> None:
+    """Checks that a policy knows all actions of some tasks.
+
+    Args:
+        known: The policy's actions.
+        named: Each task's id and its own actions.
+
+    Raises:
+        InputError: A task has others, or more.
+    """
+    joint_action_space([("the policy", known), *named])
+    for task_id, space in named:
+        if num_actions(space) > num_actions(known):
+            raise InputError(
+                f"The task {task_id!r} has actions of {num_actions(space)}, but the policy knows "
+                f"{num_actions(known)}: take a policy that was trained on the task."
+            )
 
 
 def action_mask(
-    joint: spaces.Space[Any], own: list[spaces.Space[Any]]
+    joint: spaces.Space[Any], own: Sequence[spaces.Space[Any]]
 ) -> tuple[tuple[bool, ...], ...] | None:
-    """Returns which discrete actions are legal in each task; None where all are in all."""
-    if not isinstance(joint, spaces.Discrete):
+    """Returns which of the joint actions, or of an action's numbers, each task has.
+
+    None where each has all.
+    """
+    size = num_actions(joint)
+    counts = [num_actions(space) for space in own]
+    if all(count == size for count in counts):
         return None
-    counts = [int(space.n) for space in own]  # type: ignore[attr-defined]
-    if all(count == joint.n for count in counts):
-        return None
-    return tuple(tuple(action < count for action in range(int(joint.n))) for count in counts)
+    return tuple(tuple(action < count for action in range(size)) for count in counts)

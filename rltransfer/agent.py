@@ -29,7 +29,7 @@ class Setting:
     observation_space: spaces.Dict
     action_space: spaces.Space[Any]
     action_mask: tuple[tuple[bool, ...], ...] | None
-    """For each task, which discrete actions are legal; None where all are."""
+    """For each task, which discrete actions, or numbers of an action, it has; None where all."""
     own_spaces: Sequence[TaskSpaces]
     """Each task's own spaces, before padding."""
     frame_stack: int

@@ -31,14 +31,11 @@ from torch import Tensor
 from rltransfer.divergence import is_illegal
 from rltransfer.errors import InputError, unknown
 from rltransfer.observation import Observation
-from rltransfer.policy_output import ILLEGAL, PolicyOutput, asked
+from rltransfer.policy_output import ILLEGAL, LABELS, PolicyOutput, asked
 from rltransfer.serialization import to_json
 from rltransfer.task import Suite
 from rltransfer.teacher_base import TaskSpaces, Teacher
 from rltransfer.teacher_spec import TeacherSpec
-
-LABELS = ("logits", "q_values", "mean", "log_std")
-"""What says how to act; what else an output holds is passed on where that makes sense."""
 
 Mean = Literal["probabilities", "logits"]
 
@@ -163,11 +160,13 @@ def in_words(value: Any) -> str:
 def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:
     """Returns what several teachers say, by name; fewer actions are padded with illegal ones.
 
+    What else an output holds is passed on where that makes sense.
+
     Raises:
         InputError: Some say what others do not.
     """
     said: dict[str, list[Tensor]] = {}
-    for name in LABELS:
+    for name, filler in LABELS.items():
         values = [getattr(output, name) for output in outputs]
         there = [value for value in values if value is not None]
         if there and len(there) < len(values):
@@ -177,7 +176,7 @@ def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:
             )
         if there:
             width = max(value.shape[-1] for value in there)
-            said[name] = [F.pad(v, (0, width - v.shape[-1]), value=ILLEGAL) for v in there]
+            said[name] = [F.pad(v, (0, width - v.shape[-1]), value=filler) for v in there]
     return said
 
 

@@ -88,7 +88,12 @@ def jensen_shannon(teacher: Tensor, student: Tensor, temperature: float) -> Tens
 
 
 def gaussian_kl(
-    teacher_mean: Tensor, teacher_log_std: Tensor, mean: Tensor, log_std: Tensor, temperature: float
+    teacher_mean: Tensor,
+    teacher_log_std: Tensor,
+    mean: Tensor,
+    log_std: Tensor,
+    temperature: float,
+    absent: Tensor | None = None,
 ) -> Tensor:
     """Returns KL(N(teacher) || N(student)) of diagonal Gaussians.    (...)
 
@@ -100,11 +105,13 @@ def gaussian_kl(
         mean: The student's mean.                              (..., action_dim)
         log_std: Logarithm of its standard deviation.          (..., action_dim)
         temperature: tau.
+        absent: Which numbers are left out; none if None.      (..., action_dim)
     """
     target_log_std = teacher_log_std + 0.5 * math.log(temperature)
     variance_ratio = (2 * (target_log_std - log_std)).exp()
     distance = ((wide(teacher_mean) - wide(mean)) / log_std.exp()).square()
-    return (0.5 * (variance_ratio + distance - 1) + log_std - target_log_std).sum(-1)
+    apart = 0.5 * (variance_ratio + distance - 1) + log_std - target_log_std
+    return (apart if absent is None else apart.masked_fill(absent, 0.0)).sum(-1)
 
 
 def squared_error(teacher: Tensor, student: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ Outputs:
 
 | name                               | what                                                        |
 | ---------------------------------- | ----------------------------------------------------------- |
-| `action`                           | the greedy action: int64, or float32 clipped to its bounds  |
+| `action`                           | the greedy action: int64, or float32 clipped to its bounds, |
+|                                    | the widest of all tasks; 0 for numbers that a task has not  |
 | `logits`, `q_values` or `mean`     | what it was chosen by; illegal actions have -1e9            |
 | `log_std`                          | log standard deviation of continuous actions                |
 | `next_state`                       | the recurrent state for the next call                       |

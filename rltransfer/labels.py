@@ -7,6 +7,7 @@ where an objective needs them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import torch
@@ -14,11 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.observation import Observation
-from rltransfer.policy_output import ILLEGAL, PolicyOutput, asking
+from rltransfer.policy_output import LABELS, PolicyOutput, asking
 from rltransfer.teacher import Teacher
-
-ALWAYS = ("logits", "q_values", "mean", "log_std")
-"""What a teacher says that every label holds."""
 
 
 class Labeller:
@@ -30,7 +28,8 @@ class Labeller:
         teacher: Fitted to the tasks, on its device.
         needs: `Objective.needs`.
         groups: The observation groups that the student reads.
-        action_mask: For each task, which actions are legal; None where all are.    (tasks, actions)
+        action_mask: For each task, which actions, or numbers of a continuous action, it has; None
+            where each has all.    (tasks, actions)
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Labeller:
         action_mask: Tensor | None,
     ) -> None:
         self.needs = frozenset(needs)
-        self.fields = (*ALWAYS, *sorted(needs))
+        self.fields = (*LABELS, *sorted(needs))
         self.groups = groups
         self.action_mask = action_mask
         self.num_features: int | None = None
@@ -81,20 +80,20 @@ class Labeller:
 
     def _legal(self, output: PolicyOutput, task: Tensor) -> PolicyOutput:
         """Returns the output with the actions masked that a row's task does not have."""
-        if self.action_mask is None or output.mean is not None:
+        if self.action_mask is None:
             return output
-        legal = self.action_mask[task]
+        illegal = ~self.action_mask[task]
         masked = {}
-        for name in ("logits", "q_values"):
-            scores = getattr(output, name)
-            if scores is not None:
+        for name, filler in LABELS.items():
+            said = getattr(output, name)
+            if said is not None:
                 # The teachers of some tasks may know fewer actions than there are in all.
-                missing = legal.shape[-1] - scores.shape[-1]
+                missing = illegal.shape[-1] - said.shape[-1]
                 if missing < 0:
                     return output
-                scores = F.pad(scores, (0, missing), value=ILLEGAL)
-                masked[name] = scores.masked_fill(~legal, ILLEGAL)
-        return dataclasses.replace(output, **masked)
+                masked[name] = F.pad(said, (0, missing), value=filler).masked_fill(illegal, filler)
+        absent = None if output.mean is None else illegal
+        return dataclasses.replace(output, **masked, absent=absent)
 
 
 def answer(
@@ -145,6 +144,8 @@ def _gradient(
     )
     if not scores.requires_grad:
         return None
+    if output.absent is not None:
+        wanted = wanted.masked_fill(output.absent, -math.inf)
     chosen = scores.gather(-1, wanted.argmax(-1, keepdim=True)).sum()
     found = torch.autograd.grad(chosen, list(by.values()), create_graph=again, allow_unused=True)
     if all(gradient is None for gradient in found):

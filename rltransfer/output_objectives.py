@@ -1,8 +1,8 @@
 """Objectives on what two policies say: their distributions, Q-values and actions.
 
-Actions that the student's task does not have are left out of every softmax and every sum, on both
-sides. An action of the task that the teacher takes for illegal is one that it never takes; nothing
-is known of its value.
+Actions that the student's task does not have, and such numbers of a continuous action, are left
+out of every softmax and every sum, on both sides. An action of the task that the teacher takes for
+illegal is one that it never takes; nothing is known of its value.
 """
 
 from __future__ import annotations
@@ -149,8 +149,9 @@ class KL(Divergence):
         assert teacher.mean is not None and teacher.log_std is not None
         assert student.mean is not None and student.log_std is not None
         return gaussian_kl(
-            teacher.mean, teacher.log_std, student.mean, student.log_std, temperature
-        )
+            teacher.mean, teacher.log_std, student.mean, student.log_std, temperature,
+            student.absent,
+        )  # fmt: skip
 
 
 @in_text
@@ -178,7 +179,9 @@ class ReverseKL(Divergence):
         assert student.mean is not None and student.log_std is not None
         # The temperature multiplies the teacher's variance here too.
         log_std = teacher.log_std + 0.5 * math.log(temperature)
-        return gaussian_kl(student.mean, student.log_std, teacher.mean, log_std, 1.0)
+        return gaussian_kl(
+            student.mean, student.log_std, teacher.mean, log_std, 1.0, student.absent
+        )
 
 
 @in_text

@@ -33,7 +33,7 @@ class PolicySpec:
     action_space: spaces.Space[Any]
     """`Discrete` or `Box`."""
     action_mask: tuple[tuple[bool, ...], ...] | None = None
-    """For each task, which of the discrete actions are legal; None where all are."""
+    """For each task, which discrete actions, or numbers of an action, it has; None where all."""
     q_values: bool = False
     """Whether the head over discrete actions says Q-values and not logits."""
     value: bool = True
@@ -196,12 +196,28 @@ class Policy(nn.Module):
         if self.log_std is not None:
             log_std = self.log_std if self.log_std.dim() == 1 else self.log_std[task]
             log_std = log_std.clamp(*LOG_STD_RANGE).expand_as(scores)
-            return PolicyOutput(mean=scores, log_std=log_std, features=features)
+            output = self._gaussian(scores, log_std, task)
+            output.features = features
+            return output
         if self.action_mask is not None:
             scores = scores.masked_fill(~self.action_mask[task], ILLEGAL)
         if self.spec.q_values:
             return PolicyOutput(q_values=scores, features=features)
         return PolicyOutput(logits=scores, features=features)
+
+    def _gaussian(self, mean: Tensor, log_std: Tensor, task: Tensor | None) -> PolicyOutput:
+        """Returns a Gaussian over those numbers of an action that each row's task has.
+
+        Args:
+            mean: (..., action_dim)
+            log_std: (..., action_dim)
+            task: Index of each row's task; see `forward`.    (...)
+        """
+        if self.action_mask is None:
+            return PolicyOutput(mean=mean, log_std=log_std)
+        absent = ~self.action_mask[task]
+        mean, log_std = mean.masked_fill(absent, 0.0), log_std.masked_fill(absent, 0.0)
+        return PolicyOutput(mean=mean, log_std=log_std, absent=absent)
 
     def _of_task(self, outputs: Tensor, task: Tensor | None) -> Tensor:
         """Returns the output of each row's own head.    (..., size)

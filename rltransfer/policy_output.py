@@ -15,6 +15,10 @@ ILLEGAL = -1e9
 """The logit and Q-value of an action that a task does not have: finite, so that a probability of
 zero times its logarithm is zero and not NaN, also after division by a small temperature."""
 
+LABELS = {"logits": ILLEGAL, "q_values": ILLEGAL, "mean": 0.0, "log_std": 0.0}
+"""What every label consists of, where there is such a thing; and what each holds for an action that
+a task does not have, or for such a number of a continuous action."""
+
 _asked: frozenset[str] = frozenset()
 
 
@@ -59,6 +63,9 @@ class PolicyOutput:
     """The greedy continuous action, in the environment's units.    (..., action_dim)"""
     log_std: Tensor | None = None
     """Log standard deviation of the action, same units.            (..., action_dim)"""
+    absent: Tensor | None = None
+    """Which numbers of a continuous action the task does not have, of which `mean` and `log_std`
+    are 0; None where each task has all.                            (..., action_dim)"""
     value: Tensor | None = None
     """The state's value.                                           (...)"""
     features: Tensor | None = None
@@ -109,7 +116,7 @@ class PolicyOutput:
             if self.log_std is None:
                 return self.mean
             noise = torch.empty_like(self.mean).normal_(generator=generator)
-            return self.mean + self.log_std.exp() * noise
+            return self.mean + self._present(self.log_std.exp() * noise)
         if self.logits is None:
             return self.greedy()
         # The Gumbel trick: the argmax of logits plus Gumbel noise is a sample of their softmax.
@@ -142,7 +149,7 @@ class PolicyOutput:
             raise ValueError("Only a stochastic policy has log-probabilities.")
         error = (action - self.mean) / self.log_std.exp()
         density = -0.5 * error.square() - self.log_std - 0.5 * math.log(2 * math.pi)
-        return density.sum(-1)
+        return self._present(density).sum(-1)
 
     def entropy(self) -> Tensor:
         """Returns the entropy in nats, differential for continuous actions.    (...)
@@ -155,4 +162,8 @@ class PolicyOutput:
             return -(log_probs.exp() * log_probs).sum(-1)
         if self.mean is None or self.log_std is None:
             raise ValueError("Only a stochastic policy has an entropy.")
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+        return self._present(self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def _present(self, values: Tensor) -> Tensor:
+        """Returns values of an action's numbers, 0 for those that the task does not have."""
+        return values if self.absent is None else values.masked_fill(self.absent, 0.0)

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.action import action_mask, joint_action_space
+from rltransfer.action import action_mask, check_known, joint_action_space, num_actions
 from rltransfer.cuda_graph import CapturedCalls
 from rltransfer.episodes import episode_totals
 from rltransfer.errors import InputError
@@ -128,6 +128,17 @@ class Lane:
 
     env: VectorEnv
     rows: slice
+    action_size: int | None = None
+    """Numbers of the task's own continuous actions, where other tasks have more."""
+
+    def send(self, action: Tensor) -> None:
+        """Begins a step.
+
+        Args:
+            action: All rows' actions, padded.    (rows,) or (rows, action_dim)
+        """
+        own = _part(action, self.rows)
+        self.env.send(own if self.action_size is None else own[:, : self.action_size])
 
 
 class RolloutEngine:
@@ -217,9 +228,12 @@ class RolloutEngine:
         self.action_space = joint_action_space(acted)
         if like is not None:
             joint_observation_space([("the policy", like[0]), *observed])
-            joint_action_space([("the policy", like[1]), *acted])
+            check_known(like[1], acted)
             self.observation_space, self.action_space = like
         self.action_mask = action_mask(self.action_space, [space for _, space in acted])
+        if self.action_mask is not None and isinstance(self.action_space, spaces.Box):
+            for lane in self.lanes:
+                lane.action_size = num_actions(lane.env.single_action_space)
 
     def _allocate(self, horizon: int) -> None:
         """Makes room for `horizon` steps; what is seen now is carried over."""
@@ -329,7 +343,7 @@ class RolloutEngine:
                 _part(self._extra(name, value).at[time], rows).copy_(value)
         action = self._extras["action"].at[time]
         for lane in half:
-            lane.env.send(_part(action, lane.rows))
+            lane.send(action)
 
     def _extra(self, name: str, value: Tensor) -> Store:
         """Returns the store of one of the actor's tensors, made at its first use."""

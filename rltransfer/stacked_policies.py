@@ -10,10 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from rltransfer.observation import Observation
 from rltransfer.policy import Policy
-from rltransfer.policy_output import PolicyOutput
-
-FIELDS = ("logits", "q_values", "mean", "log_std")
-"""What a label consists of."""
+from rltransfer.policy_output import LABELS, PolicyOutput
 
 
 def can_stack(policies: Sequence[Policy]) -> bool:
@@ -56,7 +53,7 @@ class StackedPolicies:
             weights: dict[str, Tensor], buffers: dict[str, Tensor], seen: Observation
         ) -> dict[str, Tensor]:
             output: PolicyOutput = functional_call(self._module, (weights, buffers), (seen,))
-            values = {name: getattr(output, name) for name in FIELDS}
+            values = {name: getattr(output, name) for name in LABELS}
             return {name: value for name, value in values.items() if value is not None}
 
         said = vmap(one)(self._weights, self._buffers, parts)

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rltransfer.action import num_actions
 from rltransfer.errors import InputError
 from rltransfer.observation import DEFAULT_GROUP, Observation
 from rltransfer.policy import Policy, PolicySpec
-from rltransfer.policy_output import PolicyOutput, asked
+from rltransfer.policy_output import LABELS, PolicyOutput, asked
 from rltransfer.stable_baselines3 import LoadedPolicy, check_fit, load_zip
 from rltransfer.task import Suite, Task
 from rltransfer.teacher_spec import TeacherSpec, tensors_sha256
@@ -229,10 +230,10 @@ class PolicyTeacher(ModuleTeacher):
 
     def cut(self, output: PolicyOutput) -> PolicyOutput:
         """Returns an output without the actions that no task has that is labelled."""
-        for name in ("logits", "q_values"):
-            scores = getattr(output, name)
-            if scores is not None and self._num_actions is not None:
-                setattr(output, name, scores[..., : self._num_actions])
+        for name in (*LABELS, "absent"):
+            said = getattr(output, name)
+            if said is not None and self._num_actions is not None:
+                setattr(output, name, said[..., : self._num_actions])
         return output
 
     def to(self, device: torch.device) -> Teacher:
@@ -255,8 +256,7 @@ class PolicyTeacher(ModuleTeacher):
             self._check_actions(task, index, action_space)
         if self.suite is not None:
             fitted._index = torch.tensor(indices)
-        if isinstance(self.module.spec.action_space, spaces.Discrete):
-            fitted._num_actions = max(int(space.n) for _, space in own_spaces)  # type: ignore[attr-defined]
+        fitted._num_actions = max(num_actions(space) for _, space in own_spaces)
         return fitted
 
     @property
@@ -298,10 +298,7 @@ class PolicyTeacher(ModuleTeacher):
         """Checks that the policy's actions in a task are the task's own."""
         spec = self.module.spec
         wanted = spec.action_space
-        size, given = (
-            int(space.n) if isinstance(space, spaces.Discrete) else (space.shape or (0,))[0]
-            for space in (wanted, there)
-        )
+        size, given = num_actions(wanted), num_actions(there)
         if self._is_padded and spec.action_mask is not None:
             size = sum(spec.action_mask[index])
         if type(wanted) is not type(there) or size != given:

@@ -10,12 +10,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from rltransfer.composition import LABELS, Composition, mixture
+from rltransfer.composition import Composition, mixture
 from rltransfer.divergence import is_illegal
 from rltransfer.errors import InputError
 from rltransfer.objective import Q_VALUE_TEMPERATURE
 from rltransfer.observation import Observation
-from rltransfer.policy_output import ILLEGAL, PolicyOutput
+from rltransfer.policy_output import ILLEGAL, LABELS, PolicyOutput
 from rltransfer.teacher_base import PolicyTeacher, Teacher
 
 

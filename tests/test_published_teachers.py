@@ -70,3 +70,23 @@ def test_a_continuous_teacher_is_distilled(tmp_path: Path) -> None:
     assert main(words) == 0
     row = json.loads((tmp_path / "run" / "result.json").read_text())["tasks"]["Pendulum-v1"]
     assert row["return_mean"] > row["teacher_return_mean"] - 60
+
+
+def test_one_student_of_a_pendulum_and_a_cheetah(tmp_path: Path) -> None:
+    # One number and six, SAC and PPO, with and without statistics.
+    cheetah, statistics = (FOLDER / f"ppo-HalfCheetah-v3.{k}" for k in ("zip", "vecnormalize.pkl"))
+    words = [
+        "train", "policy-distillation", "--task", "Pendulum-v1", "HalfCheetah-v4", "--quiet",
+        "--teacher", f"PerTask({{'Pendulum-v1': '{FOLDER / 'sac-Pendulum-v1.zip'}', "
+        f"'HalfCheetah-v4': load_teacher('{cheetah}', vecnormalize='{statistics}')}})",
+        "--objective", "mse", "--heads", "per-task", "--statistics", "per-task",
+        "--num-envs", "16", "--horizon", "50", "--steps", "40_000", "--batch-size", "256",
+        "--epochs", "8", "--learning-rate", "3e-3", "--teacher-acts", "1->0@0.5",
+        "--episodes", "8", "--evaluate-episodes", "0", "--run-dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    assert main(words) == 0
+    tasks = json.loads((tmp_path / "run" / "result.json").read_text())["tasks"]
+    for row in tasks.values():
+        chance = row["random_return_mean"]
+        # Seeds 0 to 2 went 0.84 of the way and more.
+        assert row["return_mean"] - chance > 0.6 * (row["teacher_return_mean"] - chance)

@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
@@ -46,6 +47,8 @@ Array = NDArray[np.float64]
 STATES, ACTIONS, TASKS = 3, 4, 2
 TABLE = Network(encoder="mlp", hidden=(), normalize=False)
 ECHOES = Suite.of(TASK, SHORT_TASK)
+LANDER = Task("LunarLander-v3", {"continuous": True})
+"""A task of two continuous numbers."""
 
 
 # Tables: networks that are linear in the one-hot vector of a state.
@@ -236,6 +239,27 @@ def test_two_columns_of_continuous_actions_are_that_product() -> None:
         )  # fmt: skip
         torch.testing.assert_close(own.mean[row], mean)
         torch.testing.assert_close(own.log_std[row], log_std)
+
+
+def test_numbers_that_a_task_does_not_have_are_in_neither_policy() -> None:
+    seen = spaces.Dict(policy=spaces.Box(-9, 9, (5,), np.float32))
+    mask = ((True, False), (True, True))
+    for shared_weight in (0.0, 0.5):
+        policy = DistralSpec(
+            Network(), seen, spaces.Box(-1, 1, (2,), np.float32), mask, num_tasks=2,
+            shared_weight=shared_weight,
+        ).build()  # fmt: skip
+        distilled, own = policy.both({"policy": torch.randn(2, 5)}, torch.tensor([0, 1]))
+        action = torch.tensor([[0.5, 0.5], [0.5, 0.5]])
+        other = torch.tensor([[0.5, 9.0], [0.5, 0.5]])
+        for output in (distilled, own):
+            assert torch.equal(output.log_prob(action), output.log_prob(other))
+        apart = divergence(own, distilled)
+        assert own.mean is not None and own.log_std is not None
+        assert distilled.mean is not None and distilled.log_std is not None
+        one = [t[0, 0] for t in (own.mean, own.log_std, distilled.mean, distilled.log_std)]
+        expected = kl_divergence(Normal(one[0], one[1].exp()), Normal(one[2], one[3].exp()))
+        torch.testing.assert_close(apart[0], expected)
 
 
 NETWORKS = {
@@ -702,10 +726,13 @@ def test_learns_continuous_actions() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["one-column", "two-column"])
+@pytest.mark.parametrize(
+    "other", [Task("Pendulum-v1", {"g": 5.0}), LANDER], ids=["alike", "longer"]
+)
 def test_host_tasks_with_continuous_actions(
-    architecture: distral.Architecture, tmp_path: Path
+    other: Task, architecture: distral.Architecture, tmp_path: Path
 ) -> None:
-    suite = Suite.of("Pendulum-v1", Task("Pendulum-v1", {"g": 5.0}))
+    suite = Suite.of("Pendulum-v1", other)
     method = Distral(num_envs=4, horizon=16, architecture=architecture, epochs=2, batch_size=64)
     run = rt.train(
         method, suite=suite, steps=1_024, run_dir=tmp_path / "run", episodes=2,

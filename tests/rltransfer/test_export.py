@@ -145,6 +145,22 @@ def test_a_policy_of_several_tasks_knows_them_by_index(tmp_path: Path) -> None:
     assert json.loads(known["action_mask"]) == [list(row) for row in mask]
 
 
+def test_a_policy_of_continuous_actions_of_other_sizes(tmp_path: Path) -> None:
+    vector = spaces.Dict({"policy": spaces.Box(-9, 9, (3,), np.float32)})
+    both, mask = spaces.Box(-2, 2, (2,), np.float32), ((True, False), (True, True))
+    policy = Policy(PolicySpec(Network(), vector, both, mask)).eval()
+    run, out = run_of(policy, tmp_path, Suite.of(TASK, "CartPole-v1")), tmp_path / "policy.onnx"
+    export_run(run, out)
+    seen, task = torch.randn(6, 3), torch.tensor([0, 1] * 3)
+    action, mean, log_std = session(out).run(
+        None, {"observation_policy": seen.numpy(), "task": task.numpy()}
+    )
+    output = policy({"policy": seen}, task)
+    np.testing.assert_allclose(mean, output.mean.detach().numpy(), atol=TOLERANCE)
+    np.testing.assert_allclose(log_std, output.log_std.detach().numpy(), atol=TOLERANCE)
+    assert not action[::2, 1].any() and action[1::2, 1].all()
+
+
 def test_what_never_varied_in_a_task_is_normalised_as_the_policy_does(tmp_path: Path) -> None:
     network = Network(hidden=(8,), statistics="per-task")
     space = spaces.Dict(policy=spaces.Box(0, 1, (6,), np.float32))

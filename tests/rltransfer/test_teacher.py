@@ -12,6 +12,7 @@ from toy import SHORT_TASK, TASK
 import rltransfer as rt
 from rltransfer.evaluation import fitted_teacher
 from rltransfer.network import Network
+from rltransfer.observation import Observation
 from rltransfer.policy import Policy, PolicySpec
 from rltransfer.policy_output import ILLEGAL
 from rltransfer.rollout import RolloutEngine
@@ -171,6 +172,22 @@ def test_each_task_has_its_own_teacher() -> None:
     # One task alone: its own teacher's bits.
     alone = teacher({"policy": torch.zeros(2, 4, 10, 10)}, torch.tensor([1, 1]))
     assert torch.equal(alone.logits, torch.full((2, 5), 2.0))
+
+
+def test_a_gaussian_beside_a_deterministic_teacher_is_its_mean() -> None:
+    def gaussian(observation: Observation, task: torch.Tensor) -> rt.PolicyOutput:
+        return rt.PolicyOutput(mean=torch.ones(len(task), 2), log_std=torch.ones(len(task), 2))
+
+    def deterministic(observation: Observation, task: torch.Tensor) -> rt.PolicyOutput:
+        return rt.PolicyOutput(mean=torch.full((len(task), 1), 3.0))
+
+    suite = rt.Suite.of(rt.Task("LunarLander-v3", {"continuous": True}), "Pendulum-v1")
+    each = zip(suite.names(), (gaussian, deterministic), strict=True)
+    both = rt.PerTask({name: rt.CallableTeacher(function) for name, function in each})
+    teacher, seen = fitted_teacher(both, suite, CPU), {"policy": torch.zeros(2, 8)}
+    output = teacher(seen, torch.tensor([0, 1]))
+    assert output.mean.tolist() == [[1, 1], [3, 0]] and output.log_std is None
+    assert teacher(seen, torch.tensor([0, 0])).log_std is not None
 
 
 def test_a_task_without_a_teacher_is_named() -> None:

@@ -1,0 +1,259 @@
+"""Actions of tasks that differ: padded, masked, and what is padded reaches nobody."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+import rltransfer as rt
+from rltransfer.action import action_mask, check_known, joint_action_space, num_actions
+from rltransfer.agents.policy_distillation import _half_ranges, _likeness
+from rltransfer.checkpoint import newest_checkpoint
+from rltransfer.composition import labels_of
+from rltransfer.labels import Labeller
+from rltransfer.network import Network
+from rltransfer.observation import Observation
+from rltransfer.policy import LOG_STD_RANGE, Policy, PolicySpec, load_policy
+from rltransfer.policy_output import PolicyOutput
+from rltransfer.rollout import RolloutEngine
+from rltransfer.teacher import CallableTeacher
+
+CPU = torch.device("cpu")
+PENDULUM, LANDER = "Pendulum-v1", rt.Task("LunarLander-v3", {"continuous": True})
+TWO = rt.Suite.of(PENDULUM, LANDER)
+"""Tasks of 3 observations and 1 number from -2 to 2, and of 8 observations and 2 from -1 to 1."""
+BOTH = spaces.Box(np.float32([-2, -1]), np.float32([2, 1]))
+MASK = ((True, False), (True, True))
+TASK = torch.tensor([0, 1, 1])
+
+ONE, PAIR = spaces.Box(-2, 2, (1,), np.float32), spaces.Box(-1, 1, (2,), np.float32)
+
+
+def policy(**more: Any) -> Policy:
+    """Returns a policy whose log standard deviations are 0.3 and -0.4."""
+    seen = spaces.Dict(policy=spaces.Box(-9, 9, (3,), np.float32))
+    torch.manual_seed(0)
+    made = Policy(PolicySpec(Network(**more), seen, BOTH, MASK, num_tasks=2))
+    torch.nn.init.orthogonal_(made.action_head.weight)
+    assert made.log_std is not None
+    with torch.no_grad():
+        made.log_std.copy_(torch.tensor([0.3, -0.4]))
+    return made
+
+
+def observed(rows: int = 3) -> Observation:
+    return {"policy": torch.randn(rows, 3, generator=torch.Generator().manual_seed(1))}
+
+
+def test_the_joint_space_holds_every_task() -> None:
+    joint = joint_action_space([("a", ONE), ("b", PAIR)])
+    assert joint == BOTH and joint_action_space([("b", PAIR), ("a", ONE)]) == BOTH
+    assert action_mask(joint, [ONE, PAIR]) == MASK
+    assert action_mask(PAIR, [PAIR, PAIR]) is None
+    assert joint_action_space([("a", ONE)]) == ONE
+    # Without bounds in one task there are none.
+    free = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    assert np.isinf(joint_action_space([("a", ONE), ("free", free)]).low).all()  # type: ignore[attr-defined]
+    three, five = spaces.Discrete(3), spaces.Discrete(5)
+    assert joint_action_space([("a", three), ("b", five)]) == five
+    assert action_mask(five, [three]) == ((True, True, True, False, False),)
+    assert [num_actions(space) for space in (three, ONE, PAIR)] == [3, 1, 2]
+
+
+def test_a_policy_of_fewer_actions_is_refused() -> None:
+    check_known(BOTH, [("a", ONE), ("b", PAIR)])
+    check_known(spaces.Discrete(5), [("a", spaces.Discrete(3))])
+    with pytest.raises(rt.InputError, match="'b' has actions of 2, but the policy knows 1"):
+        check_known(ONE, [("a", ONE), ("b", PAIR)])
+    with pytest.raises(rt.InputError, match="'a' has actions of 5, but the policy knows 3"):
+        check_known(spaces.Discrete(3), [("a", spaces.Discrete(5))])
+    with pytest.raises(rt.InputError, match="one has discrete actions, the other continuous"):
+        check_known(ONE, [("a", spaces.Discrete(1))])
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-task"])
+def test_a_gaussian_is_over_the_numbers_of_its_task(heads: str) -> None:
+    output = policy(heads=heads)(observed(), TASK)
+    assert output.absent is not None and output.absent.tolist() == [
+        [False, True],
+        *[[False] * 2] * 2,
+    ]
+    mean, log_std = output.mean, output.log_std
+    assert mean is not None and log_std is not None
+    assert mean[0, 1] == log_std[0, 1] == 0 and mean[1:].all()
+    # Row 0 against one normal distribution, the others against two.
+    dists = [Normal(mean[0, :1], log_std[0, :1].exp()), *map(Normal, mean[1:], log_std[1:].exp())]
+    action = torch.tensor([[0.7, 123.0], [0.2, -0.3], [-1.0, 0.5]])
+    density = [d.log_prob(a[: len(d.mean)]).sum() for d, a in zip(dists, action, strict=True)]
+    torch.testing.assert_close(output.log_prob(action), torch.stack(density))
+    torch.testing.assert_close(
+        output.entropy(), torch.stack([one.entropy().sum() for one in dists])
+    )
+    drawn = output.sample(torch.Generator().manual_seed(0))
+    assert drawn[0, 1] == 0 and (drawn != mean)[~output.absent].all()
+
+
+def test_absent_numbers_have_no_gradient() -> None:
+    student = policy(heads="per-task")
+    output = student(observed(), TASK)
+    action = torch.full((3, 2), 5.0)
+    (output.log_prob(action).sum() + output.entropy().sum() + output.mean.square().sum()).backward()
+    weight = student.action_head.weight.grad
+    assert weight is not None and student.log_std is not None
+    # Heads of two outputs for each task: the first task's second output is nobody's.
+    assert weight[0].any() and not weight[1].any() and weight[2:].any(1).all()
+    assert student.log_std.grad is not None
+    assert student.log_std.grad[0, 1] == 0 and student.log_std.grad[0, 0] != 0
+
+
+def said(observation: Observation, task: Tensor) -> PolicyOutput:
+    """Returns what a teacher of one number says."""
+    mean = observation["policy"][:, :1]
+    return PolicyOutput(mean=mean, log_std=torch.full_like(mean, -1.0))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("text", ["KL", "ReverseKL"])
+def test_divergences_leave_out_what_the_task_does_not_have(text: str, temperature: float) -> None:
+    student = policy()
+    labeller = Labeller(CallableTeacher(said), (), ("policy",), torch.tensor(MASK))
+    task = torch.zeros(3, dtype=torch.int64)
+    label, output = labeller(observed(), task), student(observed(), task)
+    assert label.mean is not None and label.mean.shape == (3, 2)
+    objective = rt.Objective.of(f"{text}(temperature={temperature})")
+    fitted = objective.fitted(output, label, ("a", "b"))
+    (found,) = fitted(output, label, task).values()
+    # The same for torch, over the one number; the temperature multiplies the teacher's variance.
+    teacher = Normal(label.mean[:, 0], math.exp(-1) * math.sqrt(temperature))
+    own = Normal(output.mean[:, 0], output.log_std[:, 0].exp())
+    pair = (teacher, own) if text == "KL" else (own, teacher)
+    torch.testing.assert_close(found, kl_divergence(*pair).mean())
+
+
+@pytest.mark.parametrize("text", ["KL", "ReverseKL", "MSE", "Huber", "NLL"])
+def test_what_a_teacher_says_of_absent_numbers_changes_nothing(text: str) -> None:
+    student, task = policy(), torch.zeros(3, dtype=torch.int64)
+    values = []
+    for beyond in (0.0, 7.0):
+
+        def more(observation: Observation, task: Tensor, beyond: float = beyond) -> PolicyOutput:
+            one = said(observation, task)
+            assert one.mean is not None and one.log_std is not None
+            rest = torch.full_like(one.mean, beyond)
+            return PolicyOutput(
+                mean=torch.cat([one.mean, rest], 1), log_std=torch.cat([one.log_std, -rest], 1)
+            )
+
+        labeller = Labeller(CallableTeacher(more), (), ("policy",), torch.tensor(MASK))
+        label, output = labeller(observed(), task), student(observed(), task)
+        fitted = rt.Objective.of(f"{text}()").fitted(output, label, ("a", "b"))
+        (value,) = fitted(output, label, task).values()
+        values.append(value.item())
+        # The mean is over the numbers that there are.
+        error = (output.mean - label.mean)[:, 0].abs().mean()
+        torch.testing.assert_close(_likeness(output, label)["action_error"], error)
+    assert values[0] == values[1] != 0
+
+
+def test_the_gradient_by_observations_is_of_a_number_that_there_is() -> None:
+    # Numbers below 0 are smaller than the 0 of the one that is absent.
+    def below(observation: Observation, task: Tensor) -> PolicyOutput:
+        return PolicyOutput(mean=-(observation["policy"][:, :1].square() + 1))
+
+    labeller = Labeller(CallableTeacher(below), ("jacobian",), ("policy",), torch.tensor(MASK))
+    seen, task = observed(), torch.zeros(3, dtype=torch.int64)
+    label = labeller(seen, task)
+    assert label.jacobian is not None
+    torch.testing.assert_close(label.jacobian[:, 0], -2 * seen["policy"][:, 0])
+    answered = labeller.answered(lambda given: policy()(given, task), seen, label)
+    assert answered.jacobian is not None and answered.jacobian.any(1).all()
+
+
+def test_shorter_actions_are_padded_with_zeros() -> None:
+    short = PolicyOutput(mean=torch.ones(2, 1), log_std=torch.ones(2, 1))
+    long = PolicyOutput(mean=torch.ones(2, 2), log_std=torch.ones(2, 2))
+    padded = labels_of([short, long])
+    for name in ("mean", "log_std"):
+        assert padded[name][0].tolist() == [[1, 0]] * 2 and padded[name][1].tolist() == [[1, 1]] * 2
+
+
+def test_noise_has_the_size_of_each_tasks_own_bounds() -> None:
+    free = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    assert _half_ranges([ONE, PAIR, free], CPU).tolist() == [[2, 0], [1, 1], [1, 1]]
+    # Over discrete actions there is no noise.
+    assert not _half_ranges([spaces.Discrete(3)], CPU).any()
+
+
+class Constant:
+    """Does the same all the time."""
+
+    state_size = 0
+    course = None
+    generators = ()
+
+    def act(self, observation: Any, task: Tensor, state: Any, start: Any) -> dict[str, Tensor]:
+        return {"action": torch.tensor([[1.5, 9.0], [0.25, -0.5]])[task]}
+
+
+def test_each_environment_is_sent_its_own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = RolloutEngine(TWO, 3, CPU, seed=0)
+    assert engine.action_space == BOTH and engine.action_mask == MASK
+    assert [num_actions(space) for _, space in engine.own_spaces] == [1, 2]
+    sent: list[Tensor] = []
+    for lane in engine.lanes:
+
+        def send(action: Tensor, send: Callable[[Tensor], None] = lane.env.send) -> None:
+            sent.append(action)
+            send(action)
+
+        monkeypatch.setattr(lane.env, "send", send)
+    engine.collect(Constant(), 1)
+    rows = [row for actions in sent for row in actions.tolist()]
+    assert sorted(rows) == [[0.25, -0.5]] * 3 + [[1.5]] * 3
+    # A policy that was trained on both acts in one of them.
+    alone = RolloutEngine(
+        rt.Suite.of(PENDULUM), 3, CPU, seed=0, spaces_like=(engine.observation_space, BOTH)
+    )
+    assert alone.collect(Constant(), 8).reward.isfinite().all()
+    with pytest.raises(rt.InputError, match="has actions of 2, but the policy knows 1"):
+        RolloutEngine(TWO, 1, CPU, seed=0, spaces_like=(engine.observation_space, ONE))
+
+
+def test_ppo_and_its_students_in_tasks_of_other_sizes(tmp_path: Path) -> None:
+    method = rt.agents.PPO(
+        network=Network(heads="per-task", statistics="per-task"), num_envs=4, horizon=16,
+        batch_size=32,
+    )  # fmt: skip
+    run = rt.train(
+        method, suite=TWO, steps=600, run_dir=tmp_path / "run", episodes=2, evaluate_episodes=0,
+        quiet=True,
+    )  # fmt: skip
+    assert all(math.isfinite(task["return_mean"]) for task in run.result["tasks"].values())
+    learned = load_policy(newest_checkpoint(tmp_path / "run") / "policy")
+    assert learned.spec.action_mask == MASK and learned.log_std is not None
+    # It never acted with the pendulum's second number, and learned with every other one.
+    moved = learned.log_std != 0
+    assert moved.tolist() == [[True, False], [True, True]]
+    assert LOG_STD_RANGE[0] < learned.log_std.min()
+
+    # A student of the whole, and of one task alone.
+    for suite in (TWO, rt.Suite.of(LANDER), rt.Suite.of(PENDULUM)):
+        student = rt.agents.PolicyDistillation(
+            teacher=str(tmp_path / "run"), num_envs=4, horizon=16, batch_size=32
+        )
+        run_dir = tmp_path / f"of-{len(suite)}-{suite.names()[0]}"
+        taught = rt.train(
+            student, suite=suite, steps=200, run_dir=run_dir, episodes=2, evaluate_episodes=0,
+            quiet=True,
+        )  # fmt: skip
+        joint = taught.agent.policy.spec.action_space
+        assert num_actions(joint) == (1 if suite.names() == (PENDULUM,) else 2)
