@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rltransfer.action import action_size
 from rltransfer.checkpoint import newest_checkpoint
 from rltransfer.divergence import categorical_kl, gaussian_kl
 from rltransfer.errors import InputError
@@ -208,7 +209,9 @@ def begin_with(policy: DistralPolicy, run_dir: str) -> None:
         raise InputError(f"{run_dir} holds no distilled policy: it is no run of Distral.")
     for name in ("network", "observation_space", "action_space"):
         ours, theirs = getattr(policy.spec, name), getattr(other.spec, name)
-        if ours != theirs:
+        # The bounds of continuous actions are no part of a policy.
+        alike = name == "action_space" and type(ours) is type(theirs)
+        if ours != theirs and not (alike and action_size(ours) == action_size(theirs)):
             raise InputError(
                 f"The distilled policy of {run_dir} has another {name.replace('_', ' ')}: "
                 f"{theirs}, where {ours} is needed."
@@ -249,5 +252,5 @@ def divergence(own: PolicyOutput, distilled: PolicyOutput) -> Tensor:
     assert own.mean is not None and own.log_std is not None
     assert distilled.mean is not None and distilled.log_std is not None
     return gaussian_kl(
-        own.mean.detach(), own.log_std.detach(), distilled.mean, distilled.log_std, 1.0
+        own.mean.detach(), own.log_std.detach(), distilled.mean, distilled.log_std, 1.0, own.absent
     )

@@ -44,7 +44,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rltransfer.action import num_actions
+from rltransfer.action import action_size
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, minibatches
 from rltransfer.errors import InputError
@@ -216,7 +216,7 @@ class PolicyDistillationAgent(Agent):
         self.reinforces = not self.reinforcement_weight.is_zero
         self.action_space = setting.action_space
         own_actions = [space for _, space in setting.own_spaces]
-        counts = [num_actions(space) for space in own_actions]
+        counts = [action_size(space) for space in own_actions]
         self.num_actions = torch.tensor(counts, device=setting.device)
         self.half_range = _half_ranges(own_actions, setting.device)
         self.share = torch.zeros((), device=setting.device)
@@ -398,11 +398,11 @@ def _half_ranges(own: Sequence[spaces.Space[Any]], device: torch.device) -> Tens
     Returns:
         (num_tasks, action_dim)
     """
-    ranges = torch.zeros(len(own), max(map(num_actions, own)))
+    ranges = torch.zeros(len(own), max(map(action_size, own)))
     for row, space in zip(ranges, own, strict=True):
         if isinstance(space, spaces.Box):
             half = (space.high - space.low) / 2 if space.is_bounded() else 1.0
-            row[: num_actions(space)] = torch.as_tensor(half)
+            row[: action_size(space)] = torch.as_tensor(half)
     return ranges.to(device)
 
 

@@ -22,6 +22,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer.action import action_size
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, minibatches
 from rltransfer.errors import InputError
@@ -101,7 +102,7 @@ class PQNAgent(Agent):
         super().__init__(policy, learner, setting.seed, setting.device)
         self.method = method
         self.epsilon = Schedule.of(method.epsilon)
-        counts = [int(getattr(space, "n", 0)) for _, space in setting.own_spaces]
+        counts = [action_size(space) for _, space in setting.own_spaces]
         self.num_actions = torch.tensor(counts, device=setting.device)
         self.share = torch.zeros((), device=setting.device)
 

@@ -40,6 +40,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer.action import action_size
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, map_batch
 from rltransfer.divergence import log_policy
@@ -114,7 +115,7 @@ class SoftQ(Method):
         for bias, (_, space) in zip(
             policy.columns.action_head.bias, setting.own_spaces, strict=True
         ):
-            bias.data.fill_(self.initial_value(int(getattr(space, "n", 0))))
+            bias.data.fill_(self.initial_value(action_size(space)))
         if self.distilled:
             begin_with(policy, self.distilled)
         return SoftQAgent(self, policy, setting)
@@ -141,7 +142,7 @@ class SoftQAgent(Agent):
         self.tasks = setting.suite.names()
         self.num_rows = setting.num_rows
         self.ages = Ages(setting.num_rows, setting.device)
-        counts = [int(getattr(space, "n", 0)) for _, space in setting.own_spaces]
+        counts = [action_size(space) for _, space in setting.own_spaces]
         self.num_actions = torch.tensor(counts, device=setting.device)
 
     def act(

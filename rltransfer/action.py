@@ -11,7 +11,7 @@ from gymnasium import spaces
 from rltransfer.errors import InputError
 
 
-def num_actions(space: spaces.Space[Any]) -> int:
+def action_size(space: spaces.Space[Any]) -> int:
     """Returns how many discrete actions there are, or how many numbers a continuous one has."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
@@ -39,37 +39,40 @@ def joint_action_space(named: Sequence[tuple[str, spaces.Space[Any]]]) -> spaces
                 "one has discrete actions, the other continuous ones."
             )
     if isinstance(first, spaces.Discrete):
-        return spaces.Discrete(max(num_actions(space) for _, space in named))
+        return spaces.Discrete(max(action_size(space) for _, space in named))
     return _joint_box([space for _, space in named if isinstance(space, spaces.Box)])
 
 
 def _joint_box(boxes: Sequence[spaces.Box]) -> spaces.Box:
     """Returns the smallest box that holds every task's actions, the shorter ones padded."""
-    size = max(num_actions(box) for box in boxes)
+    size = max(action_size(box) for box in boxes)
     low, high = np.full(size, np.inf, np.float32), np.full(size, -np.inf, np.float32)
     for box in boxes:
-        own = slice(num_actions(box))
+        own = slice(action_size(box))
         low[own], high[own] = np.minimum(low[own], box.low), np.maximum(high[own], box.high)
     return spaces.Box(low, high, dtype=np.float32)
 
 
-def check_known(known: spaces.Space[Any], named: Sequence[tuple[str, spaces.Space[Any]]]) -> None:
-    """Checks that a policy knows all actions of some tasks.
+def check_actions(
+    task_id: str, own: spaces.Space[Any], known: spaces.Space[Any], legal: Sequence[bool] | None
+) -> None:
+    """Checks that a policy's actions in a task are the task's own.
 
     Args:
-        known: The policy's actions.
-        named: Each task's id and its own actions.
+        task_id: The task.
+        own: Its actions.
+        known: The policy's, of all of its tasks.
+        legal: Which of them the policy has in this task; None for all.
 
     Raises:
-        InputError: A task has others, or more.
+        InputError: They are others, or more, or fewer.
     """
-    joint_action_space([("the policy", known), *named])
-    for task_id, space in named:
-        if num_actions(space) > num_actions(known):
-            raise InputError(
-                f"The task {task_id!r} has actions of {num_actions(space)}, but the policy knows "
-                f"{num_actions(known)}: take a policy that was trained on the task."
-            )
+    size = action_size(known) if legal is None else sum(legal)
+    if type(own) is not type(known) or action_size(own) != size:
+        raise InputError(
+            f"The policy does not fit the task {task_id!r}: its actions are "
+            f"{type(known).__name__}({size}), the task's {type(own).__name__}({action_size(own)})."
+        )
 
 
 def action_mask(
@@ -79,8 +82,8 @@ def action_mask(
 
     None where each has all.
     """
-    size = num_actions(joint)
-    counts = [num_actions(space) for space in own]
+    size = action_size(joint)
+    counts = [action_size(space) for space in own]
     if all(count == size for count in counts):
         return None
     return tuple(tuple(action < count for action in range(size)) for count in counts)

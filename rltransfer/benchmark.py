@@ -183,7 +183,7 @@ def _rollout_speeds(
     policy = fresh_policy(engine, network, seed)
     generator = torch.Generator(watch.device).manual_seed(seed)
     actor = PolicyActor(policy, generator)
-    random_actor = RandomActor(engine.action_space, generator)
+    random_actor = RandomActor(engine.own_actions, generator)
 
     def environments_only() -> int:
         return _step_alone(engine, random_actor, horizon)
@@ -202,7 +202,7 @@ def _step_alone(engine: RolloutEngine, actor: RandomActor, horizon: int) -> int:
     for _ in range(horizon):
         action = actor.act({}, engine.task, engine.state, engine.task)["action"]
         for lane in engine.lanes:
-            lane.env.send(action[lane.rows])
+            lane.send(action)
         for lane in engine.lanes:
             lane.env.recv()
     return horizon * engine.num_rows
@@ -264,7 +264,7 @@ def benchmark_train(
             return run.env_steps
 
         acting, training = watch.speeds(with_inference, with_training)
-        random_actor = RandomActor(run.engine.action_space, run.agent.generator)
+        random_actor = RandomActor(run.engine.own_actions, run.agent.generator)
 
         def environments_only() -> int:
             return _step_alone(run.engine, random_actor, method.horizon)
@@ -364,7 +364,7 @@ def benchmark_teachers(
     watch = Stopwatch(options)
     engine = RolloutEngine(suite, num_envs, watch.device, options.seed)
     generator = torch.Generator(watch.device).manual_seed(options.seed)
-    seen = engine.collect(RandomActor(engine.action_space, generator), 16).last_observation
+    seen = engine.collect(RandomActor(engine.own_actions, generator), 16).last_observation
     policies = [fresh_policy(engine, network, options.seed + i) for i in range(len(suite))]
     teachers = [PolicyTeacher(policy, "fresh", "") for policy in policies]
     # The teachers know the suite's padded spaces, so that all of them do the same arithmetic.

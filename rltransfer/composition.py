@@ -9,9 +9,10 @@
     MonteCarloDropout        mean over dropout masks
     Adapted                  another observation, other actions: see `adapted.py`
 
-An action that is illegal in a task stays so: its score is `ILLEGAL` in every label. Where members
-disagree, e.g. as one was adapted from a task with fewer actions, a mean of probabilities takes the
-action for one that this member never takes, and every other composition takes it for illegal.
+An action that is illegal in a task stays so: its score is `ILLEGAL` in every label, and numbers
+that a continuous action does not have are 0. Where members disagree, e.g. as one was adapted from a
+task with fewer actions, a mean of probabilities takes the action for one that this member never
+takes, and every other composition takes it for illegal.
 
 Randomness comes from a generator on the device, which a run seeds and keeps in its checkpoints.
 Compositions of teachers that have a source have one too, their text: see `teacher_text.py`.
@@ -158,7 +159,7 @@ def in_words(value: Any) -> str:
 
 
 def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:
-    """Returns what several teachers say, by name; fewer actions are padded with illegal ones.
+    """Returns what several teachers say, by name, padded to the longest as in `LABELS`.
 
     What else an output holds is passed on where that makes sense.
 

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from scipy import special
 from torch import Tensor
 
+from rltransfer.action import action_size, check_actions
 from rltransfer.errors import InputError
 from rltransfer.observation import Observation
 from rltransfer.policy import Policy
@@ -103,37 +104,53 @@ class TeacherActor:
 
 
 class RandomActor:
-    """Acts uniformly at random; where bounds are infinite, by a standard normal."""
+    """Acts uniformly at random in each task's own actions; without bounds, by a standard normal.
+
+    Args:
+        own: Each task's actions.
+        generator: The source of randomness.
+    """
 
     state_size = 0
     course = None
 
-    def __init__(self, space: spaces.Space[Any], generator: torch.Generator) -> None:
-        self.space = space
+    def __init__(self, own: Sequence[spaces.Space[Any]], generator: torch.Generator) -> None:
         self.generator = generator
         self.generators = (generator,)
-        if isinstance(space, spaces.Box):
-            device = generator.device
-            self.low, self.high = (
-                torch.as_tensor(b, device=device) for b in (space.low, space.high)
-            )
+        self.discrete = isinstance(own[0], spaces.Discrete)
+        sizes = [action_size(space) for space in own]
+        self.same_size = sizes[0] if len(set(sizes)) == 1 else None
+        self.sizes = torch.tensor(sizes, device=generator.device)
+        self.low, self.width, self.deviation = (
+            torch.zeros(len(own), 0 if self.discrete else max(sizes)) for _ in range(3)
+        )
+        for index, space in enumerate(own):
+            if isinstance(space, spaces.Box):
+                numbers = slice(sizes[index])
+                if space.is_bounded():
+                    self.low[index, numbers] = torch.as_tensor(space.low)
+                    self.width[index, numbers] = torch.as_tensor(space.high - space.low)
+                else:
+                    self.deviation[index, numbers] = 1.0
+        self.unbounded = bool(self.deviation.any())
+        self.low, self.width, self.deviation = (
+            table.to(generator.device) for table in (self.low, self.width, self.deviation)
+        )
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
     ) -> Observation:
         """Returns random actions."""
-        rows, device = len(task), task.device
-        if isinstance(self.space, spaces.Discrete):
-            count = int(self.space.n)
-            return {
-                "action": torch.randint(count, (rows,), generator=self.generator, device=device)
-            }
-        assert isinstance(self.space, spaces.Box)
-        shape = (rows, *self.space.shape)
-        if not self.space.is_bounded():
-            return {"action": torch.randn(shape, generator=self.generator, device=device)}
-        share = torch.rand(shape, generator=self.generator, device=device)
-        return {"action": self.low + (self.high - self.low) * share}
+        where: dict[str, Any] = {"generator": self.generator, "device": task.device}
+        if self.discrete and self.same_size is not None:
+            return {"action": torch.randint(self.same_size, (len(task),), **where)}
+        if self.discrete:
+            return {"action": (torch.rand(len(task), **where) * self.sizes[task]).long()}
+        shape = (len(task), self.low.shape[1])
+        action = self.low[task] + self.width[task] * torch.rand(shape, **where)
+        if self.unbounded:
+            action += self.deviation[task] * torch.randn(shape, **where)
+        return {"action": action}
 
 
 def evaluate(
@@ -222,11 +239,18 @@ def evaluate_policy(
 
     The policy knows the suite's first task by the index `first`, and those after it by the next.
     """
-    like = (policy.spec.observation_space, policy.spec.action_space)
+    spec = policy.spec
+    like = (spec.observation_space, spec.action_space)
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
+
+    def actor(engine: RolloutEngine) -> Actor:
+        legal = spec.action_mask[int(engine.task[0])] if spec.action_mask else None
+        check_actions(engine.suite.tasks[0].id, engine.own_actions[0], spec.action_space, legal)
+        return PolicyActor(policy, generator)
+
     return {
         name: evaluate(
-            lambda _: PolicyActor(policy, generator), task, episodes, seed=seed, device=device,
+            actor, task, episodes, seed=seed, device=device,
             num_envs=num_envs, spaces_like=like, index=index,
         )
         for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True), first)
@@ -247,6 +271,7 @@ def evaluate_teacher(
     """Evaluates a teacher, fitted to a suite, on each of its tasks; see `evaluate`.
 
     A teacher that draws random numbers draws them by `seed`, and afterwards goes on as before.
+    Where the suite's tasks differ in their actions, `spaces_like` must be given.
     """
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
     with _seeded(teacher, seed):
@@ -290,7 +315,7 @@ def evaluate_random(
 
     def random_actor(engine: RolloutEngine) -> Actor:
         generator = torch.Generator(device).manual_seed(seed)
-        return RandomActor(engine.action_space, generator)
+        return RandomActor(engine.own_actions, generator)
 
     return {
         name: evaluate(random_actor, task, episodes, seed=seed, device=device, num_envs=num_envs)

@@ -14,7 +14,7 @@ Outputs:
 | ---------------------------------- | ----------------------------------------------------------- |
 | `action`                           | the greedy action: int64, or float32 clipped to its bounds, |
 |                                    | the widest of all tasks; 0 for numbers that a task has not  |
-| `logits`, `q_values` or `mean`     | what it was chosen by; illegal actions have -1e9            |
+| `logits`, `q_values` or `mean`     | what it was chosen by; an illegal action has the score -1e9 |
 | `log_std`                          | log standard deviation of continuous actions                |
 | `next_state`                       | the recurrent state for the next call                       |
 
@@ -45,7 +45,7 @@ from rltransfer.checkpoint import newest_checkpoint
 from rltransfer.errors import InputError
 from rltransfer.observation import space_to_json
 from rltransfer.policy import Policy, load_policy
-from rltransfer.policy_output import ILLEGAL, PolicyOutput
+from rltransfer.policy_output import ILLEGAL, LABELS, PolicyOutput
 from rltransfer.random_observation import random_observation
 from rltransfer.run import read_config
 from rltransfer.task import Suite
@@ -61,9 +61,6 @@ FORMAT = "rltransfer policy 1"
 TOLERANCE = 1e-4
 """By how much an output may differ, as a share of the largest: both compute in float32, but sum in
 another order."""
-
-SCORES = ("logits", "q_values", "mean", "log_std")
-"""What a policy says beside its action."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +117,10 @@ class Exportable(nn.Module):
         task = given.get("task", torch.zeros(tensors[0].shape[:1], dtype=torch.int64))
         output: PolicyOutput = self.policy(observation, task, given.get("state"))
         action = output.greedy()
-        said = {"action": action.clamp(self.low, self.high) if self.low is not None else action}
-        for name in () if self.stochastic_free else SCORES:
+        if self.low is not None:
+            action = output.present(action.clamp(self.low, self.high))
+        said = {"action": action}
+        for name in () if self.stochastic_free else LABELS:
             if getattr(output, name) is not None:
                 said[name] = getattr(output, name)
         if "state" in given:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rltransfer.errors import InputError
 from rltransfer.observation import Observation
 from rltransfer.policy_output import LABELS, PolicyOutput, asking
 from rltransfer.teacher import Teacher
@@ -22,7 +23,7 @@ from rltransfer.teacher import Teacher
 class Labeller:
     """Asks a teacher for what an objective needs; labels of all tasks have one size.
 
-    The first call says how many features there are: it must hold rows of every task.
+    The first call says what a label holds, and how many features: it must hold rows of every task.
 
     Args:
         teacher: Fitted to the tasks, on its device.
@@ -45,6 +46,7 @@ class Labeller:
         self.action_mask = action_mask
         self.num_features: int | None = None
         self.teacher = teacher
+        self._is_first = True
 
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
         """Returns the labels, without gradients.
@@ -61,6 +63,10 @@ class Labeller:
         if "features" in self.needs and output.features is not None:
             output.features = self._padded(output.features)
         label = {name: getattr(output, name) for name in self.fields}
+        if self._is_first:
+            # One task alone may say more, e.g. the deviation of actions that others do not have.
+            self.fields = tuple(name for name, value in label.items() if value is not None)
+            self._is_first = False
         return PolicyOutput(**{n: v if v is None else v.detach() for n, v in label.items()})
 
     def answered(
@@ -91,9 +97,24 @@ class Labeller:
                 missing = illegal.shape[-1] - said.shape[-1]
                 if missing < 0:
                     return output
+                if missing and self._is_first and name == "mean":
+                    self._check_long_enough(said, illegal)
                 masked[name] = F.pad(said, (0, missing), value=filler).masked_fill(illegal, filler)
         absent = None if output.mean is None else illegal
         return dataclasses.replace(output, **masked, absent=absent)
+
+    def _check_long_enough(self, mean: Tensor, absent: Tensor) -> None:
+        """Checks that a teacher says every number of a continuous action that the tasks have.
+
+        Raises:
+            InputError: It says too few.
+        """
+        known = mean.shape[-1]
+        if not bool(absent[:, known:].all()):
+            raise InputError(
+                f"The teacher {self.teacher.source} says {known} numbers of an action, but a task "
+                f"has {int((~absent).sum(-1).max())}: take a teacher of the same actions."
+            )
 
 
 def answer(

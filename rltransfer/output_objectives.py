@@ -43,12 +43,35 @@ def legal_scores(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, 
         InputError: They are over different numbers of actions.
     """
     wanted, scores = wide(teacher.preferences()), wide(student.preferences())
-    if wanted.shape[-1] != scores.shape[-1]:
+    _check_alike(wanted, scores, "actions")
+    return wanted.masked_fill(is_illegal(scores), ILLEGAL), scores
+
+
+def present_means(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, Tensor]:
+    """Returns the continuous actions of both, 0 where the student's task has no such number.
+
+    Args:
+        student: Over continuous actions.
+        teacher: Over the same actions.
+
+    Returns:
+        The teacher's and the student's.    (..., action_dim) each
+
+    Raises:
+        InputError: They have different numbers of numbers.
+    """
+    assert teacher.mean is not None and student.mean is not None
+    _check_alike(teacher.mean, student.mean, "numbers of an action")
+    return student.present(teacher.mean), student.mean
+
+
+def _check_alike(wanted: Tensor, said: Tensor, what: str) -> None:
+    """Checks that teacher and student say as much."""
+    if wanted.shape[-1] != said.shape[-1]:
         raise InputError(
-            f"The teacher knows {wanted.shape[-1]} actions and the student {scores.shape[-1]}: "
+            f"The teacher knows {wanted.shape[-1]} {what} and the student {said.shape[-1]}: "
             "take a teacher of the same actions."
         )
-    return wanted.masked_fill(is_illegal(scores), ILLEGAL), scores
 
 
 @dataclass(frozen=True)
@@ -106,8 +129,8 @@ class Divergence(OutputTerm):
         """Returns the divergence of each sample.    (...)"""
         if teacher.log_std is None:
             raise InputError(
-                f"{type(self).__name__} needs a teacher with a distribution, but this one's "
-                "actions are deterministic: take MSE or NLL."
+                f"{type(self).__name__} needs a teacher with a distribution, but in some task this "
+                "one's actions are deterministic: take MSE or NLL."
             )
         return self.of_gaussians(student, teacher, self.temperature or 1.0)
 
@@ -239,8 +262,7 @@ class ErrorTerm(OutputTerm):
 
     def score_continuous(self, student: PolicyOutput, teacher: PolicyOutput) -> Tensor:
         """Returns the error of each sample.    (...)"""
-        assert teacher.mean is not None and student.mean is not None
-        return self.error(teacher.mean, student.mean)
+        return self.error(*present_means(student, teacher))
 
     @abc.abstractmethod
     def error(self, wanted: Tensor, said: Tensor) -> Tensor:

@@ -120,9 +120,9 @@ class PerTask(Composition):
 def _concatenated(parts: list[PolicyOutput]) -> PolicyOutput:
     """Returns outputs one below the other.
 
-    Where one teacher of continuous actions is deterministic, all count as such. What is no label,
-    e.g. a value, is passed on where all say it, and in one size; fewer features are followed by
-    zeros.
+    Where one teacher of continuous actions is deterministic, all of these count as such. What is no
+    label, e.g. a value, is passed on where all say it, and in one size; fewer features are followed
+    by zeros.
     """
     if all(part.mean is not None for part in parts) and any(part.log_std is None for part in parts):
         parts = [dataclasses.replace(part, log_std=None) for part in parts]

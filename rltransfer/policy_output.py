@@ -65,7 +65,7 @@ class PolicyOutput:
     """Log standard deviation of the action, same units.            (..., action_dim)"""
     absent: Tensor | None = None
     """Which numbers of a continuous action the task does not have, of which `mean` and `log_std`
-    are 0; None where each task has all.                            (..., action_dim)"""
+    are 0; None where each task has all, and in labels.             (..., action_dim)"""
     value: Tensor | None = None
     """The state's value.                                           (...)"""
     features: Tensor | None = None
@@ -116,7 +116,7 @@ class PolicyOutput:
             if self.log_std is None:
                 return self.mean
             noise = torch.empty_like(self.mean).normal_(generator=generator)
-            return self.mean + self._present(self.log_std.exp() * noise)
+            return self.mean + self.present(self.log_std.exp() * noise)
         if self.logits is None:
             return self.greedy()
         # The Gumbel trick: the argmax of logits plus Gumbel noise is a sample of their softmax.
@@ -149,7 +149,7 @@ class PolicyOutput:
             raise ValueError("Only a stochastic policy has log-probabilities.")
         error = (action - self.mean) / self.log_std.exp()
         density = -0.5 * error.square() - self.log_std - 0.5 * math.log(2 * math.pi)
-        return self._present(density).sum(-1)
+        return self.present(density).sum(-1)
 
     def entropy(self) -> Tensor:
         """Returns the entropy in nats, differential for continuous actions.    (...)
@@ -162,8 +162,8 @@ class PolicyOutput:
             return -(log_probs.exp() * log_probs).sum(-1)
         if self.mean is None or self.log_std is None:
             raise ValueError("Only a stochastic policy has an entropy.")
-        return self._present(self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+        return self.present(self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
-    def _present(self, values: Tensor) -> Tensor:
+    def present(self, values: Tensor) -> Tensor:
         """Returns values of an action's numbers, 0 for those that the task does not have."""
         return values if self.absent is None else values.masked_fill(self.absent, 0.0)

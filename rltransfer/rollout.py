@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.action import action_mask, check_known, joint_action_space, num_actions
+from rltransfer.action import action_mask, action_size, joint_action_space
 from rltransfer.cuda_graph import CapturedCalls
 from rltransfer.episodes import episode_totals
 from rltransfer.errors import InputError
@@ -138,7 +138,9 @@ class Lane:
             action: All rows' actions, padded.    (rows,) or (rows, action_dim)
         """
         own = _part(action, self.rows)
-        self.env.send(own if self.action_size is None else own[:, : self.action_size])
+        if self.action_size is not None:
+            own = own[:, : self.action_size].contiguous()
+        self.env.send(own)
 
 
 class RolloutEngine:
@@ -216,7 +218,7 @@ class RolloutEngine:
         return [half for half in halves if half]
 
     def _agree_on_spaces(self, like: tuple[spaces.Dict, spaces.Space[Any]] | None) -> None:
-        """Finds the spaces that all tasks fit, and which actions are legal in each."""
+        """Finds the spaces that all tasks fit, and which part of the actions each has."""
         owners = {lane.rows.start // self.num_envs: lane.env for lane in reversed(self.lanes)}
         envs = [(task.id, owners[index]) for index, task in enumerate(self.suite)]
         observed = [(name, env.single_observation_space) for name, env in envs]
@@ -224,16 +226,17 @@ class RolloutEngine:
         self.own_spaces = [
             (grouped(env.single_observation_space), env.single_action_space) for _, env in envs
         ]
+        self.own_actions = [space for _, space in self.own_spaces]
         self.observation_space = joint_observation_space(observed)
         self.action_space = joint_action_space(acted)
         if like is not None:
             joint_observation_space([("the policy", like[0]), *observed])
-            check_known(like[1], acted)
+            joint_action_space([("the policy", like[1]), *acted])
             self.observation_space, self.action_space = like
-        self.action_mask = action_mask(self.action_space, [space for _, space in acted])
+        self.action_mask = action_mask(self.action_space, self.own_actions)
         if self.action_mask is not None and isinstance(self.action_space, spaces.Box):
             for lane in self.lanes:
-                lane.action_size = num_actions(lane.env.single_action_space)
+                lane.action_size = action_size(lane.env.single_action_space)
 
     def _allocate(self, horizon: int) -> None:
         """Makes room for `horizon` steps; what is seen now is carried over."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rltransfer.action import num_actions
+from rltransfer.action import action_size
 from rltransfer.errors import InputError
 from rltransfer.observation import DEFAULT_GROUP, Observation
 from rltransfer.policy import Policy, PolicySpec
@@ -174,7 +174,7 @@ class PolicyTeacher(ModuleTeacher):
         self.frame_stack = frame_stack
         self.recorded_return = dict(recorded_return or {})
         self._index: Tensor | None = None
-        self._num_actions: int | None = None
+        self._action_size: int | None = None
 
     def spec(self) -> TeacherSpec:
         """Returns what is known of the teacher: its spaces are those that it was trained on."""
@@ -232,8 +232,8 @@ class PolicyTeacher(ModuleTeacher):
         """Returns an output without the actions that no task has that is labelled."""
         for name in (*LABELS, "absent"):
             said = getattr(output, name)
-            if said is not None and self._num_actions is not None:
-                setattr(output, name, said[..., : self._num_actions])
+            if said is not None and self._action_size is not None:
+                setattr(output, name, said[..., : self._action_size])
         return output
 
     def to(self, device: torch.device) -> Teacher:
@@ -256,7 +256,7 @@ class PolicyTeacher(ModuleTeacher):
             self._check_actions(task, index, action_space)
         if self.suite is not None:
             fitted._index = torch.tensor(indices)
-        fitted._num_actions = max(num_actions(space) for _, space in own_spaces)
+        fitted._action_size = max(action_size(space) for _, space in own_spaces)
         return fitted
 
     @property
@@ -298,7 +298,7 @@ class PolicyTeacher(ModuleTeacher):
         """Checks that the policy's actions in a task are the task's own."""
         spec = self.module.spec
         wanted = spec.action_space
-        size, given = num_actions(wanted), num_actions(there)
+        size, given = action_size(wanted), action_size(there)
         if self._is_padded and spec.action_mask is not None:
             size = sum(spec.action_mask[index])
         if type(wanted) is not type(there) or size != given:

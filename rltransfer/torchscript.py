@@ -26,6 +26,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer.action import action_size
 from rltransfer.errors import InputError, unknown
 from rltransfer.file_module import FileModule
 from rltransfer.observation import DEFAULT_GROUP, Observation
@@ -114,7 +115,7 @@ class ScriptedPolicy(FileModule):
             raise self.refusal(task_id, f"says {self.output!r}")
         observation = random_observation(self.observation_space, SAMPLES)
         first, second = (self._labels(observation, task_id) for _ in range(2))
-        wanted = (SAMPLES, _num_actions(self.action_space))
+        wanted = (SAMPLES, action_size(self.action_space))
         if first.shape != wanted:
             raise self.refusal(
                 task_id, f"answers {SAMPLES} observations with {list(first.shape)} numbers"
@@ -136,11 +137,6 @@ class ScriptedPolicy(FileModule):
                 task_id, f"does not make one tensor of observations of the shape {shape}"
             ) from error
         return said
-
-
-def _num_actions(space: spaces.Space[Any]) -> int:
-    """Returns the number of discrete actions, or of continuous ones at a time."""
-    return int(space.n) if isinstance(space, spaces.Discrete) else math.prod(space.shape or ())
 
 
 def is_torchscript(path: Path) -> bool:

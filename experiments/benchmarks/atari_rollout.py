@@ -39,7 +39,7 @@ class AtariRollout:
             Suite.of(self.task), self.num_envs, watch.device, self.measuring.seed
         )
         generator = torch.Generator(watch.device).manual_seed(self.measuring.seed)
-        actor = RandomActor(engine.action_space, generator)
+        actor = RandomActor(engine.own_actions, generator)
         (speed,) = watch.speeds(lambda: engine.collect(actor, self.horizon).num_steps)
         engine.close()
         return {"steps_per_second": speed.median, "range": dataclasses.asdict(speed)}

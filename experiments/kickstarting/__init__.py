@@ -341,7 +341,8 @@ def curve_picture(path: Path, races: Mapping[str, Sequence[Race]]) -> None:
         goal = float(np.mean([race.goal for race in raced]))
         axes.axhline(goal, color="gray", linewidth=0.8, linestyle="--")
         axes.set_title(game)
-    grid[0, 0].legend(frameon=False)
+    # In the place that no game fills, if there is one.
+    grid.flat[-1].legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, loc="center")
     figure.supxlabel("million environment steps")
     figure.supylabel("training return")
     figure.tight_layout()

@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 import rltransfer as rt
-from rltransfer.action import action_mask, check_known, joint_action_space, num_actions
+from rltransfer.action import action_mask, action_size, check_actions, joint_action_space
 from rltransfer.agents.policy_distillation import _half_ranges, _likeness
+from rltransfer.benchmark import Measuring, benchmark_rollout
 from rltransfer.checkpoint import newest_checkpoint
 from rltransfer.composition import labels_of
+from rltransfer.evaluation import RandomActor, evaluate_policy
 from rltransfer.labels import Labeller
 from rltransfer.network import Network
 from rltransfer.observation import Observation
@@ -66,18 +68,34 @@ def test_the_joint_space_holds_every_task() -> None:
     three, five = spaces.Discrete(3), spaces.Discrete(5)
     assert joint_action_space([("a", three), ("b", five)]) == five
     assert action_mask(five, [three]) == ((True, True, True, False, False),)
-    assert [num_actions(space) for space in (three, ONE, PAIR)] == [3, 1, 2]
+    assert [action_size(space) for space in (three, ONE, PAIR)] == [3, 1, 2]
 
 
-def test_a_policy_of_fewer_actions_is_refused() -> None:
-    check_known(BOTH, [("a", ONE), ("b", PAIR)])
-    check_known(spaces.Discrete(5), [("a", spaces.Discrete(3))])
-    with pytest.raises(rt.InputError, match="'b' has actions of 2, but the policy knows 1"):
-        check_known(ONE, [("a", ONE), ("b", PAIR)])
-    with pytest.raises(rt.InputError, match="'a' has actions of 5, but the policy knows 3"):
-        check_known(spaces.Discrete(3), [("a", spaces.Discrete(5))])
-    with pytest.raises(rt.InputError, match="one has discrete actions, the other continuous"):
-        check_known(ONE, [("a", spaces.Discrete(1))])
+@pytest.mark.parametrize(
+    ("own", "known", "legal", "sentence"),
+    [
+        (PAIR, ONE, None, r"Box\(1\), the task's Box\(2\)"),
+        (ONE, PAIR, None, r"Box\(2\), the task's Box\(1\)"),
+        (PAIR, BOTH, MASK[0], r"Box\(1\), the task's Box\(2\)"),
+        (spaces.Discrete(3), spaces.Discrete(5), None, r"Discrete\(5\), the task's Discrete\(3\)"),
+        (ONE, spaces.Discrete(1), None, r"Discrete\(1\), the task's Box\(1\)"),
+    ],
+)
+def test_a_policy_of_other_actions_is_refused(
+    own: Any, known: Any, legal: tuple[bool, ...] | None, sentence: str
+) -> None:
+    with pytest.raises(
+        rt.InputError, match=f"does not fit the task 'a': its actions are {sentence}"
+    ):
+        check_actions("a", own, known, legal)
+
+
+def test_a_policy_of_the_same_actions_fits() -> None:
+    check_actions("a", ONE, BOTH, MASK[0])
+    check_actions("b", PAIR, BOTH, MASK[1])
+    check_actions("b", PAIR, PAIR, None)
+    # Bounds are the environment's own affair.
+    check_actions("b", PAIR, BOTH, None)
 
 
 @pytest.mark.parametrize("heads", ["shared", "per-task"])
@@ -207,7 +225,7 @@ class Constant:
 def test_each_environment_is_sent_its_own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = RolloutEngine(TWO, 3, CPU, seed=0)
     assert engine.action_space == BOTH and engine.action_mask == MASK
-    assert [num_actions(space) for _, space in engine.own_spaces] == [1, 2]
+    assert [action_size(space) for _, space in engine.own_spaces] == [1, 2]
     sent: list[Tensor] = []
     for lane in engine.lanes:
 
@@ -224,8 +242,64 @@ def test_each_environment_is_sent_its_own_numbers(monkeypatch: pytest.MonkeyPatc
         rt.Suite.of(PENDULUM), 3, CPU, seed=0, spaces_like=(engine.observation_space, BOTH)
     )
     assert alone.collect(Constant(), 8).reward.isfinite().all()
-    with pytest.raises(rt.InputError, match="has actions of 2, but the policy knows 1"):
-        RolloutEngine(TWO, 1, CPU, seed=0, spaces_like=(engine.observation_space, ONE))
+
+
+def test_random_actions_are_each_tasks_own() -> None:
+    task = torch.tensor([0, 1, 2]).repeat(1000)
+    free = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def drawn(*own: spaces.Space[Any]) -> Tensor:
+        actor = RandomActor(own, torch.Generator().manual_seed(0))
+        return actor.act({}, task, task, task)["action"]
+
+    numbers = drawn(ONE, PAIR, free)
+    one, pair, normal = (numbers[task == index] for index in range(3))
+    assert not one[:, 1].any()
+    # Tolerance: four standard errors of a thousand draws, of 1.15, 0.58 and 1.
+    assert abs(one[:, 0].std() - 2 / 3**0.5) < 0.1 and one[:, 0].abs().max() <= 2
+    assert (abs(pair.std(0) - 1 / 3**0.5) < 0.05).all() and pair.abs().max() <= 1
+    assert (abs(normal.std(0) - 1) < 0.1).all() and normal.abs().max() > 2
+    counts = drawn(spaces.Discrete(2), spaces.Discrete(3), spaces.Discrete(18))
+    for index, size in enumerate((2, 3, 18)):
+        assert counts[task == index].unique().tolist() == list(range(size))
+
+
+def test_benchmarks_step_tasks_of_other_sizes() -> None:
+    measuring = Measuring(repeats=1, seconds=0.01)
+    for suite in (TWO, rt.Suite.of("CartPole-v1", "Acrobot-v1")):
+        found = benchmark_rollout(suite, 2, 4, Network(hidden=(4,)), measuring)
+        assert found["together"]["environments_only"]["median"] > 0
+
+
+def test_a_teacher_that_says_too_little_is_refused() -> None:
+    labeller = Labeller(CallableTeacher(said, "short"), (), ("policy",), torch.tensor(MASK))
+    with pytest.raises(rt.InputError, match="short says 1 numbers of an action, but a task has 2"):
+        labeller(observed(), TASK)
+
+
+def test_labels_hold_what_every_task_has() -> None:
+    # One task's teacher is Gaussian, the other's is not: neither is, in any label.
+    def both(observation: Observation, task: Tensor) -> PolicyOutput:
+        mean = observation["policy"][:, :2]
+        return PolicyOutput(mean=mean, log_std=None if task.any() else torch.ones_like(mean))
+
+    labeller = Labeller(CallableTeacher(both), (), ("policy",), torch.tensor(MASK))
+    assert labeller(observed(), TASK).log_std is None
+    assert labeller.fields == ("mean",)
+    assert labeller(observed(), torch.zeros(3, dtype=torch.int64)).log_std is None
+
+
+@pytest.mark.parametrize("text", ["MSE", "Huber"])
+def test_errors_leave_out_what_the_task_does_not_have(text: str) -> None:
+    absent = torch.tensor([[False, True]])
+    student = PolicyOutput(mean=torch.tensor([[1.0, 0.0]]), absent=absent)
+    teacher = PolicyOutput(mean=torch.tensor([[1.0, 7.0]]))
+    objective = rt.Objective.of(f"{text}()").fitted(student, teacher, ("a",))
+    (value,) = objective(student, teacher, torch.zeros(1, dtype=torch.int64)).values()
+    assert value == 0
+    teacher = PolicyOutput(mean=torch.tensor([[1.0]]))
+    with pytest.raises(rt.InputError, match="knows 1 numbers of an action and the student 2"):
+        rt.Objective.of(f"{text}()").fitted(student, teacher, ("a",))(student, teacher, TASK[:1])
 
 
 def test_ppo_and_its_students_in_tasks_of_other_sizes(tmp_path: Path) -> None:
@@ -245,6 +319,11 @@ def test_ppo_and_its_students_in_tasks_of_other_sizes(tmp_path: Path) -> None:
     assert moved.tolist() == [[True, False], [True, True]]
     assert LOG_STD_RANGE[0] < learned.log_std.min()
 
+    # What knows one task by other actions is no policy of another.
+    with pytest.raises(rt.InputError, match=r"its actions are Box\(1\), the task's Box\(2\)"):
+        evaluate_policy(learned, rt.Suite.of(LANDER), 1, seed=0, device=CPU)
+    assert evaluate_policy(learned, rt.Suite.of(LANDER), 1, seed=0, device=CPU, first=1)
+
     # A student of the whole, and of one task alone.
     for suite in (TWO, rt.Suite.of(LANDER), rt.Suite.of(PENDULUM)):
         student = rt.agents.PolicyDistillation(
@@ -256,4 +335,4 @@ def test_ppo_and_its_students_in_tasks_of_other_sizes(tmp_path: Path) -> None:
             quiet=True,
         )  # fmt: skip
         joint = taught.agent.policy.spec.action_space
-        assert num_actions(joint) == (1 if suite.names() == (PENDULUM,) else 2)
+        assert action_size(joint) == (1 if suite.names() == (PENDULUM,) else 2)

@@ -14,7 +14,7 @@ from rltransfer.rollout import Actor, RolloutEngine
 
 
 def at_random(engine: RolloutEngine) -> Actor:
-    return RandomActor(engine.action_space, torch.Generator().manual_seed(0))
+    return RandomActor(engine.own_actions, torch.Generator().manual_seed(0))
 
 
 def test_interval_by_hand_and_by_scipy() -> None:

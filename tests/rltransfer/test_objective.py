@@ -227,8 +227,8 @@ def test_deterministic_teacher_has_no_kl():
     with pytest.raises(InputError) as caught:
         KL()(student, PolicyOutput(mean=torch.zeros(1, 2)))
     assert str(caught.value) == (
-        "KL needs a teacher with a distribution, but this one's actions are deterministic: "
-        "take MSE or NLL."
+        "KL needs a teacher with a distribution, but in some task this one's actions are "
+        "deterministic: take MSE or NLL."
     )
 
 

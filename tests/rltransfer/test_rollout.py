@@ -39,7 +39,7 @@ class Scripted:
 
 
 def random_actor(engine: RolloutEngine, seed: int = 0) -> RandomActor:
-    return RandomActor(engine.action_space, torch.Generator().manual_seed(seed))
+    return RandomActor(engine.own_actions, torch.Generator().manual_seed(seed))
 
 
 def test_a_rollout_is_what_the_environment_said() -> None:
