@@ -118,7 +118,7 @@ def run_trial(trial: Trial, folder: Path, quiet: bool = True) -> dict[str, Any]:
 
 def _forget(run_dir: Path) -> None:
     """Removes what only going on with a trial needs: its memory may take most of a gigabyte."""
-    for state in run_dir.rglob("state.safetensors"):
+    for state in run_dir.rglob("state*.safetensors"):
         state.unlink()
 
 

@@ -14,10 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rltransfer import distributed
 from rltransfer.errors import InputError
 
 KEPT = 2
 """Checkpoints that stay: the newest and the one before it."""
+
+PROCESSES = "processes"
+"""What a state calls the number of processes that learned together."""
 
 
 @contextlib.contextmanager
@@ -27,7 +31,7 @@ def written_whole(target: Path) -> Iterator[Path]:
     Everything is on the disk before the folder gets its name, so that no interruption leaves a
     folder of that name that is not whole.
     """
-    partial = target.with_name(f".{target.name}.partial")
+    partial = _partial(target)
     aside = target.with_name(f".{target.name}.old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -45,9 +49,32 @@ def written_whole(target: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def written_together(target: Path) -> Iterator[Path]:
+    """Yields one folder to all processes, which is written whole by the first: see `written_whole`.
+
+    When the block has ended, the folder is there for every process.
+    """
+    if distributed.rank() == 0:
+        with written_whole(target) as partial:
+            distributed.wait()
+            yield partial
+            distributed.wait()
+    else:
+        distributed.wait()
+        yield _partial(target)
+        distributed.wait()
+    distributed.wait()
+
+
+def _partial(target: Path) -> Path:
+    """Returns the name of a folder or file that is not whole yet."""
+    return target.with_name(f".{target.name}.partial")
+
+
 def write_text_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     partial.write_text(text)
     _sync(partial)
     partial.rename(path)
@@ -66,13 +93,20 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Writes a tree of dictionaries whose leaves are tensors and JSON values.
 
     Args:
-        folder: Where `state.json` and `state.safetensors` go.
+        folder: Where `state.json` and `state.safetensors` go, and `state-1.json` and so on of other
+            processes than the first.
         state: The tree; its keys are strings without "/".
     """
     tensors: dict[str, Tensor] = {}
-    plain = _split(state, "", tensors)
-    save_file(tensors, folder / "state.safetensors")
-    (folder / "state.json").write_text(json.dumps(plain, indent=1))
+    plain = _split({**state, PROCESSES: distributed.world_size()}, "", tensors)
+    save_file(tensors, _state(folder, "safetensors"))
+    _state(folder, "json").write_text(json.dumps(plain, indent=1))
+
+
+def _state(folder: Path, suffix: str) -> Path:
+    """Returns the path of this process's state."""
+    own = f"-{distributed.rank()}" if distributed.rank() else ""
+    return folder / f"state{own}.{suffix}"
 
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -90,16 +124,25 @@ def load_state(folder: Path) -> dict[str, Any]:
     """Returns the tree that `save_state` wrote, on the CPU.
 
     Raises:
-        InputError: A file is missing or damaged.
+        InputError: A file is missing or damaged, or there were more or fewer processes.
     """
     try:
-        tensors = load_file(folder / "state.safetensors")
-        plain = json.loads((folder / "state.json").read_text())
-        state: dict[str, Any] = _join(plain, tensors)
+        # Of the first process: if there were fewer, others have no state.
+        processes = json.loads((folder / "state.json").read_text()).get(PROCESSES, 1)
+        if processes == distributed.world_size():
+            tensors = load_file(_state(folder, "safetensors"))
+            plain = json.loads(_state(folder, "json").read_text())
+            state: dict[str, Any] = _join(plain, tensors)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{folder} is no whole checkpoint: one of its files is damaged."
         ) from error
+    if processes != distributed.world_size():
+        raise InputError(
+            f"{folder} was written by {processes} processes, but now there are "
+            f"{distributed.world_size()}: go on with as many as before."
+        )
+    state.pop(PROCESSES, None)
     return state
 
 

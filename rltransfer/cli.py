@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 import rltransfer
-from rltransfer import registry
+from rltransfer import distributed, registry
 from rltransfer.benchmark_command import benchmark_command
 from rltransfer.checkpoint import newest_generation
 from rltransfer.errors import InputError, unknown
@@ -305,6 +305,8 @@ def print_results(
     results: Sequence[dict[str, Any]], run_dir: Path, generations: bool = False
 ) -> None:
     """Prints the table of a run, or of the generations of a chain."""
+    if distributed.rank() > 0:
+        return
     out = console()
     out.print(result_table(results, generations))
     out.print(f"curves: tensorboard --logdir {run_dir}", highlight=False, soft_wrap=True)

@@ -1,4 +1,11 @@
-"""Several processes that learn one network (torchrun); with one process every call is a no-op."""
+"""Several processes that learn one network; with one process every call is a no-op.
+
+    torchrun --nproc-per-node 4 --no-python rltransfer train ppo --task CartPole-v1
+
+Every process has environments of its own, and on CUDA a device of its own; gradients and
+statistics are averages over all of them. The first process alone writes the run's files; each adds
+its own state to checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +19,39 @@ from torch import Tensor, nn
 
 def initialize(device: torch.device) -> None:
     """Joins the process group that torchrun has prepared, if it has."""
-    if (
-        "WORLD_SIZE" in os.environ
-        and not dist.is_initialized()
-        and int(os.environ["WORLD_SIZE"]) > 1
-    ):
+    if world_size() > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def rank() -> int:
     """Returns this process's number, 0 for the one that writes files."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return int(os.environ["RANK"]) if world_size() > 1 else 0
+
+
+def local_rank() -> int:
+    """Returns this process's number on its machine."""
+    return int(os.environ["LOCAL_RANK"]) if world_size() > 1 else 0
 
 
 def world_size() -> int:
     """Returns the number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wait() -> None:
+    """Waits until every process has come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def any_of(said: bool) -> bool:
+    """Tells whether any process says so."""
+    if world_size() == 1:
+        return said
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return bool(total(torch.tensor(float(said), device=device)))
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -26,7 +26,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rltransfer import checkpoint
+from rltransfer import checkpoint, distributed
 from rltransfer.agent import Method
 from rltransfer.checkpoint import generation_folder
 from rltransfer.errors import InputError
@@ -98,7 +98,7 @@ class Chain:
         """
         if resume:
             check_same(self.folder, self.config())
-        else:
+        elif distributed.rank() == 0:
             check_free(self.folder)
         for number in range(1, self.generations):
             if not (generation_folder(self.folder, number) / "result.json").exists():
@@ -106,8 +106,9 @@ class Chain:
                 self._begun(number, resume).execute()
         last = self._begun(self.generations, resume)
         last.execute()
-        text = json.dumps(last.result, indent=1) + "\n"
-        checkpoint.write_text_whole(self.folder / "result.json", text)
+        if distributed.rank() == 0:
+            text = json.dumps(last.result, indent=1) + "\n"
+            checkpoint.write_text_whole(self.folder / "result.json", text)
         return last
 
     def _begun(self, number: int, resume: bool) -> Run:
@@ -118,8 +119,12 @@ class Chain:
         if number == 1 and not resume:
             self._check_student(run)
             # The first run could be built: whatever can be refused has been.
-            make_folder(self.folder, self.config())
-        run.begin(resume=(run_dir / "config.json").exists())
+            if distributed.rank() == 0:
+                make_folder(self.folder, self.config())
+        # Looked for before any process may make it.
+        was_there = (run_dir / "config.json").exists()
+        distributed.wait()
+        run.begin(resume=was_there)
         return run
 
     def _method(self, number: int) -> Method:

@@ -10,6 +10,7 @@ import torch
 from tensordict import MemoryMappedTensor
 from torch import Tensor
 
+from rltransfer import distributed
 from rltransfer.batch import Batch
 from rltransfer.errors import InputError
 from rltransfer.observation import Observation
@@ -110,7 +111,8 @@ class Memory:
                 self._store[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
             else:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                path = self.folder / (name.replace("/", "-") + ".memmap")
+                own = f"-{distributed.rank()}" if distributed.rank() else ""
+                path = self.folder / f"{name.replace('/', '-')}{own}.memmap"
                 # A file of an earlier run; one that still runs keeps its own under no name.
                 path.unlink(missing_ok=True)
                 self._store[name] = MemoryMappedTensor.empty(

@@ -80,7 +80,10 @@ def find_device(name: str) -> torch.device:
         InputError: There is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        several = distributed.world_size() > 1
+        return torch.device(f"cuda:{distributed.local_rank()}" if several else "cuda")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -160,10 +163,12 @@ class Run:
         if resume:
             check_same(self.run_dir, self.config())
             self.restore()
-        else:
+            return
+        if distributed.rank() == 0:
             # The frames are told for whoever learns from this run; the options decide them.
             told = {**self.config(), FRAMES: self.setting.frame_stack}
             make_folder(self.run_dir, told)
+        distributed.wait()
 
     def restore(self) -> None:
         """Goes back to the newest checkpoint; a run that was stopped before one begins anew."""
@@ -186,7 +191,8 @@ class Run:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 previous[number] = signal.signal(number, self._on_signal)
-        tracker = Tracker(self.run_dir, self.env_steps or None)
+        writes = distributed.rank() == 0
+        tracker = Tracker(self.run_dir if writes else None, self.env_steps or None)
         try:
             tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
             self._check_teacher()
@@ -234,6 +240,7 @@ class Run:
                 speed = (self.env_steps - first_step) / (time.monotonic() - began)
                 progress.show(self.env_steps, speed, figures)
                 ended = self.env_steps >= options.steps
+                self._stop = distributed.any_of(self._stop)
                 if ended or self._stop or _passed(last_step, self.env_steps, save_every):
                     self.save()
                 if self._stop and not ended:
@@ -297,12 +304,10 @@ class Run:
     def save(self) -> None:
         """Writes a checkpoint; environments that cannot be saved begin new episodes."""
         self.engine.restart(only_forgetful=True)
-        if distributed.rank() > 0:
-            return
-        with checkpoint.written_whole(
-            checkpoint.checkpoint_folder(self.run_dir, self.env_steps)
-        ) as folder:
-            save_policy(self.agent.policy, folder / "policy")
+        target = checkpoint.checkpoint_folder(self.run_dir, self.env_steps)
+        with checkpoint.written_together(target) as folder:
+            if distributed.rank() == 0:
+                save_policy(self.agent.policy, folder / "policy")
             checkpoint.save_state(
                 folder,
                 {
@@ -312,7 +317,8 @@ class Run:
                     "engine": self.engine.state_dict(),
                 },
             )
-        checkpoint.remove_old(self.run_dir)
+        if distributed.rank() == 0:
+            checkpoint.remove_old(self.run_dir)
 
     def _finish(self, tracker: Tracker) -> None:
         """Evaluates policy, teacher and random actions, and writes `result.json`."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rltransfer import distributed
+from rltransfer.checkpoint import newest_checkpoint
+from rltransfer.cli import main
 from rltransfer.learner import Learner, Loss
 from rltransfer.network import RunningNormalizer
 
@@ -78,22 +83,77 @@ def free_port() -> int:
         return port
 
 
-def test_two_processes_learn_as_one(tmp_path: Path):
+def two_processes(*command: str) -> list[str]:
+    """Runs a command as torchrun would, twice, and returns what each printed."""
     port = str(free_port())
     processes = []
     for rank in range(2):
         environment = {
             **os.environ, "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
         }  # fmt: skip
-        command = [sys.executable, __file__, str(tmp_path)]
-        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *command], env=environment, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+        )  # fmt: skip
+    printed = []
     for process in processes:
         try:
-            _, errors = process.communicate(timeout=120)
+            output, errors = process.communicate(timeout=120)
         finally:
             process.kill()
-        assert process.returncode == 0, errors.decode()
+        assert process.returncode == 0, errors
+        printed.append(output)
+    return printed
+
+
+def test_a_run_of_two_processes_goes_on_bitwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train = ("-m", "rltransfer.cli", "train", "policy-distillation")
+    printed = two_processes(
+        *train, "--task", "CartPole-v1", "--teacher", str(teacher_run(tmp_path)), "--num-envs", "4",
+        "--horizon", "16", "--batch-size", "64", "--steps", "1024", "--checkpoint-every", "256",
+        "--evaluate-every", "512", "--episodes", "2", "--run-dir", str(whole),
+        "--memory-dir", str(tmp_path / "memory"),
+    )  # fmt: skip
+    # One of them shows the result and writes the files; both learned from half of the steps.
+    assert "CartPole-v1" in printed[0] and not printed[1]
+    assert len(list(whole.glob("events.*"))) == 1
+    assert json.loads((whole / "result.json").read_text())["env_steps"] == 1024
+    assert len(list((tmp_path / "memory").glob("*-1.memmap"))) > 1
+    ends = [newest_checkpoint(whole) / name for name in ("state", "state-1")]
+    states = [load_file(end.with_suffix(".safetensors")) for end in ends]
+    weights = [name for name in states[0] if name.startswith("/agent/policy/")]
+    assert weights and all(torch.equal(states[0][name], states[1][name]) for name in weights)
+    seen = next(name for name in states[0] if name.startswith("/engine/observation"))
+    assert not torch.equal(states[0][seen], states[1][seen])
+
+    shutil.copytree(whole, cut)
+    shutil.rmtree(newest_checkpoint(cut))
+    (cut / "result.json").unlink()
+    assert main(["train", "policy-distillation", "--resume", str(cut)]) == 2
+    assert "was written by 2 processes, but now there are 1" in capsys.readouterr().err
+    two_processes(*train, "--resume", str(cut), "--quiet")
+    for end, state in zip(ends, states, strict=True):
+        again = load_file(cut / "checkpoints" / end.parent.name / f"{end.name}.safetensors")
+        assert again.keys() == state.keys()
+        assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
+
+
+def teacher_run(folder: Path) -> Path:
+    """Returns the folder of a run whose policy has hardly learned."""
+    words = ["train", "ppo", "--task", "CartPole-v1", "--num-envs", "4", "--horizon", "16"]
+    words += ["--steps", "64", "--episodes", "1", "--quiet", "--run-dir", str(folder / "teacher")]
+    assert main(words) == 0
+    return folder / "teacher"
+
+
+def test_two_processes_learn_as_one(tmp_path: Path):
+    two_processes(__file__, str(tmp_path))
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
 
     module = network(seed=0)
