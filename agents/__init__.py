@@ -1,4 +1,4 @@
-"""Transfer methods, one file each."""
+"""Methods, one file each; a policy of its own kind stands beside its method."""
 
 from .distral import Distral
 from .policy_distillation import PolicyDistillation

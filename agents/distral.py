@@ -21,8 +21,8 @@ A column is a network that says logits: h is pi_0's, and beta f_i that of task i
                   pi_0^alpha exp(beta (Q_i - V_i)), with f_i in the place of Q_i
     shared        pi_0 = pi_i = softmax(h): one policy for all tasks
 
-Of continuous actions a column says a Gaussian, and pi_i of two columns is what eq. 8 is there: the
-normalised product of pi_0^alpha and of the task's Gaussian, whose precisions add up.
+For continuous actions a column says a Gaussian; eq. 8 is then the normalised product of pi_0^alpha
+and the task's Gaussian, whose precisions add up.
 
 The paper's seven methods:
 
@@ -39,10 +39,10 @@ new tasks begin with what others distilled. For tables see `soft_q.py`.
 
 Differs from the paper: synchronous (A2C), Adam, no LSTM; generalised advantages, of which
 `--trace 1` are the paper's returns; advantages are not weighted by discount^t, as A3C's are not;
-one column's pi_0 is stepped without the factor alpha/beta, which its own optimizer would undo, and
-so is distilled where nobody hears it too; `--epochs` above 1 steps down PPO's surrogate. With one
-epoch and one minibatch its gradient is that of eq. 9. The paper does not print the weight of h
-in A3C 2col.
+one column's pi_0 is stepped without the factor alpha/beta, which Adam would undo anyway, and so it
+is distilled even at alpha = 0, where no task uses it; `--epochs` above 1 steps down PPO's
+surrogate. With one epoch and one minibatch its gradient is that of eq. 9. The paper does not print
+the weight of h in A3C 2col.
 
 Logs, for each task: `kl` = E[KL(pi_i || pi_0)] in nats, `entropy` of pi_i, `regularizer_share` =
 E|regulariser| / (E|reward| + E|regulariser|); over all tasks `policy_loss`, `value_loss`.

@@ -5,8 +5,7 @@ the weight of h, alpha in eq. 8 (Teh 2017, eq. 6 to 8),
 
     pi_0(a|s) = softmax(h(s)),    pi_i(a|s) = softmax(w h(s) + beta f_i(s)).
 
-Of continuous actions a column says a Gaussian; pi_i is then what eq. 8 is there, the normalised
-product of pi_0^w and of the task's own Gaussian, whose precisions add up.
+For continuous actions a column says a Gaussian; see `distral.py`, and `gaussian_product` below.
 
 The tasks' columns stand side by side (`stacked_layers.py`): one forward pass serves all tasks.
 """

@@ -5,7 +5,8 @@ For each rollout (Rusu 2015, section 3 and appendix A):
     1. someone acts: the teacher with probability `teacher_acts`, else the student; greedily but for
        a share of `exploration`, as in the paper; with reinforcement the student samples;
     2. the teacher labels each observation, once; observation and label go into the memory;
-    3. minibatches are drawn from the memory, and the student steps down
+    3. minibatches are drawn from the memory (with reinforcement or a recurrent student, from the
+       rollout alone), and the student steps down
        `distillation_weight` * objective(teacher, student), one of
        MSE  sum_a (q_T - q_S)^2                                       (eq. 1)
        NLL  -log pi_S(argmax_a q_T)                                   (eq. 2)

@@ -45,7 +45,7 @@ Move what one reinforcement-learning policy knows into another.
 commands:
   list                          agents, suites, teachers, experiments; tasks by `list tasks`
   train AGENT [options]         train an agent; `rltransfer train AGENT --help` shows its options
-  evaluate RUN|ZIP [options]    play whole episodes with a run's policy or a Stable-Baselines3 zip
+  evaluate RUN|TEACHER [options] play whole episodes with a run's policy or any teacher
   export RUN --out FILE         write a run's policy as an ONNX file
   benchmark WHAT [options]      speed: rollout, train AGENT, learner, teachers
   experiment list               the experiments that this repository's figures come from
@@ -220,14 +220,17 @@ def _value_of(option: str, words: list[str]) -> str | None:
 
 
 def evaluate_command(words: list[str]) -> None:
-    """Evaluates a run's policy or a zip."""
+    """Evaluates a run's policy or a teacher."""
     prog = "rltransfer evaluate"
     if words and not words[0].startswith("-"):
         source, rest = words[0], words[1:]
     elif {"-h", "--help"} & set(words):
         source, rest = "", words
     else:
-        raise InputError("`rltransfer evaluate` needs a run directory or a Stable-Baselines3 zip.")
+        raise InputError(
+            "`rltransfer evaluate` needs a run directory or a teacher, e.g. a Stable-Baselines3 "
+            "zip."
+        )
     options = parse(EvaluateOptions, rest, prog)
     found = _evaluated(source, options)
     if options.json:

@@ -2,7 +2,8 @@
 
 The core names none of them; another package adds its own under the same groups:
 `rltransfer.envs` (an `EnvFamily`), `rltransfer.agents` (a `Method`) and `rltransfer.zoo` (a folder
-of policies with their cards).
+of policies with their cards). Policies of other kinds are found by `policy.py`
+(`rltransfer.policies`), experiments by `experiment.py` (`rltransfer.experiments`).
 """
 
 from __future__ import annotations

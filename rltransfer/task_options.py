@@ -20,7 +20,7 @@ class TaskOptions:
     task: tuple[str, ...] = ()
     """One task or several for one policy: any Gymnasium ids."""
     task_option: tuple[str, ...] = ()
-    """Keyword arguments of each task, e.g. `sticky_action_prob=0.0 frameskip=4`."""
+    """Keyword arguments of each task, e.g. `sticky_action_prob=0.0 difficulty_ramping=False`."""
 
 
 def asked_suite(where: TaskOptions) -> Suite:

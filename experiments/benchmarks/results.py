@@ -147,8 +147,11 @@ def _pairs(results: Sequence[dict[str, Any]]) -> str:
     ]
     for result in results:
         against = result["peer"]["name"] if result["peer"] else "itself"
-        command = f"`rltransfer experiment run benchmarks --pairs {result['pair']}`"
-        row = [result["what"], against, *cells(result), str(result["repeats"]), command]
+        repeats = result["repeats"]
+        command = (
+            f"`rltransfer experiment run benchmarks --pairs {result['pair']} --repeats {repeats}`"
+        )
+        row = [result["what"], against, *cells(result), str(repeats), command]
         lines.append(f"| {' | '.join(row)} |")
     lines += _geometric_mean(results)
     return "\n".join(lines)

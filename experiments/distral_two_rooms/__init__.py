@@ -230,7 +230,7 @@ direction in which it came. Seed 0.
 
 {self.goals} goals together, then {self.new_goals} new ones, in rooms of {self.room} x {self.room}
 with a corridor of {self.corridor}; step sizes {self.learning_rate:g} (Q) and
-{self.distillation_rate:g} (distillation). {len(found)} runs, {minutes:.0f} minutes on
+{self.distillation_rate:g} (distillation). {len(found)} runs, {minutes:.0f} minutes of training on
 {hardware()}; one thread a run.
 
     rltransfer experiment run distral-two-rooms {options}
@@ -312,8 +312,8 @@ class Findings:
         head = ("beta", "with", "without", "ratio")
         return (
             f"{markdown_table(head, rows)}\n\n"
-            f"Each at its best beta ({' and '.join(betas)}): {best.told(2)} of the steps "
-            f"({verdict})."
+            f"Each at its best beta ({' and '.join(betas)}), chosen on these seeds: "
+            f"{best.told(2)} of the steps ({verdict})."
         )
 
     def _cells(self, course: CourseName, learner: LearnerName) -> list[str]:

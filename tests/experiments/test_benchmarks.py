@@ -217,7 +217,7 @@ def test_the_report_is_made_of_every_file_that_is_there(tmp_path: Path) -> None:
     assert f"| {games[0].upper()} | pgx | at least 3 | 2.00 (1.50 to 40.00) | NO |" in text
     assert "| TEACHERS-FIVE | itself | at most 1.15 | 1.10 (1.50 to 40.00) | yes |" in text
     assert "| geometric mean of MinAtar's 5 games | pgx | at least 10 | 10.00 | yes |" in text
-    assert "`rltransfer experiment run benchmarks --pairs teachers-five`" in text
+    assert "`rltransfer experiment run benchmarks --pairs teachers-five --repeats " in text
     assert "- another CPU, 8 cores, 4 threads" in text
     assert "2026-11-21 to 2026-11-23" in text
     assert "torch 2.13.0 and 2.14.0" in text
