@@ -13,7 +13,7 @@ from rltransfer.errors import InputError
 from rltransfer.experiments.multitask import Multitask
 
 WORDS = (
-    "experiment run multitask --games Asterix Breakout --seeds 2 --steps 8192 --episodes 2 "
+    "experiment run multitask --games Asterix Breakout --seeds 2 --steps 4096 --episodes 2 "
     "--out runs --results page"
 )
 
@@ -22,7 +22,7 @@ def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     assert main(WORDS.split()) == 0
     data = json.loads((tmp_path / "page" / "results.json").read_text())
-    assert list(data["table"]) == ["KL", "NLL", "PPO"]
+    assert list(data["table"]) == ["KL+MSE", "KL", "NLL", "PPO"]
     results = {
         name: json.loads((tmp_path / "runs" / name / "result.json").read_text())
         for name in data["trials"]
