@@ -60,7 +60,7 @@ from torch import Tensor
 
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, map_batch, minibatches
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_range
 from rltransfer.learner import Learner, Loss
 from rltransfer.network import Network
 from rltransfer.observation import Observation
@@ -118,6 +118,18 @@ class Distral(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_regularizer(self.alpha, self.beta)
+        check_range(self, "at least 1", "epochs")
+        check_range(self, "from 0 to 1", "discount", "trace", "centroid_discount")
+        check_range(self, "above 0", "clip")
+        check_range(
+            self, "finite and at least 0",
+            "batch_size", "learning_rate", "shared_weight", "value_coefficient",
+        )  # fmt: skip
+        if self.shared_weight is not None and self.architecture != "two-column":
+            raise InputError(
+                f"shared_weight is {self.shared_weight}, but {self.architecture} policies hear "
+                "nothing of pi_0: take --architecture two-column, or leave out --shared-weight."
+            )
         if self.architecture == "shared" and self.alpha:
             raise InputError(
                 f"alpha is {self.alpha}, but a shared policy is its own centroid: take --alpha 0."

@@ -194,7 +194,7 @@ def _columns(spec: PolicySpec) -> Policy:
 
 
 def begin_with(policy: DistralPolicy, run_dir: str) -> None:
-    """Copies the distilled policy of a run.
+    """Copies the distilled policy of a run, but for statistics that are each task's own.
 
     Args:
         policy: Whose pi_0 is overwritten.
@@ -215,7 +215,11 @@ def begin_with(policy: DistralPolicy, run_dir: str) -> None:
                 f"The distilled policy of {run_dir} has another {name.replace('_', ' ')}: "
                 f"{theirs}, where {ours} is needed."
             )
-    policy.load_state_dict(other.distilled_weights(), strict=False)
+    weights = other.distilled_weights()
+    if policy.spec.network.statistics == "per-task":
+        # Statistics of the other run's tasks say nothing of these.
+        weights = {n: w for n, w in weights.items() if not n.startswith("encoder.normalizer.")}
+    policy.load_state_dict(weights, strict=False)
 
 
 def gaussian_product(

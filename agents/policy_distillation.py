@@ -24,13 +24,16 @@ Three numbers over time make the related methods settings of this one:
     plain reinforcement          0             0                    1
 
 Differs from the paper: Adam instead of RMSProp; collecting and learning alternate every `horizon`
-steps instead of every hour of play; losses are means over the batch.
+steps instead of every hour of play; losses are means over the batch. With several tasks, all of
+them step together, and a minibatch mixes them, where the paper's is of one game; heads of their own
+are one layer each, without the paper's hidden layer.
 
-Logs: each objective term by its name; `teacher_acts`, the schedule's value; `lag` = (teacher -
-student) / (teacher - random) of the training returns, the mean over tasks; of the first minibatch
-after each rollout, `agreement` = share of observations on which student and teacher have the same
-best action (of continuous actions `action_error`, the mean absolute difference), `student_entropy`
-and `teacher_entropy` in nats; with reinforcement also what `ppo.py` logs.
+Logs: each objective term by its name; `teacher_acts`, the schedule's value; where it is used, `lag`
+= (teacher - student) / (teacher - random) of the training returns, the mean over tasks, 1 until the
+student plays by itself; of the first minibatch after each rollout, `agreement` = share of
+observations on which student and teacher have the same best action (of continuous actions
+`action_error`, the mean absolute difference), `student_entropy` and `teacher_entropy` in nats; with
+reinforcement also what `ppo.py` logs.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ from torch import Tensor, nn
 from rltransfer.action import action_size
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, minibatches
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_range
 from rltransfer.exploration import epsilon_greedy
 from rltransfer.labels import Labeller
 from rltransfer.lag import Lag
@@ -97,20 +100,23 @@ class PolicyDistillation(Method):
     """How often the teacher acts: a number, or a schedule such as "1->0@0.5"."""
     distillation_weight: str | float | Schedule = 1.0
     """Weight of the objective over the run; "lag" lets it fade in each task as the student comes
-    close: (teacher - student) / (teacher - random) of the returns."""
+    close: (teacher - student) / (teacher - random) of the returns. The student must then play by
+    itself: `teacher_acts` 0, or a schedule that is 0 before the run ends."""
     reinforcement_weight: str | float | Schedule = 0.0
     """Weight of the reinforcement objective over the run."""
     exploration: float = 0.05
     """Share of random actions, or the noise's deviation in half-ranges of continuous actions;
     none where there is reinforcement."""
     task_sampling: Literal["uniform", "lag"] = "uniform"
-    """Which tasks the memory is drawn from: all alike, or those more in which the student lags."""
+    """Which tasks the memory is drawn from: all alike, or those more in which the student lags, for
+    which it must play by itself, as for `distillation_weight`."""
     memory_steps: int = 200_000
     """Steps that the memory holds; learning draws from all of them."""
     memory_dir: Path | None = None
     """Folder for a memory-mapped memory; in RAM if None."""
     epochs: float = 2.0
-    """How often each step is learned from, on average."""
+    """How often each step is learned from, on average; a whole number where learning is from the
+    rollout alone."""
     batch_size: int = 512
     """Samples a minibatch."""
     learning_rate: float = 1e-3
@@ -133,8 +139,32 @@ class PolicyDistillation(Method):
                 raise InputError(f"{name} is {schedule}: it must not be negative.")
         if max(Schedule.of(self.teacher_acts).start, Schedule.of(self.teacher_acts).end) > 1:
             raise InputError(f"teacher_acts is {self.teacher_acts}: it is a share, at most 1.")
-        if not 0 <= self.exploration <= 1:
-            raise InputError(f"exploration is {self.exploration}: it must be from 0 to 1.")
+        check_range(self, "from 0 to 1", "exploration")
+        check_range(self, "at least 1", "memory_steps", "batch_size")
+        check_range(self, "finite and above 0", "epochs")
+        check_range(self, "finite and at least 0", "learning_rate")
+        check_range(self, "above 0", "max_grad_norm")
+        reinforces = not Schedule.of(self.reinforcement_weight).is_zero
+        if (reinforces or self.student.gru) and self.epochs != int(self.epochs):
+            raise InputError(
+                f"epochs is {self.epochs}: with reinforcement or a student with a GRU a rollout is "
+                "learned from as a whole, so that it must be a whole number."
+            )
+        self._check_lag()
+
+    @property
+    def uses_lag(self) -> bool:
+        """Whether anything follows how far the student lags behind."""
+        return LAG in (self.distillation_weight, self.task_sampling)
+
+    def _check_lag(self) -> None:
+        """Checks that there will be returns of the student's own, where they are needed."""
+        acts = Schedule.of(self.teacher_acts)
+        if self.uses_lag and not acts.is_zero and (acts.end > 0 or acts.until == 1):
+            raise InputError(
+                f"teacher_acts is {acts}, so that the student never plays by itself and nobody can "
+                'say how far it lags: take 0, or a schedule that is 0 early, such as "1->0@0.2".'
+            )
 
     def build(self, setting: Setting) -> PolicyDistillationAgent:
         """Returns the agent."""
@@ -148,14 +178,21 @@ class PolicyDistillation(Method):
         labeller = Labeller(teacher, objective.needs, self.student.groups, legal)
         seen, task = _glance(setting)
         label = labeller(seen, task)
+        # Learned from Q-values by their errors, the student's scores are Q-values too.
+        q_values = objective.learns_values and label.q_values is not None
+        reinforces = not Schedule.of(self.reinforcement_weight).is_zero
+        if q_values and reinforces:
+            raise InputError(
+                f"{objective} of the Q-values of {teacher.source} makes a Q-network, which has no "
+                "policy to reinforce: take KL or NLL."
+            )
         spec = PolicySpec(
             self.student,
             setting.observation_space,
             setting.action_space,
             mask,
-            # Learned from Q-values by their errors, the student's scores are Q-values too.
-            q_values=objective.learns_values and label.q_values is not None,
-            value=not Schedule.of(self.reinforcement_weight).is_zero,
+            q_values=q_values,
+            value=reinforces,
             num_tasks=len(setting.suite),
         )
         student = Policy(spec).to(setting.device)
@@ -212,6 +249,7 @@ class PolicyDistillationAgent(Agent):
         fades = method.distillation_weight == LAG
         self.distillation_weight = None if fades else Schedule.of(method.distillation_weight)
         self.lag = Lag(len(setting.suite), setting.device)
+        self.expects = method.uses_lag
         self.tasks = setting.suite.names()
         self.reinforcement_weight = Schedule.of(method.reinforcement_weight)
         self.reinforces = not self.reinforcement_weight.is_zero
@@ -309,8 +347,10 @@ class PolicyDistillationAgent(Agent):
     def batches(self, rollout: Rollout) -> Iterator[Batch]:
         """Returns minibatches of the memory, or of the rollout where that must be whole."""
         self.looks = True
-        assert rollout.episode_return is not None
-        self.lag.hear(rollout.episode_return, rollout.done)
+        if self.teacher_acts(self.progress) == 0:
+            # Where the teacher acts at times, returns are not the student's.
+            assert rollout.episode_return is not None
+            self.lag.hear(rollout.episode_return, rollout.done)
         labels = {n: v for n, v in rollout.extras.items() if n.startswith(LABEL)}
         if self.memory is not None:
             self.memory.add(rollout.observation, rollout.start, {**labels, "task": rollout.task})
@@ -320,7 +360,7 @@ class PolicyDistillationAgent(Agent):
             with torch.no_grad():
                 batch.update(self.method.surrogate.advantages(rollout, self.policy))
             batch["weight"] = rollout.extras["weight"]
-        epochs = max(1, round(self.method.epochs))
+        epochs = int(self.method.epochs)
         return minibatches(batch, self.method.batch_size, epochs, self.order, self.state_size > 0)
 
     def _remembered(self, new_steps: int) -> Iterator[Batch]:
@@ -348,7 +388,8 @@ class PolicyDistillationAgent(Agent):
                 metrics.update(_likeness(output, label))
             self.looks = False
         metrics["teacher_acts"] = self.share
-        metrics["lag"] = self.lag.share.mean()
+        if self.method.uses_lag:
+            metrics["lag"] = self.lag.share.mean()
         if self.reinforces:
             reinforcement = self.method.surrogate.loss(output, batch)
             total = total + self.reinforcement_weight(self.progress) * reinforcement.total

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, minibatches
+from rltransfer.errors import check_range
 from rltransfer.learner import Learner, Loss, PrecisionName
 from rltransfer.network import Network
 from rltransfer.observation import Observation
@@ -50,6 +51,11 @@ class Surrogate:
     """Weight of the entropy bonus."""
     value_coefficient: float = 0.5
     """Weight of the value loss."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "from 0 to 1", "discount", "trace")
+        check_range(self, "above 0", "clip")
+        check_range(self, "finite and at least 0", "entropy_coefficient", "value_coefficient")
 
     def advantages(self, rollout: Rollout, policy: Policy) -> Batch:
         """Returns what the loss needs of a rollout in which `act` kept "value" and "log_prob".
@@ -146,6 +152,12 @@ class PPO(Method):
     """Norm that gradients are clipped to."""
     precision: PrecisionName = "float32"
     """Arithmetic of the learner."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "at least 1", "epochs", "batch_size")
+        check_range(self, "finite and at least 0", "learning_rate")
+        check_range(self, "above 0", "max_grad_norm")
 
     def build(self, setting: Setting) -> PPOAgent:
         """Returns the agent."""

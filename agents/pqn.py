@@ -25,7 +25,7 @@ from torch import Tensor
 from rltransfer.action import action_size
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, minibatches
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_range
 from rltransfer.exploration import epsilon_greedy
 from rltransfer.learner import Learner, Loss, PrecisionName
 from rltransfer.network import Network
@@ -68,6 +68,16 @@ class PQN(Method):
     """Norm that gradients are clipped to."""
     precision: PrecisionName = "float32"
     """Arithmetic of the learner."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "at least 1", "epochs", "batch_size")
+        check_range(self, "finite and at least 0", "learning_rate")
+        check_range(self, "above 0", "max_grad_norm")
+        check_range(self, "from 0 to 1", "discount", "trace")
+        epsilon = Schedule.of(self.epsilon)
+        if min(epsilon.start, epsilon.end) < 0 or max(epsilon.start, epsilon.end) > 1:
+            raise InputError(f"epsilon is {epsilon}: it must be from 0 to 1.")
 
     def build(self, setting: Setting) -> PQNAgent:
         """Returns the agent."""

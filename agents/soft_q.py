@@ -40,11 +40,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer import distributed
 from rltransfer.action import action_size
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.batch import Batch, map_batch
 from rltransfer.divergence import log_policy
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_range
 from rltransfer.exploration import epsilon_greedy
 from rltransfer.learner import Learner, Loss
 from rltransfer.network import Network
@@ -89,9 +90,16 @@ class SoftQ(Method):
         check_regularizer(self.alpha, self.beta)
         if not 0 <= self.discount < 1:
             raise InputError(f"discount is {self.discount}: it must be from 0 to less than 1.")
+        check_range(self, "from 0 to 1", "learning_rate", "exploration")
+        check_range(self, "finite and at least 0", "distillation_rate")
 
     def build(self, setting: Setting) -> SoftQAgent:
         """Returns the agent, whose policies are uniform."""
+        if distributed.world_size() > 1:
+            raise InputError(
+                "soft-q learns in one process: its tables take a step for each environment, and "
+                "those of several processes would be averaged."
+            )
         if not isinstance(setting.action_space, spaces.Discrete):
             raise InputError(
                 f"soft-q needs discrete actions, but those of {setting.suite.tasks[0].id!r} are "

@@ -126,8 +126,8 @@ class Atari:
         return tuple(sorted(_games()))
 
     def accepts(self, task: Task) -> bool:
-        """Tells whether the task is one of ale-py's ids."""
-        return task.id.startswith(_PREFIX)
+        """Tells whether it is one of ale-py's ids, old ones included, which `make` refuses."""
+        return task.id.startswith(_PREFIX) or _old_game(task) is not None
 
     def make(self, task: Task, num_envs: int, device: torch.device) -> VectorEnv:
         """Makes a game's vector environment.
@@ -137,7 +137,11 @@ class Atari:
         """
         games = _games()
         if task.id not in games:
-            raise unknown("task", task.id, games)
+            game = _old_game(task)
+            for now, known in games.items():
+                if known == game:
+                    raise InputError(f"{task.id!r} is an old name of ale-py's: take {now!r}.")
+            raise unknown("task", task.id, games, "rltransfer list tasks")
         options = _options(task)
         # Imported only where a game is made: a run on other tasks need not wait for the emulator.
         from ale_py.vector_env import AtariVectorEnv as Emulators
@@ -171,6 +175,14 @@ def _games() -> dict[str, str]:
         for task_id, spec in gymnasium.registry.items()
         if task_id.startswith(_PREFIX)
     }
+
+
+def _old_game(task: Task) -> str | None:
+    """Returns the name of the ROM of an id as it was before "ALE/"; None for any other id."""
+    spec = gymnasium.registry.get(task.id)
+    if spec is None or spec.namespace or not str(spec.entry_point).startswith("ale_py."):
+        return None
+    return str(spec.kwargs["game"])
 
 
 def _options(task: Task) -> dict[str, Any]:

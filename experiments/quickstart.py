@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rltransfer.report import console, result_table
 
+from .asked import check_names, check_options
 from .minatar_student import minatar_student
 from .trials import Trial, run_trials
 
@@ -33,7 +34,7 @@ OBJECTIVE = "KL(temperature=1.0) + 0.1 * MSE()"
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
-    """Distils the zoo's five MinAtar teachers into students of a quarter of their size."""
+    """Students of a quarter of their teachers' size: 5 runs, 4 minutes on two CPU cores."""
 
     games: tuple[str, ...] = tuple(STEPS)
     """The games."""
@@ -48,11 +49,14 @@ class Quickstart:
     out: Path | None = None
     """Folder for the runs; a new one under runs/ if not given."""
 
+    def __post_init__(self) -> None:
+        check_options(self)
+        check_names("game", self.games, STEPS)
+
     def run(self) -> None:
         """Distils each game and prints one table."""
-        Path("runs").mkdir(exist_ok=True)
-        folder = self.out or Path(tempfile.mkdtemp(prefix="quickstart-", dir="runs"))
         trials = [self.trial(game) for game in self.games]
+        folder = self.out or _new_folder()
         by_game = run_trials(trials, folder, self.jobs, tell=None, quiet=False)
         out = console()
         out.print(result_table([by_game[game] for game in sorted(by_game)]))
@@ -71,3 +75,9 @@ class Quickstart:
                 "evaluate_episodes": 0,
             },
         )
+
+
+def _new_folder() -> Path:
+    """Makes a folder for the runs and returns it."""
+    Path("runs").mkdir(exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="quickstart-", dir="runs"))

@@ -2,6 +2,7 @@
 
 An experiment names its trials and gets their results. A trial whose folder holds a result is not
 run again, and one that was stopped goes on where it was: the same command continues an experiment.
+A folder that holds a run with other settings is refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -17,8 +19,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from rltransfer import registry
 from rltransfer.agent import Method
-from rltransfer.run import train
+from rltransfer.errors import InputError
+from rltransfer.run import RunOptions, as_suite, read_config, settings, train
 from rltransfer.task import Suite
 
 T = TypeVar("T")
@@ -28,6 +32,9 @@ MANY = 5
 
 THREADS = 0 if torch.cuda.is_available() else 1
 """Threads of a run beside others; 0 leaves torch's choice."""
+
+MACHINE = ("device", "threads")
+"""Options that say where a run is computed and not what: a result may come from another machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +69,19 @@ def run_trials(
         folder: Where the runs are.
         jobs: Trials at once; 0 means one for each core, or one in all where there is a GPU. Small
             networks gain little from a second thread: on the CPU each trial has one.
-        tell: Is told of each trial that is done; None for silence.
+        tell: Is told what there is to do, and of each trial that is done; None for silence.
         quiet: Whether the trials themselves show no progress.
 
     Raises:
-        InputError: A trial cannot be run; those that are done stay done.
+        InputError: A trial cannot be run, or was run with other settings; those that are done stay
+            done.
     """
     results = results_so_far(trials, folder)
     left = {trial.name: (trial, folder, quiet) for trial in trials if trial.name not in results}
     if results and tell:
         tell(f"{len(results)} of {len(trials)} were done already")
+    if left and tell:
+        tell(f"left to run: {len(left)}, {at_once(jobs, len(left))} at once")
     for name, result in side_by_side(run_trial, left, jobs):
         results[name] = result
         if tell:
@@ -80,8 +90,60 @@ def run_trials(
 
 
 def results_so_far(trials: Sequence[Trial], folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the results of those trials that are done, by name."""
+    """Returns the results of those trials that are done, by name.
+
+    Raises:
+        InputError: A trial's folder holds a run with other settings.
+    """
+    check_settings(trials, folder)
     return {trial.name: result for trial in trials if (result := _stored(folder / trial.name))}
+
+
+def check_settings(trials: Sequence[Trial], folder: Path) -> None:
+    """Refuses folders of trials that hold a run with other settings, done or not.
+
+    Settings that a folder does not tell are not compared: the version that wrote it had no such
+    choice, and did what is the default now.
+
+    Raises:
+        InputError: There is such a folder.
+    """
+    for trial in trials:
+        run_dir = folder / trial.name
+        if not (run_dir / "config.json").is_file():
+            continue
+        difference = _difference(trial, read_config(run_dir))
+        if difference:
+            raise InputError(
+                f"{run_dir} holds a run whose {difference}: ask for the same, or give another "
+                "--out."
+            )
+
+
+def _difference(trial: Trial, stored: Mapping[str, Any]) -> str:
+    """Returns the first setting in which a trial differs from a run's configuration, or ""."""
+    machine = {name: stored["options"][name] for name in MACHINE if name in stored["options"]}
+    options = {**trial.options, **machine}
+    generations = options.pop("generations", 0)
+    agent = registry.method_name(type(trial.method))
+    asked = settings(agent, trial.method, as_suite(trial.suite), RunOptions(**options))
+    asked["generations"] = generations
+    known = {name: stored[name] for name in asked if name in stored}
+    return _first_other(known, json.loads(json.dumps(asked)))
+
+
+def _first_other(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> str:
+    """Returns the first of the old settings that is another one now, in words, or ""."""
+    for name, value in old.items():
+        now = new.get(name)
+        if isinstance(value, dict) and isinstance(now, dict):
+            if inner := _first_other(value, now, f"{within}{name}."):
+                return inner
+        elif value != now:
+            return textwrap.shorten(
+                f"{within}{name} is {value}, not {now}", 160, placeholder=" ..."
+            )
+    return ""
 
 
 def side_by_side(
@@ -94,14 +156,19 @@ def side_by_side(
         arguments: Those of each call, by its name; the longest first.
         jobs: Calls at once; 0 means one for each core, or one in all where there is a GPU.
     """
-    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     # New processes, not copies of this one: threads of torch and Warp do not survive a fork.
     fresh = multiprocessing.get_context("spawn")
-    workers = max(1, min(jobs, len(arguments)))
+    workers = at_once(jobs, len(arguments))
     with ProcessPoolExecutor(workers, mp_context=fresh, initializer=_show_lines) as pool:
         running = {pool.submit(work, *given): name for name, given in arguments.items()}
         for done in as_completed(running):
             yield running[done], done.result()
+
+
+def at_once(jobs: int, count: int) -> int:
+    """Returns how many of `count` calls run at once; see `side_by_side`."""
+    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    return max(1, min(jobs, count))
 
 
 def run_trial(trial: Trial, folder: Path, quiet: bool = True) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.batch import Batch
-from rltransfer.errors import InputError
+from rltransfer.errors import check_range
 from rltransfer.learner import Learner, Loss
 from rltransfer.observation import Observation
 from rltransfer.policy import Policy
@@ -50,9 +50,7 @@ class Method(abc.ABC):
     """Steps of each environment between two updates."""
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "horizon"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+        check_range(self, "at least 1", "num_envs", "horizon")
 
     @abc.abstractmethod
     def build(self, setting: Setting) -> Agent:
@@ -75,6 +73,9 @@ class Agent(abc.ABC):
         teacher: Whom the policy learns from, if anyone.
         teacher_seconds: Time spent on the teacher's labels since it was last set to 0.
     """
+
+    expects = False
+    """Whether it needs what `expect` tells."""
 
     def __init__(self, policy: Policy, learner: Learner, seed: int, device: torch.device) -> None:
         self.policy = policy
@@ -110,7 +111,10 @@ class Agent(abc.ABC):
         self.progress = progress
 
     def expect(self, teacher: Mapping[str, float], chance: Mapping[str, float]) -> None:  # noqa: B027
-        """Is told, before the run, how well the teacher and random actions do.
+        """Is told, before the run, how well the teacher and random actions do, if it `expects` it.
+
+        The returns are those of the tasks as they are trained, with whatever is clipped or cut
+        short there: the policy's own returns in a rollout are to be compared with them.
 
         Args:
             teacher: The teacher's mean return of each task, by its name.

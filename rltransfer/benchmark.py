@@ -25,6 +25,7 @@ from gymnasium import spaces
 from rltransfer.agent import Method
 from rltransfer.allocator import keep_freed_memory
 from rltransfer.batch import Batch
+from rltransfer.errors import check_range
 from rltransfer.evaluation import PolicyActor, RandomActor
 from rltransfer.learner import Learner, Loss
 from rltransfer.memory import Memory
@@ -62,6 +63,10 @@ class Measuring:
     """"cpu", "cuda", ...; "auto" takes CUDA where it is there."""
     threads: int = 0
     """Threads of torch on the CPU; 0 leaves torch's choice."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "at least 1", "repeats")
+        check_range(self, "at least 0", "seconds", "seed", "threads")
 
 
 @dataclass(frozen=True)

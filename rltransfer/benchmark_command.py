@@ -18,7 +18,7 @@ from rltransfer.benchmark import (
     benchmark_train,
     speed_rows,
 )
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_range
 from rltransfer.network import Network
 from rltransfer.objective import Objective
 from rltransfer.options import parse
@@ -51,6 +51,9 @@ class BenchmarkRollout:
     horizon: int = 16
     """Steps of a rollout."""
 
+    def __post_init__(self) -> None:
+        check_range(self, "at least 1", "num_envs", "horizon")
+
     def run(self) -> dict[str, Any]:
         """Measures."""
         suite = asked_suite(self.where)
@@ -66,6 +69,9 @@ class RunLength:
     compile: bool = False
     """Whether torch.compile builds the policy's kernels, as `rltransfer train --compile` does."""
 
+    def __post_init__(self) -> None:
+        check_range(self, "at least 1", "steps")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkLearner:
@@ -80,6 +86,9 @@ class BenchmarkLearner:
     """Steps that the memory holds."""
     objective: str = "kl"
     """The objective, as `rltransfer train policy-distillation` takes it."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "at least 1", "batch_size")
 
     def run(self) -> dict[str, Any]:
         """Measures."""
@@ -101,6 +110,9 @@ class BenchmarkTeachers:
     network: Network = Network()
     num_envs: int = 1024
     """Environments, and so labels, of each task."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "at least 1", "num_envs")
 
     def run(self) -> dict[str, Any]:
         """Measures."""

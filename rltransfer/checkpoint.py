@@ -41,11 +41,15 @@ def written_whole(target: Path) -> Iterator[Path]:
             _sync(path)
         if target.exists():
             # Aside first: at every instant the old folder or the new one is there, whole.
+            shutil.rmtree(aside, ignore_errors=True)
             target.rename(aside)
         partial.rename(target)
         _sync(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if aside.exists() and not target.exists():
+            # The second rename did not happen.
+            aside.rename(target)
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -99,7 +103,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     plain = _split({**state, PROCESSES: distributed.world_size()}, "", tensors)
-    save_file(tensors, _state(folder, "safetensors"))
+    save_file(_apart(tensors), _state(folder, "safetensors"))
     _state(folder, "json").write_text(json.dumps(plain, indent=1))
 
 
@@ -112,12 +116,22 @@ def _state(folder: Path, suffix: str) -> Path:
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Moves the tensors of a tree into `tensors` and returns the rest, with a mark for each."""
     if isinstance(value, Tensor):
-        # A clone: safetensors refuses tensors that share memory.
-        tensors[path] = value.detach().cpu().clone().contiguous()
+        tensors[path] = value.detach().cpu().contiguous()
         return {"$tensor": path}
     if isinstance(value, dict):
         return {name: _split(part, f"{path}/{name}", tensors) for name, part in value.items()}
     return value
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors, copies where they share memory with one before: these are refused."""
+    seen: set[int] = set()
+    apart = {}
+    for path, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[path] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return apart
 
 
 def load_state(folder: Path) -> dict[str, Any]:

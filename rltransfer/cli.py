@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
 import os
 import statistics
 import sys
@@ -18,12 +20,12 @@ import rltransfer
 from rltransfer import distributed, registry
 from rltransfer.benchmark_command import benchmark_command
 from rltransfer.checkpoint import newest_generation
-from rltransfer.errors import InputError, unknown
+from rltransfer.errors import InputError, check_range, unknown
 from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher, fitted_teacher
 from rltransfer.export_command import export_command
 from rltransfer.generations import Chain, generation_results
 from rltransfer.options import parse
-from rltransfer.report import console, result_table
+from rltransfer.report import brief_reader, console, result_table, with_interval
 from rltransfer.run import (
     InterruptedRunError,
     Run,
@@ -51,6 +53,12 @@ commands:
   experiment list               the experiments that this repository's figures come from
   experiment run NAME [options] repeat one
 """
+HELP = ("-h", "--help")
+NAMELESS = (
+    "", "list", "train", "benchmark", "benchmark train",
+    "experiment", "experiment list", "experiment run",
+)  # fmt: skip
+"""What stands before a request for help that is about nothing with options of its own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,10 @@ class EvaluateOptions:
     json: bool = False
     """Whether to print JSON."""
 
+    def __post_init__(self) -> None:
+        check_range(self, "at least 1", "episodes", "num_envs")
+        check_range(self, "at least 0", "seed")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
@@ -103,8 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "benchmark": benchmark_command,
         "experiment": experiment_command,
     }
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE, end="")
+    named = list(itertools.takewhile(lambda word: word not in HELP, words))
+    asks_help = len(named) < len(words) and " ".join(named) in NAMELESS
+    if not words or words[0] == "help" or asks_help:
+        with brief_reader():
+            print(USAGE, end="")
         return 0 if words else 2
     if words[0] == "--version":
         print(rltransfer.__version__)
@@ -137,14 +152,24 @@ def list_command(words: list[str]) -> None:
     }
     if words and words[0] not in sections:
         raise unknown("list", words[0], sections)
-    for name, rows in sections.items():
-        if words and name in words:
-            print("\n".join(rows))
-        elif not words:
-            shown = (
-                rows if name != "tasks" else [f"{len(rows)}: `rltransfer list tasks` names them"]
-            )
-            print(name + "".join(f"\n  {row}" for row in shown))
+    _no_more(words[1:], "list NAME")
+    with brief_reader():
+        if words:
+            print("\n".join(sections[words[0]]))
+            return
+        sections["tasks"] = [f"{len(sections['tasks'])}: `rltransfer list tasks` names them"]
+        for name, rows in sections.items():
+            print(name + "".join(f"\n  {row}" for row in rows))
+
+
+def _no_more(words: list[str], command: str) -> None:
+    """Checks that no words are left over.
+
+    Raises:
+        InputError: There are some.
+    """
+    if words:
+        raise InputError(f"{words[0]!r} is one word too many: say `rltransfer {command}`.")
 
 
 def _listed(suite: Suite) -> str:
@@ -204,8 +229,12 @@ def _as_before(
     method, suite, options = configured(config)
     where = TrainOptions(generations=config.get("generations", 0))
     made = parse(kind, words, prog, kind(where=where, method=method, options=options))
-    if made.where.suite or made.where.task or made.where.task_option:
+    if made.where.run_dir not in (None, folder):
+        raise InputError(f"A run goes on in its own folder, {folder}: leave --run-dir out.")
+    if made.where.suite is not None or made.where.task:
         suite = asked_suite(made.where)
+    elif made.where.task_option:
+        raise InputError(f"{folder} keeps its tasks as they are: leave --task-option out.")
     return made, suite
 
 
@@ -237,7 +266,7 @@ def evaluate_command(words: list[str]) -> None:
         tasks = {
             name: {
                 "return_mean": one.mean,
-                "return_ci95": one.ci95,
+                "return_ci95": one.ci95 if math.isfinite(one.ci95) else None,
                 "return_std": statistics.pstdev(one.returns),
                 "episodes": len(one.returns),
                 "length_mean": statistics.fmean(one.lengths),
@@ -249,13 +278,18 @@ def evaluate_command(words: list[str]) -> None:
         return
     table = Table("task", "return", "episodes")
     for name, one in found.items():
-        table.add_row(name, f"{one.mean:.1f} ± {one.ci95:.1f}", str(len(one.returns)))
+        table.add_row(name, with_interval(one.mean, one.ci95), str(len(one.returns)))
     console().print(table)
 
 
 def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
     """Returns the evaluations of a run's policy or of a teacher, by task."""
     device = find_device(options.device)
+    if options.task in registry.suites():
+        raise InputError(
+            f"{options.task!r} is a suite: evaluate one task of it, as in "
+            f"--task {registry.find_suite(options.task).tasks[0].id}."
+        )
     how: dict[str, Any] = {
         "seed": options.seed,
         "device": device,
@@ -263,6 +297,11 @@ def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
         "num_envs": options.num_envs,
     }
     if os.path.isdir(source):
+        if options.vecnormalize is not None:
+            raise InputError(
+                f"Observation statistics go with a Stable-Baselines3 zip, and {source} is a run: "
+                "leave --vecnormalize out."
+            )
         run_dir = newest_generation(Path(source))
         policy = load_run_policy(run_dir).to(device)
         suite = Suite.from_json(read_config(run_dir)["suite"])
@@ -295,8 +334,10 @@ def experiment_command(words: list[str]) -> None:
     from rltransfer.experiment import experiments, find_experiment
 
     if words[:1] == ["list"]:
-        for name, entry in experiments().items():
-            print(f"{name}: {(entry.__doc__ or '').splitlines()[0]}")
+        _no_more(words[1:], "experiment list")
+        with brief_reader():
+            for name, entry in experiments().items():
+                print(f"{name}: {(entry.__doc__ or '').splitlines()[0]}")
     elif words[:1] == ["run"] and len(words) > 1:
         kind = find_experiment(words[1])
         parse(kind, words[2:], f"rltransfer experiment run {words[1]}").run()

@@ -40,6 +40,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_world_size() -> int:
+    """Returns the number of processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+
+
 def wait() -> None:
     """Waits until every process has come here."""
     if world_size() > 1:

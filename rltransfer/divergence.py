@@ -25,13 +25,21 @@ def log_policy(scores: Tensor, temperature: float) -> Tensor:
         scores: Logits or Q-values; `ILLEGAL` where an action is illegal.    (..., num_actions)
         temperature: tau; below 1 sharpens, above 1 softens.
     """
+    return F.log_softmax(wide(scores) if temperature == 1 else tempered(scores, temperature), -1)
+
+
+def tempered(scores: Tensor, temperature: float) -> Tensor:
+    """Returns scores / temperature but for a constant, the best being 0.    (..., num_actions)
+
+    No temperature brings a legal action near to an illegal one, or the other way round.
+
+    Args:
+        scores: Logits or Q-values; `ILLEGAL` where an action is illegal.    (..., num_actions)
+        temperature: tau; below 1 sharpens, above 1 softens.
+    """
     scores = wide(scores)
-    if temperature != 1:
-        # From the best one down, as a softmax is of differences: no temperature brings a legal
-        # action below an illegal one, or an illegal one near to a legal one.
-        scaled = (scores - scores.amax(-1, keepdim=True)) / temperature
-        scores = scaled.masked_fill(is_illegal(scores), ILLEGAL)
-    return F.log_softmax(scores, -1)
+    scaled = (scores - scores.amax(-1, keepdim=True)) / temperature
+    return scaled.clamp(min=ILLEGAL / 4).masked_fill(is_illegal(scores), ILLEGAL)
 
 
 def is_illegal(scores: Tensor) -> Tensor:

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+
+FEW = 12
+"""Names that a sentence may hold."""
+
+RANGES: dict[str, Callable[[float], bool]] = {
+    "at least 1": lambda value: value >= 1,
+    "at least 0": lambda value: value >= 0,
+    "above 0": lambda value: value > 0,
+    "finite and above 0": lambda value: 0 < value < math.inf,
+    "finite and at least 0": lambda value: 0 <= value < math.inf,
+    "from 0 to 1": lambda value: 0 <= value <= 1,
+}
+"""What an option may have to be, in words; nothing of it holds of NaN."""
 
 
 class InputError(ValueError):
@@ -13,18 +27,38 @@ class InputError(ValueError):
     """
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+def unknown(kind: str, name: str, known: Iterable[str], listing: str | None = None) -> InputError:
     """Returns the error for a name that nothing goes by, with the nearest name that something does.
 
     Args:
         kind: What was looked for, e.g. "agent".
         name: The name that was given.
         known: Every name that would have been right.
+        listing: The command that lists them, where they may be too many for a sentence.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if near:
-        return InputError(f"There is no {kind} {name!r}: did you mean {near[0]!r}?")
-    if len(names) <= 12:
-        return InputError(f"There is no {kind} {name!r}: there are {', '.join(names) or 'none'}.")
-    return InputError(f"There is no {kind} {name!r}: `rltransfer list` names all {len(names)}.")
+    small = {one.lower(): one for one in names}
+    near = difflib.get_close_matches(name.lower(), small, n=1, cutoff=0.65)
+    near = near or [one for one in small if name.lower() in one]
+    if len(near) == 1:
+        return InputError(f"There is no {kind} {name!r}: did you mean {small[near[0]]!r}?")
+    if listing and len(names) > FEW:
+        return InputError(f"There is no {kind} {name!r}: `{listing}` names them all.")
+    return InputError(f"There is no {kind} {name!r}: there are {', '.join(names) or 'none'}.")
+
+
+def check_range(options: object, condition: str, *names: str) -> None:
+    """Checks numbers among a configuration's options; one that is None is left out.
+
+    Args:
+        options: The configuration.
+        condition: What the numbers must be, one of `RANGES`.
+        names: Those of its fields.
+
+    Raises:
+        InputError: A number is not so.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not RANGES[condition](value):
+            raise InputError(f"{name} is {value}: it must be {condition}.")

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from rltransfer.action import action_size, check_actions
 from rltransfer.errors import InputError
-from rltransfer.observation import Observation
-from rltransfer.policy import Policy
+from rltransfer.observation import Observation, grouped
+from rltransfer.policy import Policy, PolicySpec
 from rltransfer.policy_output import PolicyOutput
-from rltransfer.registry import evaluation_task
+from rltransfer.registry import evaluation_task, make_vector_env
 from rltransfer.rollout import Actor, RolloutEngine
 from rltransfer.task import Suite, Task
 from rltransfer.teacher import Teacher
@@ -163,11 +163,13 @@ def evaluate(
     num_envs: int = 64,
     spaces_like: tuple[spaces.Dict, spaces.Space[Any]] | None = None,
     index: int = 0,
+    as_trained: bool = False,
 ) -> Evaluation:
     """Plays whole episodes of a task, as it is evaluated, and returns their returns.
 
     Each environment plays a share of the episodes that is set beforehand, so that short episodes
-    are not counted more often than long ones.
+    are not counted more often than long ones. An episode without an end is cut after `LONGEST`
+    steps and goes on as another.
 
     Args:
         make_actor: Returns who acts, given the engine with its spaces.
@@ -178,6 +180,7 @@ def evaluate(
         num_envs: Environments at once, at most.
         spaces_like: Spaces of a policy that was trained on a larger suite.
         index: The task's index in that suite.
+        as_trained: Whether the task is played as it is trained, and nothing is turned off.
 
     Raises:
         InputError: `episodes` is not positive, or the task cannot be made.
@@ -185,7 +188,7 @@ def evaluate(
     if episodes < 1:
         raise InputError(f"The number of episodes is {episodes}: it must be at least 1.")
     rows = min(episodes, num_envs)
-    suite = Suite.of(evaluation_task(task))
+    suite = Suite.of(task if as_trained else evaluation_task(task))
     engine = RolloutEngine(suite, rows, device or torch.device("cpu"), seed, spaces_like)
     engine.task.fill_(index)
     try:
@@ -220,6 +223,7 @@ def _play(engine: RolloutEngine, actor: Actor, shares: list[int]) -> Evaluation:
             left[row] -= 1
             returns.append(float(engine.running_return[row]))
             lengths.append(int(engine.running_length[row]))
+            engine.running_return[row] = 0
             engine.running_length[row] = 0
     return Evaluation(tuple(returns), tuple(lengths))
 
@@ -238,8 +242,13 @@ def evaluate_policy(
     """Evaluates a policy on every task of a suite; see `evaluate`.
 
     The policy knows the suite's first task by the index `first`, and those after it by the next.
+
+    Raises:
+        InputError: See `evaluate`; or a task's observations or actions are not the policy's.
     """
     spec = policy.spec
+    for task in suite:
+        _check_observation(spec, task, device)
     like = (spec.observation_space, spec.action_space)
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
 
@@ -257,6 +266,29 @@ def evaluate_policy(
     }  # fmt: skip
 
 
+def _check_observation(spec: PolicySpec, task: Task, device: torch.device) -> None:
+    """Checks that a task shows every group that a policy reads, before anything is padded.
+
+    A policy of several tasks was trained on padded observations: a task's own may be shorter.
+    """
+    env = make_vector_env(evaluation_task(task), 1, device)
+    env.close()
+    given = grouped(env.single_observation_space)
+    is_padded = spec.num_tasks > 1 or spec.action_mask is not None
+    for name in spec.network.groups:
+        wanted, there = spec.observation_space[name], given.spaces.get(name)
+        if there is not None and there.dtype == wanted.dtype:
+            size, *rest = wanted.shape or (0,)
+            own, *own_rest = there.shape or (0,)
+            if rest == own_rest and (own == size or (is_padded and own < size)):
+                continue
+        found = "nothing" if there is None else f"{there.dtype}{list(there.shape or ())}"
+        raise InputError(
+            f"The policy does not fit the task {task.id!r}: it reads the group {name!r} as "
+            f"{wanted.dtype}{list(wanted.shape or ())}, the task gives {found}."
+        )
+
+
 def evaluate_teacher(
     teacher: Teacher,
     suite: Suite,
@@ -267,6 +299,7 @@ def evaluate_teacher(
     deterministic: bool = True,
     num_envs: int = 64,
     spaces_like: tuple[spaces.Dict, spaces.Space[Any]] | None = None,
+    as_trained: bool = False,
 ) -> dict[str, Evaluation]:
     """Evaluates a teacher, fitted to a suite, on each of its tasks; see `evaluate`.
 
@@ -279,6 +312,7 @@ def evaluate_teacher(
             name: evaluate(
                 lambda _: TeacherActor(teacher, generator), task, episodes, seed=seed,
                 device=device, num_envs=num_envs, spaces_like=spaces_like, index=index,
+                as_trained=as_trained,
             )
             for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True))
         }  # fmt: skip
@@ -309,7 +343,13 @@ def fitted_teacher(teacher: Teacher, suite: Suite, device: torch.device) -> Teac
 
 
 def evaluate_random(
-    suite: Suite, episodes: int, *, seed: int, device: torch.device, num_envs: int = 64
+    suite: Suite,
+    episodes: int,
+    *,
+    seed: int,
+    device: torch.device,
+    num_envs: int = 64,
+    as_trained: bool = False,
 ) -> dict[str, Evaluation]:
     """Evaluates uniformly random actions on every task of a suite; see `evaluate`."""
 
@@ -318,6 +358,9 @@ def evaluate_random(
         return RandomActor(engine.own_actions, generator)
 
     return {
-        name: evaluate(random_actor, task, episodes, seed=seed, device=device, num_envs=num_envs)
+        name: evaluate(
+            random_actor, task, episodes, seed=seed, device=device, num_envs=num_envs,
+            as_trained=as_trained,
+        )
         for name, task in zip(suite.names(), suite, strict=True)
-    }
+    }  # fmt: skip

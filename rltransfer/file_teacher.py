@@ -132,6 +132,11 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
         raise InputError(
             f"The teacher {place} takes no options, but was given {', '.join(options)}."
         )
+    if vecnormalize is not None and not (is_on_hub(vecnormalize) or os.path.exists(vecnormalize)):
+        raise InputError(
+            f"There is no file {vecnormalize!r} of observation statistics: give the pickle that "
+            "VecNormalize saved."
+        )
     statistics = None if vecnormalize is None else _located(vecnormalize)[0]
     if is_on_hub(place) or is_on_hub(vecnormalize or ""):
         return HubZipTeacher(path, statistics, (source, vecnormalize), origin)

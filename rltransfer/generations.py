@@ -30,7 +30,16 @@ from rltransfer import checkpoint, distributed
 from rltransfer.agent import Method
 from rltransfer.checkpoint import generation_folder
 from rltransfer.errors import InputError
-from rltransfer.run import Run, RunOptions, check_free, check_same, make_folder, settings
+from rltransfer.run import (
+    Run,
+    RunOptions,
+    check_free,
+    check_same,
+    closed_if_refused,
+    make_folder,
+    settings,
+    writing,
+)
 from rltransfer.task import Suite
 
 SEED_STEP = 100_000
@@ -108,7 +117,8 @@ class Chain:
         last.execute()
         if distributed.rank() == 0:
             text = json.dumps(last.result, indent=1) + "\n"
-            checkpoint.write_text_whole(self.folder / "result.json", text)
+            with writing(self.folder):
+                checkpoint.write_text_whole(self.folder / "result.json", text)
         return last
 
     def _begun(self, number: int, resume: bool) -> Run:
@@ -117,14 +127,16 @@ class Chain:
         method, options = self._method(number), self._options(number)
         run = Run(self.name, method, self.suite, options, run_dir, self.quiet)
         if number == 1 and not resume:
-            self._check_student(run)
-            # The first run could be built: whatever can be refused has been.
-            if distributed.rank() == 0:
-                make_folder(self.folder, self.config())
+            with closed_if_refused(run.engine):
+                self._check_student(run)
+                # The first run could be built: whatever can be refused has been.
+                if distributed.rank() == 0:
+                    make_folder(self.folder, self.config())
         # Looked for before any process may make it.
         was_there = (run_dir / "config.json").exists()
         distributed.wait()
-        run.begin(resume=was_there)
+        # The folder of the chain may have been moved, and with it the run before.
+        run.begin(resume=was_there, teacher_moves=number > 1)
         return run
 
     def _method(self, number: int) -> Method:

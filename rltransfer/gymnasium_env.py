@@ -115,7 +115,8 @@ def _find_spec(task: Task) -> EnvSpec:
             raise InputError(
                 f"There is no environment {task.id!r}: the latest version is {latest!r}."
             ) from failure
-        raise unknown("environment", task.id, gymnasium.registry) from failure
+        known = gymnasium.registry
+        raise unknown("environment", name, known, "rltransfer list tasks") from failure
 
 
 def _latest(name: str) -> str | None:

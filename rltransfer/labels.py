@@ -139,8 +139,9 @@ def answer(
         if "jacobian" not in needs:
             return says(observation)
         with torch.enable_grad():
-            # Bytes have no gradient: the network gets a copy in float32.
-            by = {name: observation[name].float().requires_grad_() for name in groups}
+            # Bytes have no gradient: the network gets float32. The caller's own tensors stay as
+            # they are.
+            by = {name: observation[name].detach().float().requires_grad_() for name in groups}
             output = says({**observation, **by})
             output.jacobian = _gradient(output, label or output, by, again=label is not None)
     return output

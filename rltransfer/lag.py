@@ -16,8 +16,8 @@ class Lag:
 
     1 where the student plays no better than chance, 0 where it is its teacher's equal; right where
     returns are negative, too, which a quotient of returns is not. 1 while nothing is known. The
-    student's return is that of training episodes, with whatever they have of exploration, of a
-    teacher that acts at times, and of clipped rewards: compare like with like.
+    student's return is that of training episodes, with whatever they have of exploration and of
+    clipped rewards: compare like with like.
 
     Args:
         num_tasks: How many tasks there are.
@@ -62,7 +62,8 @@ class Lag:
     def _measure(self) -> None:
         gap = (self._teacher - self._student) / (self._teacher - self._chance)
         # A teacher that is no better than chance has nothing to lag behind: then the lag is 1.
-        self.share.copy_(gap.nan_to_num(1.0, 1.0, 1.0).clamp(0.0, 1.0))
+        gap = torch.where(self._teacher > self._chance, gap, 1.0)
+        self.share.copy_(gap.nan_to_num(1.0).clamp(0.0, 1.0))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns what the episodes so far have said."""

@@ -113,7 +113,7 @@ class Learner:
         if self._skip is not None and bool(self._skip):
             raise NonFiniteGradientError(
                 f"A gradient is not finite within the {count} optimizer steps up to step "
-                f"{self.num_steps}; the last good step's weights were kept."
+                f"{self.num_steps}."
             )
         means = torch.stack([torch.stack(values).mean() for values in told.values()])
         return dict(zip(told, means.tolist(), strict=True))

@@ -35,7 +35,8 @@ class Memory:
         folder: Where memory-mapped files go; None keeps the ring on `device`.
 
     Raises:
-        InputError: The capacity does not hold one step of every row, or one stack.
+        InputError: The capacity does not hold one step of every row, or one stack; or the folder is
+            a file, or lies in one.
     """
 
     def __init__(
@@ -52,6 +53,9 @@ class Memory:
                 f"A memory of {capacity} steps does not hold {max(frame_stack, 1)} of each of "
                 f"{num_rows} environments: make it larger."
             )
+        for part in (folder, *folder.parents) if folder else ():
+            if part.exists() and not part.is_dir():
+                raise InputError(f"The memory's folder {folder} cannot be made: {part} is a file.")
         self.num_rows = num_rows
         self.device = device
         self.frame_stack = frame_stack
@@ -110,15 +114,26 @@ class Memory:
             if self.folder is None:
                 self._store[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
             else:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                own = f"-{distributed.rank()}" if distributed.rank() else ""
-                path = self.folder / f"{name.replace('/', '-')}{own}.memmap"
-                # A file of an earlier run; one that still runs keeps its own under no name.
-                path.unlink(missing_ok=True)
+                path = self._file(self.folder, name)
                 self._store[name] = MemoryMappedTensor.empty(
                     shape, dtype=value.dtype, filename=path
                 )
         return self._store[name]
+
+    @staticmethod
+    def _file(folder: Path, name: str) -> Path:
+        """Returns the path of a tensor's file, where nothing is."""
+        own = f"-{distributed.rank()}" if distributed.rank() else ""
+        path = folder / f"{name.replace('/', '-')}{own}.memmap"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # A file of an earlier run; one that still runs keeps its own under no name.
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"The memory's folder {folder} cannot be written: {error.strerror}."
+            ) from error
+        return path
 
     def __len__(self) -> int:
         """Steps that can be sampled."""
@@ -194,10 +209,9 @@ class Memory:
         return sum(tensor.numel() * tensor.element_size() for tensor in self._store.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns a copy of what is stored."""
+        """Returns what is stored, as views: the next `add` overwrites them."""
         stored = {
-            name.replace("/", "|"): tensor[: self.filled].clone()
-            for name, tensor in self._store.items()
+            name.replace("/", "|"): tensor[: self.filled] for name, tensor in self._store.items()
         }
         return {"head": self.head, "filled": self.filled, "store": stored}
 

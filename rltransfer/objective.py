@@ -91,9 +91,23 @@ class Objective(abc.ABC):
         """Returns the objective that a text spells, "kl" or "KL(temperature=0.01) + 0.5 * MSE()".
 
         Raises:
-            InputError: The text is no such expression.
+            InputError: The text is no such expression, or a weight is negative, or all are zero.
         """
-        return text if isinstance(text, Objective) else _parse(text)
+        objective = text if isinstance(text, Objective) else _parse(text)
+        _check_weights(objective)
+        return objective
+
+
+def _check_weights(objective: Objective) -> None:
+    """Checks that terms are not fled from, and that there is something to learn."""
+    schedules = []
+    for weight, term in objective.terms():
+        schedule = weight if isinstance(weight, Schedule) else Schedule(weight, weight)
+        if min(schedule.start, schedule.end) < 0:
+            raise InputError(f"The weight of {term} is {weight}: it must not be negative.")
+        schedules.append(schedule)
+    if all(schedule.is_zero for schedule in schedules):
+        raise InputError(f"Every weight of {str(objective)!r} is 0: one must be above 0.")
 
 
 def _product(weight: Weight, factor: float | str | Schedule) -> Weight:
@@ -302,9 +316,16 @@ def _built(written: WrittenTerm, text: str) -> Term:
     """Returns the term that is written."""
     named = [term for name, term in TERMS.items() if name.lower() == written.name.lower()]
     if not named:
-        raise unknown("objective", written.name, [*TERMS, *(name.lower() for name in TERMS)])
-    if not written.options.keys() <= {field.name for field in dataclasses.fields(named[0])}:
-        raise InputError(f"The objective {written.name} has not these options: {text!r}.")
+        raise unknown("objective", written.name, TERMS)
+    # What is its own stands before what it shares with every other.
+    fields = sorted(dataclasses.fields(named[0]), key=lambda field: bool(field.kw_only))
+    known = [field.name for field in fields]
+    if written.nameless:
+        names = " or ".join(f"{name}=" for name in known)
+        raise InputError(f"{written.nameless[0]!r} in {text!r} has no name: write {names} first.")
+    for option in written.options:
+        if option not in known:
+            raise unknown(f"option of the objective {written.name},", option, known)
     try:
         return named[0](**written.options)
     except (TypeError, AttributeError) as error:  # text where a number is meant, or the like

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ class WrittenTerm:
     """What stands in the brackets: numbers, text, None, and numbers by text."""
     factors: tuple[float | str, ...] = ()
     """What it is multiplied by: numbers, and schedules as text."""
+    nameless: tuple[Any, ...] = ()
+    """What stands in the brackets without an option's name."""
 
 
 def read(text: str) -> list[WrittenTerm]:
@@ -33,6 +36,10 @@ def read(text: str) -> list[WrittenTerm]:
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError) as error:
+        if "->" in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):
+            raise InputError(
+                f"{text!r} is no objective: a schedule stands in quotes, as in \"'1->0' * MSE()\"."
+            ) from error
         raise malformed(text) from error
     return _terms(node, text)
 
@@ -42,15 +49,18 @@ def _terms(node: ast.expr, text: str) -> list[WrittenTerm]:
     match node:
         case ast.BinOp(left, ast.Add(), right):
             return _terms(left, text) + _terms(right, text)
-        case ast.BinOp(factor, ast.Mult(), right):
+        case ast.BinOp(left, ast.Mult(), right):
+            factor, product = left, right
+            if isinstance(right, ast.Constant | ast.UnaryOp):
+                factor, product = right, left
             weight = _constant(factor, text)
             if isinstance(weight, float | str):
-                return [
-                    replace(term, factors=(*term.factors, weight)) for term in _terms(right, text)
-                ]
-        case ast.Call(ast.Name(name), [], keywords):
+                terms = _terms(product, text)
+                return [replace(term, factors=(*term.factors, weight)) for term in terms]
+        case ast.Call(ast.Name(name), values, keywords):
             options = {keyword.arg or "**": _constant(keyword.value, text) for keyword in keywords}
-            return [WrittenTerm(name, options)]
+            nameless = tuple(_constant(value, text) for value in values)
+            return [WrittenTerm(name, options, nameless=nameless)]
         case ast.Name(name):
             return [WrittenTerm(name)]
     raise malformed(text)

@@ -16,6 +16,13 @@ from rltransfer.errors import InputError
 
 T = TypeVar("T")
 
+ALSO = {
+    "--lr": "--learning-rate",
+    "--timesteps": "--steps",
+    "--total-timesteps": "--steps",
+}
+"""What other libraries call options that this one has under another name."""
+
 REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
@@ -80,10 +87,14 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
         default: Values of what is not given; the fields' defaults if None.
 
     Raises:
-        InputError: An option is unknown, missing, or has a value that it cannot have.
+        InputError: An option is unknown, missing, given twice, or has a value that it cannot have.
     """
     if {"-h", "--help"} & set(argv):
         return _cli(kind, argv, prog, default)[0]
+    given = [_name(word) for word in argv if word.startswith("--")]
+    for name in given:
+        if given.count(name) > 1:
+            raise InputError(f"The option {name!r} is given twice: give it once, with all values.")
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
@@ -94,6 +105,11 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
             if isinstance(refusal, InputError):
                 raise refusal from None  # a dataclass refused a value, in a sentence of ours
             refusal = refusal.__context__
+        for word in argv:
+            if re.fullmatch(r"(--[\w-]+=)?\d[\d.e]*,[\d.e,]*", word):
+                raise InputError(
+                    f"{word!r} has commas: write numbers without, and several with spaces between."
+                ) from error
         raise InputError(_sentence(printed.getvalue(), prog)) from error
     if extra:
         raise _unknown_option(kind, extra, prog)
@@ -130,9 +146,18 @@ def _unknown_option(kind: type[Any], extra: list[str], prog: str) -> InputError:
     """Returns the error for the first word that no option takes."""
     word = next((word for word in extra if word.startswith("-")), extra[0])
     known = sorted(_names(kind))
-    near = difflib.get_close_matches(word.split("=")[0].replace("_", "-"), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"`{prog} --help` shows every option."
+    name = _name(word)
+    # Without the dashes, which make all options alike.
+    near = difflib.get_close_matches(name[2:], [one[2:] for one in known], n=1, cutoff=0.7)
+    hint = f"did you mean '--{near[0]}'?" if near else f"`{prog} --help` shows every option."
+    if ALSO.get(name) in known:
+        hint = f"did you mean {ALSO[name]!r}?"
     return InputError(f"There is no option {word!r}: {hint}")
+
+
+def _name(word: str) -> str:
+    """Returns the option that a word gives, `--NAME` or `--NAME=VALUE`, as help shows it."""
+    return word.split("=")[0].replace("_", "-")
 
 
 def _names(kind: type[Any]) -> list[str]:

@@ -181,7 +181,7 @@ class Policy(nn.Module):
                 seen = self.value_encoder(flat, flat_task)
                 if sequence:
                     seen = seen.unflatten(0, leading)
-            output.value = self._of_task(self.value_head(seen), task).squeeze(-1)
+            output.value = self._of_task(_precise(self.value_head, seen), task).squeeze(-1)
         output.state = state
         return output
 
@@ -192,7 +192,7 @@ class Policy(nn.Module):
             features: (..., num_features)
             task: Index of each row's task; see `forward`.    (...)
         """
-        scores = self._of_task(self.action_head(features), task)
+        scores = self._of_task(_precise(self.action_head, features), task)
         if self.log_std is not None:
             log_std = self.log_std if self.log_std.dim() == 1 else self.log_std[task]
             log_std = log_std.clamp(*LOG_STD_RANGE).expand_as(scores)
@@ -280,6 +280,26 @@ class Policy(nn.Module):
             if part is not None:
                 count -= sum(parameter.numel() for parameter in part.parameters())
         return count
+
+
+def _precise(layer: nn.Linear, features: Tensor) -> Tensor:
+    """Returns what a head says, in float32 under autocast too.    (..., outputs)
+
+    Eight bits would leave nothing of the differences between large Q-values, and the ratio of new
+    to old probabilities would not be 1 where no weight has changed.
+
+    Args:
+        layer: The head.
+        features: (..., num_features)
+    """
+    kind = features.device.type
+    outputs: Tensor
+    if not torch.is_autocast_enabled(kind):
+        outputs = layer(features)
+        return outputs
+    with torch.autocast(kind, enabled=False):
+        outputs = layer(features.float())
+    return outputs
 
 
 def _spec_of(data: dict[str, Any]) -> PolicySpec:

@@ -120,8 +120,9 @@ class PolicyOutput:
         if self.logits is None:
             return self.greedy()
         # The Gumbel trick: the argmax of logits plus Gumbel noise is a sample of their softmax.
-        # Exponential noise is 0 at times; its logarithm is then -inf, and that action is taken.
+        # Exponential noise may be 0; the logarithm would then elect that action, legal or not.
         noise = torch.empty_like(self.logits, dtype=torch.float32).exponential_(generator=generator)
+        noise.clamp_(min=torch.finfo(torch.float32).tiny)
         return (self.logits.float() - noise.log()).argmax(-1)
 
     def log_probs(self) -> Tensor:

@@ -43,9 +43,13 @@ def suites() -> dict[str, Suite]:
 
 
 def task_ids() -> list[str]:
-    """Returns every task id there is: the families' and all others that Gymnasium knows."""
+    """Returns every task id there is: the families' and all others that Gymnasium knows.
+
+    An id that a family accepts and does not name is an old one.
+    """
     ids = [task_id for family in families() for task_id in family.task_ids()]
-    return sorted({*ids, *gymnasium.registry})
+    others = [task_id for task_id in gymnasium.registry if _family(Task(task_id)) is None]
+    return sorted({*ids, *others})
 
 
 def find_suite(name: str) -> Suite:
@@ -56,7 +60,9 @@ def find_suite(name: str) -> Suite:
     """
     known = suites()
     if name not in known:
-        raise unknown("suite", name, known)
+        if name in task_ids():
+            raise InputError(f"{name!r} is a task and no suite: use --task {name}.")
+        raise unknown("suite", name, known, "rltransfer list")
     return known[name]
 
 
@@ -75,7 +81,7 @@ def find_method(name: str) -> type[Method]:
         if entry.name == name:
             method: type[Method] = entry.load()
             return method
-    raise unknown("agent", name, method_names())
+    raise unknown("agent", name, method_names(), "rltransfer list")
 
 
 def method_name(method: type[Method]) -> str:
@@ -100,20 +106,28 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
     """
     if num_envs < 1:
         raise InputError(f"The number of environments is {num_envs}: it must be at least 1.")
-    for family in families():
-        if family.accepts(task):
-            return family.make(task, num_envs, device)
-    if task.id not in gymnasium.registry:
-        raise unknown("task", task.id, task_ids())
+    family = _family(task)
+    if family is None and task.id not in gymnasium.registry and ":" not in task.id:
+        if task.id in suites():
+            raise InputError(f"{task.id!r} is a suite and no task: use --suite {task.id}.")
+        known = task_ids()
+        family = _family(task)  # some know their old ids only once they have named theirs
+        if family is None:
+            raise unknown("task", task.id, known, "rltransfer list tasks")
+    if family is not None:
+        return family.make(task, num_envs, device)
     return make_host_env(task, num_envs, device)
 
 
 def evaluation_task(task: Task) -> Task:
     """Returns the task as it is evaluated: whole episodes, rewards as they are."""
-    for family in families():
-        if family.accepts(task):
-            return family.evaluation_task(task)
-    return task
+    family = _family(task)
+    return task if family is None else family.evaluation_task(task)
+
+
+def _family(task: Task) -> EnvFamily | None:
+    """Returns the family that makes a task; None for any other Gymnasium environment."""
+    return next((family for family in families() if family.accepts(task)), None)
 
 
 def _entries(group: str) -> list[EntryPoint]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +20,28 @@ def console() -> Console:
     """Returns the console that results are printed on."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=PIPE_WIDTH)
+
+
+@contextlib.contextmanager
+def brief_reader() -> Iterator[None]:
+    """Lets whoever reads what is printed stop before its end, as `head` does."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def with_interval(mean: float, ci95: float | None) -> str:
+    """Returns a mean with its confidence interval, as text; "?" for one that is not known.
+
+    Args:
+        mean: The mean.
+        ci95: Half of the interval; None or infinite where one episode says nothing of it.
+    """
+    known = ci95 is not None and math.isfinite(ci95)
+    return f"{mean:.1f} ± {ci95:.1f}" if known else f"{mean:.1f} ± ?"
 
 
 def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -> Table:
@@ -39,12 +65,12 @@ def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -
     for number, result in enumerate(results, 1):
         for task_id, row in result["tasks"].items():
             cells = [str(number)] * generations + [task_id, f"{row['random_return_mean']:.1f}"]
-            own = f"{row['return_mean']:.1f} ± {row['return_ci95']:.1f}"
+            own = with_interval(row["return_mean"], row["return_ci95"])
             size = f"{result['student_parameters']:,}"
             if not taught:
                 table.add_row(*cells, own, size)
                 continue
-            cells += [f"{row['teacher_return_mean']:.1f} ± {row['teacher_return_ci95']:.1f}", own]
+            cells += [with_interval(row["teacher_return_mean"], row["teacher_return_ci95"]), own]
             share = result["student_parameters"] / max(result["teacher_parameters"] or 0, 1)
             known = bool(result["teacher_parameters"])
             table.add_row(

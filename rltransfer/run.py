@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,18 +21,24 @@ from safetensors import SafetensorError
 from rltransfer import checkpoint, distributed, registry
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.allocator import keep_freed_memory
-from rltransfer.errors import InputError, unknown
+from rltransfer.errors import InputError, check_range, unknown
 from rltransfer.evaluation import evaluate_policy
+from rltransfer.learner import NonFiniteGradientError
 from rltransfer.metrics import rollout_metrics
+from rltransfer.observation import grouped
 from rltransfer.policy import Policy, load_policy, save_policy
 from rltransfer.result import final_evaluation, teacher_check
 from rltransfer.rollout import Rollout, RolloutEngine
 from rltransfer.serialization import from_json, to_json
 from rltransfer.task import Suite, Task
 from rltransfer.tracking import Progress, Tracker
+from rltransfer.vector_env import VectorEnv
 
 FRAMES = "frame_stack"
 """What files call the number of frames that an observation stacks."""
+
+LONGEST_SHOWN = 60
+"""Characters of two values that a sentence may hold."""
 
 MEASURED = (FRAMES, "recorded_return")
 """What a teacher's specification says of its own run, as far as that is known."""
@@ -65,25 +73,25 @@ class RunOptions:
     """Episodes of each evaluation at the end: policy, teacher and random actions."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("episodes", 1), ("evaluate_episodes", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least {least}.")
-        for name in ("checkpoint_every", "evaluate_every", "seed", "threads"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}: it must not be negative.")
+        check_range(self, "at least 1", "steps", "episodes")
+        check_range(
+            self, "at least 0",
+            "evaluate_episodes", "checkpoint_every", "evaluate_every", "seed", "threads",
+        )  # fmt: skip
 
 
 def find_device(name: str) -> torch.device:
     """Returns the device of a name.
 
+    Several processes on GPUs have one each.
+
     Raises:
-        InputError: There is no such device here.
+        InputError: There is no such device here, or not one for each process.
     """
     if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        several = distributed.world_size() > 1
-        return torch.device(f"cuda:{distributed.local_rank()}" if several else "cuda")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if distributed.world_size() > 1 and name.startswith("cuda"):
+        name = _own_gpu(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -93,6 +101,43 @@ def find_device(name: str) -> torch.device:
             f"There is no device {name!r} here: there is {', '.join(there)}."
         ) from error
     return device
+
+
+def _own_gpu(name: str) -> str:
+    """Returns the GPU of this process, one of several."""
+    if name != "cuda":
+        raise InputError(f"The device {name!r} would put every process on one GPU: say cuda.")
+    processes, gpus = distributed.local_world_size(), torch.cuda.device_count()
+    if processes > gpus:
+        raise InputError(
+            f"There are {processes} processes on this machine and {gpus} GPUs, but each process "
+            "needs its own: start fewer, or say cpu."
+        )
+    return f"cuda:{distributed.local_rank()}"
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Says which folder it is that the block cannot write.
+
+    Raises:
+        InputError: It cannot be written, e.g. as the disk is full.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{folder} cannot be written: {reason}.") from error
+
+
+@contextlib.contextmanager
+def closed_if_refused(engine: RolloutEngine) -> Iterator[None]:
+    """Closes the environments if the block ends with an error."""
+    try:
+        yield
+    except BaseException:
+        engine.close()
+        raise
 
 
 class Run:
@@ -126,6 +171,8 @@ class Run:
         self.wall_seconds = 0.0
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, float] = {}
+        self._goes_on = False
+        self._loops = False
         self._stop = False
         seed = options.seed + 1_000 * distributed.rank()
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
@@ -135,16 +182,17 @@ class Run:
             action_space=self.engine.action_space,
             action_mask=self.engine.action_mask,
             own_spaces=self.engine.own_spaces,
-            frame_stack=self.engine.lanes[0].env.frame_stack,
+            frame_stack=_frame_stack([lane.env for lane in self.engine.lanes]),
             num_rows=self.engine.num_rows,
             seed=seed,
             device=self.device,
         )
         torch.manual_seed(options.seed)
-        self.agent: Agent = method.build(self.setting)
-        distributed.broadcast(self.agent.policy)
-        if options.compile:
-            self.agent.policy.compile()
+        with closed_if_refused(self.engine):
+            self.agent: Agent = method.build(self.setting)
+            distributed.broadcast(self.agent.policy)
+            if options.compile:
+                self.agent.policy.compile()
 
     def config(self) -> dict[str, Any]:
         """Returns everything that the run depends on, as JSON."""
@@ -153,22 +201,29 @@ class Run:
             "teacher": self.agent.teacher.describe() if self.agent.teacher else None,
         }
 
-    def begin(self, resume: bool) -> None:
+    def begin(self, resume: bool, teacher_moves: bool = False) -> None:
         """Makes the run's folder, or goes on with the run that the folder holds.
+
+        Args:
+            resume: Whether to go on.
+            teacher_moves: Whether the teacher may lie elsewhere than it did: its weights must be
+                the same.
 
         Raises:
             InputError: The folder holds something already, or cannot be written; or it is gone on
                 with and holds no run, or one with other settings.
         """
-        if resume:
-            check_same(self.run_dir, self.config())
-            self.restore()
-            return
-        if distributed.rank() == 0:
-            # The frames are told for whoever learns from this run; the options decide them.
-            told = {**self.config(), FRAMES: self.setting.frame_stack}
-            make_folder(self.run_dir, told)
-        distributed.wait()
+        with closed_if_refused(self.engine):
+            if resume:
+                check_same(self.run_dir, self.config(), teacher_moves)
+                self.restore()
+                self._goes_on = True
+                return
+            if distributed.rank() == 0:
+                # The frames are told for whoever learns from this run; the options decide them.
+                told = {**self.config(), FRAMES: self.setting.frame_stack}
+                make_folder(self.run_dir, told)
+            distributed.wait()
 
     def restore(self) -> None:
         """Goes back to the newest checkpoint; a run that was stopped before one begins anew."""
@@ -185,32 +240,49 @@ class Run:
 
         Raises:
             InterruptedRunError: Ctrl-C or SIGTERM came; a checkpoint was written.
-            InputError: An environment gave numbers that are not finite, or the disk is full.
+            KeyboardInterrupt: The same before the first rollout or after the last checkpoint.
+            InputError: An environment gave numbers that are not finite, the network diverged, or
+                the disk is full.
         """
         previous = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 previous[number] = signal.signal(number, self._on_signal)
-        writes = distributed.rank() == 0
-        tracker = Tracker(self.run_dir if writes else None, self.env_steps or None)
         try:
-            tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
-            self._check_teacher()
-            self._loop(tracker)
-            self._finish(tracker)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{self.run_dir} cannot be written: {reason}.") from error
+            with self._tracked() as tracker:
+                self._check_teacher()
+                self._loop(tracker)
+                self._finish(tracker)
+        except NonFiniteGradientError as error:
+            raise InputError(f"{str(error).rstrip('.')}; {self._after_divergence()}.") from error
         finally:
-            tracker.close()
             self.engine.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return self.result
 
+    @contextlib.contextmanager
+    def _tracked(self) -> Iterator[Tracker]:
+        """Yields the run's curves, with its configuration as a text, and closes them."""
+        run_dir = self.run_dir if distributed.rank() == 0 else None
+        with writing(self.run_dir):
+            tracker = Tracker(run_dir, self.env_steps + 1 if self._goes_on else None)
+            tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
+        try:
+            yield tracker
+        finally:
+            with writing(self.run_dir):
+                tracker.close()
+
+    def _after_divergence(self) -> str:
+        """Says what is left of a run that diverged, and what to do."""
+        found = checkpoint.checkpoints(self.run_dir)
+        left = f"{found[-1]} is from before" if found else "no checkpoint was written before"
+        return f"{left}: take a smaller learning rate"
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Asks the loop to stop after this iteration; a second signal stops at once."""
-        if self._stop:
+        """Asks the loop to stop after this iteration; outside it, or asked again, stops at once."""
+        if self._stop or not self._loops:
             raise KeyboardInterrupt
         self._stop = True
 
@@ -228,6 +300,7 @@ class Run:
         }
         began, first_step = time.monotonic(), self.env_steps
         before = self.wall_seconds
+        self._loops = True
         with Progress(title, options.steps, self.quiet or distributed.rank() > 0) as progress:
             while self.env_steps < options.steps:
                 last_step = self.env_steps
@@ -235,16 +308,21 @@ class Run:
                 self.wall_seconds = before + time.monotonic() - began
                 if _passed(last_step, self.env_steps, evaluate_every):
                     metrics.update(self._evaluate_quickly())
-                tracker.scalars(metrics, self.env_steps)
+                with writing(self.run_dir):
+                    tracker.scalars(metrics, self.env_steps)
                 figures.update(_worth_a_look(metrics))
                 speed = (self.env_steps - first_step) / (time.monotonic() - began)
                 progress.show(self.env_steps, speed, figures)
                 ended = self.env_steps >= options.steps
-                self._stop = distributed.any_of(self._stop)
-                if ended or self._stop or _passed(last_step, self.env_steps, save_every):
+                stops = distributed.any_of(self._stop)
+                if ended or stops or _passed(last_step, self.env_steps, save_every):
                     self.save()
-                if self._stop and not ended:
+                if stops:
                     raise InterruptedRunError
+        self._loops = False
+        if self._stop:
+            # It came during the last checkpoint.
+            raise InterruptedRunError
 
     def iterate(self) -> dict[str, float]:
         """Collects one rollout, learns from it, and returns what is to be logged."""
@@ -285,7 +363,8 @@ class Run:
                 continue
             when, row = (~tensor.isfinite()).nonzero()[0, :2].tolist()
             task = self.suite.tasks[row // self.method.num_envs]
-            step = self.env_steps // self.engine.num_rows + when
+            num_rows = self.engine.num_rows * distributed.world_size()
+            step = self.env_steps // num_rows + when
             raise InputError(
                 f"The task {task.id!r} gave {what} that is not finite, at step {step} of its "
                 f"environment {row % self.method.num_envs}: the environment is at fault."
@@ -304,26 +383,30 @@ class Run:
     def save(self) -> None:
         """Writes a checkpoint; environments that cannot be saved begin new episodes."""
         self.engine.restart(only_forgetful=True)
+        state = {
+            "env_steps": self.env_steps,
+            "wall_seconds": self.wall_seconds,
+            "agent": self.agent.state_dict(),
+            "engine": self.engine.state_dict(),
+        }
         target = checkpoint.checkpoint_folder(self.run_dir, self.env_steps)
-        with checkpoint.written_together(target) as folder:
+        with writing(self.run_dir):
+            with checkpoint.written_together(target) as folder:
+                if distributed.rank() == 0:
+                    save_policy(self.agent.policy, folder / "policy")
+                checkpoint.save_state(folder, state)
             if distributed.rank() == 0:
-                save_policy(self.agent.policy, folder / "policy")
-            checkpoint.save_state(
-                folder,
-                {
-                    "env_steps": self.env_steps,
-                    "wall_seconds": self.wall_seconds,
-                    "agent": self.agent.state_dict(),
-                    "engine": self.engine.state_dict(),
-                },
-            )
-        if distributed.rank() == 0:
-            checkpoint.remove_old(self.run_dir)
+                checkpoint.remove_old(self.run_dir)
 
     def _finish(self, tracker: Tracker) -> None:
         """Evaluates policy, teacher and random actions, and writes `result.json`."""
         options, agent = self.options, self.agent
-        tasks = final_evaluation(agent, self.setting, options.episodes, options.seed + 2)
+        found = final_evaluation(agent, self.setting, options.episodes, options.seed + 2)
+        # JSON has no infinity, which is the interval of one episode.
+        tasks = {
+            task: {name: None if math.isinf(value) else value for name, value in figures.items()}
+            for task, figures in found.items()
+        }
         self.result = {
             "agent": self.name,
             "suite": self.suite.name,
@@ -340,10 +423,11 @@ class Run:
         }
         if distributed.rank() == 0:
             text = json.dumps(self.result, indent=1) + "\n"
-            checkpoint.write_text_whole(self.run_dir / "result.json", text)
-            for task, figures in tasks.items():
-                final = {f"final/{name}/{task}": value for name, value in figures.items()}
-                tracker.scalars(final, self.env_steps)
+            with writing(self.run_dir):
+                checkpoint.write_text_whole(self.run_dir / "result.json", text)
+                for task, figures in found.items():
+                    final = {f"final/{name}/{task}": value for name, value in figures.items()}
+                    tracker.scalars(final, self.env_steps)
 
     def _check_teacher(self) -> None:
         """Lets the teacher play a few episodes, and says so if it is no better than chance."""
@@ -383,31 +467,46 @@ def make_folder(run_dir: Path, config: Mapping[str, Any]) -> None:
         InputError: The folder holds something already, or cannot be written.
     """
     check_free(run_dir)
-    try:
+    with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config, indent=1) + "\n"
         checkpoint.write_text_whole(run_dir / "config.json", text)
-    except OSError as error:
-        raise InputError(f"{run_dir} cannot be written: {error.strerror}.") from error
 
 
-def check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
+def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = False) -> None:
     """Checks that a folder holds a run with this configuration.
+
+    Args:
+        run_dir: The folder.
+        config: What is asked for.
+        teacher_moves: Whether the weights of the teacher alone are compared.
 
     Raises:
         InputError: A setting differs, or the folder is no run.
     """
     old = {name: value for name, value in read_config(run_dir).items() if name != FRAMES}
-    path = _difference(old, json.loads(json.dumps(config)), "")
-    if path:
+    new = json.loads(json.dumps(config))
+    if teacher_moves:
+        old, new = _without_place(old), _without_place(new)
+    found = _difference(old, new, "")
+    if found:
         raise InputError(
-            f"{run_dir} holds a run with another {path}: resume it with its own settings, "
+            f"{run_dir} holds a run with another {found}: resume it with its own settings, "
             "or start a new run in another --run-dir."
         )
 
 
+def _without_place(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration that knows its teacher by its weights, wherever it lies."""
+    method = {name: value for name, value in config["method"].items() if name != "teacher"}
+    weights = (config.get("teacher") or {}).get("sha256")
+    return {**config, "method": method, "teacher": {"sha256": weights}}
+
+
 def _difference(old: Any, new: Any, path: str, taught: bool = False) -> str:
-    """Returns the name of the first setting in which two configurations differ, or "".
+    """Returns the first setting in which two configurations differ, or "".
+
+    It is named, and where that is short, both values are said.
 
     Args:
         old: What a folder says.
@@ -422,9 +521,23 @@ def _difference(old: Any, new: Any, path: str, taught: bool = False) -> str:
         taught = taught or path == "teacher"
         names = [n for n in old if n not in MEASURED] if taught else {**old, **new}
         parts = [(name, old.get(name), new.get(name)) for name in names]
+    elif old == new:
+        return ""
     else:
-        return "" if old == new else path
+        values = f"({json.dumps(old)}, not {json.dumps(new)})"
+        return f"{path} {values}" if len(values) <= LONGEST_SHOWN else path
     return next(filter(None, (_difference(a, b, name, taught) for name, a, b in parts)), "")
+
+
+def _frame_stack(envs: Sequence[VectorEnv]) -> int:
+    """Returns the number of frames that the observations of all environments stack, or 0."""
+    found = set()
+    for env in envs:
+        groups = grouped(env.single_observation_space).spaces.values()
+        images = [group.shape for group in groups if group.shape and len(group.shape) == 3]
+        stacks = any(image[0] == env.frame_stack for image in images)
+        found.add(env.frame_stack if stacks else 0)
+    return found.pop() if len(found) == 1 else 0
 
 
 def _passed(before: int, now: int, every: int) -> bool:
@@ -450,19 +563,50 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     """Returns a run's configuration.
 
     Raises:
-        InputError: The folder is no run.
+        InputError: The folder is no run, or its configuration is damaged.
     """
     path = run_dir / "config.json"
     if not path.is_file():
         raise InputError(f"{run_dir} is no run: it has no config.json.")
-    config: dict[str, Any] = json.loads(path.read_text())
-    return config
+    try:
+        entries = json.loads(path.read_text())
+        Suite.from_json(entries["suite"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(run_dir) from error
+    return _Config(run_dir, entries)
+
+
+class _Config(dict[str, Any]):
+    """What a run's config.json holds; whoever asks for an entry that is not there is told so."""
+
+    def __init__(self, run_dir: Path, entries: Mapping[str, Any]) -> None:
+        super().__init__(entries)
+        self.run_dir = run_dir
+
+    def __missing__(self, name: str) -> Any:
+        raise _damaged(self.run_dir)
+
+
+def _damaged(run_dir: Path) -> InputError:
+    """Returns the error for a configuration that was cut or changed."""
+    return InputError(f"{run_dir} is no whole run: its config.json is damaged.")
 
 
 def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
-    """Returns what a configuration describes."""
-    method = from_json(registry.find_method(config["agent"]), config["method"])
-    return method, Suite.from_json(config["suite"]), from_json(RunOptions, config["options"])
+    """Returns what a configuration describes.
+
+    Raises:
+        InputError: It was written by another version, or one of its values is damaged.
+    """
+    suite = Suite.from_json(config["suite"])
+    try:
+        method = from_json(registry.find_method(config["agent"]), config["method"])
+        return method, suite, from_json(RunOptions, config["options"])
+    except (TypeError, AttributeError) as error:
+        raise InputError(
+            f"The configuration of this run of {config['agent']!r} is damaged: one of its options "
+            "is of the wrong kind."
+        ) from error
 
 
 def load_run_policy(run_dir: Path) -> Policy:

@@ -31,7 +31,7 @@ def asked_suite(where: TaskOptions) -> Suite:
     """
     if (where.suite is None) == (not where.task):
         raise InputError("Say which tasks are meant: either --task ID or --suite NAME.")
-    suite = registry.find_suite(where.suite) if where.suite else Suite.of(*where.task)
+    suite = registry.find_suite(where.suite) if where.suite is not None else Suite.of(*where.task)
     return with_options(suite, where.task_option)
 
 

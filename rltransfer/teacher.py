@@ -140,7 +140,7 @@ def _of_card(task_id: str) -> Teacher:
     """Returns the installed teacher of a task."""
     cards = {card.task.id: card for card in zoo_cards()}
     if task_id not in cards:
-        raise unknown("teacher in the zoo for the task", task_id, cards)
+        raise unknown("teacher in the zoo for the task", task_id, cards, "rltransfer list")
     card = cards[task_id]
     return PolicyTeacher(
         load_policy(card.stem), f"{ZOO}:{task_id}", _sha256(card.stem), Suite.of(card.task),

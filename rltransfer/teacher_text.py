@@ -36,7 +36,8 @@ LOAD = "load_teacher"
 """What a source with observation statistics is called by."""
 LONGEST_SHOWN = 200
 """Characters of a text that an error shows."""
-CALL = re.compile(r"\s*[A-Za-z_]\w*\s*\(.*\)\s*", re.DOTALL)
+CALL = re.compile(rf"\s*([A-Za-z_]\w*\s*\(.*\)|({'|'.join([*KINDS, LOAD])})\s*\(.*)\s*", re.DOTALL)
+"""A name before brackets; what is left open only after a name that there is."""
 
 
 class Load(Protocol):
@@ -67,6 +68,8 @@ def read_composition(text: str, load: Load, suite: Suite | None = None) -> Teach
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if text.count("(") > text.count(")"):
+            raise InputError(f"A bracket is left open in {_shown(text)}: close it.") from error
         raise _malformed(text) from error
     return _Reader(text, load).teacher(node, suite)
 
@@ -88,8 +91,12 @@ class _Reader:
                 try:
                     return self._made(name, arguments, options, suite)
                 except TypeError as error:
+                    # Python tells which argument is missing or unknown.
+                    told = re.search("(missing|got) .*'", str(error))
+                    reason = f": {told[0]}" if told else ""
                     raise InputError(
-                        f"{name} does not take what stands in its brackets: {_shown(self.text)}."
+                        f"{name} does not take what stands in its brackets, {_shown(self.text)}"
+                        f"{reason}."
                     ) from error
         raise _malformed(self.text)
 
@@ -120,7 +127,10 @@ class _Reader:
     def _by_task(self, node: ast.expr) -> dict[str, Teacher]:
         """Returns the teacher of each task."""
         if not isinstance(node, ast.Dict):
-            raise _malformed(self.text)
+            raise InputError(
+                "PerTask takes a teacher for each task, as in PerTask({'CartPole-v1': 'a.zip'}), "
+                f"and not what stands in {_shown(self.text)}."
+            )
         teachers = {}
         for key, value in zip(node.keys, node.values, strict=True):
             if not isinstance(key, ast.Constant) or not isinstance(key.value, str):

@@ -23,7 +23,8 @@ class Tracker:
 
     Args:
         run_dir: The run's folder; None writes nothing, as all processes but the first.
-        purge_step: After a resume: the checkpoint's step; curves beyond it are of a killed process.
+        purge_step: After a resume: the first step after the checkpoint's. What curves hold from
+            there on is of a killed process and is hidden; None hides nothing.
     """
 
     def __init__(self, run_dir: Path | None, purge_step: int | None = None) -> None:

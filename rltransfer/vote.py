@@ -125,7 +125,9 @@ class Vote(Composition):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the random states and what was spent."""
-        return {**super().state_dict(), "labels": self._labels, "moments": self._moments}
+        # Clones, as what counts on is added to in place.
+        spent = {"labels": self._labels.clone(), "moments": self._moments.clone()}
+        return {**super().state_dict(), **spent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to what `state_dict` returned."""

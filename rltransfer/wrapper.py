@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from rltransfer.composition import Composition, mixture
-from rltransfer.divergence import is_illegal
+from rltransfer.divergence import is_illegal, tempered
 from rltransfer.errors import InputError
 from rltransfer.objective import Q_VALUE_TEMPERATURE
 from rltransfer.observation import Observation
+from rltransfer.policy import Policy
 from rltransfer.policy_output import ILLEGAL, LABELS, PolicyOutput
 from rltransfer.teacher_base import PolicyTeacher, Teacher
 
@@ -100,7 +101,7 @@ class Boltzmann(Wrapper):
         """Returns the policy."""
         output = self.members[0](observation, task)
         _, scores = self._scores(output)
-        logits = (scores / self.temperature).masked_fill(is_illegal(scores), ILLEGAL)
+        logits = tempered(scores, self.temperature)
         return dataclasses.replace(output, logits=logits, q_values=None)
 
 
@@ -115,7 +116,8 @@ class MonteCarloDropout(Wrapper):
 
     Args:
         teacher: A run's policy, or the zoo's. Zips, functions and compositions are refused: their
-            last hidden layer is not known, or there are several.
+            last hidden layer is not known, or there are several; so are policies of a method's own
+            kind, whose last layer may not be that of one policy.
         samples: Masks for each observation.
         p: Share of the features that each mask drops; the others are scaled by 1 / (1 - p).
     """
@@ -128,6 +130,11 @@ class MonteCarloDropout(Wrapper):
                 "MonteCarloDropout is of a policy that rltransfer trained, a run directory or the "
                 f"zoo's, but {getattr(teacher, 'source', teacher)} is none: put it around the "
                 "policies inside a composition, and leave others as they are."
+            )
+        if type(teacher.module) is not Policy:
+            raise InputError(
+                f"MonteCarloDropout drops what one last hidden layer says, but {teacher.source} is "
+                f"a {type(teacher.module).__name__}: take a teacher that another method trained."
             )
         if samples != int(samples) or samples < 1:
             raise InputError(f"The samples of MonteCarloDropout are {samples}: at least 1.")

@@ -31,6 +31,7 @@ from rltransfer.agent import Method
 from rltransfer.agents import PPO, PolicyDistillation
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.errors import InputError
+from rltransfer.experiments.asked import check_names, check_options, page_folder
 from rltransfer.experiments.summary import (
     Interval,
     bar_picture,
@@ -42,7 +43,14 @@ from rltransfer.experiments.summary import (
     told_parameters,
     write_results,
 )
-from rltransfer.experiments.trials import THREADS, Trial, results_so_far, run_trials, side_by_side
+from rltransfer.experiments.trials import (
+    THREADS,
+    Trial,
+    check_settings,
+    results_so_far,
+    run_trials,
+    side_by_side,
+)
 from rltransfer.experiments.zoo import write_teacher
 from rltransfer.learner import PrecisionName
 from rltransfer.network import Network
@@ -67,7 +75,10 @@ RUN_EPISODES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class AtariDistillation:
-    """Teachers and students of Pong, Boxing and Q*bert, single-game and multi-task (Rusu 2015)."""
+    """Students of Pong, Boxing and Q*bert (Rusu 2015): 38 runs, 7.5 hours on two CPU cores.
+
+    Three teachers, students of each for two sizes, and one student of all; five seeds.
+    """
 
     part: PartName = "all"
     """What is run: the training of all teachers, the students of one game each, those of all games,
@@ -90,11 +101,17 @@ class AtariDistillation:
     """Teachers or students at once; 0 means one for each core."""
     out: Path = Path("runs/atari")
     """Folder of the runs, and of the teachers in its folder `teachers`."""
-    results: Path = Path(__file__).parent
-    """Folder for the page, its picture and its figures."""
+    results: Path | None = None
+    """Folder for the page, its picture and its figures; that of the runs if not given."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        check_names("game", self.games, GAMES)
+        check_names("size", self.sizes, SIZES)
 
     def run(self) -> None:
         """Runs what the part has not run yet, and writes the page of the students that are done."""
+        folder = page_folder(self.results, self.out)
         if self.part in ("teachers", "all"):
             self._teach_all()
         if self.part == "teachers":
@@ -103,14 +120,15 @@ class AtariDistillation:
             **{size: self._students(size) for size in self.sizes},
             TOGETHER: self._multitask(),
         }
+        check_settings([trial for those in trials.values() for trial in those], self.out)
         # The longest first, so that none runs alone at the end.
         asked = [trial for name in reversed(trials) for trial in trials[name] if self._asks(name)]
         run_trials(asked, self.out, self.jobs)
         found = {name: results_so_far(those, self.out) for name, those in trials.items()}
         done = {name: found[name] for name in trials if len(found[name]) == len(trials[name])}
         if done:
-            self._write(done)
-            console().print(f"written: {self.results / 'RESULTS.md'}", highlight=False)
+            self._write(folder, done)
+            console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
 
     def _asks(self, student: str) -> bool:
         """Tells whether a kind of student belongs to the part."""
@@ -118,11 +136,9 @@ class AtariDistillation:
 
     def _teach_all(self) -> None:
         """Trains the teachers that are still missing, side by side."""
-        left = {
-            game: (self, game)
-            for game in self.games
-            if not self._is_taught(game) and (self.part == "teachers" or not in_zoo(game))
-        }
+        asked = [game for game in self.games if self.part == "teachers" or not in_zoo(game)]
+        check_settings([self._teaching(game) for game in asked], self.out)
+        left = {game: (self, game) for game in asked if not self._is_taught(game)}
         for game, card in side_by_side(AtariDistillation.teach, left, self.jobs):
             console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
 
@@ -132,15 +148,27 @@ class AtariDistillation:
         Returns:
             The teacher's card.
         """
-        run_dir = self._teacher_dir(game)
+        run_dir, trial = self._teacher_dir(game), self._teaching(game)
         run = train(
-            replace(teacher_recipe(), precision=self.precision), suite=task_of(game),
-            run_dir=run_dir, resume=(run_dir / "config.json").exists(), quiet=True,
-            steps=self.teacher_steps, seed=0, evaluate_episodes=0, episodes=RUN_EPISODES,
-            threads=THREADS,
+            trial.method, suite=trial.suite, run_dir=run_dir, quiet=True,
+            resume=(run_dir / "config.json").exists(), threads=THREADS, **trial.options,
         )  # fmt: skip
         card: dict[str, Any] = write_teacher(run, self.out / "teachers" / f"ALE-{game}-v5")
         return card
+
+    def _teaching(self, game: str) -> Trial:
+        """Returns the run in which a game's teacher is trained."""
+        return Trial(
+            name=self._teacher_dir(game).name,
+            method=replace(teacher_recipe(), precision=self.precision),
+            suite=task_of(game),
+            options={
+                "steps": self.teacher_steps,
+                "seed": 0,
+                "episodes": RUN_EPISODES,
+                "evaluate_episodes": 0,
+            },
+        )
 
     def _teacher_dir(self, game: str) -> Path:
         return self.out / f"{game}-teacher"
@@ -210,10 +238,11 @@ class AtariDistillation:
         """Returns the name of the run in which a kind of student learns a game."""
         return f"together-{seed}" if student == TOGETHER else f"{game}-{student.split()[0]}-{seed}"
 
-    def _write(self, done: dict[str, dict[str, Any]]) -> None:
+    def _write(self, folder: Path, done: dict[str, dict[str, Any]]) -> None:
         """Writes the page, the picture and the figures.
 
         Args:
+            folder: Where to.
             done: For each kind of student the runs' results, by name.
         """
         shares = {
@@ -227,9 +256,9 @@ class AtariDistillation:
             for name, found in done.items()
         }
         table = {name: share_row(by_game) for name, by_game in shares.items()}
-        write_results(self.results, self._page(table, done), self._data(table, shares, done))
+        write_results(folder, self._page(table, done), self._data(table, shares, done))
         bar_picture(
-            self.results / "picture.png",
+            folder / "picture.png",
             ["all games", *self.games],
             {name: list(row.values()) for name, row in table.items()},
             "share of teacher, %",

@@ -33,7 +33,7 @@ from rltransfer.agents import Distral
 from rltransfer.envs import gridworld
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.vector_env import GridworldVectorEnv
-from rltransfer.errors import InputError
+from rltransfer.experiments.asked import check_options, page_folder
 from rltransfer.experiments.distral_curves import (
     VARIANTS,
     Array,
@@ -214,7 +214,10 @@ class Findings:
 
 @dataclass(frozen=True, kw_only=True)
 class DistralMazes:
-    """Distral's seven variants on mazes, each in nine settings (Teh 2017)."""
+    """Distral's variants on mazes (Teh 2017): 161 runs, half an hour on two CPU cores.
+
+    Seven variants in nine settings with two seeds, and the best of each with five others.
+    """
 
     mazes: int = 8
     """How many mazes are learned together."""
@@ -232,19 +235,15 @@ class DistralMazes:
     """Trials at once; 0 means one for each core."""
     out: Path = Path("runs/distral-mazes")
     """Folder of the runs."""
-    results: Path = Path(__file__).parent
-    """Folder for the page, its pictures and its figures."""
+    results: Path | None = None
+    """Folder for the page, its pictures and its figures; that of the runs if not given."""
 
     def __post_init__(self) -> None:
-        for name in ("grid_seeds", "seeds"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1.")
-        for name in ("betas", "learning_rates"):
-            if not getattr(self, name):
-                raise InputError(f"{name} is empty: the grid needs at least one.")
+        check_options(self)
 
     def run(self) -> None:
         """Runs what has not been run yet, and writes the page."""
+        folder = page_folder(self.results, self.out)
         found = run_trials(self.grid_trials(), self.out, self.jobs)
         grid = {variant: self._grid_curves(variant) for variant in VARIANTS}
         best = {
@@ -255,8 +254,8 @@ class DistralMazes:
             variant: np.stack([self._curves(variant, setting, seed) for seed in self.fresh_seeds])
             for variant, setting in best.items()
         }
-        self._write(Findings(grid, chosen, best, optimal_returns(self.suite)), found)
-        console().print(f"written: {self.results / 'RESULTS.md'}", highlight=False)
+        self._write(folder, Findings(grid, chosen, best, optimal_returns(self.suite)), found)
+        console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
 
     @property
     def suite(self) -> Suite:
@@ -317,16 +316,17 @@ class DistralMazes:
             ]
         )
 
-    def _write(self, findings: Findings, found: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path, findings: Findings, found: Mapping[str, Any]) -> None:
         """Writes the page, the pictures and the figures.
 
         Args:
+            folder: Where to.
             findings: What the runs' curves say.
             found: The runs' results, by name.
         """
-        write_results(self.results, self._page(findings, found), self._data(findings, found))
-        curve_picture(self.results / "curves.png", {"": findings.curves}, self.steps)
-        robustness_picture(self.results / "robustness.png", findings.finals)
+        write_results(folder, self._page(findings, found), self._data(findings, found))
+        curve_picture(folder / "curves.png", {"": findings.curves}, self.steps)
+        robustness_picture(folder / "robustness.png", findings.finals)
 
     def _page(self, findings: Findings, found: Mapping[str, Any]) -> str:
         """Returns the page."""

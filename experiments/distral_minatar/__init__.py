@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rltransfer.agents import Distral
-from rltransfer.errors import InputError
+from rltransfer.experiments.asked import check_names, check_options, page_folder
 from rltransfer.experiments.distral_curves import (
     VARIANTS,
     Array,
@@ -100,7 +100,10 @@ def told_sharing(row: Mapping[str, Interval]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class DistralMinAtar:
-    """Distral on MinAtar's five games beside A2C, for each game and for all (Teh 2017)."""
+    """Distral on MinAtar's games, beside A2C (Teh 2017): 20 runs, 32 minutes on two CPU cores.
+
+    All five games are learned together; A2C for each by itself and for all, five seeds.
+    """
 
     games: tuple[str, ...] = GAMES
     """The games."""
@@ -116,19 +119,20 @@ class DistralMinAtar:
     """Trials at once; 0 means one for each core."""
     out: Path = Path("runs/distral-minatar")
     """Folder of the runs."""
-    results: Path = Path(__file__).parent
-    """Folder for the page, its picture and its figures."""
+    results: Path | None = None
+    """Folder for the page, its picture and its figures; that of the runs if not given."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise InputError(f"seeds is {self.seeds}: it must be at least 1.")
+        check_options(self)
+        check_names("game", self.games, GAMES)
 
     def run(self) -> None:
         """Runs what has not been run yet, and writes the page."""
+        folder = page_folder(self.results, self.out)
         found = run_trials(self.trials(), self.out, self.jobs)
         curves = {variant: self._curves(variant) for variant in (BASELINE, *SHARING)}
-        self._write(curves, found)
-        console().print(f"written: {self.results / 'RESULTS.md'}", highlight=False)
+        self._write(folder, curves, found)
+        console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
 
     def trials(self) -> list[Trial]:
         """Returns every combination of variant and seed."""
@@ -165,10 +169,16 @@ class DistralMinAtar:
         )
         return {game: runs[:, index] for index, game in enumerate(self.games)}
 
-    def _write(self, curves: Mapping[str, Mapping[str, Array]], found: Mapping[str, Any]) -> None:
+    def _write(
+        self,
+        folder: Path,
+        curves: Mapping[str, Mapping[str, Array]],
+        found: Mapping[str, Any],
+    ) -> None:
         """Writes the page, the picture and the figures.
 
         Args:
+            folder: Where to.
             curves: For each variant those of each game, by seed.    (seeds, PARTS)
             found: The runs' results, by name.
         """
@@ -177,14 +187,12 @@ class DistralMinAtar:
             for variant, by_game in curves.items()
         }
         ratios = {variant: ratio_row(finals[variant], finals[BASELINE]) for variant in SHARING}
-        write_results(
-            self.results, self._page(finals, ratios, found), self._data(finals, ratios, found)
-        )
+        write_results(folder, self._page(finals, ratios, found), self._data(finals, ratios, found))
         panels = {
             game: {variant: by_game[game] for variant, by_game in curves.items()}
             for game in self.games
         }
-        curve_picture(self.results / "picture.png", panels, self.steps)
+        curve_picture(folder / "picture.png", panels, self.steps)
 
     def _page(
         self,

@@ -21,11 +21,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rltransfer.agent import Method
 from rltransfer.agents import PPO
 from rltransfer.errors import InputError
+from rltransfer.experiments.asked import check_names, check_options, page_folder
 from rltransfer.experiments.minatar_student import distilled_into
 from rltransfer.experiments.summary import (
     Interval,
@@ -62,7 +63,10 @@ OBJECTIVES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Multitask:
-    """One student of one teacher's size for five games, beside PPO on all five (Rusu 2015)."""
+    """One student for five games, beside PPO (Rusu 2015): 20 runs, 45 minutes on two CPU cores.
+
+    The student has the size of one teacher; four learners, five seeds.
+    """
 
     games: tuple[str, ...] = GAMES
     """The games."""
@@ -83,10 +87,13 @@ class Multitask:
     """Trials at once; 0 means one for each core."""
     out: Path = Path("runs/multitask")
     """Folder of the runs."""
-    results: Path = Path(__file__).parent
-    """Folder for the page, its picture and its figures."""
+    results: Path | None = None
+    """Folder for the page, its picture and its figures; that of the runs if not given."""
 
     def __post_init__(self) -> None:
+        check_options(self)
+        check_names("game", self.games, GAMES)
+        check_names("learner", self.learners, get_args(LearnerName))
         if not set(self.learners) & set(OBJECTIVES):
             raise InputError(
                 f"learners are {', '.join(self.learners)}: at least one of "
@@ -95,10 +102,11 @@ class Multitask:
 
     def run(self) -> None:
         """Runs what has not been run yet, and writes the page."""
+        folder = page_folder(self.results, self.out)
         found = run_trials(self.trials(), self.out, self.jobs)
         shares = {learner: self._shares(found, learner) for learner in self.learners}
-        self._write(shares, found)
-        console().print(f"written: {self.results / 'RESULTS.md'}", highlight=False)
+        self._write(folder, shares, found)
+        console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
 
     def trials(self) -> list[Trial]:
         """Returns every combination of learner and seed."""
@@ -154,18 +162,22 @@ class Multitask:
         }
 
     def _write(
-        self, shares: Mapping[LearnerName, dict[str, list[float]]], found: dict[str, Any]
+        self,
+        folder: Path,
+        shares: Mapping[LearnerName, dict[str, list[float]]],
+        found: dict[str, Any],
     ) -> None:
         """Writes the page, the picture and the figures.
 
         Args:
+            folder: Where to.
             shares: For each learner those of each game, by seed.
             found: The runs' results, by name.
         """
         table = {learner: share_row(by_game) for learner, by_game in shares.items()}
-        write_results(self.results, self._page(table, found), self._data(table, shares, found))
+        write_results(folder, self._page(table, found), self._data(table, shares, found))
         bar_picture(
-            self.results / "picture.png",
+            folder / "picture.png",
             ["all games", *self.games],
             {learner: list(row.values()) for learner, row in table.items()},
             "share of teacher, %",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -25,17 +26,20 @@ from rltransfer.agents.distral import Ages, Distral, DistralAgent, regularizer
 from rltransfer.agents.distral_policy import (
     DistralPolicy,
     DistralSpec,
+    begin_with,
     divergence,
     gaussian_product,
 )
 from rltransfer.batch import Batch
+from rltransfer.checkpoint import newest_checkpoint
 from rltransfer.cli import main
 from rltransfer.envs.gridworld import two_rooms
 from rltransfer.envs.gridworld.layouts import make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import appearance, make_rules
-from rltransfer.network import Network
+from rltransfer.network import Network, StatisticsName
 from rltransfer.options import parse
+from rltransfer.policy import load_policy
 from rltransfer.policy_output import PolicyOutput
 from rltransfer.rollout import Final, Rollout
 from rltransfer.run import Run, RunOptions
@@ -642,6 +646,17 @@ def test_the_papers_methods_take_a_step(name: str, tmp_path: Path) -> None:
         ({"alpha": float("nan")}, "alpha is nan: it is a share"),
         ({"beta": 0.0}, "beta is 0.0: it must be finite and above 0"),
         ({"beta": float("inf")}, "beta is inf: it must be finite and above 0"),
+        ({"architecture": "one-column", "shared_weight": 1.0}, "take --architecture two-column"),
+        ({"architecture": "shared", "alpha": 0.0, "shared_weight": 0.0}, "hear nothing of pi_0"),
+        ({"shared_weight": -1.0}, "shared_weight is -1.0: it must be finite and at least 0"),
+        ({"batch_size": -1}, "batch_size is -1: it must be finite and at least 0"),
+        ({"epochs": 0}, "epochs is 0: it must be at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0: it must be finite and at least 0"),
+        ({"value_coefficient": -1.0}, "value_coefficient is -1.0: it must be finite"),
+        ({"clip": 0.0}, "clip is 0.0: it must be above 0"),
+        ({"discount": 2.0}, "discount is 2.0: it must be from 0 to 1"),
+        ({"trace": 2.0}, "trace is 2.0: it must be from 0 to 1"),
+        ({"centroid_discount": 2.0}, "centroid_discount is 2.0: it must be from 0 to 1"),
         ({"network": Network(gru=8)}, "leave out --gru and --heads"),
         ({"network": Network(heads="per-task")}, "leave out --gru and --heads"),
     ],
@@ -652,6 +667,28 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], words: str) -> None:
 
 
 # Runs.
+
+
+@pytest.mark.parametrize("statistics", ["shared", "per-task"])
+def test_statistics_of_other_tasks_are_not_begun_with(
+    statistics: StatisticsName, tmp_path: Path
+) -> None:
+    network = Network(hidden=(8,), statistics=statistics)
+    known = tmp_path / "known"
+    rt.train(
+        Distral(num_envs=2, horizon=10, network=network), suite=ECHOES, steps=40, run_dir=known,
+        episodes=1, evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    learned = load_policy(newest_checkpoint(known) / "policy")
+    for tasks in (2, 3):
+        spec = dataclasses.replace(learned.spec, num_tasks=tasks)
+        policy = spec.build()
+        assert isinstance(policy, DistralPolicy)
+        begin_with(policy, str(known))
+        assert torch.equal(policy.action_head.weight, learned.action_head.weight)
+        # What was copied has counted steps; a task's own statistics begin anew.
+        assert policy.encoder.normalizer is not None
+        assert bool(policy.encoder.normalizer.count.any()) == (statistics == "shared")
 
 
 @pytest.mark.parametrize("architecture", ["one-column", "two-column"])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
-from toy import TASK
+from toy import TASK, EchoVectorEnv
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
+from rltransfer.result import teacher_check
 from rltransfer.rollout import Rollout
 from rltransfer.run import Run, RunOptions
 
@@ -179,9 +181,21 @@ def test_a_teacher_that_knows_nothing_is_reported(
         ({"teacher_acts": 1.5}, "at most 1"),
         ({"teacher_acts": "fast"}, "is no schedule"),
         ({"distillation_weight": -1.0}, "must not be negative"),
-        ({"objective": "kk"}, "did you mean 'kl'"),
+        ({"objective": "kk"}, "There is no objective 'kk'"),
         ({"exploration": 2.0}, "from 0 to 1"),
         ({"num_envs": 0}, "at least 1"),
+        ({"memory_steps": 0}, "memory_steps is 0: it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0: it must be at least 1"),
+        ({"epochs": 0.0}, "epochs is 0.0: it must be finite and above 0"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0: it must be finite and at least 0"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0: it must be above 0"),
+        ({"epochs": 1.5, "reinforcement_weight": 1.0}, "epochs is 1.5: .* a whole number"),
+        ({"epochs": 0.5, "student": rt.policies.mlp(gru=8)}, "epochs is 0.5: .* a whole number"),
+        ({"distillation_weight": "lag"}, "teacher_acts is 1, so that the student never plays"),
+        ({"task_sampling": "lag", "teacher_acts": "1->0.5"}, "nobody can say how far it lags"),
+        ({"task_sampling": "lag", "teacher_acts": "1->0"}, "nobody can say how far it lags"),
+        ({"objective": "mse", "reinforcement_weight": 1.0}, "makes a Q-network, .* KL or NLL"),
+        ({"objective": "Huber()", "reinforcement_weight": 1.0}, "makes a Q-network"),
         ({"teacher": "nowhere.zip"}, "There is no teacher"),
     ],
 )
@@ -233,13 +247,79 @@ def test_the_teachers_weight_fades_as_the_student_comes_close(tmp_path: Path) ->
     assert faded.agent.lag.share.item() == 0.0  # type: ignore[attr-defined]
 
 
+def test_only_what_the_student_plays_by_itself_says_how_far_it_lags(tmp_path: Path) -> None:
+    method = PolicyDistillation(
+        teacher=rt.CallableTeacher(policy_teacher), teacher_acts="1->0@0.5",
+        distillation_weight="lag", **{**SMALL, "epochs": 1},
+    )  # fmt: skip
+    run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
+    agent = run.agent
+    assert isinstance(agent, PolicyDistillationAgent)
+    agent.expect({TASK: 10.0}, {TASK: 2.5})
+    found = []
+    for progress in (0.0, 0.49, 0.5):
+        agent.begin_rollout(progress)
+        found.append(agent.learn(run.engine.collect(agent, 10))["lag"])
+    # The teacher's returns are near 10; the student has hardly begun.
+    assert found[:2] == [1.0, 1.0] and 0.0 < found[2] < 1.0
+
+
+class ScaledEcho(EchoVectorEnv):
+    """Rewards are what `scale` makes of them."""
+
+    def __init__(self, num_envs: int = 1, scale: float = 1.0, **options: Any) -> None:
+        super().__init__(num_envs, **options)
+        self.scale = scale
+
+    def recv(self) -> Any:
+        observation, reward, *rest = super().recv()
+        return observation, reward * self.scale, *rest
+
+
+@pytest.mark.parametrize("weight", ["lag", 1.0])
+def test_lag_is_of_returns_as_they_are_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: str | float
+) -> None:
+    name = "tests/ScaledEcho-v0"
+    if name not in gymnasium.registry:
+        gymnasium.register(name, entry_point=None, vector_entry_point=ScaledEcho)
+    for module in ("evaluation", "result"):
+        monkeypatch.setattr(
+            f"rltransfer.{module}.evaluation_task", lambda task: task.with_kwargs(scale=5.0)
+        )
+    method = PolicyDistillation(
+        teacher=rt.CallableTeacher(policy_teacher), teacher_acts=0.0, distillation_weight=weight,
+        **SMALL,
+    )  # fmt: skip
+    run = Run("policy-distillation", method, rt.Suite.of(name), RunOptions(), tmp_path)
+    agent = run.agent
+    assert isinstance(agent, PolicyDistillationAgent)
+    told: list[Any] = []
+    monkeypatch.setattr(agent, "expect", lambda *returns: told.extend(returns))
+    returns, sentences = teacher_check(agent, run.setting, seed=0)
+    # What is said of the teacher is as in an evaluation: ten rewards of 5.
+    assert returns == {name: 50.0} and not sentences
+    if weight == "lag":
+        assert told[0] == {name: 10.0} and 0.0 < told[1][name] < 6.0
+    else:
+        assert not told
+
+
+def test_a_vote_counts_no_label_before_the_run(tmp_path: Path) -> None:
+    members = [rt.CallableTeacher(policy_teacher)] * 3
+    method = PolicyDistillation(teacher=rt.Vote(members, noise_scale=5.0), **SMALL)
+    run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
+    assert run.agent.teacher is not None
+    assert set(run.agent.teacher.figures().values()) == {0.0}
+
+
 def test_tasks_in_which_the_student_lags_are_drawn_more_often(tmp_path: Path) -> None:
     suite = rt.Suite("two", (rt.Task(TASK), rt.Task(TASK, {"nan_at": 0})))
 
     def drawn(sampling: str) -> torch.Tensor:
         method = PolicyDistillation(
             teacher=rt.CallableTeacher(policy_teacher), task_sampling=sampling,  # type: ignore[arg-type]
-            **{**SMALL, "batch_size": 4_000, "epochs": 1},
+            teacher_acts=0.0, **{**SMALL, "batch_size": 4_000, "epochs": 1},
         )  # fmt: skip
         run = Run("policy-distillation", method, suite, RunOptions(), tmp_path)
         agent = run.agent

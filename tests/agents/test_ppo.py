@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +106,45 @@ def test_advantages_bootstrap_from_what_followed_a_cut_off_episode(tmp_path: Pat
         expected = torch.full((12, 3), -2.5)
         expected[9] = at_the_end
         torch.testing.assert_close(batch["advantage"], expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_envs": 0}, "num_envs is 0: it must be at least 1."),
+        ({"epochs": 0}, "epochs is 0: it must be at least 1."),
+        ({"batch_size": -1}, "batch_size is -1: it must be at least 1."),
+        ({"learning_rate": -1e-3}, "learning_rate is -0.001: it must be finite and at least 0."),
+        ({"learning_rate": math.inf}, "learning_rate is inf: it must be finite and at least 0."),
+        ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0: it must be above 0."),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(rt.InputError) as caught:
+        PPO(**options)
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"discount": 1.1}, "discount is 1.1: it must be from 0 to 1."),
+        ({"trace": -0.1}, "trace is -0.1: it must be from 0 to 1."),
+        ({"clip": 0.0}, "clip is 0.0: it must be above 0."),
+        (
+            {"entropy_coefficient": -0.1},
+            "entropy_coefficient is -0.1: it must be finite and at least 0.",
+        ),
+        (
+            {"value_coefficient": math.nan},
+            "value_coefficient is nan: it must be finite and at least 0.",
+        ),
+    ],
+)
+def test_a_surrogate_out_of_range_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(rt.InputError) as caught:
+        Surrogate(**options)
+    assert str(caught.value) == words
 
 
 def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,25 @@ def test_learns_values_that_are_right(tmp_path: Path) -> None:
     assert run.result["tasks"][TASK]["return_mean"] > 9.5
     values = run.agent.policy({"policy": torch.eye(4)}).q_values
     torch.testing.assert_close(values, torch.eye(4), atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epsilon": "often"}, "'often' is no schedule"),
+        ({"epsilon": "2->0"}, "epsilon is 2->0: it must be from 0 to 1"),
+        ({"epsilon": -0.1}, "epsilon is -0.1: it must be from 0 to 1"),
+        ({"trace": 2.0}, "trace is 2.0: it must be from 0 to 1"),
+        ({"discount": -1.0}, "discount is -1.0: it must be from 0 to 1"),
+        ({"epochs": 0}, "epochs is 0: it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0: it must be at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0: it must be finite and at least 0"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm is -1.0: it must be above 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(rt.InputError, match=words):
+        PQN(**options)
 
 
 def test_continuous_actions_are_refused(tmp_path: Path) -> None:

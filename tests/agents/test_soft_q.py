@@ -278,11 +278,20 @@ def test_without_alpha_no_task_reaches_another(alpha: float, coupled: bool, tmp_
         ({"alpha": 1.5}, "alpha is 1.5: it is a share"),
         ({"beta": -1.0}, "beta is -1.0: it must be finite and above 0"),
         ({"discount": 1.0}, "discount is 1.0: it must be from 0 to less than 1"),
+        ({"learning_rate": 1.5}, "learning_rate is 1.5: it must be from 0 to 1"),
+        ({"exploration": -0.1}, "exploration is -0.1: it must be from 0 to 1"),
+        ({"distillation_rate": -1.0}, "distillation_rate is -1.0: it must be finite and at least"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(rt.InputError, match=words):
         SoftQ(**options)
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(rt.InputError, match="soft-q learns in one process"):
+        table_agent()
 
 
 def test_continuous_actions_are_refused(tmp_path: Path) -> None:

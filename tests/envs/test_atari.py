@@ -13,9 +13,10 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from rltransfer.envs.atari import FAMILY
+from rltransfer.envs.atari import FAMILY, _games
 from rltransfer.errors import InputError
 from rltransfer.host_env import HostVectorEnv
+from rltransfer.registry import make_vector_env, task_ids
 from rltransfer.task import Task
 
 CPU = torch.device("cpu")
@@ -204,6 +205,28 @@ def test_continuous_game_is_stepped() -> None:
 def test_what_cannot_be_made_is_refused_in_one_sentence(task: Task, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         FAMILY.make(task, 2, CPU)
+
+
+@pytest.mark.parametrize("name", ["PongNoFrameskip-v4", "Pong-v0"])
+def test_old_name_is_refused_with_the_new_one(name: str) -> None:
+    with pytest.raises(
+        InputError, match=f"'{name}' is an old name of ale-py's: take 'ALE/Pong-v5'"
+    ):
+        make_vector_env(Task(name), 2, CPU)
+    assert name not in task_ids() and "ALE/Pong-v5" in task_ids()
+
+
+def test_old_name_is_known_before_ale_py_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    games, spec = _games, gymnasium.registry["Pong-v4"]
+
+    def load() -> dict[str, str]:
+        gymnasium.registry["Pong-v4"] = spec
+        return games()
+
+    monkeypatch.delitem(gymnasium.registry, "Pong-v4")
+    monkeypatch.setattr("rltransfer.envs.atari._games", load)
+    with pytest.raises(InputError, match="take 'ALE/Pong-v5'"):
+        make_vector_env(Task("Pong-v4"), 2, CPU)
 
 
 def test_suites_hold_games_that_there_are() -> None:

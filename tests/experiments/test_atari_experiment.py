@@ -62,7 +62,7 @@ def run(part: str, *games: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("short")
-def test_part_by_part(tmp_path: Path) -> None:
+def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not run("teachers", "Pong", "Boxing")
     written = tmp_path / "runs" / "teachers" / "ALE-Pong-v5"
     card = json.loads(written.with_name("ALE-Pong-v5.card.json").read_text())
@@ -72,6 +72,11 @@ def test_part_by_part(tmp_path: Path) -> None:
     weights = written.with_suffix(".safetensors")
     assert weights.stat().st_size < 4_000_000
     assert load_policy(written).num_acting_parameters() == 1_687_206
+
+    # A teacher of other settings does not pass for the one that is asked for.
+    other = WORDS.replace("--teacher-steps 128", "--teacher-steps 256 --part teachers --games Pong")
+    assert main(other.split()) == 2
+    assert "Pong-teacher holds a run whose options.steps is 128" in capsys.readouterr().err
 
     before = weights.stat().st_mtime_ns
     data = run("students", "Pong")
@@ -90,6 +95,11 @@ def test_part_by_part(tmp_path: Path) -> None:
     assert data["shares"]["7 %"]["Pong"] == [(task["return_mean"] - chance) / gap if gap else 0]
 
     # The student of Boxing is missing: the page is of the students of both games alone.
+    # Neither do students, even of another part than the one that is asked for.
+    other = WORDS.replace("--steps 256", "--steps 512 --part multitask --games Pong Boxing")
+    assert main(other.split()) == 2
+    assert "Pong-7-0 holds a run whose options.steps is 256" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/together-*"))
     data = run("multitask", "Pong", "Boxing")
     assert list(data["table"]) == ["one for all"]
     assert list(data["trials"]["together-0"]["tasks"]) == ["ALE/Pong-v5", "ALE/Boxing-v5"]

@@ -83,6 +83,10 @@ def test_the_experiment_writes_its_page_and_is_not_run_twice(
 
 
 def test_refusals() -> None:
-    for wrong in ({"seeds": 0}, {"betas": ()}):
+    for wrong in ({"seeds": 0}, {"betas": ()}, {"room": -1}):
         with pytest.raises(InputError, match="at least"):
             DistralTwoRooms(**wrong)
+    # Goals are counted from 0, those of both courses together.
+    with pytest.raises(InputError, match="goal is 32: rooms of 4 x 4 have 32 goals"):
+        DistralTwoRooms(goals=16, new_goals=17)
+    DistralTwoRooms(goals=16, new_goals=16)

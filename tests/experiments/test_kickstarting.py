@@ -74,7 +74,7 @@ def test_shares_worked_by_hand() -> None:
 
 
 def test_a_run_that_never_gets_there_is_told(tmp_path: Path) -> None:
-    experiment = Kickstarting(games=("Breakout",), seeds=2, results=tmp_path)
+    experiment = Kickstarting(games=("Breakout",), seeds=2)
     result = {
         "wall_seconds": 60.0,
         "tasks": {
@@ -85,7 +85,7 @@ def test_a_run_that_never_gets_there_is_told(tmp_path: Path) -> None:
     }  # fmt: skip
     names = [f"Breakout-{who}-{seed}" for who in ("scratch", "kickstarted") for seed in range(2)]
     races = {"Breakout": [race([1.0] * 10), race([5.0] * 10)]}
-    experiment._write(races, dict.fromkeys(names, result))
+    experiment._write(tmp_path, races, dict.fromkeys(names, result))
     page = (tmp_path / "RESULTS.md").read_text()
     assert "1 of 2 kickstarted runs never got there and count as 100 %" in page
     # (100 + 10) / 2 per cent of the steps; scratch itself after 60; half of the teacher's return.

@@ -16,6 +16,7 @@ def test_two_games(
     monkeypatch.chdir(tmp_path)
     words = "experiment run quickstart --games Breakout Asterix --steps 8192 --episodes 4 --out run"
     assert main(words.split()) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     said = capsys.readouterr().out
     assert said.index("MinAtar-Asterix-v0") < said.index("MinAtar-Breakout-v0")
     for game in ("Asterix", "Breakout"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 
 import rltransfer as rt
 from rltransfer.cli import main
+from rltransfer.errors import InputError
 from rltransfer.experiments.summary import geometric_mean_interval, mean_interval
-from rltransfer.experiments.trials import Trial, run_trial, run_trials
+from rltransfer.experiments.trials import Trial, results_so_far, run_trial, run_trials
 from rltransfer.network import Network
-from rltransfer.run import Run
+from rltransfer.run import Run, RunOptions, settings
+from rltransfer.task import Suite
 
 SHORT = {"steps": 2_000, "episodes": 2, "evaluate_episodes": 0, "device": "cpu"}
 
@@ -32,14 +35,70 @@ def test_each_trial_is_run_once(tmp_path: Path) -> None:
     trials = [trial(0), trial(1)]
     first = run_trials(trials, tmp_path, jobs=2, tell=said.append)
     assert list(first) == ["ppo-0", "ppo-1"]
-    assert len(said) == 2 and said[1].startswith("2/2 ppo-")
+    assert said[0] == "left to run: 2, 2 at once"
+    assert len(said) == 3 and said[2].startswith("2/2 ppo-")
     said.clear()
     # A result that is there is taken as it is, whoever wrote it.
     path = tmp_path / "ppo-0" / "result.json"
     path.write_text(json.dumps({**first["ppo-0"], "marked": True}))
     again = run_trials([*trials, trial(2)], tmp_path, jobs=1, tell=said.append)
     assert again["ppo-0"]["marked"] and again["ppo-1"] == first["ppo-1"]
-    assert said[0] == "2 of 3 were done already" and said[1].startswith("3/3 ppo-2")
+    assert said[:2] == ["2 of 3 were done already", "left to run: 1, 1 at once"]
+    assert said[2].startswith("3/3 ppo-2")
+    said.clear()
+    run_trials(trials, tmp_path, tell=said.append)
+    assert said == ["2 of 2 were done already"]
+
+
+def stored(trial: Trial, folder: Path, **changes: Any) -> Path:
+    """Writes a trial's folder as if it had been run, and returns its configuration's file."""
+    options = RunOptions(**{**trial.options, **changes})
+    run_dir = folder / trial.name
+    run_dir.mkdir(parents=True)
+    config = settings("ppo", trial.method, Suite.of("CartPole-v1"), options)
+    (run_dir / "config.json").write_text(json.dumps({**config, "teacher": None}))
+    (run_dir / "result.json").write_text(json.dumps({"tasks": {}}))
+    return run_dir / "config.json"
+
+
+def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
+    stored(trial(0), tmp_path)
+    assert results_so_far([trial(0)], tmp_path) == {"ppo-0": {"tasks": {}}}
+    with pytest.raises(InputError, match=r"ppo-0 holds a run whose options\.steps is 2000, not 9:"):
+        run_trials([trial(1), trial(0, steps=9)], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ppo-0"]
+    for other, said in (
+        (replace(trial(0), suite="Acrobot-v1"), "suite.name is CartPole-v1, not Acrobot-v1"),
+        (replace(trial(0), method=rt.agents.PQN()), "agent is ppo, not pqn"),
+        (
+            replace(trial(0), method=replace(trial(0).method, network=Network(hidden=(9,)))),
+            r"method.network.hidden is \[8\], not \[9\]",
+        ),
+    ):
+        with pytest.raises(InputError, match=said):
+            results_so_far([other], tmp_path)
+    # So is one that is not done yet, before anything else is run.
+    (tmp_path / "ppo-0" / "result.json").unlink()
+    with pytest.raises(InputError, match="give another --out"):
+        run_trials([trial(1), trial(0, steps=9)], tmp_path)
+
+
+def test_a_result_of_another_machine_or_version_counts(tmp_path: Path) -> None:
+    path = stored(trial(0), tmp_path, device="cuda", threads=7)
+    assert results_so_far([trial(0)], tmp_path)
+    # A version that had no such option.
+    config = json.loads(path.read_text())
+    del config["method"]["precision"], config["method"]["network"]["layer_norm"]
+    path.write_text(json.dumps(config))
+    assert results_so_far([trial(0)], tmp_path)
+
+
+def test_a_chain_of_another_length_is_refused(tmp_path: Path) -> None:
+    path = stored(trial(0), tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "generations": 2}))
+    assert results_so_far([trial(0, generations=2)], tmp_path)
+    with pytest.raises(InputError, match="generations is 2, not 5"):
+        results_so_far([trial(0, generations=5)], tmp_path)
 
 
 def test_a_trial_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,13 +146,15 @@ def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     words = (
         "experiment run compression --games Freeway --losses KL --seeds 2 --steps 4096 --episodes 2"
     )
-    assert main([*words.split(), "--out", "runs", "--results", "page"]) == 0
-    data = json.loads((tmp_path / "page" / "results.json").read_text())
+    assert main([*words.split(), "--out", "runs"]) == 0
+    # Beside the runs, as no other folder was given.
+    page = tmp_path / "runs"
+    data = json.loads((page / "results.json").read_text())
     assert list(data["table"]["KL"]) == ["25 %", "7 %", "4 %"]
     for size in data["table"]["KL"]:
         trial = data["trials"][f"Freeway-KL-{size.split()[0]}-1"]
         share = trial["student_parameters"] / trial["teacher_parameters"]
         # The name says the share in whole per cent.
         assert round(100 * share) == int(size.split()[0])
-    assert "| KL |" in (tmp_path / "page" / "RESULTS.md").read_text()
-    assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert "| KL |" in (page / "RESULTS.md").read_text()
+    assert (page / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -109,6 +109,16 @@ def test_teachers_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["rollout"], "either --task ID or --suite NAME"),
         (["train"], "needs an agent"),
         (["train", "pp0", "--task", TASK], "pp0"),
+        (["train", "ppo", "--task", TASK, "--steps", "0"], "steps is 0: it must be at least 1"),
+        (["rollout", "--task", TASK, "--num-envs", "0"], "num_envs is 0"),
+        (["rollout", "--task", TASK, "--horizon", "0"], "horizon is 0"),
+        (["rollout", "--task", TASK, "--repeats", "0"], "repeats is 0"),
+        (["rollout", "--task", TASK, "--seconds", "-1"], "seconds is -1.0"),
+        (["rollout", "--task", TASK, "--seconds", "nan"], "seconds is nan"),
+        (["rollout", "--task", TASK, "--seed", "-1"], "seed is -1"),
+        (["rollout", "--task", TASK, "--threads", "-1"], "threads is -1"),
+        (["learner", "--batch-size", "0"], "batch_size is 0"),
+        (["teachers", "--task", TASK, "--num-envs", "0"], "num_envs is 0"),
     ],
 )
 def test_what_cannot_be_measured(

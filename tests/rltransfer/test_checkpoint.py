@@ -50,14 +50,34 @@ def test_error_leaves_an_older_folder_as_it_was(tmp_path: Path):
     assert (target / "a").read_text() == "old"
 
 
+def test_failed_rename_brings_the_older_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "step"
+    with written_whole(target) as folder:
+        (folder / "a").write_text("old")
+    rename = Path.rename
+
+    def refused(path: Path, to: Path) -> Path:
+        if path.name == ".step.partial":
+            raise OSError("no")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="no"), written_whole(target) as folder:
+        (folder / "a").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+    assert (target / "a").read_text() == "old"
+
+
 def test_older_folder_is_replaced_and_leftovers_are_not_kept(tmp_path: Path):
     target = tmp_path / "step"
     with written_whole(target) as folder:
         (folder / "old").touch()
     # What a killed process leaves.
-    leftover = tmp_path / ".step.partial"
-    leftover.mkdir()
-    (leftover / "half").touch()
+    for name in (".step.partial", ".step.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
     with written_whole(target) as folder:
         (folder / "new").touch()
     assert [path.name for path in target.iterdir()] == ["new"]

@@ -51,6 +51,21 @@ def test_train_evaluate_and_go_on(here: Path, capsys: pytest.CaptureFixture[str]
     assert main(["train", "ppo", "--resume", "run", "--quiet"]) == 0
 
 
+def test_one_episode_has_no_interval(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "ppo", "--task", TASK, *QUICK, "--run-dir", "run"])
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--episodes", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"][TASK]["return_ci95"] is None
+    assert main(["evaluate", "run", "--episodes", "1"]) == 0
+    assert "± ?" in capsys.readouterr().out
+
+
+def test_a_task_in_a_module(here: Path) -> None:
+    task = "gymnasium.envs.classic_control:CartPole-v1"
+    assert main(["train", "ppo", "--task", task, *QUICK, "--run-dir", "run"]) == 0
+    assert main(["evaluate", "run", "--episodes", "1"]) == 0
+
+
 def test_the_default_folder_names_agent_task_and_seed(here: Path) -> None:
     assert main(["train", "ppo", "--task", TASK, *QUICK, "--seed", "7"]) == 0
     assert (here / "runs" / f"ppo-{TASK.replace('/', '-')}-7" / "result.json").exists()
@@ -85,6 +100,12 @@ def test_a_resumed_run_keeps_its_settings(here: Path, capsys: pytest.CaptureFixt
     assert "another clip" in said
     said = refused(capsys, "train", "pqn", "--resume", "run")
     assert "a run of the agent 'ppo'" in said
+    said = refused(capsys, "train", "ppo", "--resume", "run", "--run-dir", "other")
+    assert "goes on in its own folder, run" in said
+    said = refused(capsys, "train", "ppo", "--resume", "run", "--task-option", "a=1")
+    assert "keeps its tasks" in said
+    said = refused(capsys, "evaluate", "run", "--vecnormalize", "x.pkl")
+    assert "go with a Stable-Baselines3 zip" in said
     assert sorted(path.name for path in (here / "run").iterdir()) == before
 
 
@@ -103,6 +124,10 @@ def test_bad_words_are_refused_in_a_sentence(
         ("train", "ppo", "--task", TASK, "--steps", "many"): "'many' is no whole number",
         ("train", "ppo", "--task", TASK, "--steps", "0"): "steps is 0",
         ("train", "ppo", "--task", TASK, "--num-envs", "-3"): "num_envs is -3",
+        ("train", "ppo", "--task", TASK, "--lr", "1"): "did you mean '--learning-rate'?",
+        ("train", "ppo", "--task", TASK, "--teacher", "zoo"): "`rltransfer train ppo --help`",
+        ("train", "ppo", "--task", "xyzzy"): "`rltransfer list tasks` names them all",
+        ("train", "ppo", "--task", "minatar"): "is a suite and no task: use --suite minatar",
         ("train", "ppo", "--task", TASK, "--device", "cuda:99"): "no device 'cuda:99'",
         ("train", "ppo", "--task", TASK, "--width", "0"): "width is 0",
         ("train", "ppo", "--task", TASK, "--task-option", "x"): "write NAME=VALUE",
@@ -112,6 +137,12 @@ def test_bad_words_are_refused_in_a_sentence(
         ("train", "policy-distillation", "--task", TASK, "--teacher", "x.zip"): "no teacher",
         ("evaluate",): "needs a run directory",
         ("evaluate", "nowhere"): "'nowhere'",
+        ("evaluate", "zoo", "--task", "minatar"): "is a suite: evaluate one task of it",
+        ("evaluate", "zoo", "--task", TASK, "--num-envs", "0"): "num_envs is 0",
+        ("evaluate", "zoo", "--task", TASK, "--episodes", "0"): "episodes is 0",
+        ("evaluate", "zoo", "--task", TASK, "--seed", "-1"): "seed is -1",
+        ("list", "agents", "foo"): "'foo' is one word too many",
+        ("experiment", "list", "foo"): "'foo' is one word too many",
         ("experiment", "run", "zoos"): "did you mean 'zoo'?",
         ("experiment",): "experiment list",
     }
@@ -184,6 +215,37 @@ def test_help_shows_every_field_with_its_default(capsys: pytest.CaptureFixture[s
     said = " ".join(capsys.readouterr().out.split())
     for word in ("--learning-rate", "--steps", "--clip", "--width", "--suite", "--resume"):
         assert word in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help", "help", "help train", "list -h", "train --help", "train -h ppo",
+        "benchmark --help", "benchmark train -h", "experiment -h", "experiment list --help",
+        "experiment run --help",
+    ],
+)  # fmt: skip
+def test_help_with_nothing_named_shows_the_commands(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.split()) == 0
+    assert capsys.readouterr().out.startswith("usage: rltransfer COMMAND")
+
+
+def test_help_does_not_hide_a_wrong_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'ppo'?" in refused(capsys, "train", "pp0", "--help")
+
+
+@pytest.mark.parametrize("command", ["list", "list tasks", "help", "experiment list"])
+def test_a_reader_may_stop_before_the_end(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as broken:
+        monkeypatch.setattr("sys.stdout", broken)
+        assert main(command.split()) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from toy import TASK
 
 import rltransfer as rt
-from rltransfer.divergence import is_illegal
+from rltransfer.divergence import is_illegal, log_policy
 from rltransfer.evaluation import evaluate_teacher, fitted_teacher
 from rltransfer.network import Network
 from rltransfer.policy import Policy, PolicySpec
@@ -297,11 +297,20 @@ def test_q_values_become_a_policy() -> None:
     expected = [share / (1 + e + e**2) for share in (1, e, e**2)]
     assert probabilities(rt.Boltzmann(values)) == pytest.approx(expected)
     output = label(rt.Boltzmann(values, temperature=0.02))
-    assert output.logits[0].tolist() == pytest.approx([0, 0.5, 1])
+    assert output.logits[0].tolist() == pytest.approx([-1, -0.5, 0])
     assert output.q_values is None
     # Q-values and policies come together so.
     pair = [rt.Boltzmann(says(q_values=[0.0, 0.01])), policy([0.5, 0.5])]
     assert probabilities(rt.Ensemble(pair))[1] == pytest.approx((e / (1 + e) + 0.5) / 2)
+
+
+def test_no_temperature_makes_a_legal_action_illegal() -> None:
+    # Over 0.01 the first two are -1e9, which is `ILLEGAL`; the third is so far below them again.
+    scores = [-1e7, -1e7 - 1, -2e7, ILLEGAL]
+    logits = label(rt.Boltzmann(says(q_values=scores))).logits
+    assert logits[0, :2].tolist() == [0, -100]
+    for found in (logits, log_policy(torch.tensor([scores]), 0.01)):
+        assert is_illegal(found).tolist() == [[False, False, False, True]]
 
 
 # --- dropout
@@ -343,6 +352,15 @@ def test_dropout_knows_only_own_policies() -> None:
     for other in (says(logits=[1.0]), rt.Ensemble([fresh_policy()])):
         with pytest.raises(rt.InputError, match="put it around the policies inside"):
             rt.MonteCarloDropout(other, 3, 0.5)
+
+
+def test_dropout_knows_no_policy_of_a_methods_own_kind() -> None:
+    class Several(Policy):
+        pass
+
+    teacher = PolicyTeacher(Several(fresh_policy().module.spec), "runs/several", "0")
+    with pytest.raises(rt.InputError, match="runs/several is a Several: take a teacher"):
+        rt.MonteCarloDropout(teacher, 3, 0.5)
 
 
 # --- one a task, and nesting

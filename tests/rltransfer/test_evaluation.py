@@ -5,12 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import toy
+from gymnasium import spaces
 from scipy import stats
 from toy import TASK
 
 import rltransfer as rt
-from rltransfer.evaluation import Evaluation, RandomActor, _shares, evaluate
+from rltransfer import evaluation
+from rltransfer.evaluation import (
+    Evaluation,
+    RandomActor,
+    TeacherActor,
+    _shares,
+    evaluate,
+    evaluate_policy,
+)
+from rltransfer.policy import Policy, PolicySpec
 from rltransfer.rollout import Actor, RolloutEngine
+
+CPU = torch.device("cpu")
+CART_POLE = rt.Suite.of("CartPole-v1")
 
 
 def at_random(engine: RolloutEngine) -> Actor:
@@ -54,6 +68,36 @@ def test_same_seed_same_returns() -> None:
     first = evaluate(at_random, task, 20, seed=1)
     assert first == evaluate(at_random, task, 20, seed=1)
     assert first != evaluate(at_random, task, 20, seed=2)
+
+
+def test_an_endless_episode_is_cut_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy, "LENGTH", 10**9)
+    monkeypatch.setattr(evaluation, "LONGEST", 100)
+    knows = rt.CallableTeacher(lambda seen, task: rt.PolicyOutput(logits=seen["policy"]))
+    found = evaluate(lambda _: TeacherActor(knows), rt.Task(TASK), 3, num_envs=1)
+    # A look every 64 steps, each of which earns 1.
+    assert found == Evaluation((128.0,) * 3, (128,) * 3)
+
+
+def policy_of(size: int, num_tasks: int = 1) -> Policy:
+    seen = spaces.Dict(policy=spaces.Box(-1, 1, (size,), np.float32))
+    network = rt.policies.mlp(hidden=(4,))
+    return PolicySpec(network, seen, spaces.Discrete(2), num_tasks=num_tasks).build()
+
+
+@pytest.mark.parametrize(("size", "num_tasks"), [(3, 1), (6, 1), (3, 2)])
+def test_a_policy_of_other_observations_is_refused(size: int, num_tasks: int) -> None:
+    with pytest.raises(rt.InputError) as caught:
+        evaluate_policy(policy_of(size, num_tasks), CART_POLE, 1, seed=0, device=CPU)
+    assert str(caught.value) == (
+        "The policy does not fit the task 'CartPole-v1': it reads the group 'policy' as "
+        f"float32[{size}], the task gives float32[4]."
+    )
+
+
+def test_a_policy_of_several_tasks_may_read_more() -> None:
+    for policy in (policy_of(4), policy_of(6, num_tasks=2)):
+        assert evaluate_policy(policy, CART_POLE, 1, seed=0, device=CPU)
 
 
 def test_no_episodes_are_refused() -> None:

@@ -146,6 +146,11 @@ def test_what_is_no_teacher_is_refused(folder: Path) -> None:
             load_file_teacher(*arguments)
 
 
+def test_statistics_that_are_not_there_are_named(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"no file 'nope.pkl' of observation statistics"):
+        load_file_teacher(str(folder / "ppo.zip"), "nope.pkl")
+
+
 def test_zips_are_known_by_their_names() -> None:
     assert is_zip("a/b.zip") and is_zip("hf:a/b/c.zip") and is_zip("hf:a/b/c.zip@v1")
     assert not is_zip("model.pt?activation=relu") and not is_zip("hf:a/b/c.pt@v.zip")

@@ -152,6 +152,20 @@ def test_a_chain_that_is_done_resumes_to_the_same_result(tmp_path: Path, teacher
     assert first["tasks"] == again["tasks"]
 
 
+def test_a_chain_that_was_moved_goes_on(tmp_path: Path, teacher: Path) -> None:
+    first = chain(tmp_path / "chain", str(teacher)).result
+    moved = (tmp_path / "chain").rename(tmp_path / "moved")
+    (moved / "generation-3" / "result.json").unlink()
+    assert chain(moved, str(teacher), resume=True).result["tasks"] == first["tasks"]
+    # The teacher's weights must be the same.
+    path = moved / "generation-3" / "config.json"
+    config = json.loads(path.read_text())
+    config["teacher"]["sha256"] = "another"
+    path.write_text(json.dumps(config))
+    with pytest.raises(rt.InputError, match="another sha256"):
+        chain(moved, str(teacher), resume=True)
+
+
 def test_killed_before_the_first_run_it_begins_anew(tmp_path: Path, teacher: Path) -> None:
     chain(tmp_path / "chain", str(teacher))
     only = tmp_path / "only"
@@ -212,7 +226,9 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, teacher: Pa
         with pytest.raises(rt.InputError, match="is there already"):
             chain(tmp_path / "chain", str(teacher), generations=generations)
     for generations in (0, 2):
-        with pytest.raises(rt.InputError, match="another generations"):
+        with pytest.raises(
+            rt.InputError, match=rf"another generations \(1, not {generations or 'null'}\)"
+        ):
             chain(tmp_path / "chain", str(teacher), generations=generations, resume=True)
     with pytest.raises(rt.InputError, match="another learning_rate"):
         method = PolicyDistillation(teacher=str(teacher), learning_rate=1.0, **STUDENT)

@@ -86,6 +86,8 @@ def test_the_gradient_is_of_the_largest_output_by_hand():
 
     student = answer(contrary, observation, ("jacobian",), ("policy",), label)
     assert (-student.jacobian).tolist() == expected
+    # A rollout's own tensors stay without gradients.
+    assert not observation["policy"].requires_grad
 
 
 def test_the_gradient_is_only_by_what_the_student_sees():

@@ -42,6 +42,8 @@ def test_what_is_not_known_counts_as_all_of_the_way() -> None:
     assert shares([10.0, 10.0], [0.0, 0.0], (0, 5.0)).tolist() == pytest.approx([0.5, 1.0])
     # A teacher that plays as chance does.
     assert shares([3.0, 3.0], [3.0, 3.0], (0, 3.0), (1, 1.0)).tolist() == [1.0, 1.0]
+    # One that plays worse: between the two, and above both.
+    assert shares([1.0, 1.0], [3.0, 3.0], (0, 2.0), (1, 4.0)).tolist() == [1.0, 1.0]
 
 
 def test_later_episodes_count_more() -> None:

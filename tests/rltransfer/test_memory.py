@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rltransfer import checkpoint
 from rltransfer.batch import Batch
 from rltransfer.checkpoint import load_state, save_state
 from rltransfer.errors import InputError
@@ -179,20 +180,35 @@ def test_going_on_from_a_state_gives_the_same_samples(steps: int, on_disk: bool,
     unbroken = fresh("unbroken")
     for _ in range(steps):
         unbroken.add(*game.play(1))
-    state = unbroken.state_dict()
-    save_state(tmp_path, {"memory": state})
+    save_state(tmp_path, {"memory": unbroken.state_dict()})
     more = game.play(7)
     unbroken.add(*more)
 
-    for loaded in (load_state(tmp_path)["memory"], state):
-        resumed = fresh("resumed")
-        resumed.load_state_dict(loaded)
-        resumed.add(*more)
-        assert len(resumed) == len(unbroken)
-        one = unbroken.sample(100, torch.Generator().manual_seed(0))
-        same = resumed.sample(100, torch.Generator().manual_seed(0))
-        assert torch.equal(one["label"], same["label"])
-        assert torch.equal(one["observation"]["policy"], same["observation"]["policy"])
+    resumed = fresh("resumed")
+    resumed.load_state_dict(load_state(tmp_path)["memory"])
+    resumed.add(*more)
+    assert len(resumed) == len(unbroken)
+    one = unbroken.sample(100, torch.Generator().manual_seed(0))
+    same = resumed.sample(100, torch.Generator().manual_seed(0))
+    assert torch.equal(one["label"], same["label"])
+    assert torch.equal(one["observation"]["policy"], same["observation"]["policy"])
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_checkpoint_copies_nothing(
+    on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(30, 3, CPU, 4, tmp_path / "ring" if on_disk else None)
+    memory.add(*Game(3, 4).play(5))
+    written: dict[str, Tensor] = {}
+    monkeypatch.setattr(checkpoint, "save_file", lambda tensors, path: written.update(tensors))
+    save_state(tmp_path, memory.state_dict())
+    memory.add(*Game(3, 4).play(13))
+    # What is to be written changes with the ring, which it is a view of.
+    changed = memory.state_dict()["store"]
+    assert {f"/store/{name}" for name in changed} == written.keys()
+    for name, tensor in changed.items():
+        assert torch.equal(written[f"/store/{name}"], tensor[:5])
 
 
 def test_memory_mapped_files_hold_the_ring(tmp_path: Path):
@@ -224,6 +240,14 @@ def test_capacity_that_holds_nothing(capacity: int, rows: int, stack: int):
         f"A memory of {capacity} steps does not hold {max(stack, 1)} of each of {rows} "
         "environments: make it larger."
     )
+
+
+@pytest.mark.parametrize("inside", ["", "deep/folder"])
+def test_a_folder_that_is_a_file_is_refused_at_once(inside: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / inside
+    with pytest.raises(InputError, match=f"folder {folder} cannot be made: .*file is a file"):
+        Memory(30, 3, CPU, 4, folder)
 
 
 def test_more_at_once_than_the_ring_holds():

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, unknown
 from rltransfer.network import Network
 from rltransfer.options import parse, parse_count
 from rltransfer.schedule import Schedule
@@ -113,6 +113,8 @@ def test_nested_options_have_no_prefix():
         ("--epsilom=0.5", "--epsilon"),
         ("--layer_nrom", "--layer-norm"),
         ("--widht", "--width"),
+        ("--total-timesteps", "--steps"),
+        ("--total_timesteps=4", "--steps"),
     ],
 )
 def test_unknown_option_with_the_nearest(word: str, near: str):
@@ -121,11 +123,29 @@ def test_unknown_option_with_the_nearest(word: str, near: str):
     assert str(caught.value) == f"There is no option {word!r}: did you mean {near!r}?"
 
 
-@pytest.mark.parametrize("words", [["--xyzzy", "4"], ["--xyzzy"]])
+@pytest.mark.parametrize("words", [["--xyzzy", "4"], ["--xyzzy"], ["--stop"], ["--lr", "1"]])
 def test_unknown_option_with_none_near(words: list[str]):
+    # Near only by its dashes and two letters; another name of an option that is not there.
     with pytest.raises(InputError) as caught:
         parsed(*words)
-    assert str(caught.value) == f"There is no option '--xyzzy'{TAIL}"
+    assert str(caught.value) == f"There is no option {words[0]!r}{TAIL}"
+
+
+@pytest.mark.parametrize(
+    "words", [["--sizes", "1", "--sizes", "2"], ["--layer-norm", "--rate=1", "--layer_norm"]]
+)
+def test_an_option_is_given_once(words: list[str]):
+    with pytest.raises(InputError, match=f"The option '{words[0]}' is given twice"):
+        parsed(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--sizes", "64,32"], ["--hidden=64,32"], ["--hidden", "64,", "32"], ["--steps=1,000"]],
+)
+def test_numbers_have_no_commas(words: list[str]):
+    with pytest.raises(InputError, match="has commas: write numbers without, and several with sp"):
+        parsed(*words)
 
 
 def test_word_that_belongs_to_no_option():
@@ -165,6 +185,19 @@ def test_missing_option():
     with pytest.raises(InputError) as caught:
         parse(Required, [], PROG)
     assert str(caught.value) == f"The option --task is missing{TAIL}"
+
+
+def test_an_unknown_name_with_all_that_there_are_or_who_lists_them():
+    names = [f"{number}" * 4 for number in range(10)] + list("abc")
+    assert str(unknown("task", "xyzzy", names, "list tasks")).endswith(
+        ": `list tasks` names them all."
+    )
+    assert str(unknown("task", "xyzzy", names)).endswith("9999, a, b, c.")
+    assert str(unknown("task", "xyzzy", ["a"], "list tasks")).endswith(": there are a.")
+    assert str(unknown("task", "Pong", ["ALE/Pong-v5", "a"])).endswith(
+        "did you mean 'ALE/Pong-v5'?"
+    )
+    assert str(unknown("task", "ABBC", ["abbb"])).endswith("did you mean 'abbb'?")
 
 
 def test_errors_print_nothing(capfd: pytest.CaptureFixture[str]):

@@ -159,16 +159,39 @@ def test_mask_needs_the_task():
 
 
 def test_masked_policy_learns_in_bfloat16():
-    # The constant of illegal actions is rounded to bfloat16 in the student but not in the labels.
     student = small(action_mask=MASK)
     task = torch.zeros(6, dtype=torch.int64)
     teacher = torch.tensor([[1.0, 0.0, ILLEGAL, ILLEGAL]]).expand(6, 4)
     with torch.autocast("cpu", torch.bfloat16):
         output = student({"policy": torch.randn(6, 3)}, task)
-    assert output.logits.dtype == torch.bfloat16
+    assert output.logits.dtype == torch.float32
     assert KL()(output, PolicyOutput(logits=teacher))["kl"] < 1
     # The student's scores are near 0: (1 - 0)^2 + 0^2.
     assert MSE()(output, PolicyOutput(q_values=teacher))["mse"].item() == pytest.approx(1, abs=0.1)
+
+
+def test_the_learner_in_bfloat16_finds_the_probabilities_of_acting():
+    policy = small(action=ARM)
+    torch.nn.init.constant_(policy.action_head.bias, 100.0)
+    torch.nn.init.constant_(policy.value_head.bias, 1001.0)
+    seen = {"policy": torch.randn(64, 3)}
+    acting = policy(seen)
+    action = acting.sample()
+    with torch.autocast("cpu", torch.bfloat16):
+        learning = policy(seen)
+        # Of 8 bits a mean near 100 would be up to 0.25 away, a value near 1000 up to 2.
+        apart = learning.log_prob(action) - acting.log_prob(action)
+    assert learning.features.dtype == torch.bfloat16
+    assert apart.abs().max() < 1e-2
+    torch.testing.assert_close(learning.value, acting.value, atol=0.1, rtol=0)
+
+
+def test_heads_in_bfloat16_learn():
+    policy = small(q_values=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = policy({"policy": torch.randn(8, 3)})
+        (output.q_values.square().sum() + output.value.square().sum()).backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.any() for p in policy.parameters())
 
 
 RECURRENT = Network(encoder="mlp", hidden=(8,), gru=6)

@@ -51,6 +51,11 @@ def test_illegal_actions_are_never_sampled(dtype: torch.dtype):
     assert counts[0] > 49_000 and counts[2] > 49_000
 
 
+def test_noise_of_zero_elects_no_illegal_action(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda noise, **_: noise.zero_())
+    assert PolicyOutput(logits=torch.tensor([[ILLEGAL, 0.0, -1.0]])).sample().tolist() == [1]
+
+
 def test_same_generator_same_samples():
     output = PolicyOutput(logits=torch.zeros(100, 4))
     one, same, other = (output.sample(generator(seed)) for seed in (1, 1, 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rltransfer.report import kept, result_table
+from rltransfer.report import kept, result_table, with_interval
 
 
 def row(random: float, teacher: float, student: float) -> dict[str, float]:
@@ -25,6 +25,11 @@ def test_ratio_of_negative_returns_counts_from_chance() -> None:
     assert kept(row(-10.0, 0.0, -1.0)) == pytest.approx(0.9)
     assert kept(row(-1.0, -1.0, -1.0)) == 0.0
     assert kept(row(0.0, 0.0, 0.0)) == 0.0
+
+
+def test_an_interval_that_is_not_known() -> None:
+    assert with_interval(9.04, 1.25) == "9.0 ± 1.2"
+    assert with_interval(9.04, None) == with_interval(9.04, float("inf")) == "9.0 ± ?"
 
 
 def test_a_run_without_a_teacher_has_no_teacher_columns() -> None:

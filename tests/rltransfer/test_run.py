@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from gymnasium import spaces
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy import NAN_TASK, TASK
 
 import rltransfer as rt
-from rltransfer import checkpoint
+from rltransfer import checkpoint, distributed
 from rltransfer.agents.ppo import PPO
-from rltransfer.run import InterruptedRunError, Run, RunOptions
+from rltransfer.agents.soft_q import SoftQ
+from rltransfer.learner import NonFiniteGradientError
+from rltransfer.rollout import RolloutEngine
+from rltransfer.run import (
+    InterruptedRunError,
+    Run,
+    RunOptions,
+    _frame_stack,
+    configured,
+    find_device,
+    read_config,
+)
 
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 QUICK = ["--episodes", "2", "--evaluate-episodes", "0", "--threads", "1", "--quiet"]
@@ -100,9 +118,32 @@ def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
     assert 0 < state["env_steps"] < 2_000_000
 
 
+METHOD = PPO(num_envs=4, horizon=10, batch_size=40)
+
+
+def begun(run_dir: Path, **options: Any) -> Run:
+    """A run of 40 steps an iteration that has begun."""
+    asked = RunOptions(**{"steps": 10_000, "evaluate_episodes": 0, "episodes": 2, **options})
+    run = Run("ppo", METHOD, rt.Suite.of(TASK), asked, run_dir, quiet=True)
+    run.begin(resume=False)
+    return run
+
+
+def fail_at(run: Run, number: int, error: Exception = ZeroDivisionError()) -> None:  # noqa: B008
+    """Lets a run's iteration fail, counted from 1."""
+    numbers, iterate = itertools.count(1), run.iterate
+
+    def failing() -> dict[str, float]:
+        if next(numbers) == number:
+            raise error
+        return iterate()
+
+    run.iterate = failing  # type: ignore[method-assign]
+
+
 def quick_run(run_dir: Path, **options: object) -> Run:
     return rt.train(
-        PPO(num_envs=4, horizon=10, batch_size=40), suite=TASK, run_dir=run_dir,
+        METHOD, suite=TASK, run_dir=run_dir,
         **{"steps": 200, "episodes": 8, "evaluate_episodes": 4, "quiet": True, **options},
     )  # fmt: skip
 
@@ -133,6 +174,46 @@ def test_curves_are_real_event_files(tmp_path: Path) -> None:
     assert events.Scalars("train/entropy")[-1].step == 200
 
 
+def steps_of(run_dir: Path, name: str) -> list[int]:
+    events = EventAccumulator(str(run_dir))
+    events.Reload()
+    return [point.step for point in events.Scalars(name)]
+
+
+def test_resuming_hides_what_came_after_the_checkpoint_alone(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", steps=200, checkpoint_every=120)
+    fail_at(run, 5)
+    with pytest.raises(ZeroDivisionError):
+        run.execute()
+    assert steps_of(run.run_dir, "train/entropy") == [40, 80, 120, 160]
+    checkpointed = Run("ppo", METHOD, rt.Suite.of(TASK), run.options, run.run_dir, True)
+    checkpointed.begin(resume=True)
+    assert checkpointed.env_steps == 120
+    fail_at(checkpointed, 1)
+    with pytest.raises(ZeroDivisionError):
+        checkpointed.execute()
+    assert steps_of(run.run_dir, "train/entropy") == [40, 80, 120]
+
+
+def test_resuming_before_a_checkpoint_hides_everything(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", steps=200, checkpoint_every=120)
+    fail_at(run, 2)
+    with pytest.raises(ZeroDivisionError):
+        run.execute()
+    again = Run("ppo", METHOD, rt.Suite.of(TASK), run.options, run.run_dir, True)
+    again.begin(resume=True)
+    fail_at(again, 1)
+    with pytest.raises(ZeroDivisionError):
+        again.execute()
+    assert steps_of(run.run_dir, "train/entropy") == []
+
+
+def test_an_interval_that_is_infinite_is_null(tmp_path: Path) -> None:
+    run = quick_run(tmp_path / "run", episodes=1)
+    assert run.result["tasks"][TASK]["return_ci95"] is None
+    assert "Infinity" not in (tmp_path / "run" / "result.json").read_text()
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
     quick_run(tmp_path / "run")
     before = (tmp_path / "run" / "result.json").read_bytes()
@@ -143,7 +224,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
 
 def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
     quick_run(tmp_path / "run")
-    with pytest.raises(rt.InputError, match="another seed"):
+    with pytest.raises(rt.InputError, match=r"another seed \(0, not 1\): resume"):
         quick_run(tmp_path / "run", seed=1, resume=True)
 
 
@@ -162,9 +243,66 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
 def test_a_reward_that_is_not_finite_is_named(tmp_path: Path) -> None:
     with pytest.raises(rt.InputError, match=r"EchoNaN.*a reward that is not finite, at step 49 "):
         rt.train(
-            PPO(num_envs=4, horizon=10, batch_size=40), suite=NAN_TASK, steps=4_000,
+            METHOD, suite=NAN_TASK, steps=4_000,
             run_dir=tmp_path / "run", evaluate_episodes=0, quiet=True,
         )  # fmt: skip
+
+
+def test_the_step_of_what_is_not_finite_counts_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run")
+    rollout = run.engine.collect(run.agent, 10)
+    rollout.reward[7, 2] = torch.nan
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    # Two processes of four environments each have done ten steps, and this is seven later.
+    run.env_steps = 80
+    with pytest.raises(rt.InputError, match="at step 17 of its environment 2"):
+        run._check_finite(rollout)
+
+
+def test_an_error_of_an_environment_is_its_own(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    fail_at(run, 1, BrokenPipeError("the simulator has gone"))
+    with pytest.raises(BrokenPipeError, match="the simulator has gone"):
+        run.execute()
+
+
+@pytest.mark.parametrize(
+    ("number", "left"), [(1, "no checkpoint was written before"), (4, "step-000000000120 is from")]
+)
+def test_divergence_is_said_in_a_sentence(number: int, left: str, tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", checkpoint_every=120)
+    fail_at(run, number, NonFiniteGradientError("The gradient of w is not finite at step 3."))
+    with pytest.raises(rt.InputError, match=rf"at step 3; .*{left}.*: take a smaller learning"):
+        run.execute()
+
+
+def test_what_is_refused_closes_its_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[RolloutEngine] = []
+    monkeypatch.setattr(RolloutEngine, "close", lambda engine: closed.append(engine))
+    suite = rt.Suite.of("Pendulum-v1")
+    with pytest.raises(rt.InputError, match="continuous"):
+        Run("soft-q", SoftQ(num_envs=1), suite, RunOptions(), tmp_path / "run", True)
+    assert len(closed) == 1
+    begun(tmp_path / "run")
+    assert len(closed) == 1
+    with pytest.raises(rt.InputError, match="is there already"):
+        begun(tmp_path / "run")
+    assert len(closed) == 2
+
+
+def test_frames_are_those_that_all_environments_stack() -> None:
+    def env(frame_stack: int, *shape: int) -> Any:
+        space = spaces.Box(0, 255, shape, np.uint8)
+        return SimpleNamespace(frame_stack=frame_stack, single_observation_space=space)
+
+    assert _frame_stack([env(4, 4, 84, 84), env(4, 4, 84, 84)]) == 4
+    assert _frame_stack([env(4, 4, 84, 84), env(0, 4, 84, 84)]) == 0
+    assert _frame_stack([env(4, 12, 84, 84)]) == 0
+    assert _frame_stack([env(0, 3)]) == 0
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
@@ -198,10 +336,92 @@ def test_bad_options(tmp_path: Path, options: dict[str, object], words: str) -> 
     assert not (tmp_path / "run").exists()
 
 
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    assert find_device("auto") == find_device("cuda") == torch.device("cuda")
+    assert find_device("cuda:0") == torch.device("cuda:0")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert find_device("auto") == find_device("cuda") == torch.device("cuda:1")
+    assert find_device("cpu") == torch.device("cpu")
+    with pytest.raises(rt.InputError, match="'cuda:0' would put every process on one GPU: say cud"):
+        find_device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("auto", "cuda"):
+        with pytest.raises(rt.InputError, match="2 processes on this machine and 1 GPUs"):
+            find_device(name)
+    # On two machines one GPU is enough.
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert find_device("cuda") == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: text.replace('"agent"', '"argent"'),
+        lambda text: text.replace('"kwargs"', '"arguments"'),
+        lambda text: text.replace('"options": {', '"others": {'),
+    ],
+)
+def test_a_damaged_configuration_is_named(damage: Callable[[str], str], tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(rt.InputError) as caught:
+        configured(read_config(tmp_path / "run"))
+    assert str(caught.value) == (f"{tmp_path / 'run'} is no whole run: its config.json is damaged.")
+
+
+def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
+    config = begun(tmp_path / "run").config()
+    configured(config)
+    for part, name in (("options", "steps"), ("method", "num_envs")):
+        damaged = {**config, part: {**config[part], name: "many"}}
+        with pytest.raises(rt.InputError, match="one of its options is of the wrong kind"):
+            configured(damaged)
+
+
+@pytest.mark.parametrize("phase", ["_check_teacher", "_finish"])
+def test_outside_the_loop_a_signal_stops_at_once(
+    phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run", steps=40)
+    monkeypatch.setattr(run, phase, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        run.execute()
+    assert len(checkpoint.checkpoints(run.run_dir)) == (phase == "_finish")
+
+
+@pytest.mark.parametrize("place", ["any_of", "remove_old"])
+@pytest.mark.parametrize("steps", [40, 400])
+def test_a_signal_at_any_time_stops_after_a_checkpoint(
+    place: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run", steps=steps, checkpoint_every=40)
+    module = distributed if place == "any_of" else checkpoint
+    calls = itertools.count()
+    called = getattr(module, place)
+
+    def interrupted(said: Any) -> Any:
+        result = called(said)
+        if next(calls) == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(module, place, interrupted)
+    with pytest.raises(InterruptedRunError):
+        run.execute()
+    assert run.env_steps == min(steps, 80)
+    assert checkpoint.newest_checkpoint(run.run_dir).name.endswith(f"{run.env_steps}")
+
+
 def test_an_interruption_from_python_raises(tmp_path: Path) -> None:
-    method = PPO(num_envs=4, horizon=10, batch_size=40)
-    run = Run("ppo", method, rt.Suite.of(TASK), RunOptions(steps=10_000), tmp_path / "run", True)
-    run.begin(resume=False)
+    run = begun(tmp_path / "run")
     iterate = run.iterate
 
     def interrupted() -> dict[str, float]:

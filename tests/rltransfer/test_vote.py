@@ -107,6 +107,15 @@ def test_labels_are_counted_and_cost() -> None:
     assert described == rt.Vote(votes([60, 5]), noise_scale=20.0, delta=1e-6).describe()
 
 
+def test_labels_that_are_gone_back_from_cost_nothing() -> None:
+    teacher = rt.Vote(votes([2, 1]), noise_scale=5.0)
+    blank = teacher.state_dict()
+    label(teacher, 5)
+    assert not blank["labels"] and not blank["moments"].any()
+    teacher.load_state_dict(blank)
+    assert set(teacher.figures().values()) == {0.0}
+
+
 def test_a_plain_majority_promises_nothing() -> None:
     teacher = rt.Vote(votes([2, 1]), noise_scale=0.0)
     label(teacher, 5)

@@ -1,0 +1,114 @@
+"""What an experiment is asked for: nonsense is refused before anything is run or made."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from rltransfer.cli import main
+from rltransfer.errors import InputError
+from rltransfer.experiment import Experiment, experiments
+from rltransfer.experiments import trials
+from rltransfer.experiments.asked import check_options, page_folder
+
+TRAINING = {name: kind for name, kind in experiments().items() if name != "benchmarks"}
+"""Those that consist of training runs."""
+
+CHOICE = {"distral-two-rooms": ("--room", "-1"), "distral-mazes": ("--mazes", "-1")}
+"""What there is a wrong choice of, where it is not of games."""
+
+PAGES = [name for name, kind in TRAINING.items() if hasattr(kind, "results")]
+"""Those of them that write a page."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of every kind."""
+
+    seeds: int = 5
+    jobs: int = 0
+    beta: float = 1.0
+    sizes: tuple[str, ...] = ("7 %",)
+    betas: tuple[float, ...] = (1.0, 2.0)
+    out: Path | None = None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"seeds": 0}, "seeds is 0: it must be at least 1."),
+        ({"jobs": -1}, "jobs is -1: it must be at least 0."),
+        ({"beta": 0.0}, "beta is 0: it must be a number above 0."),
+        ({"beta": float("nan")}, "beta is nan: it must be a number above 0."),
+        ({"sizes": ()}, "sizes is empty: there must be at least one."),
+        ({"sizes": ("7 %", "7 %")}, "sizes holds a value twice: each may be there once."),
+        ({"betas": (1.0, -1.0)}, "betas is -1: it must be a number above 0."),
+    ],
+)
+def test_what_is_refused(wrong: dict[str, object], said: str) -> None:
+    check_options(Asked())
+    with pytest.raises(InputError) as refused:
+        check_options(Asked(**wrong))
+    assert str(refused.value) == said
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_every_experiment_looks_at_its_options(name: str) -> None:
+    kind: type[Experiment] = TRAINING[name]
+    options = {field.name for field in dataclasses.fields(kind)}
+    for option in options & {"seeds", "seed", "episodes", "steps", "jobs", "mazes", "generations"}:
+        with pytest.raises(InputError, match=f"{option} is -1: it must be at least"):
+            kind(**{option: -1})
+    for option in options & {"games", "sizes", "losses", "learners", "betas"}:
+        with pytest.raises(InputError, match=f"{option} is empty"):
+            kind(**{option: ()})
+    for option in options & {"games", "sizes", "losses", "learners"}:
+        with pytest.raises(InputError, match=r"There is no \w+ '9 %': "):
+            kind(**{option: ("9 %",)})
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_nothing_is_made_when_an_option_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", None)  # who runs anything, fails
+    assert main(["experiment", "run", name, *CHOICE.get(name, ("--games", "Nope"))]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_that_cannot_be_written_is_told_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", None)  # who runs anything, fails
+    Path("file").touch()
+    assert main(["experiment", "run", name, "--results", "file/page"]) == 2
+    assert capsys.readouterr().err == "file/page cannot be written: Not a directory.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_page_lies_beside_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert page_folder(None, Path("runs/one")) == Path("runs/one")
+    assert page_folder(Path("page"), Path("runs/one")) == Path("page")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_is_published_by_accident(name: str) -> None:
+    assert TRAINING[name].results is None
+
+
+def test_the_list_says_how_long_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "list"]) == 0
+    told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    for name in TRAINING:
+        assert re.search(r" \d+ runs, .*(minutes|hours?) on .* CPU cores?\.$", told[name]), told[
+            name
+        ]
