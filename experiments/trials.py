@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ import torch
 from rltransfer import registry
 from rltransfer.agent import Method
 from rltransfer.errors import InputError
-from rltransfer.run import RunOptions, as_suite, read_config, settings, train
+from rltransfer.run import as_suite, train
+from rltransfer.run_folder import RunOptions, difference, read_config, settings
 from rltransfer.task import Suite
 
 T = TypeVar("T")
@@ -112,10 +112,9 @@ def check_settings(trials: Sequence[Trial], folder: Path) -> None:
         run_dir = folder / trial.name
         if not (run_dir / "config.json").is_file():
             continue
-        difference = _difference(trial, read_config(run_dir))
-        if difference:
+        if other := _difference(trial, read_config(run_dir)):
             raise InputError(
-                f"{run_dir} holds a run whose {difference}: ask for the same, or give another "
+                f"{run_dir} holds a run with another {other}: ask for the same, or give another "
                 "--out."
             )
 
@@ -129,21 +128,7 @@ def _difference(trial: Trial, stored: Mapping[str, Any]) -> str:
     asked = settings(agent, trial.method, as_suite(trial.suite), RunOptions(**options))
     asked["generations"] = generations
     known = {name: stored[name] for name in asked if name in stored}
-    return _first_other(known, json.loads(json.dumps(asked)))
-
-
-def _first_other(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> str:
-    """Returns the first of the old settings that is another one now, in words, or ""."""
-    for name, value in old.items():
-        now = new.get(name)
-        if isinstance(value, dict) and isinstance(now, dict):
-            if inner := _first_other(value, now, f"{within}{name}."):
-                return inner
-        elif value != now:
-            return textwrap.shorten(
-                f"{within}{name} is {value}, not {now}", 160, placeholder=" ..."
-            )
-    return ""
+    return difference(known, json.loads(json.dumps(asked)), "", known_only=True)
 
 
 def side_by_side(

@@ -35,7 +35,8 @@ from rltransfer.observation import DEFAULT_GROUP
 from rltransfer.policy import Policy, PolicySpec
 from rltransfer.policy_output import PolicyOutput
 from rltransfer.rollout import RolloutEngine
-from rltransfer.run import Run, RunOptions, find_device
+from rltransfer.run import Run, find_device
+from rltransfer.run_folder import RunOptions
 from rltransfer.task import Suite
 from rltransfer.teacher import PerTask, PolicyTeacher, Teacher
 

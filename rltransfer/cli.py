@@ -26,15 +26,8 @@ from rltransfer.export_command import export_command
 from rltransfer.generations import Chain, generation_results
 from rltransfer.options import parse
 from rltransfer.report import brief_reader, console, result_table, with_interval
-from rltransfer.run import (
-    InterruptedRunError,
-    Run,
-    RunOptions,
-    configured,
-    find_device,
-    load_run_policy,
-    read_config,
-)
+from rltransfer.run import InterruptedRunError, Run, find_device
+from rltransfer.run_folder import RunOptions, configured, load_run_policy, read_config
 from rltransfer.task import Suite
 from rltransfer.task_options import TaskOptions, asked_suite, with_options
 from rltransfer.teacher import ZOO, load_teacher, zoo_cards

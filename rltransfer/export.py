@@ -47,7 +47,7 @@ from rltransfer.observation import space_to_json
 from rltransfer.policy import Policy, load_policy
 from rltransfer.policy_output import ILLEGAL, LABELS, PolicyOutput
 from rltransfer.random_observation import random_observation
-from rltransfer.run import read_config
+from rltransfer.run_folder import read_config
 from rltransfer.task import Suite
 
 Array = NDArray[Any]

@@ -30,16 +30,8 @@ from rltransfer import checkpoint, distributed
 from rltransfer.agent import Method
 from rltransfer.checkpoint import generation_folder
 from rltransfer.errors import InputError
-from rltransfer.run import (
-    Run,
-    RunOptions,
-    check_free,
-    check_same,
-    closed_if_refused,
-    make_folder,
-    settings,
-    writing,
-)
+from rltransfer.run import Run, closed_if_refused
+from rltransfer.run_folder import RunOptions, check_free, check_same, make_folder, settings, writing
 from rltransfer.task import Suite
 
 SEED_STEP = 100_000

@@ -10,74 +10,38 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from rltransfer import checkpoint, distributed, registry
 from rltransfer.agent import Agent, Method, Setting
 from rltransfer.allocator import keep_freed_memory
-from rltransfer.errors import InputError, check_range, unknown
+from rltransfer.errors import InputError, unknown
 from rltransfer.evaluation import evaluate_policy
 from rltransfer.learner import NonFiniteGradientError
 from rltransfer.metrics import rollout_metrics
 from rltransfer.observation import grouped
-from rltransfer.policy import Policy, load_policy, save_policy
+from rltransfer.policy import save_policy
 from rltransfer.result import final_evaluation, teacher_check
 from rltransfer.rollout import Rollout, RolloutEngine
-from rltransfer.serialization import from_json, to_json
+from rltransfer.run_folder import (
+    FRAMES,
+    RunOptions,
+    check_same,
+    make_folder,
+    settings,
+    writing,
+)
 from rltransfer.task import Suite, Task
 from rltransfer.tracking import Progress, Tracker
 from rltransfer.vector_env import VectorEnv
 
-FRAMES = "frame_stack"
-"""What files call the number of frames that an observation stacks."""
-
-LONGEST_SHOWN = 60
-"""Characters of two values that a sentence may hold."""
-
-MEASURED = (FRAMES, "recorded_return")
-"""What a teacher's specification says of its own run, as far as that is known."""
-
 
 class InterruptedRunError(Exception):
     """The run was stopped by a signal, after a checkpoint."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What every run has, whatever the method."""
-
-    steps: int = 1_000_000
-    """Environment steps in all, over all tasks and environments."""
-    seed: int = 0
-    """Seed of weights, environments and order of samples."""
-    device: str = "auto"
-    """"cpu", "cuda", "cuda:1", ...; "auto" takes CUDA where it is there."""
-    threads: int = 0
-    """Threads of torch on the CPU; 0 leaves torch's choice. Results may depend on it."""
-    compile: bool = False
-    """Whether torch.compile builds the policy's kernels; compiling takes up to a minute. Small
-    networks are slower by it on a CPU: measure with `rltransfer benchmark train`."""
-    checkpoint_every: int = 0
-    """Environment steps between checkpoints; 0 means a tenth of the run."""
-    evaluate_every: int = 0
-    """Environment steps between evaluations; 0 means a quarter of the run."""
-    evaluate_episodes: int = 16
-    """Episodes of an evaluation during the run; 0 for none."""
-    episodes: int = 100
-    """Episodes of each evaluation at the end: policy, teacher and random actions."""
-
-    def __post_init__(self) -> None:
-        check_range(self, "at least 1", "steps", "episodes")
-        check_range(
-            self, "at least 0",
-            "evaluate_episodes", "checkpoint_every", "evaluate_every", "seed", "threads",
-        )  # fmt: skip
 
 
 def find_device(name: str) -> torch.device:
@@ -114,20 +78,6 @@ def _own_gpu(name: str) -> str:
             "needs its own: start fewer, or say cpu."
         )
     return f"cuda:{distributed.local_rank()}"
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Says which folder it is that the block cannot write.
-
-    Raises:
-        InputError: It cannot be written, e.g. as the disk is full.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{folder} cannot be written: {reason}.") from error
 
 
 @contextlib.contextmanager
@@ -438,97 +388,6 @@ class Run:
                 print(sentence, file=sys.stderr)
 
 
-def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> dict[str, Any]:
-    """Returns what a run was asked for, as JSON: what `configured` reads."""
-    return {
-        "agent": name,
-        "method": to_json(method),
-        "suite": suite.to_json(),
-        "options": to_json(options),
-    }
-
-
-def check_free(run_dir: Path) -> None:
-    """Checks that a folder is not there yet, or is empty.
-
-    Raises:
-        InputError: It holds something already.
-    """
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise InputError(
-            f"{run_dir} is there already: give another --run-dir, or go on with --resume."
-        )
-
-
-def make_folder(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Makes a folder with a configuration in it.
-
-    Raises:
-        InputError: The folder holds something already, or cannot be written.
-    """
-    check_free(run_dir)
-    with writing(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(config, indent=1) + "\n"
-        checkpoint.write_text_whole(run_dir / "config.json", text)
-
-
-def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = False) -> None:
-    """Checks that a folder holds a run with this configuration.
-
-    Args:
-        run_dir: The folder.
-        config: What is asked for.
-        teacher_moves: Whether the weights of the teacher alone are compared.
-
-    Raises:
-        InputError: A setting differs, or the folder is no run.
-    """
-    old = {name: value for name, value in read_config(run_dir).items() if name != FRAMES}
-    new = json.loads(json.dumps(config))
-    if teacher_moves:
-        old, new = _without_place(old), _without_place(new)
-    found = _difference(old, new, "")
-    if found:
-        raise InputError(
-            f"{run_dir} holds a run with another {found}: resume it with its own settings, "
-            "or start a new run in another --run-dir."
-        )
-
-
-def _without_place(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a configuration that knows its teacher by its weights, wherever it lies."""
-    method = {name: value for name, value in config["method"].items() if name != "teacher"}
-    weights = (config.get("teacher") or {}).get("sha256")
-    return {**config, "method": method, "teacher": {"sha256": weights}}
-
-
-def _difference(old: Any, new: Any, path: str, taught: bool = False) -> str:
-    """Returns the first setting in which two configurations differ, or "".
-
-    It is named, and where that is short, both values are said.
-
-    Args:
-        old: What a folder says.
-        new: What is asked for.
-        path: The name that both go by.
-        taught: Whether it is about a teacher. Of one, earlier versions said less, and what is
-            measured of it may become known later: neither is a difference.
-    """
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        parts = [(path, a, b) for a, b in zip(old, new, strict=True)]
-    elif isinstance(old, dict) and isinstance(new, dict):
-        taught = taught or path == "teacher"
-        names = [n for n in old if n not in MEASURED] if taught else {**old, **new}
-        parts = [(name, old.get(name), new.get(name)) for name in names]
-    elif old == new:
-        return ""
-    else:
-        values = f"({json.dumps(old)}, not {json.dumps(new)})"
-        return f"{path} {values}" if len(values) <= LONGEST_SHOWN else path
-    return next(filter(None, (_difference(a, b, name, taught) for name, a, b in parts)), "")
-
-
 def _frame_stack(envs: Sequence[VectorEnv]) -> int:
     """Returns the number of frames that the observations of all environments stack, or 0."""
     found = set()
@@ -557,62 +416,6 @@ def _worth_a_look(metrics: Mapping[str, float]) -> dict[str, str]:
     if returns:
         shown["training return"] = " ".join(f"{value:.1f}" for value in returns)
     return shown
-
-
-def read_config(run_dir: Path) -> dict[str, Any]:
-    """Returns a run's configuration.
-
-    Raises:
-        InputError: The folder is no run, or its configuration is damaged.
-    """
-    path = run_dir / "config.json"
-    if not path.is_file():
-        raise InputError(f"{run_dir} is no run: it has no config.json.")
-    try:
-        entries = json.loads(path.read_text())
-        Suite.from_json(entries["suite"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(run_dir) from error
-    return _Config(run_dir, entries)
-
-
-class _Config(dict[str, Any]):
-    """What a run's config.json holds; whoever asks for an entry that is not there is told so."""
-
-    def __init__(self, run_dir: Path, entries: Mapping[str, Any]) -> None:
-        super().__init__(entries)
-        self.run_dir = run_dir
-
-    def __missing__(self, name: str) -> Any:
-        raise _damaged(self.run_dir)
-
-
-def _damaged(run_dir: Path) -> InputError:
-    """Returns the error for a configuration that was cut or changed."""
-    return InputError(f"{run_dir} is no whole run: its config.json is damaged.")
-
-
-def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
-    """Returns what a configuration describes.
-
-    Raises:
-        InputError: It was written by another version, or one of its values is damaged.
-    """
-    suite = Suite.from_json(config["suite"])
-    try:
-        method = from_json(registry.find_method(config["agent"]), config["method"])
-        return method, suite, from_json(RunOptions, config["options"])
-    except (TypeError, AttributeError) as error:
-        raise InputError(
-            f"The configuration of this run of {config['agent']!r} is damaged: one of its options "
-            "is of the wrong kind."
-        ) from error
-
-
-def load_run_policy(run_dir: Path) -> Policy:
-    """Returns a run's newest policy."""
-    read_config(run_dir)
-    return load_policy(checkpoint.newest_checkpoint(run_dir) / "policy")
 
 
 def train(

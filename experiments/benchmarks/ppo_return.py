@@ -22,7 +22,8 @@ from rltransfer.agents import PPO
 from rltransfer.errors import InputError
 from rltransfer.network import Network
 from rltransfer.rollout import Rollout
-from rltransfer.run import Run, RunOptions
+from rltransfer.run import Run
+from rltransfer.run_folder import RunOptions
 from rltransfer.task import Suite
 
 from .script import main

@@ -122,7 +122,7 @@ def task_of(game: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BornAgain:
-    """Students that teach the next (Furlanello 2018): 125 runs, about two hours on two CPU cores.
+    """Students that teach the next (Furlanello 2018): 125 runs, over an hour on two CPU cores.
 
     Five generations, of five games, with five seeds.
     """

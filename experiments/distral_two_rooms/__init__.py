@@ -52,7 +52,7 @@ from rltransfer.experiments.summary import (
 from rltransfer.experiments.training_curve import Curve, training_curves
 from rltransfer.experiments.trials import Trial, run_trials
 from rltransfer.report import console
-from rltransfer.run import load_run_policy
+from rltransfer.run_folder import load_run_policy
 from rltransfer.task import Suite, Task
 
 Array = NDArray[np.float64]

@@ -24,7 +24,8 @@ from rltransfer.experiments.asked import check_names, check_options
 from rltransfer.network import Network
 from rltransfer.policy import load_policy, save_policy
 from rltransfer.report import console
-from rltransfer.run import Run, load_run_policy, read_config, train
+from rltransfer.run import Run, train
+from rltransfer.run_folder import load_run_policy, read_config
 from rltransfer.serialization import to_json
 
 FOLDER = Path(__file__).parent

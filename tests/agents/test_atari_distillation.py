@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import rltransfer as rt
 from rltransfer.agents import PPO, PolicyDistillation
-from rltransfer.run import Run, RunOptions
+from rltransfer.run import Run
+from rltransfer.run_folder import RunOptions
 
 PONG = "ALE/Pong-v5"
 CAPPED = rt.Task(PONG, {"max_num_frames_per_episode": 400})

@@ -13,7 +13,8 @@ from toy import TASK
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation
 from rltransfer.checkpoint import newest_checkpoint
-from rltransfer.run import Run, RunOptions
+from rltransfer.run import Run
+from rltransfer.run_folder import RunOptions
 
 SMALL: dict[str, Any] = {
     "num_envs": 8, "horizon": 10, "batch_size": 40, "epochs": 4, "learning_rate": 3e-3,

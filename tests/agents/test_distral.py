@@ -42,7 +42,8 @@ from rltransfer.options import parse
 from rltransfer.policy import load_policy
 from rltransfer.policy_output import PolicyOutput
 from rltransfer.rollout import Final, Rollout
-from rltransfer.run import Run, RunOptions
+from rltransfer.run import Run
+from rltransfer.run_folder import RunOptions
 from rltransfer.task import Suite, Task
 from rltransfer.teacher import load_teacher
 

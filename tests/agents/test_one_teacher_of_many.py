@@ -12,7 +12,8 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation
-from rltransfer.run import Run, RunOptions
+from rltransfer.run import Run
+from rltransfer.run_folder import RunOptions
 
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 SOURCES = {"zoo": BREAKOUT, "run": TASK, "ppo.zip": "CartPole-v1"}

@@ -14,7 +14,8 @@ import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
 from rltransfer.result import teacher_check
 from rltransfer.rollout import Rollout
-from rltransfer.run import Run, RunOptions
+from rltransfer.run import Run
+from rltransfer.run_folder import RunOptions
 
 SMALL: dict[str, Any] = {
     "num_envs": 16, "horizon": 10, "batch_size": 80, "epochs": 4, "learning_rate": 3e-3,

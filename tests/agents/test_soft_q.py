@@ -24,7 +24,8 @@ from rltransfer.envs.gridworld.layouts import make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import make_rules
 from rltransfer.rollout import Final, Rollout
-from rltransfer.run import Run, RunOptions, load_run_policy
+from rltransfer.run import Run
+from rltransfer.run_folder import RunOptions, load_run_policy
 from rltransfer.task import Suite
 
 Array = NDArray[np.float64]

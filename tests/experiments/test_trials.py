@@ -16,7 +16,8 @@ from rltransfer.errors import InputError
 from rltransfer.experiments.summary import geometric_mean_interval, mean_interval
 from rltransfer.experiments.trials import Trial, results_so_far, run_trial, run_trials
 from rltransfer.network import Network
-from rltransfer.run import Run, RunOptions, settings
+from rltransfer.run import Run
+from rltransfer.run_folder import RunOptions, settings
 from rltransfer.task import Suite
 
 SHORT = {"steps": 2_000, "episodes": 2, "evaluate_episodes": 0, "device": "cpu"}
@@ -64,7 +65,7 @@ def stored(trial: Trial, folder: Path, **changes: Any) -> Path:
 def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
     stored(trial(0), tmp_path)
     assert results_so_far([trial(0)], tmp_path) == {"ppo-0": {"tasks": {}}}
-    with pytest.raises(InputError, match=r"ppo-0 holds a run whose options\.steps is 2000, not 9:"):
+    with pytest.raises(InputError, match=r"ppo-0 holds a run with another steps \(2000, not 9\):"):
         run_trials([trial(1), trial(0, steps=9)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["ppo-0"]
     for other, said in (

@@ -28,7 +28,8 @@ from rltransfer.agents import PPO, PolicyDistillation
 from rltransfer.checkpoint import checkpoints, newest_checkpoint, newest_generation
 from rltransfer.cli import main
 from rltransfer.generations import SEED_STEP, generation_results
-from rltransfer.run import Run, read_config
+from rltransfer.run import Run
+from rltransfer.run_folder import read_config
 
 QUICK = {"steps": 160, "episodes": 2, "evaluate_episodes": 0, "quiet": True}
 SMALL = {"num_envs": 4, "horizon": 10, "batch_size": 40}

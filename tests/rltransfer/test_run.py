@@ -28,15 +28,8 @@ from rltransfer.agents.ppo import PPO
 from rltransfer.agents.soft_q import SoftQ
 from rltransfer.learner import NonFiniteGradientError
 from rltransfer.rollout import RolloutEngine
-from rltransfer.run import (
-    InterruptedRunError,
-    Run,
-    RunOptions,
-    _frame_stack,
-    configured,
-    find_device,
-    read_config,
-)
+from rltransfer.run import InterruptedRunError, Run, _frame_stack, find_device
+from rltransfer.run_folder import RunOptions, configured, read_config
 
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 QUICK = ["--episodes", "2", "--evaluate-episodes", "0", "--threads", "1", "--quiet"]

@@ -19,7 +19,8 @@ import rltransfer as rt
 from rltransfer.agents import PPO, PolicyDistillation
 from rltransfer.errors import InputError
 from rltransfer.evaluation import fitted_teacher
-from rltransfer.run import Run, RunOptions, read_config
+from rltransfer.run import Run
+from rltransfer.run_folder import RunOptions, read_config
 from rltransfer.task import Suite
 from rltransfer.teacher import zoo_cards
 from rltransfer.teacher_base import ModuleTeacher

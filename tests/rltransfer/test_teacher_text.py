@@ -14,7 +14,8 @@ import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation
 from rltransfer.agents.ppo import PPO
 from rltransfer.evaluation import fitted_teacher
-from rltransfer.run import Run, configured, read_config
+from rltransfer.run import Run
+from rltransfer.run_folder import configured, read_config
 from rltransfer.serialization import to_json
 from rltransfer.teacher import PolicyTeacher, Teacher, ZipTeacher
 
