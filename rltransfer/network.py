@@ -239,7 +239,7 @@ class Encoder(nn.Module):
         return torch.cat([observation[group].float().flatten(1) for group in self.groups], 1)
 
     def inputs(self, observation: Observation, task: Tensor | None = None) -> Tensor:
-        """Returns what the first layer takes, scaled float32: see `forward`.    (batch, ...)"""
+        """Returns what the first layer takes, scaled floats: see `forward`.    (batch, ...)"""
         if self.flat:
             inputs = self.vectors(observation)
             if self.normalizer is not None:
@@ -247,8 +247,13 @@ class Encoder(nn.Module):
         else:
             # Channels last in memory, said in the words that torch.func knows too.
             inputs = observation[self.groups[0]].movedim(-3, -1).contiguous().movedim(-1, -3)
-        # In one pass from bytes to scaled float32: images are large.
-        return inputs * self.scale if self.scale != 1.0 else inputs.float()
+            if inputs.dtype == torch.uint8 and torch.is_autocast_enabled(inputs.device.type):
+                # Bytes are exact there, and the first layer would round the scaled ones alike.
+                inputs = inputs.to(torch.get_autocast_dtype(inputs.device.type))
+            elif self.scale == 1.0:
+                inputs = inputs.float()
+        # Without autocast in one pass from bytes to scaled floats: images are large.
+        return inputs * self.scale if self.scale != 1.0 else inputs
 
     def forward(self, observation: Observation, task: Tensor | None = None) -> Tensor:
         """Returns the features.    (batch, num_features)

@@ -142,7 +142,8 @@ def _without_place(config: Mapping[str, Any]) -> dict[str, Any]:
 def difference(old: Any, new: Any, path: str, known_only: bool = False) -> str:
     """Returns the first setting in which two configurations differ, or "".
 
-    It is named, and where that is short, both values are said.
+    It is named, an option as the command line knows it, and where that is short, both values are
+    said.
 
     Args:
         old: What a folder says.
@@ -157,7 +158,9 @@ def difference(old: Any, new: Any, path: str, known_only: bool = False) -> str:
     elif isinstance(old, dict) and isinstance(new, dict):
         known_only = known_only or path == "teacher"
         names = [n for n in old if n not in MEASURED] if known_only else {**old, **new}
-        parts = [(name, old.get(name), new.get(name)) for name in names]
+        # No option, but a part of the suite: "another name" alone would not say whose.
+        within = "suite " if path == "suite" else ""
+        parts = [(f"{within}{name}", old.get(name), new.get(name)) for name in names]
     elif old == new:
         return ""
     else:

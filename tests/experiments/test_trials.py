@@ -69,11 +69,11 @@ def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
         run_trials([trial(1), trial(0, steps=9)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["ppo-0"]
     for other, said in (
-        (replace(trial(0), suite="Acrobot-v1"), "suite.name is CartPole-v1, not Acrobot-v1"),
-        (replace(trial(0), method=rt.agents.PQN()), "agent is ppo, not pqn"),
+        (replace(trial(0), suite="Acrobot-v1"), r'another suite name \("CartPole-v1", not "Acrobot-v1"\)'),
+        (replace(trial(0), method=rt.agents.PQN()), r'another agent \("ppo", not "pqn"\)'),
         (
             replace(trial(0), method=replace(trial(0).method, network=Network(hidden=(9,)))),
-            r"method.network.hidden is \[8\], not \[9\]",
+            r"another hidden \(8, not 9\)",
         ),
     ):
         with pytest.raises(InputError, match=said):
@@ -98,7 +98,7 @@ def test_a_chain_of_another_length_is_refused(tmp_path: Path) -> None:
     path = stored(trial(0), tmp_path)
     path.write_text(json.dumps({**json.loads(path.read_text()), "generations": 2}))
     assert results_so_far([trial(0, generations=2)], tmp_path)
-    with pytest.raises(InputError, match="generations is 2, not 5"):
+    with pytest.raises(InputError, match=r"another generations \(2, not 5\)"):
         results_so_far([trial(0, generations=5)], tmp_path)
 
 

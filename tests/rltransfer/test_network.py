@@ -93,6 +93,19 @@ def test_bytes_are_scaled_to_one():
     assert Encoder(conv(width=0.1), image_space(4, 10)).scale == 1.0
 
 
+@pytest.mark.parametrize("high", [1, 255])
+def test_bytes_go_straight_to_the_arithmetic_of_autocast(high: int):
+    """The first layer would round scaled float32 to the same numbers."""
+    encoder = Encoder(Network(encoder="grid"), image_space(1, 16, high))
+    every_byte = torch.arange(256, dtype=torch.uint8).clamp(max=high).view(1, 1, 16, 16)
+    before = encoder.inputs({"policy": every_byte})
+    with torch.autocast("cpu", torch.bfloat16):
+        inputs = encoder.inputs({"policy": every_byte})
+    assert before.dtype == torch.float32
+    assert inputs.dtype == torch.bfloat16
+    assert torch.equal(inputs, before.bfloat16())
+
+
 def test_maps_are_what_is_flattened():
     torch.manual_seed(0)
     encoder = Encoder(conv(width=0.1), image_space(4, 40, high=255))
