@@ -23,6 +23,7 @@ people; the network for all games has a head of one layer for each.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,12 +33,18 @@ from rltransfer.agents import PPO, PolicyDistillation
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.errors import InputError
 from rltransfer.experiments.asked import check_names, check_options, page_folder
+from rltransfer.experiments.comparison import (
+    RANDOM,
+    RUN_EPISODES,
+    TEACHER,
+    Comparison,
+    compare,
+)
 from rltransfer.experiments.summary import (
     Interval,
     bar_picture,
     hardware,
     interval_json,
-    kept_share,
     markdown_table,
     share_row,
     told_parameters,
@@ -51,10 +58,10 @@ from rltransfer.experiments.trials import (
     run_trials,
     side_by_side,
 )
-from rltransfer.experiments.zoo import write_teacher
+from rltransfer.experiments.zoo import EVALUATION_SEED, write_teacher
 from rltransfer.learner import PrecisionName
 from rltransfer.network import Network
-from rltransfer.report import console
+from rltransfer.report import console, kept
 from rltransfer.run import train
 from rltransfer.task import Suite
 from rltransfer.teacher import load_teacher, zoo_cards
@@ -69,7 +76,7 @@ SIZES = {"25 %": 0.5, "7 %": 0.26}
 TOGETHER = "one for all"
 """What the page calls the student of all games."""
 
-RUN_EPISODES = 10
+TEACHER_EPISODES = 10
 """Episodes of the evaluation that ends a teacher's training; its card is of 200 others."""
 
 
@@ -127,7 +134,7 @@ class AtariDistillation:
         found = {name: results_so_far(those, self.out) for name, those in trials.items()}
         done = {name: found[name] for name in trials if len(found[name]) == len(trials[name])}
         if done:
-            self._write(folder, done)
+            self._write(folder, done, compare(self._comparisons(done), self.jobs))
             console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
 
     def _asks(self, student: str) -> bool:
@@ -165,7 +172,7 @@ class AtariDistillation:
             options={
                 "steps": self.teacher_steps,
                 "seed": 0,
-                "episodes": RUN_EPISODES,
+                "episodes": TEACHER_EPISODES,
                 "evaluate_episodes": 0,
             },
         )
@@ -229,43 +236,80 @@ class AtariDistillation:
         return {
             "steps": steps,
             "seed": seed,
-            "episodes": self.episodes,
+            "episodes": RUN_EPISODES,
             "evaluate_episodes": 0,
             "checkpoint_every": steps,
+        }
+
+    def _comparisons(self, students: Iterable[str]) -> dict[str, Comparison]:
+        """Returns who plays each game with each seed: random actions, the teacher, its students.
+
+        Args:
+            students: The kinds of students that are done.
+        """
+        return {
+            f"{game}-{seed}": Comparison(
+                path=self.out / f"{game}-{seed}.comparison.json",
+                task=task_of(game),
+                players={
+                    RANDOM: RANDOM,
+                    TEACHER: self._teacher(game),
+                    **{who: str(self.out / self._name(who, game, seed)) for who in students},
+                },
+                episodes=self.episodes,
+                seed=EVALUATION_SEED + seed,
+            )
+            for seed in range(self.seeds)
+            for game in self.games
         }
 
     def _name(self, student: str, game: str, seed: int) -> str:
         """Returns the name of the run in which a kind of student learns a game."""
         return f"together-{seed}" if student == TOGETHER else f"{game}-{student.split()[0]}-{seed}"
 
-    def _write(self, folder: Path, done: dict[str, dict[str, Any]]) -> None:
+    def _write(
+        self,
+        folder: Path,
+        done: Mapping[str, dict[str, Any]],
+        played: Mapping[str, dict[str, float]],
+    ) -> None:
         """Writes the page, the picture and the figures.
 
         Args:
             folder: Where to.
             done: For each kind of student the runs' results, by name.
+            played: For each game and seed everybody's mean return; see `_comparisons`.
         """
         shares = {
-            name: {
-                game: [
-                    kept_share(found[self._name(name, game, seed)], task_of(game))
-                    for seed in range(self.seeds)
-                ]
+            who: {
+                game: [_share(played[f"{game}-{seed}"], who) for seed in range(self.seeds)]
                 for game in self.games
             }
-            for name, found in done.items()
+            for who in done
         }
-        table = {name: share_row(by_game) for name, by_game in shares.items()}
-        write_results(folder, self._page(table, done), self._data(table, shares, done))
+        table = {who: share_row(by_game) for who, by_game in shares.items()}
+        page = self._page(table, done, self._teachers(played))
+        write_results(folder, page, self._data(table, shares, done, played))
         bar_picture(
             folder / "picture.png",
             ["all games", *self.games],
-            {name: list(row.values()) for name, row in table.items()},
+            {who: list(row.values()) for who, row in table.items()},
             "share of teacher, %",
         )
 
-    def _page(self, table: dict[str, dict[str, Interval]], done: dict[str, dict[str, Any]]) -> str:
-        """Returns the page."""
+    def _page(
+        self,
+        table: Mapping[str, dict[str, Interval]],
+        done: Mapping[str, dict[str, Any]],
+        teachers: list[list[str]],
+    ) -> str:
+        """Returns the page.
+
+        Args:
+            table: For each kind of student the shares of the teachers' returns.
+            done: For each kind of student the runs' results, by name.
+            teachers: A row for each teacher.
+        """
         rows = [
             [name, told_parameters(done[name].values()), *(one.percent() for one in row.values())]
             for name, row in table.items()
@@ -289,11 +333,12 @@ negative, returns are counted from that of random actions.
 
 The teachers, PPO trained by this experiment:
 
-{markdown_table(["game", "random actions", "teacher", "parameters"], self._teachers(done))}
+{markdown_table(["game", "random actions", "teacher", "parameters", "steps"], teachers)}
 
-Each student learned from {self.steps:,} environment steps of four frames in each of its games, and
-was evaluated, as were its teachers, over {self.episodes} whole episodes of each. {len(runs)} runs,
-{minutes:.0f} minutes of training on {hardware()}; one thread a run.
+Each student learned from {self.steps:,} environment steps of four frames in each of its games.
+Students, teachers and random actions played {self.episodes} whole episodes of each game and seed,
+with the same seeds of the environments. {len(runs)} runs, {minutes:.0f} minutes of training on
+{hardware()}; one thread a run.
 
     {command}
 
@@ -301,26 +346,36 @@ The paper (Rusu 2015), with KL: 108 at a quarter of the size and 102 at 7 %, on 
 network for three games, 117. What differs stands in the module's docstring.
 """
 
-    def _teachers(self, done: dict[str, dict[str, Any]]) -> list[list[str]]:
-        """Returns a row for each teacher: the means of what the students' runs measured of it."""
-        student, found = next(iter(done.items()))
+    def _teachers(self, played: Mapping[str, dict[str, float]]) -> list[list[str]]:
+        """Returns a row for each teacher: returns are means over the seeds."""
         rows = []
         for game in self.games:
-            results = [found[self._name(student, game, seed)] for seed in range(self.seeds)]
-            tasks = [result["tasks"][task_of(game)] for result in results]
-            means = [
-                sum(task[name] for task in tasks) / len(tasks)
-                for name in ("random_return_mean", "teacher_return_mean")
-            ]
-            size = load_teacher(self._teacher(game)).num_parameters
-            rows.append([game, *(f"{mean:.1f}" for mean in means), f"{size:,}"])
+            each = [played[f"{game}-{seed}"] for seed in range(self.seeds)]
+            means = [sum(one[who] for one in each) / self.seeds for who in (RANDOM, TEACHER)]
+            teacher = load_teacher(self._teacher(game))
+            rows.append(
+                [
+                    game,
+                    *(f"{mean:.1f}" for mean in means),
+                    f"{teacher.num_parameters:,}",
+                    f"{self._taught_steps(game):,}",
+                ]
+            )
         return rows
+
+    def _taught_steps(self, game: str) -> int:
+        """Returns the environment steps that a game's teacher was trained for."""
+        for card in zoo_cards():
+            if card.task.id == task_of(game):
+                return int(card.data["env_steps"])
+        return self.teacher_steps
 
     def _data(
         self,
-        table: dict[str, dict[str, Interval]],
-        shares: dict[str, dict[str, list[float]]],
-        done: dict[str, dict[str, Any]],
+        table: Mapping[str, dict[str, Interval]],
+        shares: Mapping[str, dict[str, list[float]]],
+        done: Mapping[str, dict[str, Any]],
+        played: Mapping[str, dict[str, float]],
     ) -> dict[str, Any]:
         """Returns everything that the page was made from."""
         return {
@@ -330,19 +385,32 @@ network for three games, 117. What differs stands in the module's docstring.
             "precision": self.precision,
             "hardware": hardware(),
             "table": {
-                name: {game: interval_json(interval) for game, interval in row.items()}
-                for name, row in table.items()
+                who: {game: interval_json(interval) for game, interval in row.items()}
+                for who, row in table.items()
             },
             "shares": shares,
+            "returns": played,
             "trials": {
                 name: {
                     key: result[key]
-                    for key in ("tasks", "student_parameters", "teacher_parameters", "wall_seconds")
+                    for key in ("student_parameters", "teacher_parameters", "wall_seconds")
                 }
                 for found in done.values()
                 for name, result in found.items()
             },
         }
+
+
+def _share(returns: Mapping[str, float], who: str) -> float:
+    """Returns which share of the teacher's return a student keeps; see `report.kept`."""
+    share: float = kept(
+        {
+            "return_mean": returns[who],
+            "teacher_return_mean": returns[TEACHER],
+            "random_return_mean": returns[RANDOM],
+        }
+    )
+    return share
 
 
 def task_of(game: str) -> str:

@@ -15,18 +15,14 @@ students have a LayerNorm that the zoo's teacher has not; from the first student
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rltransfer.checkpoint import generation_folder, write_text_whole
-from rltransfer.composition import Ensemble
-from rltransfer.evaluation import evaluate_teacher, fitted_teacher
+from rltransfer.checkpoint import generation_folder
 from rltransfer.experiments.asked import check_names, check_options, page_folder
+from rltransfer.experiments.comparison import RUN_EPISODES, TEACHER, Comparison, compare
 from rltransfer.experiments.minatar_student import minatar_student
 from rltransfer.experiments.summary import (
     Interval,
@@ -37,87 +33,18 @@ from rltransfer.experiments.summary import (
     markdown_table,
     write_results,
 )
-from rltransfer.experiments.trials import Trial, run_trials, side_by_side
-from rltransfer.experiments.zoo import EVALUATION_SEED, GAMES
+from rltransfer.experiments.trials import Trial, run_trials
+from rltransfer.experiments.zoo import EVALUATION_SEED, GAMES, task_of
 from rltransfer.generations import generation_results
 from rltransfer.learner import PrecisionName
 from rltransfer.report import console
-from rltransfer.run import find_device
-from rltransfer.task import Suite
-from rltransfer.teacher import ZOO, load_teacher
+from rltransfer.teacher import ZOO
 
 OBJECTIVE = "KL(temperature=1.0)"
 """What every generation learns."""
 
-TEACHER, ENSEMBLE = "teacher", "ensemble"
-"""What figures call the zoo's teacher, and all students together."""
-
-RUN_EPISODES = 16
-"""Episodes of each run's own evaluation; the experiment's is `BornAgain.episodes` long."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The zoo's teacher, the generations of a chain and their ensemble, on the same episodes."""
-
-    chain: Path
-    """Folder of the generations; what comes out is kept there."""
-    game: str
-    """What they play."""
-    generations: int
-    """How many of them."""
-    episodes: int
-    """Whole episodes of each."""
-    seed: int
-    """Seeds the environments."""
-
-    def stored(self) -> dict[str, float] | None:
-        """Returns everybody's mean return, if it has been measured already."""
-        try:
-            data = json.loads(self._path.read_text())
-        except FileNotFoundError:
-            return None
-        return dict(data["returns"]) if data["asked"] == self._asked else None
-
-    def play(self) -> dict[str, float]:
-        """Returns everybody's mean return, and keeps it."""
-        if not torch.cuda.is_available():
-            torch.set_num_threads(1)
-        device = find_device("auto")
-        suite = Suite.of(task_of(self.game))
-        students = {
-            str(number): load_teacher(generation_folder(self.chain, number))
-            for number in range(1, self.generations + 1)
-        }
-        players = {
-            TEACHER: load_teacher(ZOO, suite=suite),
-            **students,
-            ENSEMBLE: Ensemble(list(students.values())),
-        }
-        returns = {}
-        for who, player in players.items():
-            found = evaluate_teacher(
-                fitted_teacher(player, suite, device), suite, self.episodes,
-                seed=self.seed, device=device,
-            )  # fmt: skip
-            returns[who] = found[task_of(self.game)].mean
-        text = json.dumps({"asked": self._asked, "returns": returns}, indent=1) + "\n"
-        write_text_whole(self._path, text)
-        return returns
-
-    @property
-    def _path(self) -> Path:
-        return self.chain / "comparison.json"
-
-    @property
-    def _asked(self) -> dict[str, int]:
-        """What the returns depend on, but for the chain itself."""
-        return {"generations": self.generations, "episodes": self.episodes, "seed": self.seed}
-
-
-def task_of(game: str) -> str:
-    """Returns the id of a game's task."""
-    return f"rltransfer/MinAtar-{game}-v0"
+ENSEMBLE = "ensemble"
+"""What figures call all students together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +81,7 @@ class BornAgain:
         """Runs what has not been run yet, and writes the page."""
         folder = page_folder(self.results, self.out)
         run_trials(self.trials(), self.out, self.jobs)
-        comparisons = self.comparisons()
-        found = {name: one.stored() for name, one in comparisons.items()}
-        left = {name: (comparisons[name],) for name, returns in found.items() if returns is None}
-        played = dict(side_by_side(Comparison.play, left, self.jobs))
-        self._write(folder, {name: returns or played[name] for name, returns in found.items()})
+        self._write(folder, compare(self.comparisons(), self.jobs))
         console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
 
     def trials(self) -> list[Trial]:
@@ -182,15 +105,30 @@ class BornAgain:
         ]
 
     def comparisons(self) -> dict[str, Comparison]:
-        """Returns what is measured of each chain."""
+        """Returns who plays for each chain: the zoo's teacher, its generations, all of them."""
         return {
-            self._name(game, seed): Comparison(
-                chain=self.out / self._name(game, seed), game=game, generations=self.generations,
-                episodes=self.episodes, seed=EVALUATION_SEED + seed,
-            )
+            self._name(game, seed): self._comparison(game, seed)
             for seed in range(self.seeds)
             for game in self.games
-        }  # fmt: skip
+        }
+
+    def _comparison(self, game: str, seed: int) -> Comparison:
+        chain = self.out / self._name(game, seed)
+        students = {
+            str(number): str(generation_folder(chain, number))
+            for number in range(1, self.generations + 1)
+        }
+        return Comparison(
+            path=chain / "comparison.json",
+            task=task_of(game),
+            players={
+                TEACHER: f"{ZOO}:{task_of(game)}",
+                **students,
+                ENSEMBLE: f"Ensemble({', '.join(map(repr, students.values()))})",
+            },
+            episodes=self.episodes,
+            seed=EVALUATION_SEED + seed,
+        )
 
     def _name(self, game: str, seed: int) -> str:
         return f"{game}-{seed}"

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_turn import one_by_one
 
 from rltransfer import result
 from rltransfer.cli import main
 from rltransfer.envs import atari as emulator
 from rltransfer.errors import InputError
-from rltransfer.experiments import atari, zoo
+from rltransfer.experiments import atari, comparison, zoo
 from rltransfer.experiments.trials import Trial, results_so_far, run_trial
 from rltransfer.policy import load_policy
 from rltransfer.serialization import to_json
@@ -32,7 +33,9 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(emulator._DEFAULTS, "max_num_frames_per_episode", 400)
     monkeypatch.setitem(emulator._DEFAULTS, "noop_max", 1)
     # Each emulator takes a quarter of a second to begin.
-    for module, name in ((zoo, "EPISODES"), (atari, "RUN_EPISODES"), (result, "CHECK_EPISODES")):
+    for module, name in (
+        (zoo, "EPISODES"), (atari, "TEACHER_EPISODES"), (result, "CHECK_EPISODES"),
+    ):  # fmt: skip
         monkeypatch.setattr(module, name, 2)
     brief = {"num_envs": 2, "horizon": 32, "epochs": 1, "batch_size": 64}
     taught, distilled = replace(atari.teacher_recipe(), **brief), atari.distilled
@@ -46,11 +49,9 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             if trial.name not in done:
                 run_trial(trial, folder)
 
-    def one_by_one(work: Any, arguments: dict[str, tuple[Any, ...]], jobs: int) -> Any:
-        return [(name, work(*given)) for name, given in arguments.items()]
-
     monkeypatch.setattr(atari, "run_trials", in_turn)
-    monkeypatch.setattr(atari, "side_by_side", one_by_one)
+    for module in (atari, comparison):
+        monkeypatch.setattr(module, "side_by_side", one_by_one)
 
 
 def run(part: str, *games: str) -> dict[str, Any]:
@@ -88,11 +89,11 @@ def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert trial["student_parameters"] == trunk + 6 * 134
     assert round(100 * trial["student_parameters"] / trial["teacher_parameters"]) == 7
     # Returns below 0 count from those of random actions.
-    task = trial["tasks"]["ALE/Pong-v5"]
-    chance = task["random_return_mean"]
+    returns = data["returns"]["Pong-0"]
+    chance = returns["random"]
     assert chance < 0
-    gap = task["teacher_return_mean"] - chance
-    assert data["shares"]["7 %"]["Pong"] == [(task["return_mean"] - chance) / gap if gap else 0]
+    gap = returns["teacher"] - chance
+    assert data["shares"]["7 %"]["Pong"] == [(returns["7 %"] - chance) / gap if gap else 0]
 
     # The student of Boxing is missing: the page is of the students of both games alone.
     # Neither do students, even of another part than the one that is asked for.
@@ -102,11 +103,14 @@ def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert not list(tmp_path.glob("runs/together-*"))
     data = run("multitask", "Pong", "Boxing")
     assert list(data["table"]) == ["one for all"]
-    assert list(data["trials"]["together-0"]["tasks"]) == ["ALE/Pong-v5", "ALE/Boxing-v5"]
+    assert list(data["returns"]) == ["Pong-0", "Boxing-0"]
+    assert list(data["returns"]["Boxing-0"]) == ["random", "teacher", "one for all"]
+    # The student of two games is asked about each by itself, in its own actions and spaces.
+    assert data["returns"]["Pong-0"]["teacher"] == returns["teacher"]
     assert list(data["table"]["one for all"]) == ["all games", "Pong", "Boxing"]
     page = (tmp_path / "page" / "RESULTS.md").read_text()
     # Nature's trunk with 18 outputs for each of two games.
-    assert "| one for all | 1,702,596 |" in page and "| Boxing |" in page
+    assert "| one for all | 1,702,596 |" in page and "| 128 |" in page
     assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 

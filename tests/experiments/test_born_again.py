@@ -10,7 +10,7 @@ from in_turn import one_by_one
 
 from rltransfer.cli import main
 from rltransfer.errors import InputError
-from rltransfer.experiments import born_again, trials
+from rltransfer.experiments import comparison, trials
 from rltransfer.experiments.born_again import BornAgain
 from rltransfer.experiments.summary import SMALLEST
 
@@ -24,7 +24,7 @@ def test_it_writes_its_page_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for module in (born_again, trials):
+    for module in (comparison, trials):
         monkeypatch.setattr(module, "side_by_side", one_by_one)
     assert main(WORDS.split()) == 0
     data = json.loads((tmp_path / "page" / "results.json").read_text())
@@ -46,7 +46,7 @@ def test_it_writes_its_page_and_goes_on(
     # Again: no run is begun, and nobody plays, as a marked return shows.
     path = tmp_path / "runs" / "Asterix-0" / "comparison.json"
     stored = json.loads(path.read_text())
-    stored["returns"]["ensemble"] = 2 * returns["teacher"]
+    stored["players"]["ensemble"]["return_mean"] = 2 * returns["teacher"]
     path.write_text(json.dumps(stored))
     capsys.readouterr()
     assert main(WORDS.split()) == 0

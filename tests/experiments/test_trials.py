@@ -69,7 +69,10 @@ def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
         run_trials([trial(1), trial(0, steps=9)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["ppo-0"]
     for other, said in (
-        (replace(trial(0), suite="Acrobot-v1"), r'another suite name \("CartPole-v1", not "Acrobot-v1"\)'),
+        (
+            replace(trial(0), suite="Acrobot-v1"),
+            r'another suite name \("CartPole-v1", not "Acrobot-v1"\)',
+        ),
         (replace(trial(0), method=rt.agents.PQN()), r'another agent \("ppo", not "pqn"\)'),
         (
             replace(trial(0), method=replace(trial(0).method, network=Network(hidden=(9,)))),

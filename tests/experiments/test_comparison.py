@@ -1,0 +1,105 @@
+"""Comparisons: everybody plays once, and again only where weights or episodes have changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from in_turn import one_by_one
+
+import rltransfer as rt
+from rltransfer.evaluation import Evaluation, evaluate_random, evaluate_teacher
+from rltransfer.experiments import comparison
+from rltransfer.experiments.comparison import RANDOM, TEACHER, Comparison, compare
+
+TASK = "CartPole-v1"
+
+
+def trained(folder: Path, seed: int) -> str:
+    rt.train(
+        rt.agents.PPO(num_envs=2, horizon=8), suite=TASK, run_dir=folder, steps=16, seed=seed,
+        episodes=1, evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    return str(folder)
+
+
+@pytest.fixture
+def players(tmp_path: Path) -> Comparison:
+    a, b = (trained(tmp_path / f"run-{seed}", seed) for seed in (0, 1))
+    return Comparison(
+        path=tmp_path / "comparison.json", task=TASK, episodes=3, seed=5,
+        players={RANDOM: RANDOM, TEACHER: a, "both": f"Ensemble({a!r}, {b!r})"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Who has played since, in order."""
+    names: list[str] = []
+
+    def by_chance(*given: object, **options: object) -> dict[str, Evaluation]:
+        names.append(RANDOM)
+        return evaluate_random(*given, **options)
+
+    def taught(teacher: rt.Teacher, *given: object, **options: object) -> dict[str, Evaluation]:
+        names.append(type(teacher).__name__)
+        return evaluate_teacher(teacher, *given, **options)
+
+    monkeypatch.setattr(comparison, "evaluate_random", by_chance)
+    monkeypatch.setattr(comparison, "evaluate_teacher", taught)
+    monkeypatch.setattr(comparison, "side_by_side", one_by_one)
+    return names
+
+
+def test_everybody_plays_once(players: Comparison, played: list[str]) -> None:
+    assert players.stored() is None
+    returns = compare({"a": players})["a"]
+    assert played == [RANDOM, "PolicyTeacher", "Ensemble"]
+    assert list(returns) == [RANDOM, TEACHER, "both"]
+    assert returns == {
+        who: pytest.approx(players._measured(source)) for who, source in players.players.items()
+    }
+    played.clear()
+    assert compare({"a": players})["a"] == returns == players.stored()
+    assert not played
+
+
+def test_whoever_is_new_or_has_changed_plays(
+    players: Comparison, played: list[str], tmp_path: Path
+) -> None:
+    returns = players.play()
+    moved = Path(players.players[TEACHER]).rename(tmp_path / "moved")
+    played.clear()
+    other = {RANDOM: RANDOM, TEACHER: str(moved), "another": trained(tmp_path / "new", 2)}
+    found = replace(players, players=other).play()
+    assert played == ["PolicyTeacher"]
+    assert found[TEACHER] == returns[TEACHER]
+    # Those that nobody asks for now stay known.
+    kept = json.loads(players.path.read_text())["players"]
+    assert set(kept) == {RANDOM, TEACHER, "both", "another"}
+
+    played.clear()
+    replace(players, players={**other, TEACHER: other["another"]}).play()
+    assert played == ["PolicyTeacher"]
+
+
+def test_an_ensemble_of_others_or_of_other_weights_is_another(
+    players: Comparison, played: list[str]
+) -> None:
+    players.play()
+    text = players.players["both"]
+    for now in (text.replace(")", ", weights=(1, 3))"), text.replace("run-1", "run-0")):
+        assert replace(players, players={**players.players, "both": now}).stored() is None
+
+
+@pytest.mark.parametrize("change", [{"episodes": 4}, {"seed": 6}])
+def test_other_episodes_are_played_anew(
+    players: Comparison, played: list[str], change: dict[str, int]
+) -> None:
+    players.play()
+    played.clear()
+    assert replace(players, **change).stored() is None
+    replace(players, **change).play()
+    assert len(played) == 3
