@@ -187,7 +187,7 @@ def evaluate(
     """
     if episodes < 1:
         raise InputError(f"The number of episodes is {episodes}: it must be at least 1.")
-    rows = min(episodes, num_envs)
+    rows = _rows(episodes, num_envs)
     suite = Suite.of(task if as_trained else evaluation_task(task))
     engine = RolloutEngine(suite, rows, device or torch.device("cpu"), seed, spaces_like)
     engine.task.fill_(index)
@@ -195,6 +195,15 @@ def evaluate(
         return _play(engine, make_actor(engine), _shares(episodes, rows))
     finally:
         engine.close()
+
+
+def _rows(episodes: int, num_envs: int) -> int:
+    """Returns how many environments play so many episodes in the fewest rounds.
+
+    No more than those rounds need: most would only wait for the few that play a last one.
+    """
+    rounds = math.ceil(episodes / num_envs)
+    return math.ceil(episodes / rounds)
 
 
 def _shares(episodes: int, rows: int) -> list[int]:

@@ -16,6 +16,7 @@ from rltransfer.evaluation import (
     Evaluation,
     RandomActor,
     TeacherActor,
+    _rows,
     _shares,
     evaluate,
     evaluate_policy,
@@ -44,6 +45,13 @@ def test_interval_by_hand_and_by_scipy() -> None:
 def test_shares_add_up() -> None:
     assert _shares(10, 4) == [3, 3, 2, 2]
     assert sum(_shares(201, 64)) == 201
+
+
+def test_no_environment_waits_for_a_last_round() -> None:
+    # 200 episodes take 64 environments four rounds, and as many 50 of them.
+    assert _rows(200, 64) == 50
+    assert _shares(200, _rows(200, 64)) == [4] * 50
+    assert [_rows(episodes, 64) for episodes in (1, 64, 65, 128, 129)] == [1, 64, 33, 64, 43]
 
 
 @pytest.mark.parametrize("episodes", [1, 5, 70])
