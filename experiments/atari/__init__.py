@@ -29,9 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rltransfer.agent import Method
-from rltransfer.agents import PPO, PolicyDistillation
-from rltransfer.agents.ppo import Surrogate
-from rltransfer.errors import InputError
+from rltransfer.agents import PolicyDistillation
 from rltransfer.experiments.asked import check_names, check_options, page_folder
 from rltransfer.experiments.comparison import (
     RANDOM,
@@ -50,21 +48,15 @@ from rltransfer.experiments.summary import (
     told_parameters,
     write_results,
 )
-from rltransfer.experiments.trials import (
-    THREADS,
-    Trial,
-    check_settings,
-    results_so_far,
-    run_trials,
-    side_by_side,
-)
-from rltransfer.experiments.zoo import EVALUATION_SEED, write_teacher
+from rltransfer.experiments.trials import Trial, check_settings, results_so_far, run_trials
+from rltransfer.experiments.zoo import EVALUATION_SEED
 from rltransfer.learner import PrecisionName
 from rltransfer.network import Network
 from rltransfer.report import console, kept
-from rltransfer.run import train
 from rltransfer.task import Suite
-from rltransfer.teacher import load_teacher, zoo_cards
+from rltransfer.teacher import load_teacher
+
+from .teachers import Teachers, in_zoo, task_of
 
 PartName = Literal["teachers", "students", "multitask", "all"]
 
@@ -75,9 +67,6 @@ SIZES = {"25 %": 0.5, "7 %": 0.26}
 
 TOGETHER = "one for all"
 """What the page calls the student of all games."""
-
-TEACHER_EPISODES = 10
-"""Episodes of the evaluation that ends a teacher's training; its card is of 200 others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +109,9 @@ class AtariDistillation:
         """Runs what the part has not run yet, and writes the page of the students that are done."""
         folder = page_folder(self.results, self.out)
         if self.part in ("teachers", "all"):
-            self._teach_all()
+            # Asked for by itself, the part repeats the training of those in the zoo too.
+            left = [game for game in self.games if self.part == "teachers" or not in_zoo(game)]
+            self._teachers.train_all(left, self.jobs)
         if self.part == "teachers":
             return
         trials = {
@@ -141,63 +132,9 @@ class AtariDistillation:
         """Tells whether a kind of student belongs to the part."""
         return self.part in ("all", "multitask" if student == TOGETHER else "students")
 
-    def _teach_all(self) -> None:
-        """Trains the teachers that are still missing, side by side."""
-        asked = [game for game in self.games if self.part == "teachers" or not in_zoo(game)]
-        check_settings([self._teaching(game) for game in asked], self.out)
-        left = {game: (self, game) for game in asked if not self._is_taught(game)}
-        for game, card in side_by_side(AtariDistillation.teach, left, self.jobs):
-            console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
-
-    def teach(self, game: str) -> dict[str, Any]:
-        """Trains a game's teacher, or goes on with it, and writes it as the zoo keeps it.
-
-        Returns:
-            The teacher's card.
-        """
-        run_dir, trial = self._teacher_dir(game), self._teaching(game)
-        run = train(
-            trial.method, suite=trial.suite, run_dir=run_dir, quiet=True,
-            resume=(run_dir / "config.json").exists(), threads=THREADS, **trial.options,
-        )  # fmt: skip
-        card: dict[str, Any] = write_teacher(run, self.out / "teachers" / f"ALE-{game}-v5")
-        return card
-
-    def _teaching(self, game: str) -> Trial:
-        """Returns the run in which a game's teacher is trained."""
-        return Trial(
-            name=self._teacher_dir(game).name,
-            method=replace(teacher_recipe(), precision=self.precision),
-            suite=task_of(game),
-            options={
-                "steps": self.teacher_steps,
-                "seed": 0,
-                "episodes": TEACHER_EPISODES,
-                "evaluate_episodes": 0,
-            },
-        )
-
-    def _teacher_dir(self, game: str) -> Path:
-        return self.out / f"{game}-teacher"
-
-    def _is_taught(self, game: str) -> bool:
-        """Tells whether the game's teacher has been trained to the end here."""
-        return (self.out / "teachers" / f"ALE-{game}-v5.card.json").exists()
-
-    def _teacher(self, game: str) -> str:
-        """Returns where a game's teacher is: in the zoo, or in the run that trained it.
-
-        Raises:
-            InputError: There is none yet.
-        """
-        if in_zoo(game):
-            return f"zoo:{task_of(game)}"
-        if not self._is_taught(game):
-            raise InputError(
-                f"Neither the zoo nor {self.out} has a teacher of {game}: train it first, with "
-                "`rltransfer experiment run atari --part teachers`."
-            )
-        return str(self._teacher_dir(game))
+    @property
+    def _teachers(self) -> Teachers:
+        return Teachers(out=self.out, steps=self.teacher_steps, precision=self.precision)
 
     def _students(self, size: str) -> list[Trial]:
         """Returns the runs of students of one game each."""
@@ -205,7 +142,7 @@ class AtariDistillation:
             Trial(
                 name=self._name(size, game, seed),
                 method=self._distilled(
-                    self._teacher(game), Network(encoder="nature", width=SIZES[size]), 32
+                    self._teachers.source(game), Network(encoder="nature", width=SIZES[size]), 32
                 ),
                 suite=task_of(game),
                 options=self._options(self.steps, seed),
@@ -216,7 +153,7 @@ class AtariDistillation:
 
     def _multitask(self) -> list[Trial]:
         """Returns the runs of students of all games."""
-        teachers = {task_of(game): self._teacher(game) for game in self.games}
+        teachers = {task_of(game): self._teachers.source(game) for game in self.games}
         network = Network(encoder="nature", heads="per-task")
         return [
             Trial(
@@ -253,7 +190,7 @@ class AtariDistillation:
                 task=task_of(game),
                 players={
                     RANDOM: RANDOM,
-                    TEACHER: self._teacher(game),
+                    TEACHER: self._teachers.source(game),
                     **{who: str(self.out / self._name(who, game, seed)) for who in students},
                 },
                 episodes=self.episodes,
@@ -288,7 +225,7 @@ class AtariDistillation:
             for who in done
         }
         table = {who: share_row(by_game) for who, by_game in shares.items()}
-        page = self._page(table, done, self._teachers(played))
+        page = self._page(table, done, self._teacher_rows(played))
         write_results(folder, page, self._data(table, shares, done, played))
         bar_picture(
             folder / "picture.png",
@@ -346,29 +283,22 @@ The paper (Rusu 2015), with KL: 108 at a quarter of the size and 102 at 7 %, on 
 network for three games, 117. What differs stands in the module's docstring.
 """
 
-    def _teachers(self, played: Mapping[str, dict[str, float]]) -> list[list[str]]:
+    def _teacher_rows(self, played: Mapping[str, dict[str, float]]) -> list[list[str]]:
         """Returns a row for each teacher: returns are means over the seeds."""
         rows = []
         for game in self.games:
             each = [played[f"{game}-{seed}"] for seed in range(self.seeds)]
             means = [sum(one[who] for one in each) / self.seeds for who in (RANDOM, TEACHER)]
-            teacher = load_teacher(self._teacher(game))
+            teacher = load_teacher(self._teachers.source(game))
             rows.append(
                 [
                     game,
                     *(f"{mean:.1f}" for mean in means),
                     f"{teacher.num_parameters:,}",
-                    f"{self._taught_steps(game):,}",
+                    f"{self._teachers.trained_for(game):,}",
                 ]
             )
         return rows
-
-    def _taught_steps(self, game: str) -> int:
-        """Returns the environment steps that a game's teacher was trained for."""
-        for card in zoo_cards():
-            if card.task.id == task_of(game):
-                return int(card.data["env_steps"])
-        return self.teacher_steps
 
     def _data(
         self,
@@ -413,29 +343,6 @@ def _share(returns: Mapping[str, float], who: str) -> float:
     return share
 
 
-def task_of(game: str) -> str:
-    """Returns the id of a game's task."""
-    return f"ALE/{game}-v5"
-
-
-def in_zoo(game: str) -> bool:
-    """Tells whether an installed zoo has a teacher for a game."""
-    return any(card.task.id == task_of(game) for card in zoo_cards())
-
-
-def teacher_recipe() -> PPO:
-    """Returns the method that teachers are trained with."""
-    return PPO(
-        network=Network(encoder="nature"),
-        num_envs=16,
-        horizon=128,
-        batch_size=256,
-        epochs=3,
-        learning_rate=5e-4,
-        surrogate=Surrogate(clip=0.1, entropy_coefficient=0.01),
-    )
-
-
 def distilled(teacher: str, network: Network, num_envs: int) -> PolicyDistillation:
     """Returns the method that distils teachers into a network.
 
@@ -453,7 +360,8 @@ def distilled(teacher: str, network: Network, num_envs: int) -> PolicyDistillati
         teacher_acts="1->0@0.2",
         exploration=0.01,
         memory_steps=100_000,
-        epochs=2,
+        # The emulator is dear, and learning cheap: the paper learns more often still.
+        epochs=4,
         batch_size=256,
         learning_rate=1e-3,
     )

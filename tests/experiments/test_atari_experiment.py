@@ -16,6 +16,7 @@ from rltransfer.cli import main
 from rltransfer.envs import atari as emulator
 from rltransfer.errors import InputError
 from rltransfer.experiments import atari, comparison, zoo
+from rltransfer.experiments.atari import teachers
 from rltransfer.experiments.trials import Trial, results_so_far, run_trial
 from rltransfer.policy import load_policy
 from rltransfer.serialization import to_json
@@ -34,14 +35,14 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(emulator._DEFAULTS, "noop_max", 1)
     # Each emulator takes a quarter of a second to begin.
     for module, name in (
-        (zoo, "EPISODES"), (atari, "TEACHER_EPISODES"), (result, "CHECK_EPISODES"),
+        (zoo, "EPISODES"), (teachers, "TEACHER_EPISODES"), (result, "CHECK_EPISODES"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, 2)
     brief = {"num_envs": 2, "horizon": 32, "epochs": 1, "batch_size": 64}
-    taught, distilled = replace(atari.teacher_recipe(), **brief), atari.distilled
-    monkeypatch.setattr(atari, "teacher_recipe", lambda: taught)
+    taught, distilled = replace(teachers.teacher_recipe(), **brief), atari.distilled
+    monkeypatch.setattr(teachers, "teacher_recipe", lambda: taught)
     monkeypatch.setattr(atari, "distilled", lambda *given: replace(distilled(*given), **brief))
-    monkeypatch.setattr(atari, "zoo_cards", list)
+    monkeypatch.setattr(teachers, "zoo_cards", list)
 
     def in_turn(trials: Sequence[Trial], folder: Path, jobs: int) -> None:
         done = results_so_far(trials, folder)
@@ -50,7 +51,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 run_trial(trial, folder)
 
     monkeypatch.setattr(atari, "run_trials", in_turn)
-    for module in (atari, comparison):
+    for module in (teachers, comparison):
         monkeypatch.setattr(module, "side_by_side", one_by_one)
 
 
@@ -115,7 +116,7 @@ def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_students_need_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atari, "zoo_cards", list)
+    monkeypatch.setattr(teachers, "zoo_cards", list)
     experiment = atari.AtariDistillation(part="students", out=tmp_path)
     with pytest.raises(InputError, match="a teacher of Pong: train it first"):
         experiment.run()
@@ -124,7 +125,7 @@ def test_students_need_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_teachers_in_the_zoo_are_what_the_experiment_makes() -> None:
     for path in zoo.FOLDER.glob("ALE-*.card.json"):
         card = json.loads(path.read_text())
-        recipe = replace(atari.teacher_recipe(), precision=card["recipe"]["precision"])
+        recipe = replace(teachers.teacher_recipe(), precision=card["recipe"]["precision"])
         assert card["recipe"] == json.loads(json.dumps(to_json(recipe)))
         weights = path.with_name(path.name.replace(".card.json", ".safetensors"))
         assert weights.stat().st_size < 4_000_000

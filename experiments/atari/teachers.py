@@ -1,0 +1,132 @@
+"""Teachers of Atari's games: PPO trains those that the zoo has not, and writes them like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rltransfer.agents import PPO
+from rltransfer.agents.ppo import Surrogate
+from rltransfer.errors import InputError
+from rltransfer.experiments.trials import THREADS, Trial, check_settings, side_by_side
+from rltransfer.experiments.zoo import write_teacher
+from rltransfer.learner import PrecisionName
+from rltransfer.network import Network
+from rltransfer.report import console
+from rltransfer.run import train
+from rltransfer.teacher import zoo_cards
+
+TEACHER_EPISODES = 10
+"""Episodes of the evaluation that ends a teacher's training; its card is of 200 others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teachers:
+    """The teachers of some games, trained or to be trained in a folder."""
+
+    out: Path
+    """Folder of the runs, and of the teachers in its folder `teachers`."""
+    steps: int
+    """Environment steps of each."""
+    precision: PrecisionName
+    """Arithmetic of the learner."""
+
+    def train_all(self, games: Sequence[str], jobs: int) -> None:
+        """Trains those that have not been trained here, side by side.
+
+        Args:
+            games: The games.
+            jobs: Teachers at once; see `side_by_side`.
+
+        Raises:
+            InputError: A folder holds a run with other settings.
+        """
+        check_settings([self.trial(game) for game in games], self.out)
+        left = {game: (self, game) for game in games if not self._is_trained(game)}
+        for game, card in side_by_side(Teachers.train, left, jobs):
+            console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
+
+    def train(self, game: str) -> dict[str, Any]:
+        """Trains a game's teacher, or goes on with it, and writes it as the zoo keeps it.
+
+        Returns:
+            The teacher's card.
+        """
+        run_dir, trial = self._run_dir(game), self.trial(game)
+        run = train(
+            trial.method, suite=trial.suite, run_dir=run_dir, quiet=True,
+            resume=(run_dir / "config.json").exists(), threads=THREADS, **trial.options,
+        )  # fmt: skip
+        card: dict[str, Any] = write_teacher(run, self._stem(game))
+        return card
+
+    def trial(self, game: str) -> Trial:
+        """Returns the run in which a game's teacher is trained."""
+        return Trial(
+            name=self._run_dir(game).name,
+            method=replace(teacher_recipe(), precision=self.precision),
+            suite=task_of(game),
+            options={
+                "steps": self.steps,
+                "seed": 0,
+                "episodes": TEACHER_EPISODES,
+                "evaluate_episodes": 0,
+            },
+        )
+
+    def source(self, game: str) -> str:
+        """Returns where a game's teacher is: in the zoo, or in the run that trained it.
+
+        Raises:
+            InputError: There is none yet.
+        """
+        if in_zoo(game):
+            return f"zoo:{task_of(game)}"
+        if not self._is_trained(game):
+            raise InputError(
+                f"Neither the zoo nor {self.out} has a teacher of {game}: train it first, with "
+                "`rltransfer experiment run atari --part teachers`."
+            )
+        return str(self._run_dir(game))
+
+    def trained_for(self, game: str) -> int:
+        """Returns the environment steps of the teacher that `source` names."""
+        of_zoo = (card.data["env_steps"] for card in zoo_cards() if card.task.id == task_of(game))
+        return int(next(of_zoo, self.steps))
+
+    def _run_dir(self, game: str) -> Path:
+        return self.out / f"{game}-teacher"
+
+    def _stem(self, game: str) -> Path:
+        """Returns the path of what the zoo keeps, without a suffix."""
+        return self.out / "teachers" / f"ALE-{game}-v5"
+
+    def _is_trained(self, game: str) -> bool:
+        """Tells whether the game's teacher has been trained to the end here."""
+        stem = self._stem(game)
+        return stem.with_name(stem.name + ".card.json").exists()
+
+
+def task_of(game: str) -> str:
+    """Returns the id of a game's task."""
+    return f"ALE/{game}-v5"
+
+
+def in_zoo(game: str) -> bool:
+    """Tells whether an installed zoo has a teacher for a game."""
+    return any(card.task.id == task_of(game) for card in zoo_cards())
+
+
+def teacher_recipe() -> PPO:
+    """Returns the method that teachers are trained with."""
+    return PPO(
+        network=Network(encoder="nature"),
+        num_envs=16,
+        horizon=128,
+        batch_size=256,
+        epochs=3,
+        learning_rate=5e-4,
+        surrogate=Surrogate(clip=0.1, entropy_coefficient=0.01),
+    )
