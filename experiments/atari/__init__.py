@@ -85,10 +85,10 @@ class AtariDistillation:
     """Shares of the teacher's parameters, of those in `SIZES`."""
     seeds: int = 5
     """Seeds of each student, counted from 0."""
-    steps: int = 300_000
+    steps: int = 150_000
     """Environment steps of each student, in each of its games; a step is four frames."""
-    teacher_steps: int = 2_500_000
-    """Environment steps of each teacher."""
+    teacher_steps: int = 0
+    """Environment steps of each teacher; 0 means those of `teachers.STEPS`."""
     episodes: int = 200
     """Episodes of each evaluation, in each game."""
     precision: PrecisionName = "float32"

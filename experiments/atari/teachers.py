@@ -18,6 +18,12 @@ from rltransfer.report import console
 from rltransfer.run import train
 from rltransfer.teacher import zoo_cards
 
+STEPS = {"Pong": 2_500_000, "Boxing": 1_500_000, "Qbert": 1_500_000}
+"""Environment steps of each teacher; a step is four frames."""
+
+LEARNING_RATES = {"Pong": 1e-3}
+"""Step sizes other than the recipe's: in Pong that one moves the policy by little."""
+
 TEACHER_EPISODES = 10
 """Episodes of the evaluation that ends a teacher's training; its card is of 200 others."""
 
@@ -29,7 +35,7 @@ class Teachers:
     out: Path
     """Folder of the runs, and of the teachers in its folder `teachers`."""
     steps: int
-    """Environment steps of each."""
+    """Environment steps of each; 0 means those of `STEPS`."""
     precision: PrecisionName
     """Arithmetic of the learner."""
 
@@ -66,10 +72,10 @@ class Teachers:
         """Returns the run in which a game's teacher is trained."""
         return Trial(
             name=self._run_dir(game).name,
-            method=replace(teacher_recipe(), precision=self.precision),
+            method=replace(teacher_recipe(game), precision=self.precision),
             suite=task_of(game),
             options={
-                "steps": self.steps,
+                "steps": self.steps or STEPS[game],
                 "seed": 0,
                 "episodes": TEACHER_EPISODES,
                 "evaluate_episodes": 0,
@@ -94,7 +100,7 @@ class Teachers:
     def trained_for(self, game: str) -> int:
         """Returns the environment steps of the teacher that `source` names."""
         of_zoo = (card.data["env_steps"] for card in zoo_cards() if card.task.id == task_of(game))
-        return int(next(of_zoo, self.steps))
+        return int(next(of_zoo, self.steps or STEPS[game]))
 
     def _run_dir(self, game: str) -> Path:
         return self.out / f"{game}-teacher"
@@ -119,14 +125,14 @@ def in_zoo(game: str) -> bool:
     return any(card.task.id == task_of(game) for card in zoo_cards())
 
 
-def teacher_recipe() -> PPO:
-    """Returns the method that teachers are trained with."""
+def teacher_recipe(game: str) -> PPO:
+    """Returns the method that a game's teacher is trained with."""
     return PPO(
         network=Network(encoder="nature"),
         num_envs=16,
         horizon=128,
         batch_size=256,
         epochs=3,
-        learning_rate=5e-4,
+        learning_rate=LEARNING_RATES.get(game, 5e-4),
         surrogate=Surrogate(clip=0.1, entropy_coefficient=0.01),
     )

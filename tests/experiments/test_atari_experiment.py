@@ -39,8 +39,8 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):  # fmt: skip
         monkeypatch.setattr(module, name, 2)
     brief = {"num_envs": 2, "horizon": 32, "epochs": 1, "batch_size": 64}
-    taught, distilled = replace(teachers.teacher_recipe(), **brief), atari.distilled
-    monkeypatch.setattr(teachers, "teacher_recipe", lambda: taught)
+    taught, distilled = teachers.teacher_recipe, atari.distilled
+    monkeypatch.setattr(teachers, "teacher_recipe", lambda game: replace(taught(game), **brief))
     monkeypatch.setattr(atari, "distilled", lambda *given: replace(distilled(*given), **brief))
     monkeypatch.setattr(teachers, "zoo_cards", list)
 
@@ -125,7 +125,9 @@ def test_students_need_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_teachers_in_the_zoo_are_what_the_experiment_makes() -> None:
     for path in zoo.FOLDER.glob("ALE-*.card.json"):
         card = json.loads(path.read_text())
-        recipe = replace(teachers.teacher_recipe(), precision=card["recipe"]["precision"])
+        game = path.name.removeprefix("ALE-").removesuffix("-v5.card.json")
+        recipe = replace(teachers.teacher_recipe(game), precision=card["recipe"]["precision"])
+        assert card["env_steps"] >= teachers.STEPS[game]
         assert card["recipe"] == json.loads(json.dumps(to_json(recipe)))
         weights = path.with_name(path.name.replace(".card.json", ".safetensors"))
         assert weights.stat().st_size < 4_000_000
