@@ -22,7 +22,7 @@ STEPS = {"Pong": 2_500_000, "Boxing": 1_500_000, "Qbert": 1_500_000}
 """Environment steps of each teacher; a step is four frames."""
 
 LEARNING_RATES = {"Pong": 1e-3}
-"""Step sizes other than the recipe's: in Pong that one moves the policy by little."""
+"""Step sizes other than the recipe's, by which Pong's policy moves little."""
 
 TEACHER_EPISODES = 10
 """Episodes of the evaluation that ends a teacher's training; its card is of 200 others."""

@@ -5,7 +5,8 @@
 Furlanello 2018 (arXiv 1805.04770), section 3, on MinAtar's five games: the zoo's teacher teaches a
 student of its own width, which teaches the next, and so on; at the end all students together are an
 ensemble, the mean of their probabilities. In the paper students come out ahead of their teachers;
-here each generation loses a little of what the one before it knew (see RESULTS.md).
+here none did: the first generation is level with the zoo's teacher or just below it, the last is
+behind it (see RESULTS.md).
 
 Differs from the paper: there networks classify images and model language, all are trained on the
 same labelled data, the first teacher by the labels alone. Here the first teacher was trained by

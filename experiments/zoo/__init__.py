@@ -1,9 +1,10 @@
-"""The zoo: one trained teacher for each MinAtar game, and the experiment that makes them.
+"""The zoo: trained teachers, and the experiment that makes those of MinAtar's games.
 
     rltransfer experiment run zoo --out runs/zoo
 
 Each teacher lies here as `NAME.safetensors` (weights, float16), `NAME.json` (the network) and
-`NAME.card.json` (recipe, seed, steps, return with its interval over 200 episodes).
+`NAME.card.json` (recipe, seed, steps, return with its interval over 200 episodes). Those of Atari's
+games are made by `rltransfer experiment run atari --part teachers`.
 """
 
 from __future__ import annotations
