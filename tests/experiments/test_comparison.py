@@ -35,7 +35,7 @@ def trained(folder: Path, seed: int) -> str:
 def players(tmp_path: Path) -> Comparison:
     a, b = (trained(tmp_path / f"run-{seed}", seed) for seed in (0, 1))
     return Comparison(
-        path=tmp_path / "comparison.json", task=TASK, episodes=3, seed=5,
+        path=tmp_path / "comparison.json", task=TASK, episodes=20, seed=5,
         players={RANDOM: RANDOM, TEACHER: a, "both": f"Ensemble({a!r}, {b!r})"},
     )  # fmt: skip
 
@@ -66,10 +66,10 @@ def test_everybody_plays_once(players: Comparison, played: list[str]) -> None:
     assert list(returns) == [RANDOM, TEACHER, "both"]
     # All on the episodes of one seed, as an evaluation by itself finds them.
     suite, cpu = rt.Suite.of(TASK), torch.device("cpu")
-    assert returns[RANDOM] == evaluate_random(suite, 3, seed=5, device=cpu)[TASK].mean
+    assert returns[RANDOM] == evaluate_random(suite, 20, seed=5, device=cpu)[TASK].mean
     for who in (TEACHER, "both"):
         teacher = fitted_teacher(rt.load_teacher(players.players[who]), suite, cpu)
-        assert returns[who] == evaluate_teacher(teacher, suite, 3, seed=5, device=cpu)[TASK].mean
+        assert returns[who] == evaluate_teacher(teacher, suite, 20, seed=5, device=cpu)[TASK].mean
     played.clear()
     assert compare({"a": players})["a"] == returns == players.stored()
     assert not played
@@ -103,7 +103,7 @@ def test_an_ensemble_of_others_or_of_other_weights_is_another(
         assert replace(players, players={**players.players, "both": now}).stored() is None
 
 
-@pytest.mark.parametrize("change", [{"episodes": 4}, {"seed": 6}])
+@pytest.mark.parametrize("change", [{"episodes": 21}, {"seed": 6}])
 def test_other_episodes_are_played_anew(
     players: Comparison, played: list[str], change: dict[str, int]
 ) -> None:
