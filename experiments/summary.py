@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import special
 
-from rltransfer.benchmark import Measuring, Stopwatch
+from rltransfer.experiments.trials import THREADS
+from rltransfer.hardware import hardware
 from rltransfer.report import kept
+from rltransfer.run import find_device
+
+WHERE = ("jobs", "out", "results")
+"""Options of experiments that say where something is computed or written, and not what."""
 
 SMALLEST = 1e-3
 """What a share counts as at least, so that a student that failed has a logarithm."""
@@ -32,11 +36,12 @@ class Interval:
 
     def percent(self) -> str:
         """Returns the interval in per cent."""
-        return f"{100 * self.mean:.0f} ({100 * self.low:.0f} to {100 * self.high:.0f})"
+        return Interval(100 * self.mean, 100 * self.low, 100 * self.high, self.seeds).told(0)
 
     def told(self, digits: int) -> str:
         """Returns the interval with so many digits after the point."""
-        return f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+        mean, low, high = (f"{one:.{digits}f}" for one in (self.mean, self.low, self.high))
+        return f"{mean} ({low} to {high})" if self.seeds > 1 else f"{mean} (one seed)"
 
     def against(self, bound: float, above: str, below: str) -> str:
         """Returns one of two words if the whole interval lies on one side, else that it does not.
@@ -116,13 +121,55 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def hardware() -> str:
-    """Returns the machine in a sentence."""
-    found = Stopwatch(Measuring()).hardware()
-    return (
-        f"{found['device']}, {found['cores']} cores, Python {platform.python_version()}, "
-        f"torch {torch.__version__.split('+')[0]}"
-    )
+def told_hardware(results: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the machines of some runs in words, each once.
+
+    Args:
+        results: The runs' results. One that names no machine is of an earlier version, and counts
+            as this machine's.
+    """
+    here = hardware(find_device("auto"))
+    machines = [result.get("hardware", here) for result in results]
+    told = [
+        f"{one['device']}, {one['cores']} cores, Python {one['python']}, "
+        f"torch {one['torch'].split('+')[0]}"
+        for one in machines
+    ]
+    return "; ".join(dict.fromkeys(told))
+
+
+def footer(name: str, experiment: Any, results: Collection[Mapping[str, Any]]) -> str:
+    """Returns what an experiment has cost, and the command that repeats it, for its page.
+
+    Args:
+        name: The experiment's, as the command line knows it.
+        experiment: Its options, a dataclass.
+        results: Those of all runs.
+    """
+    minutes = sum(result["wall_seconds"] for result in results) / 60
+    threads = "one thread a run; " if THREADS == 1 else ""
+    return f"""\
+{len(results)} runs, {minutes:.0f} minutes of training; {threads}{told_hardware(results)}.
+
+    {told_command(name, experiment)}"""
+
+
+def told_command(name: str, experiment: Any) -> str:
+    """Returns the command that repeats an experiment: every option that is not its default.
+
+    Args:
+        name: The experiment's, as the command line knows it.
+        experiment: Its options, a dataclass.
+    """
+    words = ["rltransfer", "experiment", "run", name]
+    for field in fields(experiment):
+        value = getattr(experiment, field.name)
+        if field.name in WHERE or value == field.default:
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        flag = f"--{field.name.replace('_', '-')}"
+        words += [flag, *(f"{one:g}" if isinstance(one, float) else str(one) for one in values)]
+    return shlex.join(words)
 
 
 def write_results(folder: Path, text: str, data: Mapping[str, Any]) -> None:
@@ -135,12 +182,13 @@ def write_results(folder: Path, text: str, data: Mapping[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "RESULTS.md").write_text(text.rstrip() + "\n")
-    (folder / "results.json").write_text(json.dumps(data, indent=1) + "\n")
+    (folder / "results.json").write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
-def interval_json(interval: Interval) -> dict[str, float]:
-    """Returns an interval as JSON."""
-    return asdict(interval)
+def interval_json(interval: Interval) -> dict[str, float | None]:
+    """Returns an interval as JSON, which has no infinity: one seed has nulls for its ends."""
+    ends = {} if interval.seeds > 1 else {"low": None, "high": None}
+    return {**asdict(interval), **ends}
 
 
 def bar_picture(
@@ -161,15 +209,17 @@ def bar_picture(
 
     figure, axes = plt.subplots(figsize=(max(6.0, 1.3 * len(groups)), 3.5))
     width = 0.8 / len(bars)
+    tops: list[float] = []
     for index, (name, intervals) in enumerate(bars.items()):
         places = np.arange(len(groups)) + (index - (len(bars) - 1) / 2) * width
         heights = [100 * one.mean for one in intervals]
-        errors = [
-            [100 * max(one.mean - max(one.low, 0.0), 0.0) for one in intervals],
-            [100 * max(min(one.high, 2 * one.mean) - one.mean, 0.0) for one in intervals],
-        ]
+        ends = [(one.low, one.high) if one.seeds > 1 else (one.mean, one.mean) for one in intervals]
+        errors = np.abs(100 * np.array(ends).T - heights)
         axes.bar(places, heights, width, yerr=errors, capsize=2, label=name)
+        tops += heights
     axes.axhline(100, color="gray", linewidth=0.8)
+    # Two seeds may have an interval that would leave nothing of the bars.
+    axes.set_ylim(0, min(axes.get_ylim()[1], 2 * max(100, *tops)))
     axes.set_xticks(np.arange(len(groups)), groups)
     axes.set_ylabel(label)
     # Above the bars, which may be as high as the picture.

@@ -7,11 +7,12 @@ A folder that holds a run with other settings is refused.
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +21,12 @@ import torch
 
 from rltransfer import registry
 from rltransfer.agent import Method
+from rltransfer.checkpoint import generation_folder
 from rltransfer.errors import InputError
 from rltransfer.run import as_suite, train
 from rltransfer.run_folder import RunOptions, difference, read_config, settings
 from rltransfer.task import Suite
+from rltransfer.teacher import load_teacher
 
 T = TypeVar("T")
 
@@ -100,7 +103,7 @@ def results_so_far(trials: Sequence[Trial], folder: Path) -> dict[str, dict[str,
 
 
 def check_settings(trials: Sequence[Trial], folder: Path) -> None:
-    """Refuses folders of trials that hold a run with other settings, done or not.
+    """Refuses folders of trials that hold a run with other settings or teachers, done or not.
 
     Settings that a folder does not tell are not compared: the version that wrote it had no such
     choice, and did what is the default now.
@@ -108,6 +111,7 @@ def check_settings(trials: Sequence[Trial], folder: Path) -> None:
     Raises:
         InputError: There is such a folder.
     """
+    known: dict[str, list[str]] = {}
     for trial in trials:
         run_dir = folder / trial.name
         if not (run_dir / "config.json").is_file():
@@ -117,6 +121,7 @@ def check_settings(trials: Sequence[Trial], folder: Path) -> None:
                 f"{run_dir} holds a run with another {other}: ask for the same, or give another "
                 "--out."
             )
+        _check_teacher(trial, run_dir, known)
 
 
 def _difference(trial: Trial, stored: Mapping[str, Any]) -> str:
@@ -131,6 +136,49 @@ def _difference(trial: Trial, stored: Mapping[str, Any]) -> str:
     return difference(known, json.loads(json.dumps(asked)), "", known_only=True)
 
 
+def _check_teacher(trial: Trial, run_dir: Path, known: dict[str, list[str]]) -> None:
+    """Refuses a run whose teacher has other weights now than when it was learned from.
+
+    Args:
+        trial: The trial.
+        run_dir: Its folder.
+        known: The weights of teachers that were looked at before, which many trials share.
+    """
+    source = getattr(trial.method, "teacher", None)
+    if not isinstance(source, str):
+        return
+    # A chain's own configuration says nothing of its teacher; that of its first run does.
+    first = generation_folder(run_dir, 1)
+    config = read_config(first if (first / "config.json").is_file() else run_dir)
+    learned_from = weights(config.get("teacher"))
+    if not learned_from:
+        return
+    suite = as_suite(trial.suite)
+    key = f"{source} of {json.dumps(suite.to_json())}"
+    if key not in known:
+        known[key] = weights(load_teacher(source, suite=suite).describe())
+    if learned_from != known[key]:
+        raise InputError(
+            f"{run_dir} learned from {source} when that had other weights: give another --out."
+        )
+
+
+def weights(description: Any) -> list[str]:
+    """Returns the hashes of weights that a teacher's description holds, in its order.
+
+    Args:
+        description: What `Teacher.describe` returns, or a part of it.
+    """
+    if isinstance(description, list):
+        return [found for part in description for found in weights(part)]
+    if not isinstance(description, Mapping):
+        return []
+    if description.get("sha256"):
+        return [description["sha256"]]
+    # The specification says the same once more, and not in every version.
+    return weights([part for name, part in description.items() if name != "spec"])
+
+
 def side_by_side(
     work: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]], jobs: int = 0
 ) -> Iterator[tuple[str, T]]:
@@ -140,14 +188,28 @@ def side_by_side(
         work: A function of a module, as it is called in other processes.
         arguments: Those of each call, by its name; the longest first.
         jobs: Calls at once; 0 means one for each core, or one in all where there is a GPU.
+
+    Raises:
+        Exception: What a call raised; those that run come to their end, no other begins.
     """
     # New processes, not copies of this one: threads of torch and Warp do not survive a fork.
     fresh = multiprocessing.get_context("spawn")
     workers = at_once(jobs, len(arguments))
+    waiting = iter(arguments.items())
     with ProcessPoolExecutor(workers, mp_context=fresh, initializer=_show_lines) as pool:
-        running = {pool.submit(work, *given): name for name, given in arguments.items()}
-        for done in as_completed(running):
-            yield running[done], done.result()
+
+        def begin(count: int) -> dict[Future[T], str]:
+            """Begins calls: no more than run, so that the others never do if one fails."""
+            return {
+                pool.submit(work, *given): name for name, given in itertools.islice(waiting, count)
+            }
+
+        running = begin(workers)
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            results = [(running.pop(call), call.result()) for call in done]
+            running |= begin(len(results))
+            yield from results
 
 
 def at_once(jobs: int, count: int) -> int:

@@ -8,8 +8,6 @@ the median of several repetitions with the lowest and the highest beside it.
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,6 +25,7 @@ from rltransfer.allocator import keep_freed_memory
 from rltransfer.batch import Batch
 from rltransfer.errors import check_range
 from rltransfer.evaluation import PolicyActor, RandomActor
+from rltransfer.hardware import hardware
 from rltransfer.learner import Learner, Loss
 from rltransfer.memory import Memory
 from rltransfer.network import Network
@@ -125,27 +124,6 @@ class Stopwatch:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def hardware(self) -> dict[str, Any]:
-        """Returns what the figures depend on, as JSON."""
-        cuda = self.device.type == "cuda"
-        return {
-            "device": torch.cuda.get_device_name(self.device) if cuda else _processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        }
-
-
-def _processor() -> str:
-    """Returns the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
 
 def benchmark_rollout(
     suite: Suite, num_envs: int, horizon: int, network: Network, options: Measuring
@@ -177,7 +155,7 @@ def benchmark_rollout(
     if len(suite) > 1:
         alone, acting = _rollout_speeds(watch, suite, num_envs, horizon, network)
         result["together"] = {"environments_only": asdict(alone), "with_inference": asdict(acting)}
-    return {**result, "hardware": watch.hardware()}
+    return {**result, "hardware": hardware(watch.device)}
 
 
 def _rollout_speeds(
@@ -287,7 +265,7 @@ def benchmark_train(
         "with_inference": asdict(acting),
         "with_training": asdict(training),
         "teacher_share": statistics.median(shares) if shares else None,
-        "hardware": watch.hardware(),
+        "hardware": hardware(watch.device),
     }
 
 
@@ -339,7 +317,7 @@ def benchmark_learner(
         "memory_bytes_per_step": memory.nbytes() / (memory.length * memory.num_rows),
         "samples_per_second": asdict(remembered),
         "samples_per_second_without_memory": asdict(bare),
-        "hardware": watch.hardware(),
+        "hardware": hardware(watch.device),
     }
 
 
@@ -393,7 +371,7 @@ def benchmark_teachers(
         "one_teacher": asdict(one),
         "one_teacher_a_task": asdict(several),
         "ratio": one.median / several.median,
-        "hardware": watch.hardware(),
+        "hardware": hardware(watch.device),
     }
 
 

@@ -21,6 +21,7 @@ from rltransfer.agent import Agent, Method, Setting
 from rltransfer.allocator import keep_freed_memory
 from rltransfer.errors import InputError, unknown
 from rltransfer.evaluation import evaluate_policy
+from rltransfer.hardware import hardware
 from rltransfer.learner import NonFiniteGradientError
 from rltransfer.metrics import rollout_metrics
 from rltransfer.observation import grouped
@@ -368,7 +369,7 @@ class Run:
             "teacher_parameters": agent.teacher.num_parameters if agent.teacher else None,
             **{f"teacher_{name}": value for name, value in self._teacher_figures().items()},
             "device": str(self.device),
-            "num_threads": torch.get_num_threads(),
+            "hardware": hardware(self.device),
             "tasks": tasks,
         }
         if distributed.rank() == 0:

@@ -42,10 +42,11 @@ from rltransfer.experiments.comparison import (
 from rltransfer.experiments.summary import (
     Interval,
     bar_picture,
-    hardware,
+    footer,
     interval_json,
     markdown_table,
     share_row,
+    told_hardware,
     told_parameters,
     write_results,
 )
@@ -72,9 +73,9 @@ TOGETHER = "one for all"
 
 @dataclass(frozen=True, kw_only=True)
 class AtariDistillation:
-    """Students of Pong, Boxing and Q*bert (Rusu 2015): 38 runs, hours on two CPU cores.
+    """Students of Pong, Boxing and Q*bert (Rusu 2015): 35 runs, hours on two CPU cores.
 
-    Three teachers, students of each for two sizes, and one student of all; five seeds.
+    Students of the zoo's teachers, of two sizes, and one of all three; five seeds.
     """
 
     part: PartName = "all"
@@ -203,7 +204,10 @@ class AtariDistillation:
 
     def _name(self, student: str, game: str, seed: int) -> str:
         """Returns the name of the run in which a kind of student learns a game."""
-        return f"together-{seed}" if student == TOGETHER else f"{game}-{student.split()[0]}-{seed}"
+        if student == TOGETHER:
+            # Students of other games are others.
+            return f"together-{'-'.join(self.games)}-{seed}"
+        return f"{game}-{student.split()[0]}-{seed}"
 
     def _write(
         self,
@@ -254,11 +258,6 @@ class AtariDistillation:
         ]
         head = ["student", "parameters", "all games", *self.games]
         runs = [result for found in done.values() for result in found.values()]
-        minutes = sum(result["wall_seconds"] for result in runs) / 60
-        command = (
-            f"rltransfer experiment run atari --steps {self.steps} --seeds {self.seeds} "
-            f"--episodes {self.episodes} --precision {self.precision}"
-        )
         return f"""# Atari
 
 Share of their teachers' returns that students keep, in per cent, and its geometric mean over
@@ -275,10 +274,9 @@ The teachers, PPO trained by this experiment:
 
 Each student learned from {self.steps:,} environment steps of four frames in each of its games.
 Students, teachers and random actions played {self.episodes} whole episodes of each game and seed,
-with the same seeds of the environments. {len(runs)} runs, {minutes:.0f} minutes of training on
-{hardware()}; one thread a run.
+with the same seeds of the environments.
 
-    {command}
+{footer("atari", self, runs)}
 
 The paper (Rusu 2015), with KL: 108 at a quarter of the size and 102 at 7 %, on ten games; one
 network for three games, 117. What differs stands in the module's docstring.
@@ -314,7 +312,7 @@ network for three games, 117. What differs stands in the module's docstring.
             "seeds": self.seeds,
             "episodes": self.episodes,
             "precision": self.precision,
-            "hardware": hardware(),
+            "hardware": told_hardware([one for found in done.values() for one in found.values()]),
             "table": {
                 who: {game: interval_json(interval) for game, interval in row.items()}
                 for who, row in table.items()

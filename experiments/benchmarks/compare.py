@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from rltransfer.benchmark import Measuring, Stopwatch
 from rltransfer.errors import InputError
+from rltransfer.hardware import hardware
 
 from .pairs import Pair, Side
 from .results import figure
@@ -69,7 +69,7 @@ def compare(
         "ours": told[0],
         "peer": told[1] if pair.peer else None,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": Stopwatch(Measuring(device="cpu")).hardware(),
+        "hardware": hardware(torch.device("cpu")),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in packages},
     }

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rltransfer.benchmark import Measuring, Stopwatch, benchmark_rollout
+from rltransfer.benchmark import Measuring, benchmark_rollout
 from rltransfer.envs.minatar import GAMES
+from rltransfer.hardware import hardware
 from rltransfer.network import Network
+from rltransfer.run import find_device
 from rltransfer.task import Suite, Task
 
 TASK = "rltransfer/MinAtar-Breakout-v0"
@@ -61,7 +63,7 @@ class Curves:
             "envs": envs,
             "tasks": tasks,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "hardware": Stopwatch(self.measuring).hardware(),
+            "hardware": hardware(find_device(self.measuring.device)),
         }
 
     def _speeds(self, suite: Suite, num_envs: int) -> dict[str, Any]:

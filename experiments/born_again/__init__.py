@@ -29,10 +29,11 @@ from rltransfer.experiments.minatar_student import minatar_student
 from rltransfer.experiments.summary import (
     Interval,
     bar_picture,
+    footer,
     geometric_mean_interval,
-    hardware,
     interval_json,
     markdown_table,
+    told_hardware,
     write_results,
 )
 from rltransfer.experiments.trials import Trial, run_trials
@@ -181,7 +182,7 @@ class BornAgain:
             [game, *(f"{100 * sum(one[game]) / self.seeds:.0f}" for one in shares.values())]
             for game in self.games
         ]
-        seconds = [result["wall_seconds"] for results in runs.values() for result in results]
+        results = [result for chain in runs.values() for result in chain]
         return f"""# Born-again networks
 
 Share of the zoo's teacher's return, in per cent, of {self.generations} generations of students, of
@@ -198,11 +199,9 @@ Each game by itself (mean over seeds):
 
 Each generation learned from {self.steps:,} environment steps. The zoo's teacher, every generation
 and the ensemble played {self.episodes} whole episodes of each game and seed, with the same seeds of
-the environments. {len(seconds)} runs, {sum(seconds) / 60:.0f} minutes of training on {hardware()};
-one thread a run.
+the environments.
 
-    rltransfer experiment run born-again --steps {self.steps} --seeds {self.seeds} \\
-        --generations {self.generations} --episodes {self.episodes} --precision {self.precision}
+{footer("born-again", self, results)}
 
 The paper (Furlanello 2018) is about supervised learning, of labelled images and of text; these
 students learn by KL to their teacher alone, without rewards. What else differs stands in the
@@ -222,7 +221,7 @@ module's docstring.
             "generations": self.generations,
             "episodes": self.episodes,
             "precision": self.precision,
-            "hardware": hardware(),
+            "hardware": told_hardware([one for chain in runs.values() for one in chain]),
             "table": {who: interval_json(interval) for who, interval in table.items()},
             "chains": {
                 name: {

@@ -23,15 +23,16 @@ from rltransfer.experiments.minatar_student import minatar_student
 from rltransfer.experiments.summary import (
     Interval,
     bar_picture,
+    footer,
     geometric_mean_interval,
-    hardware,
     interval_json,
     kept_share,
     markdown_table,
+    told_hardware,
     write_results,
 )
 from rltransfer.experiments.trials import Trial, run_trials
-from rltransfer.experiments.zoo import GAMES
+from rltransfer.experiments.zoo import GAMES, task_of
 from rltransfer.report import console
 
 SIZES = {"25 %": 0.5, "7 %": 0.2625, "4 %": 0.1975}
@@ -43,7 +44,7 @@ LOSSES = {"KL": "KL(temperature=1.0)", "NLL": "NLL()", "MSE": "MSE()"}
 
 @dataclass(frozen=True, kw_only=True)
 class Compression:
-    """Students of 25, 7 and 4 % of the size (Rusu 2015): 225 runs, 1.5 hours on two CPU cores.
+    """Students of 25, 7 and 4 % of the size (Rusu 2015): 225 runs, three hours on two CPU cores.
 
     Three losses, from the zoo's teachers of five games, with five seeds.
     """
@@ -89,7 +90,7 @@ class Compression:
             Trial(
                 name=self._name(game, loss, size, seed),
                 method=minatar_student(game, SIZES[size], LOSSES[loss]),
-                suite=f"rltransfer/MinAtar-{game}-v0",
+                suite=task_of(game),
                 options={
                     "steps": self.steps,
                     "seed": seed,
@@ -136,7 +137,6 @@ class Compression:
             for game in self.games
             for loss in self.losses
         ]
-        minutes = sum(result["wall_seconds"] for result in found.values()) / 60
         text = f"""# Compression
 
 Share of the teacher's return that a student keeps, in per cent: geometric mean over
@@ -151,10 +151,9 @@ Each game by itself (mean over seeds):
 {markdown_table(["game", "loss", *self.sizes], games)}
 
 Each student learned from {self.steps:,} environment steps and was evaluated, as was its teacher,
-over {self.episodes} whole episodes. {len(found)} runs, {minutes:.0f} minutes of training on
-{hardware()}; one thread a run.
+over {self.episodes} whole episodes.
 
-    rltransfer experiment run compression --steps {self.steps} --seeds {self.seeds}
+{footer("compression", self, found.values())}
 
 The paper (Rusu 2015, ten Atari games, KL): 108, 102 and 84. What differs stands in the module's
 docstring.
@@ -163,7 +162,7 @@ docstring.
             "steps": self.steps,
             "seeds": self.seeds,
             "episodes": self.episodes,
-            "hardware": hardware(),
+            "hardware": told_hardware(found.values()),
             "table": {
                 loss: {
                     size: interval_json(interval)

@@ -46,10 +46,12 @@ from rltransfer.experiments.distral_curves import (
 )
 from rltransfer.experiments.summary import (
     Interval,
-    hardware,
+    footer,
     interval_json,
     markdown_table,
     mean_interval,
+    told_command,
+    told_hardware,
     write_results,
 )
 from rltransfer.experiments.trials import Trial, run_trials
@@ -346,7 +348,6 @@ class DistralMazes:
             [text, difference.told(2), verdict(difference)]
             for text, difference in findings.differences().items()
         ]
-        minutes = sum(result["wall_seconds"] for result in found.values()) / 60
         return f"""# Distral on mazes
 
 Seven variants of Distral learn {self.mazes} mazes together, {self.steps:,} environment steps in
@@ -381,27 +382,16 @@ KL and KL+ent are means of one column and two, one column and two are means of K
 A2C multitask and A2C 2col beside Distral; the interval is over settings. A claim held if all of its
 interval is above 0, and did not hold if all of it is below.
 
-{len(found)} runs, {minutes:.0f} minutes of training on {hardware()}; one thread a run.
-
-    {self._command()}
+{footer("distral-mazes", self, found.values())}
 
 What differs from the paper (Teh 2017) stands in the module's docstring.
 """
 
-    def _command(self) -> str:
-        """Returns the command that repeats this."""
-        return (
-            f"rltransfer experiment run distral-mazes --mazes {self.mazes} --steps {self.steps} "
-            f"--grid-seeds {self.grid_seeds} --seeds {self.seeds} "
-            f"--betas {_listed(self.betas, ' ')} "
-            f"--learning-rates {_listed(self.learning_rates, ' ')}"
-        )
-
     def _data(self, findings: Findings, found: Mapping[str, Any]) -> dict[str, Any]:
         """Returns everything that the page was made from."""
         return {
-            "command": self._command(),
-            "hardware": hardware(),
+            "command": told_command("distral-mazes", self),
+            "hardware": told_hardware(found.values()),
             "optimal_returns": findings.optimal.tolist(),
             "best": {variant: setting._asdict() for variant, setting in findings.best.items()},
             "table": {

@@ -34,11 +34,13 @@ from rltransfer.experiments.distral_curves import (
 )
 from rltransfer.experiments.summary import (
     Interval,
+    footer,
     geometric_mean_interval,
-    hardware,
     interval_json,
     markdown_table,
     mean_interval,
+    told_command,
+    told_hardware,
     write_results,
 )
 from rltransfer.experiments.trials import Trial, run_trials
@@ -210,7 +212,6 @@ class DistralMinAtar:
             for variant, row in ratios.items()
         ]
         verdicts = [[variant, *told_sharing(row)] for variant, row in ratios.items()]
-        minutes = sum(result["wall_seconds"] for result in found.values()) / 60
         return f"""# Distral on MinAtar
 
 {len(self.games)} MinAtar games learned together, {self.steps:,} environment steps in all: by A2C
@@ -234,20 +235,11 @@ harms if all of it is below.
 Means over seeds, with 95 % bands.
 
 All variants have beta {self.beta:g} and the learning rate {self.learning_rate:g}.
-{len(found)} runs, {minutes:.0f} minutes of training on {hardware()}; one thread a run.
 
-    {self._command()}
+{footer("distral-minatar", self, found.values())}
 
 What differs from the paper (Teh 2017) stands in the module's docstring.
 """
-
-    def _command(self) -> str:
-        """Returns the command that repeats this."""
-        return (
-            f"rltransfer experiment run distral-minatar --games {' '.join(self.games)} "
-            f"--steps {self.steps} --seeds {self.seeds} --beta {self.beta:g} "
-            f"--learning-rate {self.learning_rate:g}"
-        )
 
     def _data(
         self,
@@ -257,8 +249,8 @@ What differs from the paper (Teh 2017) stands in the module's docstring.
     ) -> dict[str, Any]:
         """Returns everything that the page was made from."""
         return {
-            "command": self._command(),
-            "hardware": hardware(),
+            "command": told_command("distral-minatar", self),
+            "hardware": told_hardware(found.values()),
             "finals": {
                 variant: {game: returns.tolist() for game, returns in by_game.items()}
                 for variant, by_game in finals.items()

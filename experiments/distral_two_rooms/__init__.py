@@ -38,15 +38,17 @@ from rltransfer.envs.gridworld import TWO_ROOMS
 from rltransfer.envs.gridworld.layouts import FREE, make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import MOVES, STATES_PER_CELL, make_rules
+from rltransfer.errors import InputError
 from rltransfer.experiments.asked import check_options, page_folder
 from rltransfer.experiments.distral_curves import run_options
 from rltransfer.experiments.summary import (
     Interval,
+    footer,
     geometric_mean_interval,
-    hardware,
     interval_json,
     markdown_table,
     mean_interval,
+    told_hardware,
     write_results,
 )
 from rltransfer.experiments.training_curve import Curve, training_curves
@@ -182,10 +184,18 @@ class DistralTwoRooms:
         return [Planner(make_rules(make_layout("two-rooms", self._map(goal)))) for goal in goals]
 
     def _curve(self, course: CourseName, learner: LearnerName, beta: float, seed: int) -> Curve:
-        """Returns a run's mean return in shares of the best, over steps of each task."""
+        """Returns a run's mean return in shares of the best, over steps of each task.
+
+        Raises:
+            InputError: The run was too short for an episode to end.
+        """
         suite = self.suite(course)
         best = [planner.optimal_return(TIME_LIMIT) for planner in self._planners(course)]
         curves = training_curves(self.out / _name(course, learner, beta, seed), suite.names())
+        if not len(curves[0].steps):
+            raise InputError(
+                f"No episode ended within {self.steps} steps of each task: the runs must be longer."
+            )
         # All episodes end at the same steps: nothing but the time limit ends one.
         shares = np.mean([one.returns / top for one, top in zip(curves, best, strict=True)], axis=0)
         return Curve(curves[0].steps / len(suite), shares).smoothed(WINDOW * self.steps)
@@ -212,8 +222,6 @@ class DistralTwoRooms:
         tables = "\n\n".join(
             f"## {course.capitalize()}\n\n{findings.told(course)}" for course in COURSES
         )
-        minutes = sum(result["wall_seconds"] for result in found.values()) / 60
-        options = f"--steps {self.steps} --seeds {self.seeds}"
         return f"""# Distral in two rooms
 
 Steps of each task until the policies, as they act, earn {LEVEL:.0%} of the best return: with the
@@ -233,10 +241,9 @@ direction in which it came. Seed 0.
 
 {self.goals} goals together, then {self.new_goals} new ones, in rooms of {self.room} x {self.room}
 with a corridor of {self.corridor}; step sizes {self.learning_rate:g} (Q) and
-{self.distillation_rate:g} (distillation). {len(found)} runs, {minutes:.0f} minutes of training on
-{hardware()}; one thread a run.
+{self.distillation_rate:g} (distillation).
 
-    rltransfer experiment run distral-two-rooms {options}
+{footer("distral-two-rooms", self, found.values())}
 
 The paper shows a curve and the arrows, and no figures. What differs stands in the module's
 docstring.
@@ -248,7 +255,7 @@ docstring.
             "steps": self.steps,
             "seeds": self.seeds,
             "betas": self.betas,
-            "hardware": hardware(),
+            "hardware": told_hardware(found.values()),
             "reached": {
                 course: {
                     learner: findings.reached(course, learner).tolist() for learner in LEARNERS

@@ -35,11 +35,12 @@ from rltransfer.errors import InputError
 from rltransfer.experiments.asked import check_names, check_options, page_folder
 from rltransfer.experiments.summary import (
     Interval,
+    footer,
     geometric_mean_interval,
-    hardware,
     interval_json,
     kept_share,
     markdown_table,
+    told_hardware,
     write_results,
 )
 from rltransfer.experiments.training_curve import Curve, training_curve
@@ -245,12 +246,7 @@ class Kickstarting:
             "scratch ends with", "kickstarted ends with", "scratch of teacher, %",
             "kickstarted of teacher, %",
         ]  # fmt: skip
-        minutes = sum(result["wall_seconds"] for result in found.values()) / 60
         lost = sum(race.censored for raced in races.values() for race in raced)
-        command = (
-            f"rltransfer experiment run kickstarting --steps {self.steps} --seeds {self.seeds} "
-            f'--episodes {self.episodes} --distillation-weight "{self.distillation_weight}"'
-        )
         return f"""# Kickstarting
 
 Kickstarted PPO has the training return that PPO from scratch ends with after
@@ -266,9 +262,7 @@ first time, in per cent of its {self.steps:,} steps; "scratch itself": when that
 Training returns are means over {100 * WINDOW:.0f} % of the run, so that no share is below that.
 "Of teacher": the policy at the end, greedy, over {self.episodes} whole episodes.
 
-{len(found)} runs, {minutes:.0f} minutes of training on {hardware()}; one thread a run.
-
-    {command}
+{footer("kickstarting", self, found.values())}
 
 The paper (Schmitt 2018, 30 tasks of DMLab): about a tenth of the steps. What differs stands in the
 module's docstring.
@@ -288,7 +282,7 @@ module's docstring.
             "seeds": self.seeds,
             "episodes": self.episodes,
             "distillation_weight": self.distillation_weight,
-            "hardware": hardware(),
+            "hardware": told_hardware(found.values()),
             "table": {learner: interval_json(interval) for learner, interval in table.items()},
             "races": {
                 f"{game}-{seed}": {

@@ -31,11 +31,12 @@ from rltransfer.experiments.minatar_student import distilled_into
 from rltransfer.experiments.summary import (
     Interval,
     bar_picture,
-    hardware,
+    footer,
     interval_json,
     kept_share,
     markdown_table,
     share_row,
+    told_hardware,
     told_parameters,
     write_results,
 )
@@ -186,12 +187,7 @@ class Multitask:
     def _page(self, table: Mapping[LearnerName, dict[str, Interval]], found: dict[str, Any]) -> str:
         """Returns the page."""
         rows = [[name, *(one.percent() for one in row.values())] for name, row in table.items()]
-        minutes = sum(result["wall_seconds"] for result in found.values()) / 60
         sizes = ", ".join(f"{game} {count:,}" for game, count in self._teacher_sizes().items())
-        command = (
-            f"rltransfer experiment run multitask --steps {self.steps} --seeds {self.seeds} "
-            f"--episodes {self.episodes} --width {self.width:g} --precision {self.precision}"
-        )
         return f"""# Multi-task
 
 Share of its teacher's return that one network reaches in each of {len(self.games)} MinAtar games,
@@ -207,9 +203,8 @@ Parameters that acting needs: {told_parameters(found.values())}; of the teachers
 
 Each network learned from {self.steps:,} environment steps, of all games together, and was
 evaluated, as were the teachers, over {self.episodes} whole episodes of each game.
-{len(found)} runs, {minutes:.0f} minutes of training on {hardware()}; one thread a run.
 
-    {command}
+{footer("multitask", self, found.values())}
 
 The paper (Rusu 2015): on three Atari games 117 with KL, 105 with NLL, 84 for a multi-task DQN; on
 ten games 89 with KL. What differs stands in the module's docstring.
@@ -228,7 +223,7 @@ ten games 89 with KL. What differs stands in the module's docstring.
             "episodes": self.episodes,
             "width": self.width,
             "precision": self.precision,
-            "hardware": hardware(),
+            "hardware": told_hardware(found.values()),
             "teacher_parameters": self._teacher_sizes(),
             "table": {
                 learner: {name: interval_json(interval) for name, interval in row.items()}

@@ -95,7 +95,7 @@ class Zoo:
         run_dir = self.out / name
         run: Run = train(
             method, suite=task_of(game), run_dir=run_dir,
-            resume=run_dir.exists(), steps=self.steps or steps, seed=self.seed,
+            resume=(run_dir / "config.json").exists(), steps=self.steps or steps, seed=self.seed,
             threads=self.threads, episodes=EPISODES,
         )  # fmt: skip
         return run

@@ -9,18 +9,37 @@ from typing import Any
 
 import pytest
 import torch
+from in_turn import leave_a_mark
 
 import rltransfer as rt
 from rltransfer.cli import main
 from rltransfer.errors import InputError
-from rltransfer.experiments.summary import geometric_mean_interval, mean_interval
-from rltransfer.experiments.trials import Trial, results_so_far, run_trial, run_trials
+from rltransfer.experiments.compression import Compression
+from rltransfer.experiments.summary import (
+    bar_picture,
+    footer,
+    geometric_mean_interval,
+    interval_json,
+    mean_interval,
+    told_hardware,
+)
+from rltransfer.experiments.trials import (
+    Trial,
+    results_so_far,
+    run_trial,
+    run_trials,
+    side_by_side,
+)
 from rltransfer.network import Network
 from rltransfer.run import Run
 from rltransfer.run_folder import RunOptions, settings
 from rltransfer.task import Suite
 
 SHORT = {"steps": 2_000, "episodes": 2, "evaluate_episodes": 0, "device": "cpu"}
+
+
+EMPTY: dict[str, Any] = {"tasks": {}}
+"""A result that says nothing."""
 
 
 def trial(seed: int, **options: Any) -> Trial:
@@ -58,13 +77,13 @@ def stored(trial: Trial, folder: Path, **changes: Any) -> Path:
     run_dir.mkdir(parents=True)
     config = settings("ppo", trial.method, Suite.of("CartPole-v1"), options)
     (run_dir / "config.json").write_text(json.dumps({**config, "teacher": None}))
-    (run_dir / "result.json").write_text(json.dumps({"tasks": {}}))
+    (run_dir / "result.json").write_text(json.dumps(EMPTY))
     return run_dir / "config.json"
 
 
 def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
     stored(trial(0), tmp_path)
-    assert results_so_far([trial(0)], tmp_path) == {"ppo-0": {"tasks": {}}}
+    assert results_so_far([trial(0)], tmp_path) == {"ppo-0": EMPTY}
     with pytest.raises(InputError, match=r"ppo-0 holds a run with another steps \(2000, not 9\):"):
         run_trials([trial(1), trial(0, steps=9)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["ppo-0"]
@@ -105,6 +124,56 @@ def test_a_chain_of_another_length_is_refused(tmp_path: Path) -> None:
         results_so_far([trial(0, generations=5)], tmp_path)
 
 
+def distilled(**changes: Any) -> Trial:
+    """A trial that learns from the zoo's teacher of Breakout."""
+    method = rt.agents.PolicyDistillation(teacher="zoo", student=Network(encoder="grid"))
+    return replace(trial(0), method=method, suite="rltransfer/MinAtar-Breakout-v0", **changes)
+
+
+def learned(folder: Path, config: dict[str, Any]) -> None:
+    """Writes the configuration and an empty result of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "result.json").write_text(json.dumps(EMPTY))
+
+
+def test_a_result_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    one = distilled()
+    suite = Suite.of(str(one.suite))
+    config = settings("policy-distillation", one.method, suite, RunOptions(**one.options))
+    told = rt.load_teacher("zoo", suite=suite).describe()
+    retrained = {**told, "sha256": "0" * 64}
+    learned(tmp_path / one.name, {**config, "teacher": told})
+    assert results_so_far([one], tmp_path) == {one.name: EMPTY}
+    learned(tmp_path / one.name, {**config, "teacher": retrained})
+    with pytest.raises(InputError, match="ppo-0 learned from zoo when that had other weights"):
+        results_so_far([one], tmp_path)
+    # A chain tells of its teacher in its first run.
+    chain = distilled(name="chain", options={**one.options, "generations": 2})
+    learned(tmp_path / "chain", {**config, "generations": 2})
+    learned(tmp_path / "chain" / "generation-1", {**config, "teacher": told})
+    assert results_so_far([chain], tmp_path) == {"chain": EMPTY}
+    learned(tmp_path / "chain" / "generation-1", {**config, "teacher": retrained})
+    with pytest.raises(InputError, match="chain learned from zoo when that had other weights"):
+        results_so_far([chain], tmp_path)
+
+
+def test_nothing_begins_after_an_error(tmp_path: Path) -> None:
+    calls = {str(number): (tmp_path / str(number), number == 1) for number in range(6)}
+    done = []
+    with pytest.raises(RuntimeError, match="as it was asked to"):
+        for name, _ in side_by_side(leave_a_mark, calls, jobs=1):
+            done.append(name)
+    assert done == ["0"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def test_calls_come_back_with_their_names(tmp_path: Path) -> None:
+    calls = {str(number): (tmp_path / str(number), False) for number in range(5)}
+    found = dict(side_by_side(leave_a_mark, calls, jobs=2))
+    assert found == {name: f"made {name}" for name in calls}
+
+
 def test_a_trial_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run_trial(trial(0), tmp_path / "whole")
     iterate, count = Run.iterate, iter(range(100))
@@ -143,6 +212,32 @@ def test_intervals_worked_by_hand() -> None:
     both = geometric_mean_interval({"a": [0.5, 1.0], "b": [2.0, 1.0]})
     assert (both.low, both.mean, both.high) == pytest.approx((1.0, 1.0, 1.0))
     assert mean_interval([1.0]).high == float("inf")
+    assert (both.told(1), both.percent()) == ("1.0 (1.0 to 1.0)", "100 (100 to 100)")
+
+
+def test_one_seed_has_no_interval(tmp_path: Path) -> None:
+    for one in (mean_interval([0.5]), geometric_mean_interval({"a": [0.5]})):
+        assert (one.told(2), one.percent()) == ("0.50 (one seed)", "50 (one seed)")
+        assert interval_json(one) == {"mean": 0.5, "low": None, "high": None, "seeds": 1}
+        bar_picture(tmp_path / "picture.png", ["a"], {"b": [one]}, "share, %")
+    assert (tmp_path / "picture.png").exists()
+
+
+def test_a_page_ends_with_what_it_cost_and_how_to_repeat_it() -> None:
+    machine = {"device": "a CPU", "cores": 2, "python": "3.11.7", "torch": "2.13.0+cpu"}
+    results = [
+        {"wall_seconds": 90.0, "hardware": machine},
+        {"wall_seconds": 30.0, "hardware": {**machine, "device": "a GPU"}},
+        {"wall_seconds": 60.0, "hardware": machine},
+    ]
+    same = "2 cores, Python 3.11.7, torch 2.13.0"
+    assert told_hardware(results) == f"a CPU, {same}; a GPU, {same}"
+    # A run of an earlier version does not say where it was.
+    assert "torch" in told_hardware([{"wall_seconds": 1.0}])
+    asked = Compression(sizes=("7 %",), seeds=3, out=Path("elsewhere"), jobs=2)
+    said = footer("compression", asked, results)
+    assert said.startswith("3 runs, 3 minutes of training; one thread a run; a CPU, 2 cores")
+    assert said.endswith("\n    rltransfer experiment run compression --sizes '7 %' --seeds 3")
 
 
 def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
