@@ -24,6 +24,9 @@ from .results import figure
 PACKAGES = ("rltransfer", "torch", "numpy", "gymnasium", "warp-lang", "ale-py", "stable-baselines3")
 """Packages that every comparison tells the version of, beside those that its sides need."""
 
+TRIAL_SEED = 1000
+"""Seed of the runs by which the number of threads is chosen; no repetition has it."""
+
 
 def compare(
     pair: Pair, repeats: int, tell: Callable[[str], None] = lambda line: None
@@ -86,7 +89,7 @@ def settled(pair: Pair, side: Side, tell: Callable[[str], None] = lambda line: N
     tried = {}
     for threads in sorted({1, torch.get_num_threads()}):
         one = replace(side, command=(*side.command, "--threads", str(threads)))
-        tried[one] = _number(pair, one, run_side(pair, one, 0))
+        tried[one] = _number(pair, one, run_side(pair, one, TRIAL_SEED))
         tell(f"{pair.name}, {side.name} with {threads} threads: {figure(tried[one])} {pair.unit}")
     return (min if pair.lower_is_better else max)(tried, key=lambda one: tried[one])
 

@@ -26,8 +26,9 @@ Written by `rltransfer experiment run benchmarks` from the files in `{folder}/`;
 The two sides of a pair ran in turn, A B A B ..., each time in a fresh process on the same cores. A
 ratio says how many times better rltransfer is (steps a second of ours over theirs, seconds of
 theirs over ours), unless the bar is a maximum; it is the median over the repetitions, with the
-range. Where torch is on both sides, each has one thread or all, whichever it was faster with in a
-first run that does not count.
+range. Where each repetition has a seed of its own, as in learning until a return, it is the ratio
+of the medians. Where torch is on both sides, each has one thread or all, whichever it was faster
+with in a first run that does not count.
 
 """
 

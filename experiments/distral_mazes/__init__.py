@@ -5,7 +5,8 @@
 Teh 2017 (arXiv 1707.04175), section 4.2, on eight mazes of `envs/gridworld` that a network learns
 together. The paper says that Distral learns faster than its three baselines and ends higher; that
 two columns are faster than one; that the divergence alone (KL) is faster early and ends lower than
-divergence and entropy (KL+ent); and that the baselines which share a network are unstable.
+divergence and entropy (KL+ent); and that the baselines which share a network are unstable: of that
+the page shows how far each variant's results spread over the grid, and says no more.
 
 Every variant runs with every beta and learning rate, on the grid's seeds. The setting of each with
 the largest area under its learning curve runs once more, on seeds that the grid did not have: what
@@ -15,7 +16,7 @@ Where the paper speaks of Distral, the mean of its four variants counts: nothing
 Differs from the paper: gridworlds, seen from above and in part, for the mazes of DMLab; A2C, Adam
 and no LSTM, as `agents/distral.py` says; settings are chosen on seeds of their own; rewards are
 not scaled, and betas fit this environment's, where a goal is worth 1. The grid was moved once, as
-most of the best settings lay at the edge of the first one.
+most of the best settings lay at the edge of the first one; the page says how many still do.
 """
 
 from __future__ import annotations
@@ -60,7 +61,6 @@ from rltransfer.report import console
 from rltransfer.task import Suite
 
 BASELINES = ("A2C", "A2C multitask", "A2C 2col")
-SHARED = ("A2C multitask", "A2C 2col")
 DISTRAL = ("KL 1col", "KL 2col", "KL+ent 1col", "KL+ent 2col")
 ONE_COLUMN, TWO_COLUMNS = ("KL 1col", "KL+ent 1col"), ("KL 2col", "KL+ent 2col")
 KL, KL_AND_ENTROPY = ("KL 1col", "KL 2col"), ("KL+ent 1col", "KL+ent 2col")
@@ -110,9 +110,7 @@ CLAIMS = (
     Claim("KL is faster early than KL+ent", "early", KL, KL_AND_ENTROPY),
     Claim("KL ends lower than KL+ent", "final", KL_AND_ENTROPY, KL),
 )
-"""The paper's, but for that of spread."""
-
-UNSTABLE = "baselines that share a network are less stable than Distral"
+"""The paper's, but for that of stability: nine settings are chosen, and no sample of any."""
 
 
 def best_setting(areas: Array) -> int:
@@ -133,28 +131,13 @@ def robustness(finals: Array) -> Array:
     return np.sort(finals, axis=None)[::-1]
 
 
-def spread(finals: Array) -> Array:
-    """Returns how far each setting's runs lie from the median of all, on average.    (settings,)
+def spread(finals: Array) -> float:
+    """Returns how far a grid's runs lie from their median, on average.
 
     Args:
         finals: The final return of each run.    (settings, seeds)
     """
-    return np.abs(finals - np.median(finals)).mean(1)
-
-
-def spread_difference(finals: Mapping[str, Array]) -> Interval:
-    """Returns how much wider the shared baselines spread than Distral, over the settings' pairs.
-
-    Source: the paired form of Brown & Forsythe's comparison of spreads (1974).
-
-    Args:
-        finals: The final returns of each variant.    (settings, seeds)
-    """
-    shared, distral = (
-        np.mean([spread(finals[variant]) for variant in variants], axis=0)
-        for variants in (SHARED, DISTRAL)
-    )
-    return mean_interval((shared - distral).tolist())
+    return float(np.abs(finals - np.median(finals)).mean())
 
 
 def verdict(difference: Interval) -> str:
@@ -210,8 +193,21 @@ class Findings:
     def differences(self) -> dict[str, Interval]:
         """Returns what each of the paper's claims says is above 0."""
         curves = self.curves
-        found = {claim.text: claim.difference(curves) for claim in CLAIMS}
-        return {**found, UNSTABLE: spread_difference(self.finals)}
+        return {claim.text: claim.difference(curves) for claim in CLAIMS}
+
+    def at_the_edge(self, *axes: Sequence[float]) -> list[str]:
+        """Returns the variants whose best setting is the smallest or largest on an axis.
+
+        Args:
+            axes: The grid's values, in the order of `Setting`.
+        """
+        return [
+            variant
+            for variant, setting in self.best.items()
+            if any(
+                value in (min(axis), max(axis)) for value, axis in zip(setting, axes, strict=True)
+            )
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,6 +344,10 @@ class DistralMazes:
             [text, difference.told(2), verdict(difference)]
             for text, difference in findings.differences().items()
         ]
+        spreads = [
+            [variant, f"{spread(finals):.2f}"] for variant, finals in findings.finals.items()
+        ]
+        edge = findings.at_the_edge(self.betas, self.learning_rates)
         return f"""# Distral on mazes
 
 Seven variants of Distral learn {self.mazes} mazes together, {self.steps:,} environment steps in
@@ -360,8 +360,9 @@ Means over {self.seeds} seeds with their 95 % intervals.
 Each variant has {len(self.settings)} settings, of {_listed(self.betas)} for beta and
 {_listed(self.learning_rates)} for the learning rate. Each setting ran with {self.grid_seeds} seeds;
 the one with the largest area, which the table names, then ran with {self.seeds} others: the
-table, the curves and all claims but the last are of these alone, so that choosing did not raise
-them. With alpha = 0, in the three A2C, 1 / beta is the weight of the entropy.
+table, the curves and all claims are of these alone, so that choosing did not raise them. The best
+settings at the grid's edge, {len(edge)} of {len(findings.best)} ({", ".join(edge) or "none"}), may
+have better ones beyond it. With alpha = 0, in the three A2C, 1 / beta is the weight of the entropy.
 
 ![learning curves](curves.png)
 
@@ -369,7 +370,10 @@ Learning curves of each variant's best setting, with 95 % bands.
 
 ![final returns of all settings](robustness.png)
 
-Final returns of all settings and seeds of the grid, sorted.
+Final returns of all settings and seeds of the grid, sorted. How far they lie from their median, on
+average:
+
+{markdown_table(["variant", "distance"], spreads)}
 
 ## What the paper says, and what came out here
 
@@ -377,10 +381,9 @@ Final returns of all settings and seeds of the grid, sorted.
 
 "Faster" compares areas, "early" those of the first quarter, "ends" final returns: differences
 between runs of the same seed, with their 95 % intervals. Distral is the mean of its four variants,
-KL and KL+ent are means of one column and two, one column and two are means of KL and KL+ent.
-"Less stable": how much farther final returns of the grid's runs lie from their variant's median, of
-A2C multitask and A2C 2col beside Distral; the interval is over settings. A claim held if all of its
-interval is above 0, and did not hold if all of it is below.
+KL and KL+ent are means of one column and two, one column and two are means of KL and KL+ent. A
+claim held if all of its interval is above 0, and did not hold if all of it is below; one interval
+in twenty misses the truth by chance.
 
 {footer("distral-mazes", self, found.values())}
 
@@ -410,6 +413,9 @@ What differs from the paper (Teh 2017) stands in the module's docstring.
             "chosen": {
                 variant: {name: of(curves).tolist() for name, of in MEASURES.items()}
                 for variant, curves in findings.curves.items()
+            },
+            "final_by_maze": {
+                variant: final(curves).tolist() for variant, curves in findings.chosen.items()
             },
             "wall_seconds": {name: result["wall_seconds"] for name, result in found.items()},
         }

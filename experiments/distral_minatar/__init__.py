@@ -226,7 +226,7 @@ seeds, and over all games, with their 95 % intervals. A return is at least {SMAL
 {markdown_table(["of A2C, %", ALL, *self.games], shares)}
 
 What sharing does where tasks differ. It helps if all of the interval is above 1, that is 100 %, and
-harms if all of it is below.
+harms if all of it is below; one interval in twenty misses the truth by chance.
 
 {markdown_table(["", ALL, "helps in", "harms in", "undecided in"], verdicts)}
 

@@ -17,11 +17,12 @@ from rltransfer.experiments.distral_mazes import (
     CLAIMS,
     Claim,
     DistralMazes,
+    Findings,
+    Setting,
     best_setting,
     optimal_returns,
     robustness,
     spread,
-    spread_difference,
     verdict,
 )
 from rltransfer.experiments.summary import Interval
@@ -50,14 +51,16 @@ def test_the_robustness_curve_falls() -> None:
 
 
 def test_spread_worked_by_hand() -> None:
-    # The median of 0, 2, 4, 10 is 3: (3 + 1) / 2 and (1 + 7) / 2.
-    assert spread(np.array([[0.0, 2.0], [4.0, 10.0]])).tolist() == [2, 4]
-    steady = {variant: np.array([[1.0], [1.0]]) for variant in VARIANTS}
-    # Both baselines that share lie 1 and 3 from their median, 2; A2C alone does not count.
-    wild = {"A2C multitask": np.array([[1.0], [3.0]]), "A2C 2col": np.array([[0.0], [4.0]])}
-    found = spread_difference({**steady, **wild, "A2C": np.array([[0.0], [99.0]])})
-    # Means over both of 1 and 2, at each setting: 1.5 and 1.5.
-    assert (found.mean, found.low, found.high) == (1.5, 1.5, 1.5)
+    # The median of 0, 2, 4, 10 is 3: (3 + 1 + 1 + 7) / 4.
+    assert spread(np.array([[0.0, 2.0], [4.0, 10.0]])) == 3
+
+
+def test_settings_at_the_edge_of_the_grid_are_named() -> None:
+    best = {
+        "lowest": Setting(10.0, 2e-3), "within": Setting(30.0, 2e-3), "highest": Setting(30.0, 4e-3)
+    }  # fmt: skip
+    findings = Findings(grid={}, chosen={}, best=best, optimal=np.ones(1))
+    assert findings.at_the_edge((10.0, 30.0, 100.0), (1e-3, 2e-3, 4e-3)) == ["lowest", "highest"]
 
 
 @pytest.mark.parametrize(
@@ -123,11 +126,16 @@ def test_it_writes_its_page_and_goes_on(
         assert data["table"][variant]["area"]["mean"] == pytest.approx(curves[1].mean())
         share = (final(curves[1]) / data["optimal_returns"]).mean()
         assert data["table"][variant]["share"]["mean"] == pytest.approx(share)
-    assert len(data["claims"]) == len(CLAIMS) + 1
+    assert len(data["claims"]) == len(CLAIMS)
+    by_maze = np.array(data["final_by_maze"]["A2C"])
+    assert by_maze.shape == (1, 2)
+    assert data["chosen"]["A2C"]["final"] == pytest.approx(by_maze.mean(1))
     page = (tmp_path / "page" / "RESULTS.md").read_text()
     assert "| KL+ent 2col | " in page and " 21 runs, " in page.replace("\n", " ")
-    # One seed decides nothing between runs of the same seed; two settings leave spread open or not.
-    assert page.count("undecided: the interval contains 0") >= len(CLAIMS)
+    # One seed decides nothing.
+    assert page.count("undecided: the interval contains 0") == len(CLAIMS)
+    # Of two betas both are at the edge.
+    assert "7 of 7 (A2C, " in page
     for name in ("curves", "robustness"):
         assert (tmp_path / "page" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
