@@ -26,7 +26,7 @@ from rltransfer.divergence import categorical_kl, gaussian_kl
 from rltransfer.errors import InputError
 from rltransfer.network import RunningNormalizer
 from rltransfer.observation import Observation
-from rltransfer.policy import LOG_STD_RANGE, Policy, PolicySpec, load_policy
+from rltransfer.policy import Policy, PolicySpec, bounded_log_std, load_policy
 from rltransfer.policy_output import ILLEGAL, PolicyOutput
 from rltransfer.stacked_layers import stacked
 
@@ -109,7 +109,7 @@ class DistralPolicy(Policy):
             return distilled, PolicyOutput(logits=logits, value=value)
         assert distilled.mean is not None and distilled.log_std is not None
         assert self.columns.log_std is not None
-        log_std = self.columns.log_std[0 if task is None else task].clamp(*LOG_STD_RANGE)
+        log_std = bounded_log_std(self.columns.log_std[0 if task is None else task])
         log_std = log_std.expand_as(scores)
         if weight:
             scores, log_std = gaussian_product(

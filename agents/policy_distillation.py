@@ -111,7 +111,7 @@ class PolicyDistillation(Method):
     """Which tasks the memory is drawn from: all alike, or those more in which the student lags, for
     which it must play by itself, as for `distillation_weight`."""
     memory_steps: int = 200_000
-    """Steps that the memory holds; learning draws from all of them."""
+    """Steps that the memory holds, where there is one; learning draws from all of them."""
     memory_dir: Path | None = None
     """Folder for a memory-mapped memory; in RAM if None."""
     epochs: float = 2.0
@@ -144,13 +144,25 @@ class PolicyDistillation(Method):
         check_range(self, "finite and above 0", "epochs")
         check_range(self, "finite and at least 0", "learning_rate")
         check_range(self, "above 0", "max_grad_norm")
-        reinforces = not Schedule.of(self.reinforcement_weight).is_zero
-        if (reinforces or self.student.gru) and self.epochs != int(self.epochs):
-            raise InputError(
-                f"epochs is {self.epochs}: with reinforcement or a student with a GRU a rollout is "
-                "learned from as a whole, so that it must be a whole number."
-            )
+        if not self.remembers:
+            self._check_without_memory()
         self._check_lag()
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it learns from a memory: what is on-policy or in sequence is learned at once."""
+        return Schedule.of(self.reinforcement_weight).is_zero and not self.student.gru
+
+    def _check_without_memory(self) -> None:
+        """Checks that nothing is asked of a memory where there is none."""
+        why = "with reinforcement or a student with a GRU a rollout is learned from as a whole"
+        if self.epochs != int(self.epochs):
+            raise InputError(f"epochs is {self.epochs}: {why}, so that it must be a whole number.")
+        asked = {"task_sampling": self.task_sampling == LAG, "memory_dir": self.memory_dir}
+        for name in (name for name, given in asked.items() if given):
+            raise InputError(
+                f"{name} is {getattr(self, name)}, but {why}, without a memory: leave it out."
+            )
 
     @property
     def uses_lag(self) -> bool:
@@ -262,7 +274,7 @@ class PolicyDistillationAgent(Agent):
         self.looks = True
         # Sequences and on-policy data are learned from as they come; only single steps are kept.
         self.memory: Memory | None = None
-        if not self.reinforces and not self.state_size:
+        if method.remembers:
             steps_at_once = method.num_envs * len(setting.suite) * method.horizon
             self.memory = Memory(
                 max(method.memory_steps, steps_at_once),

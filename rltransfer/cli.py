@@ -297,21 +297,17 @@ def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
             )
         run_dir = newest_generation(Path(source))
         policy = load_run_policy(run_dir).to(device)
-        suite = Suite.from_json(read_config(run_dir)["suite"])
-        first = 0
-        if options.task is not None:
-            ids = [task.id for task in suite]
-            if options.task in ids:
-                # A policy of several tasks knows each by its place.
-                first = ids.index(options.task)
-            elif policy.spec.asks_for_task:
-                raise InputError(
-                    f"{source} has its own policy for each of {', '.join(ids)}, and none for "
-                    f"{options.task!r}: give one of those as --task."
-                )
-            suite = Suite.of(options.task)
-        suite = with_options(suite, options.task_option)
-        return evaluate_policy(policy, suite, options.episodes, first=first, **how)
+        learned = Suite.from_json(read_config(run_dir)["suite"])
+        asked = learned if options.task is None else Suite.of(options.task)
+        suite = with_options(asked, options.task_option)
+        # A policy of several tasks knows each by its place.
+        first = 0 if options.task is None else learned.place_of(suite.tasks[0])
+        if first is None and policy.spec.asks_for_task:
+            raise InputError(
+                f"{source} has its own policy for each of {', '.join(learned.names())}, and none "
+                f"for {str(suite.tasks[0])!r}: give one of those as --task, with its --task-option."
+            )
+        return evaluate_policy(policy, suite, options.episodes, first=first or 0, **how)
     if options.task is None:
         if source != ZOO:
             # What is wrong with the source itself is said first.

@@ -12,7 +12,7 @@
 An action that is illegal in a task stays so: its score is `ILLEGAL` in every label, and numbers
 that a continuous action does not have are 0. Where members disagree, e.g. as one was adapted from a
 task with fewer actions, a mean of probabilities takes the action for one that this member never
-takes, and every other composition takes it for illegal.
+takes, a vote leaves it to the others, and every other composition takes it for illegal.
 
 Randomness comes from a generator on the device, which a run seeds and keeps in its checkpoints.
 Compositions of teachers that have a source have one too, their text: see `teacher_text.py`.
@@ -20,6 +20,7 @@ Compositions of teachers that have a source have one too, their text: see `teach
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ from rltransfer.divergence import is_illegal
 from rltransfer.errors import InputError, unknown
 from rltransfer.observation import Observation
 from rltransfer.policy_output import ILLEGAL, LABELS, PolicyOutput, asked
-from rltransfer.serialization import to_json
+from rltransfer.serialization import plain, to_json
 from rltransfer.task import Suite
 from rltransfer.teacher_base import TaskSpaces, Teacher
 from rltransfer.teacher_spec import TeacherSpec
@@ -66,7 +67,7 @@ class Composition(Teacher):
                     "of a path."
                 )
         self.members = tuple(members)
-        self.options = options
+        self.options: dict[str, Any] = plain(options)
         self.generator = torch.Generator() if self.draws else None
         self.num_parameters = sum(member.num_parameters for member in members)
         self.loadable = all(member.loadable for member in members)
@@ -155,7 +156,11 @@ class Composition(Teacher):
 
 def in_words(value: Any) -> str:
     """Returns an option as it is written: a function by its name, everything else as in Python."""
-    return f"the function {value.__name__}" if inspect.isroutine(value) else repr(value)
+    if isinstance(value, functools.partial):
+        return f"{in_words(value.func)} with some arguments"
+    if callable(value):
+        return f"the function {getattr(value, '__name__', type(value).__name__)}"
+    return repr(value)
 
 
 def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:
@@ -253,7 +258,7 @@ def _checked_weights(
     """
     if weights is None:
         return None
-    checked = tuple(weights)
+    checked: tuple[float, ...] = plain(tuple(weights))
     if len(checked) != count:
         raise InputError(f"{name} has {count} teachers but {len(checked)} weights: give each one.")
     if not all(0 < weight < math.inf for weight in checked):

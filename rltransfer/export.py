@@ -4,7 +4,8 @@ Inputs, the first axis of each is the batch, of any size:
 
 | name                  | what                                                                     |
 | --------------------- | ------------------------------------------------------------------------ |
-| `observation_<group>` | each group that the policy reads, in the task's own type and units       |
+| `observation_<group>` | each group that the policy reads, in the task's own type and units; a    |
+|                       | discrete observation is a one-hot vector, float32                        |
 | `task`                | int64 index of the task, where the policy has several                    |
 | `state`               | float32 recurrent state, where it has one; zeros begin an episode        |
 

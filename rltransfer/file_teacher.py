@@ -85,11 +85,9 @@ class HubZipTeacher(ZipTeacher):
         self.written = written
         self.origin = dict(origin)
 
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
-        """Checks observation and action shapes, and takes the task's own action bounds."""
-        super().fitted(suite, own_spaces)
-        bounds = own_spaces[0][1]
-        return HubZipTeacher(self.path, self.vecnormalize, self.written, self.origin, bounds)
+    def with_actions(self, space: spaces.Space[Any]) -> ZipTeacher:
+        """Returns the teacher, of these actions' bounds."""
+        return HubZipTeacher(self.path, self.vecnormalize, self.written, self.origin, space)
 
     def spec(self) -> TeacherSpec:
         """Returns what is known of the teacher, and where its file was fetched from."""

@@ -22,6 +22,7 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.objective_text import WrittenTerm, malformed, read
 from rltransfer.policy_output import PolicyOutput
 from rltransfer.schedule import Schedule
+from rltransfer.serialization import plain
 
 Q_VALUE_TEMPERATURE = 0.01
 """Rusu 2015, section 4: sharpens, as gaps between Q-values are small."""
@@ -152,6 +153,8 @@ class Term(Objective):
     """What it brings the student closer to: the teacher's "policy", "values" or "features"."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         for task, weight in (self.weights or {}).items():
             if not 0 <= weight < math.inf:
                 raise InputError(

@@ -56,12 +56,8 @@ def present_means(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor,
 
     Returns:
         The teacher's and the student's.    (..., action_dim) each
-
-    Raises:
-        InputError: They have different numbers of numbers.
     """
     assert teacher.mean is not None and student.mean is not None
-    _check_alike(teacher.mean, student.mean, "numbers of an action")
     return student.present(teacher.mean), student.mean
 
 
@@ -85,10 +81,22 @@ class OutputTerm(Term):
         task: Tensor | None,
         learned: nn.Module | None,
     ) -> Tensor:
-        """Returns each sample's score.    (...)"""
-        if teacher.mean is not None:
-            return self.score_continuous(student, teacher)
-        return self.score_discrete(*legal_scores(student, teacher), teacher)
+        """Returns each sample's score.    (...)
+
+        Raises:
+            InputError: The teacher's actions are others than the student's.
+        """
+        if teacher.mean is None and student.mean is None:
+            return self.score_discrete(*legal_scores(student, teacher), teacher)
+        if teacher.mean is None or student.mean is None:
+            kinds = ("discrete", "continuous")
+            teachers, students = kinds if teacher.mean is None else kinds[::-1]
+            raise InputError(
+                f"The teacher's actions are {teachers} and the student's {students}: "
+                "take a teacher of the same actions."
+            )
+        _check_alike(teacher.mean, student.mean, "numbers of an action")
+        return self.score_continuous(student, teacher)
 
     @abc.abstractmethod
     def score_discrete(self, wanted: Tensor, scores: Tensor, teacher: PolicyOutput) -> Tensor:

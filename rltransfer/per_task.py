@@ -129,7 +129,9 @@ def _concatenated(parts: list[PolicyOutput]) -> PolicyOutput:
     fields = {name: torch.cat(values) for name, values in labels_of(parts).items()}
     for field in dataclasses.fields(PolicyOutput):
         values = [getattr(part, field.name) for part in parts]
-        if field.name in fields or field.name == "state" or any(v is None for v in values):
+        # What an output has worked out for itself is no part of what it was made of.
+        passed_on = field.init and field.name not in fields and field.name != "state"
+        if not passed_on or any(value is None for value in values):
             continue
         if field.name == "features":
             widest = max(value.shape[-1] for value in values)

@@ -24,6 +24,38 @@ LOG_STD_RANGE = (-5.0, 2.0)
 """Bounds of a continuous policy's log standard deviation, in which its density stays finite."""
 
 
+class _Bounded(torch.autograd.Function):
+    """Values within `LOG_STD_RANGE`, of which those outside can come back.
+
+    A clamp has no gradient outside its bounds: a parameter that one step has led there would stay
+    for ever. Here it has the gradients that lead back in, and none that lead further out.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return value.clamp(*LOG_STD_RANGE)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (value,) = ctx.saved_tensors
+        low, high = LOG_STD_RANGE
+        # A step goes against the gradient.
+        leads_out = ((value < low) & (gradient > 0)) | ((value > high) & (gradient < 0))
+        return gradient.masked_fill(leads_out, 0.0)
+
+
+def bounded_log_std(value: Tensor) -> Tensor:
+    """Returns log standard deviations within `LOG_STD_RANGE`; see `_Bounded`.    (...)"""
+    bounded: Tensor = _Bounded.apply(value)  # type: ignore[no-untyped-call]
+    return bounded
+
+
 @dataclasses.dataclass(frozen=True)
 class PolicySpec:
     """Everything that a policy is built from; with the weights it is the policy."""
@@ -195,7 +227,7 @@ class Policy(nn.Module):
         scores = self._of_task(_precise(self.action_head, features), task)
         if self.log_std is not None:
             log_std = self.log_std if self.log_std.dim() == 1 else self.log_std[task]
-            log_std = log_std.clamp(*LOG_STD_RANGE).expand_as(scores)
+            log_std = bounded_log_std(log_std).expand_as(scores)
             output = self._gaussian(scores, log_std, task)
             output.features = features
             return output

@@ -14,6 +14,20 @@ from rltransfer.errors import InputError
 T = TypeVar("T")
 
 
+def plain(value: Any) -> Any:
+    """Returns a value with numbers and arrays of numpy and torch as Python's own.
+
+    What a user gives an option by is then written as text that can be read again.
+    """
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, tuple | list):
+        return tuple(plain(part) for part in value)
+    if isinstance(value, Mapping):
+        return {name: plain(part) for name, part in value.items()}
+    return value
+
+
 def to_json(value: Any) -> Any:
     """Returns a configuration's JSON form.
 
@@ -21,6 +35,8 @@ def to_json(value: Any) -> Any:
     returns, unless it can be loaded from its text (`loadable`); everything else, e.g. a path or an
     objective, becomes its text.
     """
+    if hasattr(value, "tolist"):
+        value = plain(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if getattr(value, "loadable", False):

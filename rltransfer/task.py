@@ -23,6 +23,11 @@ class Task:
         """Returns this task with keyword arguments added or replaced."""
         return Task(self.id, {**self.kwargs, **kwargs})
 
+    def only(self, other: Task) -> Task:
+        """Returns this task with those of its keyword arguments that another one names."""
+        kept = {name: value for name, value in self.kwargs.items() if name in other.kwargs}
+        return Task(self.id, kept)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON form that `from_json` reads."""
         return {"id": self.id, "kwargs": dict(self.kwargs)}
@@ -31,6 +36,9 @@ class Task:
     def from_json(data: Mapping[str, Any]) -> Task:
         """Returns the task that `to_json` wrote."""
         return Task(data["id"], dict(data["kwargs"]))
+
+    def __str__(self) -> str:
+        return f"{self.id}{json.dumps(dict(self.kwargs))}" if self.kwargs else self.id
 
     def __hash__(self) -> int:
         # The values are left out: equal ones may be unhashable, or be written in another way.
@@ -65,10 +73,18 @@ class Suite:
     def names(self) -> tuple[str, ...]:
         """Returns what results call each task: its id, with its arguments where ids repeat."""
         ids = [task.id for task in self.tasks]
-        return tuple(
-            task.id if ids.count(task.id) == 1 else f"{task.id}{json.dumps(dict(task.kwargs))}"
-            for task in self.tasks
-        )
+        return tuple(task.id if ids.count(task.id) == 1 else str(task) for task in self.tasks)
+
+    def place_of(self, task: Task) -> int | None:
+        """Returns the index by which a policy of this suite knows a task, or None.
+
+        It is that of the same task; or else of the one whose arguments the task has, and others
+        beside them; or else of the only one of its id. Where several would do, none is right.
+        """
+        named = [index for index, own in enumerate(self.tasks) if own.id == task.id]
+        same = [index for index in named if self.tasks[index] == task]
+        within = [index for index in named if self.tasks[index] == task.only(self.tasks[index])]
+        return next((found[0] for found in (same, within, named) if len(found) == 1), None)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON form that `from_json` reads."""

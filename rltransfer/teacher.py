@@ -83,14 +83,14 @@ def load_teacher(
     Raises:
         InputError: The source is none of these, or is damaged.
     """
-    if isinstance(source, Teacher):
-        return source
     text = str(source)
-    if vecnormalize is not None and not is_zip(text):
+    if vecnormalize is not None and (isinstance(source, Teacher) or not is_zip(text)):
         raise InputError(
             f"Observation statistics go with a Stable-Baselines3 zip, but the teacher is {text}: "
             "in a composition write load_teacher('a.zip', vecnormalize='a.pkl') for one."
         )
+    if isinstance(source, Teacher):
+        return source
     if text == ZOO:
         return _zoo_teacher(suite)
     if text.startswith(f"{ZOO}:"):

@@ -268,14 +268,16 @@ class PolicyTeacher(ModuleTeacher):
         """Returns the index by which the policy knows a task."""
         if self.suite is None or not self._is_padded:
             return 0
-        same = [index for index, own in enumerate(self.suite) if own == task]
-        named = [index for index, own in enumerate(self.suite) if own.id == task.id]
-        if not named:
+        place = self.suite.place_of(task)
+        if place is None and not self.module.spec.asks_for_task:
+            # It does the same in all of its tasks, of which any of this id will do.
+            place = next((i for i, own in enumerate(self.suite) if own.id == task.id), None)
+        if place is None:
             raise InputError(
-                f"The teacher {self.source} does not fit the task {task.id!r}: it was trained on "
+                f"The teacher {self.source} does not fit the task {str(task)!r}: it was trained on "
                 f"{', '.join(self.suite.names())}."
             )
-        return (same or named)[0]
+        return place
 
     def _check_observation(self, task: Task, space: spaces.Dict) -> None:
         """Checks that a task shows every group that the policy reads."""
@@ -330,15 +332,16 @@ class ZipTeacher(ModuleTeacher):
         self.loaded = load_zip(path, vecnormalize, action_space)
         module = self.loaded.module
         super().__init__(module, str(path), self.loaded.sha256, _acting_parameters(module))
+        self._shape = self.loaded.observation_shape
 
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
         """Returns what the policy says."""
         seen = observation[DEFAULT_GROUP]
-        if len(self.loaded.observation_shape) == 1:
-            # A suite pads vectors to the longest of its tasks'.
-            seen = seen[:, : self.loaded.observation_shape[0]]
-        elif self.loaded.num_observations is not None:
+        if self.loaded.num_observations is not None:
             seen = seen.argmax(-1)  # tasks show discrete observations as one-hot vectors
+        else:
+            # A suite pads vectors and images to the largest of its tasks'.
+            seen = seen[:, : self._shape[0]]
         output: PolicyOutput = self.module(seen)
         return output
 
@@ -351,7 +354,20 @@ class ZipTeacher(ModuleTeacher):
                     "plain observation, the task gives named groups."
                 )
             check_fit(self.loaded, observation_space[DEFAULT_GROUP], action_space, self.path)
-        return ZipTeacher(self.path, self.vecnormalize, own_spaces[0][1])
+        shapes = {observed[DEFAULT_GROUP].shape for observed, _ in own_spaces}
+        if len(shapes) > 1:
+            raise InputError(
+                f"The teacher {self.source} reads images with the channels first or last, and the "
+                f"tasks {', '.join(suite.names())} differ in that: give each its own teacher."
+            )
+        fitted = self.with_actions(own_spaces[0][1])
+        # As the tasks show it: of images the channels may be first or last.
+        fitted._shape = shapes.pop() or ()
+        return fitted
+
+    def with_actions(self, space: spaces.Space[Any]) -> ZipTeacher:
+        """Returns the teacher, of these actions' bounds."""
+        return ZipTeacher(self.path, self.vecnormalize, space)
 
     def spec(self) -> TeacherSpec:
         """Returns what is known of the teacher; a zip does not say how many frames it stacks."""

@@ -118,10 +118,15 @@ class _Reader:
                 self.teacher(first, suite), *(self.value(one) for one in rest), **options
             )
             return wrapped
+        more: list[ast.expr] = []
         match arguments:
-            case [ast.List(elements) | ast.Tuple(elements)]:
+            case [ast.List(elements) | ast.Tuple(elements), *more]:
                 arguments = elements
-        several: Teacher = kind([self.teacher(one, suite) for one in arguments], **options)
+        several: Teacher = kind(
+            [self.teacher(one, suite) for one in arguments],
+            *(self.value(one) for one in more),
+            **options,
+        )
         return several
 
     def _by_task(self, node: ast.expr) -> dict[str, Teacher]:

@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 FLOORS = (
-    "errors allocator cuda_graph action episodes linear task schedule observation network policy "
-    "policy_output batch exploration lag memory checkpoint serialization tracking distributed "
-    "privacy random_observation stacked_layers teacher_spec",
+    "errors allocator cuda_graph hardware action episodes linear task schedule observation network "
+    "policy policy_output batch exploration lag memory checkpoint serialization tracking "
+    "distributed privacy random_observation stacked_layers teacher_spec",
     "vector_env host_env gymnasium_env registry learner teacher reinforcement "
     "teacher_base teacher_text composition per_task wrapper adapted vote "
     "labels divergence objective objective_text output_objectives feature_objectives "

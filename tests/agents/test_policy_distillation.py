@@ -192,6 +192,14 @@ def test_a_teacher_that_knows_nothing_is_reported(
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0: it must be above 0"),
         ({"epochs": 1.5, "reinforcement_weight": 1.0}, "epochs is 1.5: .* a whole number"),
         ({"epochs": 0.5, "student": rt.policies.mlp(gru=8)}, "epochs is 0.5: .* a whole number"),
+        (
+            {"task_sampling": "lag", "teacher_acts": 0.0, "reinforcement_weight": 1.0},
+            "task_sampling is lag, but with .* without a memory: leave it out",
+        ),
+        (
+            {"memory_dir": Path("memory"), "student": rt.policies.mlp(gru=8)},
+            "memory_dir is memory, but with .* without a memory: leave it out",
+        ),
         ({"distillation_weight": "lag"}, "teacher_acts is 1, so that the student never plays"),
         ({"task_sampling": "lag", "teacher_acts": "1->0.5"}, "nobody can say how far it lags"),
         ({"task_sampling": "lag", "teacher_acts": "1->0"}, "nobody can say how far it lags"),

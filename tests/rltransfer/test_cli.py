@@ -274,3 +274,22 @@ def test_a_task_of_several_is_evaluated_by_its_own_policy(
     assert first == [0, 1]
     assert main(["evaluate", run, "--task", "MountainCar-v0"]) == 2
     assert "none for 'MountainCar-v0'" in capsys.readouterr().err
+
+
+def test_a_task_of_one_id_is_evaluated_by_its_own_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    words = "train distral --suite two-rooms --num-envs 2 --horizon 8 --steps 64 --episodes 1"
+    assert main([*words.split(), "--evaluate-episodes", "0", "--quiet", "--run-dir", run]) == 0
+    first: list[int] = []
+    monkeypatch.setattr(
+        "rltransfer.cli.evaluate_policy", lambda *args, **how: first.append(how["first"]) or {}
+    )
+    asked = ["evaluate", run, "--task", "rltransfer/TwoRooms-v0"]
+    for options in (["goal=2"], ["goal=1", "time_limit=9"]):
+        assert main([*asked, "--task-option", *options]) == 0
+    assert first == [2, 1]
+    for options in ([], ["--task-option", "goal=9"]):
+        assert main([*asked, *options]) == 2
+        assert "give one of those as --task, with its --task-option" in capsys.readouterr().err

@@ -68,6 +68,17 @@ def fresh_policy(
 # --- means
 
 
+def test_what_an_output_worked_out_for_itself_is_not_passed_on() -> None:
+    def says_more(observation: dict[str, torch.Tensor], task: torch.Tensor) -> PolicyOutput:
+        output = PolicyOutput(logits=torch.zeros(len(task), 2))
+        output.entropy()
+        return output
+
+    teacher = rt.PerTask({"a": rt.CallableTeacher(says_more), "b": rt.CallableTeacher(says_more)})
+    output = teacher({"policy": torch.zeros(2, 4)}, torch.arange(2))
+    assert output.entropy().tolist() == pytest.approx([math.log(2)] * 2)
+
+
 def test_an_ensemble_is_the_mixture_of_its_members() -> None:
     pair = [policy([0.5, 0.5]), policy([0.9, 0.1])]
     # (0.5 + 0.9) / 2; with weights 1 and 3 it is 0.25 * 0.5 + 0.75 * 0.9.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -32,6 +33,13 @@ TEACHER_TO_STUDENT = 0.334795
 def logs(probabilities: Sequence[float]) -> Tensor:
     """Logits of one sample with these probabilities."""
     return torch.tensor([probabilities]).log()
+
+
+def test_numbers_of_numpy_are_written_as_pythons():
+    objective = KL(temperature=np.linspace(0.5, 1, 2)[0], weights={"a": np.float64(2)})
+    text = "KL(weights={'a': 2.0}, temperature=0.5)"
+    assert Objective.of(str(objective)) == objective
+    assert str(objective) == text or str(objective) == "KL(temperature=0.5, weights={'a': 2.0})"
 
 
 def test_kl_by_hand_and_its_direction():

@@ -277,6 +277,31 @@ def test_every_option_changes_something(texts: tuple[str, ...]):
             "ReverseKL needs a teacher with a distribution, but in some task this one's actions "
             "are deterministic: take MSE or NLL.",
         ),
+        *(
+            (
+                lambda term=term: term(
+                    PolicyOutput(mean=torch.zeros(1, 6), log_std=torch.zeros(1, 6)),
+                    PolicyOutput(mean=torch.zeros(1, 1), log_std=torch.zeros(1, 1)),
+                ),
+                "The teacher knows 1 numbers of an action and the student 6: "
+                "take a teacher of the same actions.",
+            )
+            for term in (KL(), ReverseKL(), NLL(), MSE())
+        ),
+        (
+            lambda: KL()(
+                PolicyOutput(mean=torch.zeros(1, 2)), PolicyOutput(logits=torch.zeros(1, 2))
+            ),
+            "The teacher's actions are discrete and the student's continuous: "
+            "take a teacher of the same actions.",
+        ),
+        (
+            lambda: MSE()(
+                PolicyOutput(logits=torch.zeros(1, 2)), PolicyOutput(mean=torch.zeros(1, 2))
+            ),
+            "The teacher's actions are continuous and the student's discrete: "
+            "take a teacher of the same actions.",
+        ),
     ],
 )
 def test_refusals(make: Callable[[], Any], sentence: str):

@@ -122,6 +122,21 @@ def test_log_std_is_bounded():
     assert output.log_std.tolist() == [[LOG_STD_RANGE[1], LOG_STD_RANGE[0]]]
 
 
+@pytest.mark.parametrize("outside", LOG_STD_RANGE)
+def test_a_log_std_outside_its_bounds_comes_back(outside: float):
+    policy = small(action=ARM)
+    away = 0.1 if outside > 0 else -0.1
+    with torch.no_grad():
+        policy.log_std.fill_(outside + away)
+    for back in (True, False):
+        policy.log_std.grad = None
+        said = policy({"policy": torch.zeros(1, 3)}).log_std.sum()
+        # A step goes against the gradient: back in, or further out.
+        (said if back == (away > 0) else -said).backward()
+        moved = -policy.log_std.grad * away
+        assert bool((moved < 0).all()) if back else not policy.log_std.grad.any()
+
+
 def test_same_seed_same_weights():
     one, same, other = (small(seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)

@@ -6,14 +6,16 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from rltransfer.errors import InputError
 from rltransfer.network import Network
 from rltransfer.objective import Objective
 from rltransfer.output_objectives import KL, MSE
 from rltransfer.schedule import Schedule
-from rltransfer.serialization import from_json, to_json
+from rltransfer.serialization import from_json, plain, to_json
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ def test_what_has_a_text_form_becomes_text_that_means_the_same():
     assert isinstance(loaded.share, str) and Schedule.of(loaded.share) == value.share
     # What is loaded is written the same: a resumed run is compared with the old one.
     assert to_json(loaded) == to_json(value)
+
+
+def test_numbers_of_numpy_and_torch_become_pythons():
+    given = {"a": np.float64(0.5), "b": (torch.tensor(2), np.arange(2)), "c": "x", "d": None}
+    assert plain(given) == {"a": 0.5, "b": (2, (0, 1)), "c": "x", "d": None}
+    assert type(plain(np.float32(0.5))) is float and type(plain(np.bool_(True))) is bool
+    assert to_json(np.float32(0.5)) == 0.5 and to_json(np.arange(2)) == [0, 1]
 
 
 def test_what_describes_itself_is_asked():

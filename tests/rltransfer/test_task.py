@@ -59,3 +59,17 @@ def test_results_tell_tasks_of_one_id_apart():
     assert Suite.of(Task("A", {"size": 3})).names() == ("A",)
     suite = Suite("sizes", (Task("A", {"size": 3}), Task("A", {"size": 4}), Task("B")))
     assert suite.names() == ('A{"size": 3}', 'A{"size": 4}', "B")
+
+
+def test_a_policy_knows_a_task_by_its_place():
+    suite = Suite("rooms", (*(Task("Room", {"goal": goal}) for goal in range(3)), Task("Hall")))
+    assert [suite.place_of(task) for task in suite] == [0, 1, 2, 3]
+    # With arguments beside those that tell the tasks apart.
+    assert suite.place_of(Task("Room", {"time_limit": 9, "goal": 2})) == 2
+    assert suite.place_of(Task("Hall", {"time_limit": 9})) == 3
+    # Another goal, or none said: any of the three could be meant, so that none is.
+    assert suite.place_of(Task("Room", {"goal": 7})) is None
+    assert suite.place_of(Task("Room")) is None
+    assert suite.place_of(Task("Stairs")) is None
+    # Of one task alone its id is enough.
+    assert Suite.of(Task("Room", {"goal": 1})).place_of(Task("Room", {"goal": 7})) == 0

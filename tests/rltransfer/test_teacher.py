@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3 import DQN, PPO
 from toy import SHORT_TASK, TASK
 
@@ -203,3 +206,61 @@ def test_teachers_of_other_kinds_cannot_be_mixed() -> None:
     teacher = fitted_teacher(both, suite, CPU)
     with pytest.raises(rt.InputError, match="cannot be mixed"):
         teacher({"policy": torch.zeros(2, 4, 10, 10)}, torch.tensor([0, 1]))
+
+
+def rooms(*goals: int, **arguments: int) -> rt.Suite:
+    """Tasks of one id, which only their arguments tell apart."""
+    tasks = tuple(rt.Task("rltransfer/TwoRooms-v0", {"goal": g, **arguments}) for g in goals)
+    return rt.Suite("rooms", tasks)
+
+
+def test_tasks_of_one_id_have_their_own_heads() -> None:
+    suite = rooms(0, 1, 2, 3)
+    joint = RolloutEngine(suite, 1, CPU, 0)
+    network = Network(hidden=(8,), heads="per-task")
+    policy = Policy(PolicySpec(network, joint.observation_space, joint.action_space, num_tasks=4))
+    teacher = PolicyTeacher(policy, "runs/rooms", "0", suite)
+    seen = {"policy": torch.randn(4, *joint.observation_space["policy"].shape)}
+    expected = policy(seen, torch.arange(4)).logits.detach()
+    first, second = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 1, 1])
+    # One by itself, with an argument more than it was trained with, and in another order.
+    alone = fitted_teacher(teacher, rooms(2, time_limit=50), CPU)
+    assert torch.equal(alone(seen, first).logits[2], expected[2])
+    turned = fitted_teacher(teacher, rooms(3, 1), CPU)
+    assert torch.equal(turned(seen, second).logits[1], expected[1])
+    with pytest.raises(rt.InputError, match=r"TwoRooms-v0\{\"goal\": 7\}': it was trained on "):
+        fitted_teacher(teacher, rooms(7), CPU)
+
+
+def test_statistics_of_a_teacher_that_is_made_are_refused() -> None:
+    with pytest.raises(rt.InputError, match="go with a Stable-Baselines3 zip, but the teacher is"):
+        rt.load_teacher(constant(0.0), vecnormalize="own.pkl")
+
+
+class Pictures(gymnasium.Env[np.ndarray, np.int64]):
+    """Shows images, the channels first."""
+
+    observation_space = spaces.Box(0, 255, (2, 40, 36), np.uint8)
+    action_space = spaces.Discrete(3)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0)])
+def test_a_zip_reads_its_own_part_of_padded_images(tmp_path: Path, order: tuple[int, ...]) -> None:
+    path = tmp_path / "dqn.zip"
+    DQN("CnnPolicy", Pictures(), device="cpu", buffer_size=1).save(path)
+    # The task shows channels first, as the zip reads them, or last.
+    shape = tuple(np.array((2, 40, 36))[list(order)].tolist())
+    own = spaces.Dict(policy=spaces.Box(0, 255, shape, np.uint8)), Pictures.action_space
+    teacher = rt.load_teacher(path).fitted(rt.Suite.of("pictures"), [own])
+    seen = torch.randint(0, 255, (3, *shape), dtype=torch.uint8)
+    padded = torch.cat([seen, torch.randint(0, 255, seen.shape, dtype=torch.uint8)], 1)
+    task = torch.zeros(3, dtype=torch.int64)
+    expected = teacher({"policy": seen}, task).q_values
+    assert torch.equal(teacher({"policy": padded}, task).q_values, expected)
+    first = seen if order == (0, 1, 2) else seen.permute(0, 3, 1, 2)
+    model = DQN.load(path, device="cpu")
+    torch.testing.assert_close(expected, model.q_net(first), rtol=1e-4, atol=1e-5)
+    with pytest.raises(rt.InputError, match="channels first or last, and the tasks a, b differ"):
+        other = spaces.Dict(policy=spaces.Box(0, 255, (40, 36, 2), np.uint8))
+        both = [(spaces.Dict(policy=Pictures.observation_space), own[1]), (other, own[1])]
+        rt.load_teacher(path).fitted(rt.Suite.of("a", "b"), both)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from stable_baselines3 import DQN
@@ -80,6 +83,40 @@ def test_it_reads_as_it_would_in_python() -> None:
         found = rt.load_teacher(text)
         assert str(found) == str(made)
         assert found.describe() == made.describe()
+
+
+def test_options_may_stand_by_their_place() -> None:
+    assert str(rt.load_teacher("Ensemble(['a', 'b'], [3, 1])")) == (
+        "Ensemble('a', 'b', weights=(3, 1))"
+    )
+    assert str(rt.load_teacher("Vote(['a', 'b'], 20.0, 0.5)")) == (
+        "Vote('a', 'b', noise_scale=20.0, delta=0.5)"
+    )
+
+
+def test_numbers_of_numpy_and_torch_are_written_as_pythons() -> None:
+    a, b = rt.load_teacher("a"), rt.load_teacher("b")
+    for weights in (np.array([1.0, 2.5]), torch.tensor([1.0, 2.5]), [np.float64(1.0), 2.5]):
+        text = "Ensemble('a', 'b', weights=(1.0, 2.5))"
+        assert str(rt.Ensemble([a, b], weights=weights)) == text
+        assert str(rt.load_teacher(text)) == text
+    assert str(rt.Noisy(a, sigma=np.float32(0.5))) == "Noisy('a', sigma=0.5)"
+    assert str(rt.Adapted(a, action=np.array([1, 0, 2, 3]))) == "Adapted('a', action=(1, 0, 2, 3))"
+
+
+def test_what_can_be_called_goes_by_its_name() -> None:
+    class Halved:
+        def __call__(self, observation: Any) -> Any:
+            return observation
+
+    a = rt.load_teacher("a")
+    assert "observation=the function Halved" in str(rt.Adapted(a, observation=Halved()))
+    partly = functools.partial(doubled, 1)
+    assert "the function doubled with some" in str(rt.Adapted(a, observation=partly))
+
+
+def doubled(times: int, observation: Any) -> Any:
+    return observation
 
 
 def test_it_says_what_the_same_composition_of_python_says() -> None:
