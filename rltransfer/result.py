@@ -72,7 +72,8 @@ def teacher_check(agent: Agent, setting: Setting, seed: int) -> tuple[dict[str, 
     if agent.expects:
         trained = taught, by_chance
         if any(evaluation_task(task) != task for task in setting.suite):
-            trained = _compared(agent, setting, seed, as_trained=True)
+            # Of another seed: each label of a vote must have noise of its own.
+            trained = _compared(agent, setting, seed + 1, as_trained=True)
         agent.expect(*map(_means, trained))
     return _means(taught), sentences
 

@@ -31,7 +31,8 @@ class Vote(Composition):
     member; `epsilon` says what all labels together have cost. Every label is counted, those that a
     run's evaluations ask for too, and when it is resumed those that are asked for again. The
     guarantee is about whoever learns from the labels, and holds while nobody knows the run's seed;
-    neither the members' features nor their votes are handed on.
+    neither the members' features nor their votes are handed on. Votes of several tasks each tell
+    their own cost; where the same data has taught members of several, these costs add up.
 
     Logs: `labels`, how many were given; `epsilon`, the bound that holds whatever was voted;
     `epsilon_of_these_votes`, the smaller one that counts clear votes for less (moments accountant),
