@@ -146,12 +146,36 @@ class PolicyDistillation(Method):
         check_range(self, "above 0", "max_grad_norm")
         if not self.remembers:
             self._check_without_memory()
+        self._check_learning()
         self._check_lag()
 
     @property
     def remembers(self) -> bool:
         """Whether it learns from a memory: what is on-policy or in sequence is learned at once."""
         return Schedule.of(self.reinforcement_weight).is_zero and not self.student.gru
+
+    def _check_learning(self) -> None:
+        """Checks that something is learned, and that reinforcement has steps to learn from."""
+        reinforces = not Schedule.of(self.reinforcement_weight).is_zero
+        distils = (
+            self.distillation_weight == LAG or not Schedule.of(self.distillation_weight).is_zero
+        )
+        acts = Schedule.of(self.teacher_acts)
+        if not reinforces and not distils:
+            raise InputError(
+                "distillation_weight and reinforcement_weight are both 0, so that nothing is "
+                "learned: one must be above 0."
+            )
+        if reinforces and acts.start == acts.end == 1:
+            raise InputError(
+                f"reinforcement_weight is {self.reinforcement_weight}, but teacher_acts is 1, so "
+                "that the student never acts and nothing can be reinforced: let teacher_acts be 0."
+            )
+        if not reinforces and self.surrogate != Surrogate():
+            raise InputError(
+                "The options of the surrogate, e.g. its discount, are those of reinforcement, "
+                "whose weight is 0: leave them out, or give a reinforcement_weight."
+            )
 
     def _check_without_memory(self) -> None:
         """Checks that nothing is asked of a memory where there is none."""

@@ -23,7 +23,8 @@ from rltransfer import registry
 from rltransfer.agent import Method
 from rltransfer.checkpoint import generation_folder
 from rltransfer.errors import InputError
-from rltransfer.run import as_suite, train
+from rltransfer.registry import as_suite
+from rltransfer.run import train
 from rltransfer.run_folder import RunOptions, difference, read_config, settings
 from rltransfer.task import Suite
 from rltransfer.teacher import load_teacher

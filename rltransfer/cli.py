@@ -25,6 +25,7 @@ from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher,
 from rltransfer.export_command import export_command
 from rltransfer.generations import Chain, generation_results
 from rltransfer.options import parse
+from rltransfer.policy import Policy
 from rltransfer.report import brief_reader, console, result_table, with_interval
 from rltransfer.run import InterruptedRunError, Run, find_device
 from rltransfer.run_folder import RunOptions, configured, load_run_policy, read_config
@@ -71,7 +72,10 @@ class TrainOptions(TaskOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """How a policy is evaluated."""
+    """How a policy is evaluated: SOURCE is a run directory, or any other teacher.
+
+    Teachers are named as for `rltransfer train policy-distillation --teacher`.
+    """
 
     task: str | None = None
     """Any Gymnasium id; a run's own tasks if not given."""
@@ -247,7 +251,7 @@ def evaluate_command(words: list[str]) -> None:
     if words and not words[0].startswith("-"):
         source, rest = words[0], words[1:]
     elif {"-h", "--help"} & set(words):
-        source, rest = "", words
+        source, rest, prog = "", words, f"{prog} SOURCE"
     else:
         raise InputError(
             "`rltransfer evaluate` needs a run directory or a teacher, e.g. a Stable-Baselines3 "
@@ -297,17 +301,12 @@ def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
             )
         run_dir = newest_generation(Path(source))
         policy = load_run_policy(run_dir).to(device)
-        learned = Suite.from_json(read_config(run_dir)["suite"])
-        asked = learned if options.task is None else Suite.of(options.task)
-        suite = with_options(asked, options.task_option)
-        # A policy of several tasks knows each by its place.
-        first = 0 if options.task is None else learned.place_of(suite.tasks[0])
-        if first is None and policy.spec.asks_for_task:
-            raise InputError(
-                f"{source} has its own policy for each of {', '.join(learned.names())}, and none "
-                f"for {str(suite.tasks[0])!r}: give one of those as --task, with its --task-option."
-            )
-        return evaluate_policy(policy, suite, options.episodes, first=first or 0, **how)
+        suite = Suite.from_json(read_config(run_dir)["suite"])
+        first = 0
+        if options.task is not None:
+            suite, first = _one_of(suite, options.task, options.task_option, policy, source)
+        suite = with_options(suite, options.task_option)
+        return evaluate_policy(policy, suite, options.episodes, first=first, **how)
     if options.task is None:
         if source != ZOO:
             # What is wrong with the source itself is said first.
@@ -316,6 +315,36 @@ def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
     suite = with_options(Suite.of(options.task), options.task_option)
     teacher = load_teacher(source, options.vecnormalize, suite)
     return evaluate_teacher(fitted_teacher(teacher, suite, device), suite, options.episodes, **how)
+
+
+def _one_of(
+    learned: Suite, task_id: str, words: Sequence[str], policy: Policy, source: str
+) -> tuple[Suite, int]:
+    """Returns one of a run's tasks, as the run learned it, and its place; or another task.
+
+    Args:
+        learned: The run's tasks.
+        task_id: The id of the one that is asked for.
+        words: Its arguments; where several tasks have the id, these tell which is meant.
+        policy: The run's.
+        source: What the user calls the run.
+
+    Raises:
+        InputError: The policy does as each task asks, and none of them, or no single one, is meant.
+    """
+    asked = with_options(Suite.of(task_id), words).tasks[0]
+    named = [place for place, own in enumerate(learned) if own.id == task_id]
+    meant = [place for place in named if not learned.tasks[place].contradicts(asked)]
+    # Of one task alone the arguments may be others than it was learned with.
+    places = named if len(named) == 1 else meant
+    if len(places) == 1:
+        return Suite.of(learned.tasks[places[0]]), places[0]
+    if policy.spec.asks_for_task:
+        raise InputError(
+            f"{source} has its own policy for each of {', '.join(learned.names())}, and none for "
+            f"{str(asked)!r} alone: give one of those as --task, with its --task-option."
+        )
+    return Suite.of(task_id), 0
 
 
 def experiment_command(words: list[str]) -> None:

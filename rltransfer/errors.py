@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Callable, Iterable
 
 FEW = 12
@@ -56,9 +57,11 @@ def check_range(options: object, condition: str, *names: str) -> None:
         names: Those of its fields.
 
     Raises:
-        InputError: A number is not so.
+        InputError: A number is not so, or something else is no number.
     """
     for name in names:
         value = getattr(options, name)
-        if value is not None and not RANGES[condition](value):
+        if not isinstance(value, numbers.Real | None):
+            raise InputError(f"{name} is {value!r}: it must be a number.")
+        if value is not None and not RANGES[condition](float(value)):
             raise InputError(f"{name} is {value}: it must be {condition}.")

@@ -9,6 +9,7 @@ of policies with their cards). Policies of other kinds are found by `policy.py`
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +65,21 @@ def find_suite(name: str) -> Suite:
             raise InputError(f"{name!r} is a task and no suite: use --task {name}.")
         raise unknown("suite", name, known, "rltransfer list")
     return known[name]
+
+
+SuiteLike = Suite | Task | str | Sequence[Task | str]
+"""What stands for tasks: a suite, a task, the name of either, or several tasks or ids."""
+
+
+def as_suite(suite: SuiteLike) -> Suite:
+    """Returns the suite of what stands for tasks."""
+    if isinstance(suite, Suite):
+        return suite
+    if isinstance(suite, str) and suite in suites():
+        return find_suite(suite)
+    if isinstance(suite, str | Task):
+        return Suite.of(suite)
+    return Suite.of(*suite)
 
 
 def method_names() -> list[str]:

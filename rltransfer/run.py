@@ -26,6 +26,7 @@ from rltransfer.learner import NonFiniteGradientError
 from rltransfer.metrics import rollout_metrics
 from rltransfer.observation import grouped
 from rltransfer.policy import save_policy
+from rltransfer.registry import SuiteLike
 from rltransfer.result import final_evaluation, teacher_check
 from rltransfer.rollout import Rollout, RolloutEngine
 from rltransfer.run_folder import (
@@ -36,7 +37,7 @@ from rltransfer.run_folder import (
     settings,
     writing,
 )
-from rltransfer.task import Suite, Task
+from rltransfer.task import Suite
 from rltransfer.tracking import Progress, Tracker
 from rltransfer.vector_env import VectorEnv
 
@@ -422,7 +423,7 @@ def _worth_a_look(metrics: Mapping[str, float]) -> dict[str, str]:
 def train(
     method: Method,
     *,
-    suite: Suite | Task | str,
+    suite: SuiteLike,
     run_dir: str | Path,
     resume: bool = False,
     quiet: bool = False,
@@ -433,7 +434,7 @@ def train(
 
     Args:
         method: What learns and how, e.g. `rltransfer.agents.PPO()`.
-        suite: The tasks: a suite, a task, or the name of either.
+        suite: The tasks: a suite, a task, the name of either, or several tasks or ids.
         run_dir: Folder of the run; must not hold anything yet, unless it is resumed.
         resume: Whether to go on with the run that the folder holds.
         quiet: Whether to show no progress.
@@ -451,7 +452,7 @@ def train(
         wrong = next((name for name in options if name not in names), "")
         raise unknown("option", wrong, names) from error
     name = registry.method_name(type(method))
-    asked = (name, method, as_suite(suite), run_options, Path(run_dir), quiet)
+    asked = (name, method, registry.as_suite(suite), run_options, Path(run_dir), quiet)
     if generations:
         from rltransfer.generations import Chain  # which stands on this module
 
@@ -460,12 +461,3 @@ def train(
     run.begin(resume)
     run.execute()
     return run
-
-
-def as_suite(suite: Suite | Task | str) -> Suite:
-    """Returns a suite from a suite, a task, a suite's name or a task's id."""
-    if isinstance(suite, Suite):
-        return suite
-    if isinstance(suite, str) and suite in registry.suites():
-        return registry.find_suite(suite)
-    return Suite.of(suite)

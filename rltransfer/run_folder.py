@@ -33,7 +33,7 @@ class RunOptions:
     """What every run has, whatever the method."""
 
     steps: int = 1_000_000
-    """Environment steps in all, over all tasks and environments."""
+    """Environment steps in all, over all tasks and environments; whole rollouts, rounded up."""
     seed: int = 0
     """Seed of weights, environments and order of samples."""
     device: str = "auto"

@@ -28,6 +28,10 @@ class Task:
         kept = {name: value for name, value in self.kwargs.items() if name in other.kwargs}
         return Task(self.id, kept)
 
+    def contradicts(self, other: Task) -> bool:
+        """Tells whether another task of the same id has another value of an argument of this."""
+        return any(other.kwargs.get(name, value) != value for name, value in self.kwargs.items())
+
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON form that `from_json` reads."""
         return {"id": self.id, "kwargs": dict(self.kwargs)}

@@ -15,7 +15,7 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.file_teacher import is_zip, load_file_teacher
 from rltransfer.per_task import PerTask
 from rltransfer.policy import load_policy
-from rltransfer.registry import zoo_folders
+from rltransfer.registry import SuiteLike, as_suite, zoo_folders
 from rltransfer.task import Suite, Task
 from rltransfer.teacher_base import (
     CallableTeacher,
@@ -66,7 +66,9 @@ def zoo_cards() -> list[Card]:
 
 
 def load_teacher(
-    source: str | Path | Teacher, vecnormalize: str | Path | None = None, suite: Suite | None = None
+    source: str | Path | Teacher,
+    vecnormalize: str | Path | None = None,
+    suite: SuiteLike | None = None,
 ) -> Teacher:
     """Returns a teacher.
 
@@ -78,11 +80,13 @@ def load_teacher(
             sources in quotes, "Ensemble('a.zip', 'runs/b')": see `teacher_text.py`. A teacher is
             returned as it is.
         vecnormalize: Observation statistics of a Stable-Baselines3 zip.
-        suite: The tasks; needed for "zoo".
+        suite: The tasks, or the name of a suite or task; needed for "zoo".
 
     Raises:
         InputError: The source is none of these, or is damaged.
     """
+    if callable(source) and not isinstance(source, Teacher):
+        raise InputError("The teacher is a function: write CallableTeacher(function).")
     text = str(source)
     if vecnormalize is not None and (isinstance(source, Teacher) or not is_zip(text)):
         raise InputError(
@@ -92,11 +96,11 @@ def load_teacher(
     if isinstance(source, Teacher):
         return source
     if text == ZOO:
-        return _zoo_teacher(suite)
+        return _zoo_teacher(None if suite is None else as_suite(suite))
     if text.startswith(f"{ZOO}:"):
         return _of_card(text.removeprefix(f"{ZOO}:"))
     if is_composition(text) and not os.path.exists(text):
-        return read_composition(text, load_teacher, suite)
+        return read_composition(text, load_teacher, None if suite is None else as_suite(suite))
     if os.path.isdir(text):
         return _of_run(Path(source))
     return load_file_teacher(text, None if vecnormalize is None else str(vecnormalize))

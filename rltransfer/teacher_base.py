@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -428,6 +429,16 @@ class CallableTeacher(Teacher):
     def __init__(
         self, function: Callable[[Observation, Tensor], PolicyOutput], source: str = "a function"
     ) -> None:
+        try:
+            inspect.signature(function).bind({}, None)
+        except TypeError as error:
+            raise InputError(
+                f"{source} cannot teach, as it takes other arguments than the two that it is given "
+                "for a batch of rows: the observation, a dictionary of tensors, and each row's "
+                "task."
+            ) from error
+        except ValueError:
+            pass  # a function of C's that does not tell
         self.function = function
         self.source = source
         self.num_parameters = 0
@@ -454,4 +465,10 @@ class CallableTeacher(Teacher):
         """Returns what the function says."""
         # What is asked by its gradient is asked with gradients.
         with torch.set_grad_enabled(asked("jacobian")):
-            return self.function(observation, task)
+            output = self.function(observation, task)
+        if not isinstance(output, PolicyOutput):
+            raise InputError(
+                f"{self.source} returned a {type(output).__name__}: it must return a PolicyOutput, "
+                "e.g. PolicyOutput(logits=logits)."
+            )
+        return output

@@ -20,6 +20,7 @@ from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import make_rules
 from rltransfer.envs.gridworld.single import GridworldEnv
 from rltransfer.envs.gridworld.vector_env import GridworldVectorEnv
+from rltransfer.registry import as_suite
 from rltransfer.rollout import RolloutEngine
 
 UP, RIGHT, DOWN, LEFT = range(4)
@@ -232,7 +233,7 @@ def test_family_and_suites() -> None:
     ]
     assert two_rooms(2, room=3).tasks[1] == rt.Task(TWO_ROOMS, {"goal": 1, "room": 3})
     assert mazes(16, size=13).name == "mazes-16"
-    assert rt.run.as_suite("mazes-8") == mazes()
+    assert as_suite("mazes-8") == mazes()
     engine = RolloutEngine(mazes(), 2, torch.device("cpu"), seed=0)
     assert engine.action_mask is None
     assert engine.observation_space["policy"].shape == (4, 9, 9)

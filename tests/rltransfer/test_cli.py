@@ -15,6 +15,7 @@ from stable_baselines3 import DQN, PPO, SAC
 from toy import TASK
 
 from rltransfer.cli import main
+from rltransfer.task import Suite
 
 SMALL = ["--num-envs", "4", "--horizon", "10", "--batch-size", "40", "--evaluate-episodes", "0"]
 QUICK = [*SMALL, "--episodes", "4", "--steps", "200", "--quiet"]
@@ -283,13 +284,43 @@ def test_a_task_of_one_id_is_evaluated_by_its_own_policy(
     words = "train distral --suite two-rooms --num-envs 2 --horizon 8 --steps 64 --episodes 1"
     assert main([*words.split(), "--evaluate-episodes", "0", "--quiet", "--run-dir", run]) == 0
     first: list[int] = []
-    monkeypatch.setattr(
-        "rltransfer.cli.evaluate_policy", lambda *args, **how: first.append(how["first"]) or {}
-    )
+    suites: list[Suite] = []
+
+    def evaluated(policy: object, suite: Suite, *args: object, **how: int) -> dict[str, object]:
+        suites.append(suite)
+        first.append(how["first"])
+        return {}
+
+    monkeypatch.setattr("rltransfer.cli.evaluate_policy", evaluated)
     asked = ["evaluate", run, "--task", "rltransfer/TwoRooms-v0"]
     for options in (["goal=2"], ["goal=1", "time_limit=9"]):
         assert main([*asked, "--task-option", *options]) == 0
     assert first == [2, 1]
+    assert suites[1].tasks[0].kwargs["time_limit"] == 9
     for options in ([], ["--task-option", "goal=9"]):
         assert main([*asked, *options]) == 2
         assert "give one of those as --task, with its --task-option" in capsys.readouterr().err
+
+
+def test_a_runs_task_keeps_its_options(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "train ppo --task CartPole-v1 --task-option sutton_barto_reward=True --run-dir run"
+    assert main([*words.split(), *QUICK]) == 0
+    kwargs = []
+    monkeypatch.setattr(
+        "rltransfer.cli.evaluate_policy",
+        lambda policy, suite, *args, **how: kwargs.append(suite.tasks[0].kwargs) or {},
+    )
+    asked = ["evaluate", "run", "--task", "CartPole-v1"]
+    assert main(["evaluate", "run"]) == main(asked) == 0
+    assert main([*asked, "--task-option", "sutton_barto_reward=False", "x=1"]) == 0
+    assert kwargs == [
+        {"sutton_barto_reward": True}, {"sutton_barto_reward": True},
+        {"sutton_barto_reward": False, "x": 1},
+    ]  # fmt: skip
+
+
+def test_help_says_what_is_evaluated_and_exported(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, place in (("evaluate", "SOURCE"), ("export", "RUN")):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert f"rltransfer {command} {place}" in capsys.readouterr().out

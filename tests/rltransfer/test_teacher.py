@@ -264,3 +264,18 @@ def test_a_zip_reads_its_own_part_of_padded_images(tmp_path: Path, order: tuple[
         other = spaces.Dict(policy=spaces.Box(0, 255, (40, 36, 2), np.uint8))
         both = [(spaces.Dict(policy=Pictures.observation_space), own[1]), (other, own[1])]
         rt.load_teacher(path).fitted(rt.Suite.of("a", "b"), both)
+
+
+def test_a_suite_may_go_by_its_name() -> None:
+    game = "rltransfer/MinAtar-Breakout-v0"
+    by_name = rt.load_teacher("zoo", suite=game)
+    assert by_name.sha256 == rt.load_teacher("zoo", suite=rt.Suite.of(game)).sha256
+    assert len(rt.load_teacher("zoo", suite="minatar").members) == 5
+
+
+def test_functions_that_cannot_teach_are_refused() -> None:
+    with pytest.raises(rt.InputError, match="a function cannot teach, as it takes other arguments"):
+        rt.CallableTeacher(lambda observation: observation)
+    says = rt.CallableTeacher(lambda observation, task: observation["policy"])
+    with pytest.raises(rt.InputError, match="a function returned a Tensor: it must return a Pol"):
+        says({"policy": torch.zeros(1, 2)}, torch.zeros(1, dtype=torch.int64))
