@@ -40,7 +40,7 @@ def test_it_writes_its_page_and_goes_on(
     # The teacher's width, and a weight and a bias of LayerNorm for each channel and unit.
     assert chain["student_parameters"] - chain["teacher_parameters"] == 2 * (24 + 192)
     page = (tmp_path / "page" / "RESULTS.md").read_text()
-    assert "| ensemble |" in page and "| Asterix |" in page and " 2 runs, " in page
+    assert "| ensemble |" in page and "| Asterix |" in page and "\n2 runs, " in page
     assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
     # Again: no run is begun, and nobody plays, as a marked return shows.
