@@ -109,6 +109,9 @@ def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     # The student of two games is asked about each by itself, in its own actions and spaces.
     assert data["returns"]["Pong-0"]["teacher"] == returns["teacher"]
     assert list(data["table"]["one for all"]) == ["all games", "Pong", "Boxing"]
+    # Students of two games are no hindrance to those of one.
+    assert list(run("students", "Pong")["table"]) == ["7 %"]
+    run("multitask", "Pong", "Boxing")
     page = (tmp_path / "page" / "RESULTS.md").read_text()
     # Nature's trunk with 18 outputs for each of two games.
     assert "| one for all | 1,702,596 |" in page and "| 128 |" in page

@@ -14,6 +14,7 @@ from rltransfer.errors import InputError
 from rltransfer.experiments import trials
 from rltransfer.experiments.distral_two_rooms import DistralTwoRooms, Findings
 from rltransfer.experiments.training_curve import Curve
+from rltransfer.tracking import Tracker
 
 WORDS = (
     "experiment run distral-two-rooms --goals 2 --new-goals 2 --room 2 --corridor 1 --betas 10 "
@@ -80,6 +81,15 @@ def test_the_experiment_writes_its_page_and_is_not_run_twice(
     monkeypatch.setattr(trials, "run_trial", lambda *_: pytest.fail("it was done already"))
     assert main(WORDS.split()) == 0
     assert Path("page/RESULTS.md").read_text() == page
+
+
+def test_a_run_without_episodes_is_told(tmp_path: Path) -> None:
+    experiment = DistralTwoRooms(out=tmp_path, steps=64)
+    run_dir = tmp_path / experiment.trials("together")[0].name
+    run_dir.mkdir()
+    Tracker(run_dir).close()
+    with pytest.raises(InputError, match="No episode ended within 64 steps of each task"):
+        experiment._curve("together", "with", experiment.betas[0], 0)
 
 
 def test_refusals() -> None:

@@ -87,6 +87,8 @@ def test_one_zoo_for_the_whole_suite() -> None:
 
 def test_the_experiment_trains_writes_and_goes_on(tmp_path: Path) -> None:
     options = {"games": ("Breakout",), "steps": 20_000, "out": tmp_path}
+    # What a kill leaves between the folder and its configuration.
+    (tmp_path / "Breakout-0").mkdir()
     Zoo(**options).run()
     stem = tmp_path / "teachers" / "MinAtar-Breakout-v0"
     card = json.loads(stem.with_name(stem.name + ".card.json").read_text())
