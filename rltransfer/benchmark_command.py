@@ -43,7 +43,7 @@ class BenchmarkOptions(TaskOptions, BenchmarkOutput):
 class BenchmarkRollout:
     """Steps per second of environments alone, and with a policy that acts in them."""
 
-    where: BenchmarkOptions = BenchmarkOptions()
+    general: BenchmarkOptions = BenchmarkOptions()
     measuring: Measuring = Measuring()
     network: Network = Network()
     num_envs: int = 4096
@@ -56,7 +56,7 @@ class BenchmarkRollout:
 
     def run(self) -> dict[str, Any]:
         """Measures."""
-        suite = asked_suite(self.where)
+        suite = asked_suite(self.general)
         return benchmark_rollout(suite, self.num_envs, self.horizon, self.network, self.measuring)
 
 
@@ -77,7 +77,7 @@ class RunLength:
 class BenchmarkLearner:
     """Samples per second of distilling a student from a memory of Atari-sized frames."""
 
-    where: BenchmarkOutput = BenchmarkOutput()
+    general: BenchmarkOutput = BenchmarkOutput()
     measuring: Measuring = Measuring()
     network: Network = Network(encoder="nature")
     batch_size: int = 256
@@ -105,7 +105,7 @@ class BenchmarkLearner:
 class BenchmarkTeachers:
     """Labels per second of one teacher a task, beside one teacher for all tasks."""
 
-    where: BenchmarkOptions = BenchmarkOptions()
+    general: BenchmarkOptions = BenchmarkOptions()
     measuring: Measuring = Measuring()
     network: Network = Network()
     num_envs: int = 1024
@@ -116,27 +116,30 @@ class BenchmarkTeachers:
 
     def run(self) -> dict[str, Any]:
         """Measures."""
-        suite = asked_suite(self.where)
+        suite = asked_suite(self.general)
         return benchmark_teachers(suite, self.num_envs, self.network, self.measuring)
+
+
+BENCHMARKS: dict[str, type[Any]] = {
+    "rollout": BenchmarkRollout,
+    "learner": BenchmarkLearner,
+    "teachers": BenchmarkTeachers,
+}
+"""What can be measured, beside an agent's training."""
 
 
 def benchmark_command(words: list[str]) -> None:
     """Measures how fast something is."""
-    kinds: dict[str, type[Any]] = {
-        "rollout": BenchmarkRollout,
-        "learner": BenchmarkLearner,
-        "teachers": BenchmarkTeachers,
-    }
-    if not words or words[0] not in (*kinds, "train"):
+    if not words or words[0] not in (*BENCHMARKS, "train"):
         raise InputError(
             "Say what to measure: `rltransfer benchmark` rollout, train AGENT, learner or teachers."
         )
     if words[0] == "train":
-        where, result = _benchmarked_training(words[1:])
+        general, result = _benchmarked_training(words[1:])
     else:
-        made: Any = parse(kinds[words[0]], words[1:], f"rltransfer benchmark {words[0]}")
-        where, result = made.where, made.run()
-    if where.json:
+        made: Any = parse(BENCHMARKS[words[0]], words[1:], f"rltransfer benchmark {words[0]}")
+        general, result = made.general, made.run()
+    if general.json:
         print(json.dumps(result))
         return
     table = Table(result["unit"], "median", "range")
@@ -155,7 +158,7 @@ def _benchmarked_training(words: list[str]) -> tuple[BenchmarkOptions, dict[str,
     kind: type[Any] = dataclasses.make_dataclass(
         "Benchmark",
         [
-            ("where", BenchmarkOptions, dataclasses.field(default=BenchmarkOptions())),
+            ("general", BenchmarkOptions, dataclasses.field(default=BenchmarkOptions())),
             ("measuring", Measuring, dataclasses.field(default=Measuring())),
             ("run", RunLength, dataclasses.field(default=RunLength())),
             ("method", method_class, dataclasses.MISSING),
@@ -165,8 +168,8 @@ def _benchmarked_training(words: list[str]) -> tuple[BenchmarkOptions, dict[str,
         namespace={"__doc__": method_class.__doc__, "__module__": __name__},
     )
     made: Any = parse(kind, words[1:], f"rltransfer benchmark train {words[0]}")
-    suite = asked_suite(made.where)
+    suite = asked_suite(made.general)
     result = benchmark_train(
         words[0], made.method, suite, made.run.steps, made.measuring, made.run.compile
     )
-    return made.where, result
+    return made.general, result

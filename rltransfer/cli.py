@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -20,6 +19,7 @@ import rltransfer
 from rltransfer import distributed, registry
 from rltransfer.benchmark_command import benchmark_command
 from rltransfer.checkpoint import newest_generation
+from rltransfer.command_help import USAGE, asked_help
 from rltransfer.errors import InputError, check_range, unknown
 from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher, fitted_teacher
 from rltransfer.export_command import export_command
@@ -32,27 +32,6 @@ from rltransfer.run_folder import RunOptions, configured, load_run_policy, read_
 from rltransfer.task import Suite
 from rltransfer.task_options import TaskOptions, asked_suite, with_options
 from rltransfer.teacher import ZOO, load_teacher, zoo_cards
-
-USAGE = """\
-usage: rltransfer COMMAND ...
-
-Move what one reinforcement-learning policy knows into another.
-
-commands:
-  list                          agents, suites, teachers, experiments; tasks by `list tasks`
-  train AGENT [options]         train an agent; `rltransfer train AGENT --help` shows its options
-  evaluate RUN|TEACHER [options] play whole episodes with a run's policy or any teacher
-  export RUN --out FILE         write a run's policy as an ONNX file
-  benchmark WHAT [options]      speed: rollout, train AGENT, learner, teachers
-  experiment list               the experiments that this repository's figures come from
-  experiment run NAME [options] repeat one
-"""
-HELP = ("-h", "--help")
-NAMELESS = (
-    "", "list", "train", "benchmark", "benchmark train",
-    "experiment", "experiment list", "experiment run",
-)  # fmt: skip
-"""What stands before a request for help that is about nothing with options of its own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,11 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "benchmark": benchmark_command,
         "experiment": experiment_command,
     }
-    named = list(itertools.takewhile(lambda word: word not in HELP, words))
-    asks_help = len(named) < len(words) and " ".join(named) in NAMELESS
-    if not words or words[0] == "help" or asks_help:
+    told = asked_help(words) if words else USAGE
+    if told is not None:
         with brief_reader():
-            print(USAGE, end="")
+            print(told, end="")
         return 0 if words else 2
     if words[0] == "--version":
         print(rltransfer.__version__)
@@ -187,8 +165,8 @@ def train_command(words: list[str]) -> None:
     kind = dataclasses.make_dataclass(
         "Train",
         [
-            ("where", TrainOptions, dataclasses.field(default=TrainOptions())),
-            ("options", RunOptions, dataclasses.field(default=RunOptions())),
+            ("run", TrainOptions, dataclasses.field(default=TrainOptions())),
+            ("training", RunOptions, dataclasses.field(default=RunOptions())),
             ("method", method_class, dataclasses.MISSING),
         ],
         frozen=True,
@@ -199,15 +177,15 @@ def train_command(words: list[str]) -> None:
     made: Any
     if resumed is None:
         made = parse(kind, rest, prog)
-        suite = asked_suite(made.where)
-        default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.options.seed}"
-        run_dir = made.where.run_dir or default
+        suite = asked_suite(made.run)
+        default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.training.seed}"
+        run_dir = made.run.run_dir or default
     else:
         run_dir = Path(resumed)
         made, suite = _as_before(kind, name, run_dir, rest, prog)
-    asked = (name, made.method, suite, made.options, run_dir, made.where.quiet)
-    if made.where.generations:
-        Chain(*asked, generations=made.where.generations).train(resumed is not None)
+    asked = (name, made.method, suite, made.training, run_dir, made.run.quiet)
+    if made.run.generations:
+        Chain(*asked, generations=made.run.generations).train(resumed is not None)
         print_results(generation_results(run_dir), run_dir, generations=True)
         return
     run = Run(*asked)
@@ -224,13 +202,13 @@ def _as_before(
     if config["agent"] != name:
         raise InputError(f"{folder} is a run of the agent {config['agent']!r}, not of {name!r}.")
     method, suite, options = configured(config)
-    where = TrainOptions(generations=config.get("generations", 0))
-    made = parse(kind, words, prog, kind(where=where, method=method, options=options))
-    if made.where.run_dir not in (None, folder):
+    same = TrainOptions(generations=config.get("generations", 0))
+    made = parse(kind, words, prog, kind(run=same, method=method, training=options))
+    if made.run.run_dir not in (None, folder):
         raise InputError(f"A run goes on in its own folder, {folder}: leave --run-dir out.")
-    if made.where.suite is not None or made.where.task:
-        suite = asked_suite(made.where)
-    elif made.where.task_option:
+    if made.run.suite is not None or made.run.task:
+        suite = asked_suite(made.run)
+    elif made.run.task_option:
         raise InputError(f"{folder} keeps its tasks as they are: leave --task-option out.")
     return made, suite
 

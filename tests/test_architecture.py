@@ -20,7 +20,7 @@ FLOORS = (
     "rollout",
     "agent evaluation metrics result experiment",
     "run run_folder generations benchmark export",
-    "cli benchmark_command export_command options task_options report",
+    "cli command_help benchmark_command export_command options task_options report",
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
 

@@ -219,18 +219,29 @@ def test_help_shows_every_field_with_its_default(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "usage", "named"),
     [
-        "--help", "help", "help train", "list -h", "train --help", "train -h ppo",
-        "benchmark --help", "benchmark train -h", "experiment -h", "experiment list --help",
-        "experiment run --help",
+        ("--help", "COMMAND ...", "train AGENT"),
+        ("help", "COMMAND ...", "evaluate RUN"),
+        ("list -h", "list [agents|", "tasks"),
+        ("train --help", "train AGENT", "ppo "),
+        ("train -h ppo", "train AGENT", "policy-distillation  Policy distillation"),
+        ("help train", "train AGENT", "ppo "),
+        ("benchmark --help", "benchmark WHAT", "rollout      Steps per second"),
+        ("benchmark train -h", "benchmark train AGENT", "ppo "),
+        ("help benchmark", "benchmark WHAT", "train AGENT  Steps"),
+        ("experiment -h", "experiment run NAME", "experiment list"),
+        ("experiment list --help", "experiment run NAME", "compression"),
+        ("help experiment run", "experiment run NAME", "compression"),
     ],
-)  # fmt: skip
-def test_help_with_nothing_named_shows_the_commands(
-    command: str, capsys: pytest.CaptureFixture[str]
+)
+def test_help_on_a_command_says_what_can_follow_it(
+    command: str, usage: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command.split()) == 0
-    assert capsys.readouterr().out.startswith("usage: rltransfer COMMAND")
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: rltransfer {usage}")
+    assert named in said
 
 
 def test_help_does_not_hide_a_wrong_name(capsys: pytest.CaptureFixture[str]) -> None:
