@@ -50,7 +50,7 @@ class Composition(Teacher):
         options: What the constructor took beside them, as it is written in text.
 
     Raises:
-        InputError: There is no member, or one is no teacher.
+        InputError: There is no member, or one is no teacher; or they are not in a list.
     """
 
     draws = False
@@ -58,6 +58,7 @@ class Composition(Teacher):
 
     def __init__(self, members: Sequence[Teacher], **options: Any) -> None:
         name = type(self).__name__
+        _check_list(name, members)
         if not members:
             raise InputError(f"{name} is made of no teacher: it needs at least one.")
         for member in members:
@@ -248,14 +249,27 @@ def _joined_features(outputs: Sequence[PolicyOutput]) -> Tensor | None:
     return torch.cat(features, -1)
 
 
+def _check_list(name: str, members: Sequence[Teacher]) -> None:
+    """Checks that the members are several, not one that stands by itself.
+
+    Raises:
+        InputError: It is one.
+    """
+    if isinstance(members, (Teacher, str)):
+        raise InputError(f"The teachers of {name} stand in a list: {name}([one, another]).")
+
+
 def _checked_weights(
-    name: str, weights: Sequence[float] | None, count: int
+    name: str, weights: Sequence[float] | None, members: Sequence[Teacher]
 ) -> tuple[float, ...] | None:
     """Returns the weights as a tuple.
 
     Raises:
-        InputError: There are not as many as teachers, or one is not finite and above 0.
+        InputError: There are not as many as teachers, or one is not finite and above 0; or the
+            teachers are not in a list.
     """
+    _check_list(name, members)
+    count = len(members)
     if weights is None:
         return None
     checked: tuple[float, ...] = plain(tuple(weights))
@@ -284,9 +298,9 @@ class Ensemble(Composition):
         weights: Sequence[float] | None = None,
         of: Mean = "probabilities",
     ) -> None:
+        checked = _checked_weights("Ensemble", weights, members)
         if of not in get_args(Mean):
             raise unknown("mean of an Ensemble,", of, get_args(Mean))
-        checked = _checked_weights("Ensemble", weights, len(members))
         super().__init__(members, weights=checked, of=of)
         self.of: Mean = of
         weighed = checked or (1.0,) * len(members)
@@ -318,7 +332,7 @@ class ProductOfExperts(Composition):
     """
 
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
-        checked = _checked_weights("ProductOfExperts", weights, len(members))
+        checked = _checked_weights("ProductOfExperts", weights, members)
         super().__init__(members, weights=checked)
         self.weights = checked or (1.0,) * len(members)
 

@@ -475,6 +475,10 @@ def test_gradients_by_the_observation_pass_through_when_they_are_asked_for() -> 
     ("make", "words"),
     [
         (lambda a: rt.Ensemble([]), "at least one"),
+        (lambda a: rt.Ensemble(a), r"list: Ensemble\(\[one, another\]\)"),
+        (lambda a: rt.Ensemble(a, a), r"list: Ensemble\(\["),
+        (lambda a: rt.ProductOfExperts(a), r"list: ProductOfExperts\(\["),
+        (lambda a: rt.Vote(a, 1.0), r"list: Vote\(\["),
         (lambda a: rt.Ensemble(["a.zip"]), "'a.zip', which is no teacher"),
         (lambda a: rt.Noisy("a.zip", sigma=1.0), "'a.zip', which is no teacher"),
         (lambda a: rt.Ensemble([a, a], weights=(1,)), "2 teachers but 1 weights"),
