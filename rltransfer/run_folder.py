@@ -124,12 +124,19 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
     new = json.loads(json.dumps(config))
     if teacher_moves:
         old, new = _without_place(old), _without_place(new)
+    held, asked = (_kind(one.get("generations", 0)) for one in (old, new))
     found = difference(old, new, "")
-    if found:
+    if held != asked or found:
+        wrong = f"{held}, not {asked}" if held != asked else f"a run with another {found}"
         raise InputError(
-            f"{run_dir} holds a run with another {found}: resume it with its own settings, "
+            f"{run_dir} holds {wrong}: resume it with its own settings, "
             "or start a new run in another --run-dir."
         )
+
+
+def _kind(generations: int) -> str:
+    """Returns what a folder of so many generations holds, in words."""
+    return f"a chain of generations, {generations} in all" if generations else "a single run"
 
 
 def _without_place(config: Mapping[str, Any]) -> dict[str, Any]:

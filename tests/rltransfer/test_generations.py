@@ -226,11 +226,11 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, teacher: Pa
     for generations in (0, 1, 2):
         with pytest.raises(rt.InputError, match="is there already"):
             chain(tmp_path / "chain", str(teacher), generations=generations)
-    for generations in (0, 2):
-        with pytest.raises(
-            rt.InputError, match=rf"another generations \(1, not {generations or 'null'}\)"
-        ):
+    for generations, asked in ((0, "a single run"), (2, "a chain of generations, 2 in all")):
+        with pytest.raises(rt.InputError, match=f"chain of generations, 1 in all, not {asked}:"):
             chain(tmp_path / "chain", str(teacher), generations=generations, resume=True)
+    with pytest.raises(rt.InputError, match="a single run, not a chain of generations, 2 in all:"):
+        chain(tmp_path / "chain" / "generation-1", str(teacher), generations=2, resume=True)
     with pytest.raises(rt.InputError, match="another learning_rate"):
         method = PolicyDistillation(teacher=str(teacher), learning_rate=1.0, **STUDENT)
         rt.train(
@@ -272,4 +272,4 @@ def test_from_the_shell(
     assert "ppo has no teacher" in capsys.readouterr().err
     assert not Path("x").exists()
     assert main(["train", "policy-distillation", "--resume", folder, "--generations", "3"]) == 2
-    assert "another generations" in capsys.readouterr().err
+    assert "2 in all, not a chain of generations, 3 in all" in capsys.readouterr().err
