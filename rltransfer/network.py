@@ -230,6 +230,11 @@ class Encoder(nn.Module):
                 self.normalizer = RunningNormalizer(size, num_tasks=num_tasks)
             self.layers, self.num_features = _mlp(network, size)
         else:
+            if network.hidden != Network.hidden:
+                raise InputError(
+                    f"The layers of a {kind} network are not {network.hidden} but its own: give "
+                    "hidden to an mlp, and to this one a width."
+                )
             stack = _nature if kind == "nature" else _grid
             self.layers, self.num_features = stack(network, shapes[0])
             self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

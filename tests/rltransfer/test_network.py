@@ -278,6 +278,12 @@ def test_image_must_be_alone():
         Encoder(Network(groups=("camera", "joints")), space)
 
 
+def test_hidden_layers_are_an_mlps():
+    with pytest.raises(InputError, match=r"layers of a grid network are not \(32,\) but its own"):
+        Encoder(Network(hidden=(32,)), image_space(4, 10))
+    assert Encoder(Network(encoder="mlp", hidden=(32,)), image_space(4, 10)).num_features == 32
+
+
 @pytest.mark.parametrize("encoder", ["conv", "grid", "nature"])
 def test_convolutions_need_an_image(encoder: str):
     with pytest.raises(InputError, match=r"has the shape \(5,\): take an mlp"):
