@@ -32,6 +32,7 @@ from rltransfer.run_folder import RunOptions, configured, load_run_policy, read_
 from rltransfer.task import Suite
 from rltransfer.task_options import TaskOptions, asked_suite, with_options
 from rltransfer.teacher import ZOO, load_teacher, zoo_cards
+from rltransfer.teacher_base import PolicyTeacher
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class EvaluateOptions:
     """
 
     task: str | None = None
-    """Any Gymnasium id; a run's own tasks if not given."""
+    """Any Gymnasium id; if not given, a run's own tasks, or that of zoo:ID."""
     task_option: tuple[str, ...] = ()
     """Keyword arguments of the task."""
     vecnormalize: Path | None = None
@@ -285,13 +286,17 @@ def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
             suite, first = _one_of(suite, options.task, options.task_option, policy, source)
         suite = with_options(suite, options.task_option)
         return evaluate_policy(policy, suite, options.episodes, first=first, **how)
-    if options.task is None:
-        if source != ZOO:
-            # What is wrong with the source itself is said first.
-            load_teacher(source, options.vecnormalize)
-        raise InputError("A teacher does not say what it plays: add --task ID.")
-    suite = with_options(Suite.of(options.task), options.task_option)
-    teacher = load_teacher(source, options.vecnormalize, suite)
+    asked = None if options.task is None else Suite.of(options.task)
+    teacher = None
+    if asked is None and source != ZOO:
+        # What is wrong with the source itself is said first.
+        teacher = load_teacher(source, options.vecnormalize)
+        asked = teacher.suite if isinstance(teacher, PolicyTeacher) else None
+    if asked is None:
+        raise InputError(f"The teacher {source} does not say what it plays: add --task ID.")
+    suite = with_options(asked, options.task_option)
+    if teacher is None:
+        teacher = load_teacher(source, options.vecnormalize, suite)
     return evaluate_teacher(fitted_teacher(teacher, suite, device), suite, options.episodes, **how)
 
 

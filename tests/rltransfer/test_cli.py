@@ -17,6 +17,7 @@ from toy import TASK
 from rltransfer.cli import main
 from rltransfer.task import Suite
 
+BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 SMALL = ["--num-envs", "4", "--horizon", "10", "--batch-size", "40", "--evaluate-episodes", "0"]
 QUICK = [*SMALL, "--episodes", "4", "--steps", "200", "--quiet"]
 
@@ -138,6 +139,7 @@ def test_bad_words_are_refused_in_a_sentence(
         ("train", "policy-distillation", "--task", TASK, "--teacher", "x.zip"): "no teacher",
         ("evaluate",): "needs a run directory",
         ("evaluate", "nowhere"): "'nowhere'",
+        ("evaluate", "zoo"): "The teacher zoo does not say what it plays",
         ("evaluate", "zoo", "--task", "minatar"): "is a suite: evaluate one task of it",
         ("evaluate", "zoo", "--task", TASK, "--num-envs", "0"): "num_envs is 0",
         ("evaluate", "zoo", "--task", TASK, "--episodes", "0"): "episodes is 0",
@@ -328,6 +330,17 @@ def test_a_runs_task_keeps_its_options(here: Path, monkeypatch: pytest.MonkeyPat
         {"sutton_barto_reward": True}, {"sutton_barto_reward": True},
         {"sutton_barto_reward": False, "x": 1},
     ]  # fmt: skip
+
+
+def test_a_teacher_of_the_zoo_plays_its_own_task(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["evaluate", f"zoo:{BREAKOUT}", "--episodes", "2", "--json"]
+    assert main(words) == 0
+    alone = capsys.readouterr().out
+    assert main([*words, "--task", BREAKOUT]) == 0
+    assert capsys.readouterr().out == alone
+    assert list(json.loads(alone)["tasks"]) == [BREAKOUT]
 
 
 def test_help_says_what_is_evaluated_and_exported(capsys: pytest.CaptureFixture[str]) -> None:
