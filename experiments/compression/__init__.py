@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.experiments.asked import check_names, check_options, page_folder
-from rltransfer.experiments.minatar_student import minatar_student
+from rltransfer.experiments.minatar_student import EPOCHS, minatar_student
 from rltransfer.experiments.summary import (
     Interval,
     bar_picture,
@@ -33,6 +33,7 @@ from rltransfer.experiments.summary import (
 )
 from rltransfer.experiments.trials import Trial, run_trials
 from rltransfer.experiments.zoo import GAMES, task_of
+from rltransfer.learner import PrecisionName
 from rltransfer.report import console
 
 SIZES = {"25 %": 0.5, "7 %": 0.2625, "4 %": 0.1975}
@@ -59,8 +60,12 @@ class Compression:
     """Seeds of each combination, counted from 0."""
     steps: int = 500_000
     """Environment steps of each student."""
+    epochs: float = EPOCHS
+    """How often each step is learned from, on average."""
     episodes: int = 200
     """Episodes of each evaluation."""
+    precision: PrecisionName = "float32"
+    """Arithmetic of the learners; bfloat16 is faster on processors that have it."""
     jobs: int = 0
     """Trials at once; 0 means one for each core."""
     out: Path = Path("runs/compression")
@@ -89,7 +94,9 @@ class Compression:
         return [
             Trial(
                 name=self._name(game, loss, size, seed),
-                method=minatar_student(game, SIZES[size], LOSSES[loss]),
+                method=minatar_student(
+                    game, SIZES[size], LOSSES[loss], self.precision, self.epochs
+                ),
                 suite=task_of(game),
                 options={
                     "steps": self.steps,
@@ -150,8 +157,8 @@ Each game by itself (mean over seeds):
 
 {markdown_table(["game", "loss", *self.sizes], games)}
 
-Each student learned from {self.steps:,} environment steps and was evaluated, as was its teacher,
-over {self.episodes} whole episodes.
+Each student learned from {self.steps:,} environment steps, from each {self.epochs:g} times on
+average, and was evaluated, as was its teacher, over {self.episodes} whole episodes.
 
 {footer("compression", self, found.values())}
 
@@ -160,8 +167,10 @@ docstring.
 """
         data = {
             "steps": self.steps,
+            "epochs": self.epochs,
             "seeds": self.seeds,
             "episodes": self.episodes,
+            "precision": self.precision,
             "hardware": told_hardware(found.values()),
             "table": {
                 loss: {

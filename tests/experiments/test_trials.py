@@ -243,7 +243,8 @@ def test_a_page_ends_with_what_it_cost_and_how_to_repeat_it() -> None:
 def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = (
-        "experiment run compression --games Freeway --losses KL --seeds 2 --steps 4096 --episodes 2"
+        "experiment run compression --games Freeway --losses KL --seeds 2 --steps 4096 --episodes 2 "
+        "--epochs 1.5 --precision bfloat16"
     )
     assert main([*words.split(), "--out", "runs"]) == 0
     # Beside the runs, as no other folder was given.
@@ -255,5 +256,9 @@ def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
         share = trial["student_parameters"] / trial["teacher_parameters"]
         # The name says the share in whole per cent.
         assert round(100 * share) == int(size.split()[0])
-    assert "| KL |" in (page / "RESULTS.md").read_text()
+    told = (page / "RESULTS.md").read_text()
+    assert "| KL |" in told and "from each 1.5 times on" in told
+    assert "--epochs 1.5" in told and "--precision bfloat16" in told
+    config = json.loads((page / "Freeway-KL-4-1" / "config.json").read_text())
+    assert (config["method"]["epochs"], config["method"]["precision"]) == (1.5, "bfloat16")
     assert (page / "picture.png").read_bytes().startswith(b"\x89PNG")
