@@ -12,6 +12,7 @@ from toy import TASK, EchoVectorEnv
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
+from rltransfer.evaluation import evaluate_teacher
 from rltransfer.result import teacher_check
 from rltransfer.rollout import Rollout
 from rltransfer.run import Run
@@ -316,6 +317,13 @@ def test_lag_is_of_returns_as_they_are_trained(
     assert isinstance(agent, PolicyDistillationAgent)
     told: list[Any] = []
     monkeypatch.setattr(agent, "expect", lambda *returns: told.extend(returns))
+    seeds: list[int] = []
+
+    def taught(*given: Any, seed: int, **options: Any) -> Any:
+        seeds.append(seed)
+        return evaluate_teacher(*given, seed=seed, **options)
+
+    monkeypatch.setattr("rltransfer.result.evaluate_teacher", taught)
     returns, sentences = teacher_check(agent, run.setting, seed=0)
     # What is said of the teacher is as in an evaluation: ten rewards of 5.
     assert returns == {name: 50.0} and not sentences
@@ -323,6 +331,8 @@ def test_lag_is_of_returns_as_they_are_trained(
         assert told[0] == {name: 10.0} and 0.0 < told[1][name] < 6.0
     else:
         assert not told
+    # A teacher that draws its labels' noise by the seed must not draw the same for both.
+    assert seeds == ([0, 1] if weight == "lag" else [0])
 
 
 def test_a_vote_counts_no_label_before_the_run(tmp_path: Path) -> None:

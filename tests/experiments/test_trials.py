@@ -243,8 +243,8 @@ def test_a_page_ends_with_what_it_cost_and_how_to_repeat_it() -> None:
 def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = (
-        "experiment run compression --games Freeway --losses KL --seeds 2 --steps 4096 --episodes 2 "
-        "--epochs 1.5 --precision bfloat16"
+        "experiment run compression --games Freeway --losses KL --seeds 2 --steps 4096 "
+        "--episodes 2 --epochs 1.5 --precision bfloat16"
     )
     assert main([*words.split(), "--out", "runs"]) == 0
     # Beside the runs, as no other folder was given.
