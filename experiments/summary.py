@@ -44,13 +44,15 @@ class Interval:
         return f"{mean} ({low} to {high})" if self.seeds > 1 else f"{mean} (one seed)"
 
     def against(self, bound: float, above: str, below: str) -> str:
-        """Returns one of two words if the whole interval lies on one side, else that it does not.
+        """Returns one of two words if the whole interval lies on one side, else why neither.
 
         Args:
             bound: What the interval is compared with.
             above: The word if all of it is above.
             below: The word if all of it is below.
         """
+        if self.seeds < 2:
+            return "undecided: one seed has no interval"
         if self.low > bound:
             return above
         return below if self.high < bound else f"undecided: the interval contains {bound:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,15 +63,22 @@ class Pair:
         return peer / ours if self.lower_is_better else ours / peer
 
     def ratios(self, ours: Sequence[float], peer: Sequence[float]) -> list[float]:
-        """Returns the ratio of each repetition; `peer` is empty where there is none."""
+        """Returns the ratio of each repetition, of all pairs of two where each has its own seed.
+
+        Args:
+            ours: Our number of each repetition.
+            peer: The peer's; empty where there is none.
+        """
         if self.peer is None:
             return list(ours)
+        if self.seeded:
+            # The two sides draw other random numbers from a seed: no two runs belong together.
+            return [self.ratio(a, b) for a, b in itertools.product(ours, peer)]
         return [self.ratio(a, b) for a, b in zip(ours, peer, strict=True)]
 
     def median_ratio(self, ours: Sequence[float], peer: Sequence[float]) -> float:
         """Returns the ratio that is held against the bar."""
         if self.seeded and self.peer is not None:
-            # The two sides draw other random numbers from a seed: no two runs belong together.
             return self.ratio(statistics.median(ours), statistics.median(peer))
         return statistics.median(self.ratios(ours, peer))
 

@@ -27,8 +27,9 @@ The two sides of a pair ran in turn, A B A B ..., each time in a fresh process o
 ratio says how many times better rltransfer is (steps a second of ours over theirs, seconds of
 theirs over ours), unless the bar is a maximum; it is the median over the repetitions, with the
 range. Where each repetition has a seed of its own, as in learning until a return, it is the ratio
-of the medians. Where torch is on both sides, each has one thread or all, whichever it was faster
-with in a first run that does not count.
+of the medians, and the range is that of any run of one side beside any of the other. Where torch is
+on both sides, each has one thread or all, whichever it was faster with in a first run that does not
+count.
 
 """
 

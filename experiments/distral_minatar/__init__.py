@@ -15,7 +15,7 @@ may earn nothing in a game.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,14 @@ SMALLEST_RETURN = 0.5
 """What a return counts as at least in a ratio: half a point, the least that is told from none."""
 
 ALL = "all games"
-"""The row of the geometric mean."""
+"""The column of the geometric mean."""
 
 
 def ratio_row(finals: Mapping[str, Array], baseline: Mapping[str, Array]) -> dict[str, Interval]:
     """Returns ratios to the baseline: of all games together, and of each game.
 
-    All are geometric means over seeds.
+    All are geometric means over seeds. Where some of the baseline's runs end below the least return
+    that counts, that return decides the ratio: the games but these have a column of their own.
 
     Args:
         finals: The final returns of each game, by seed.    (seeds,)
@@ -77,7 +78,31 @@ def ratio_row(finals: Mapping[str, Array], baseline: Mapping[str, Array]) -> dic
     }
     by_game = {game: shares.tolist() for game, shares in ratios.items()}
     each = {game: geometric_mean_interval({game: shares}) for game, shares in by_game.items()}
-    return {ALL: geometric_mean_interval(by_game), **each}
+    row = {ALL: geometric_mean_interval(by_game)}
+    low = low_games(baseline)
+    if 0 < len(low) < len(by_game):
+        others = {game: shares for game, shares in by_game.items() if game not in low}
+        row[without(low)] = geometric_mean_interval(others)
+    return {**row, **each}
+
+
+def low_games(baseline: Mapping[str, Array]) -> list[str]:
+    """Returns the games in which some runs end below the least return that counts."""
+    return [game for game, returns in baseline.items() if (returns < SMALLEST_RETURN).any()]
+
+
+def told_low_games(baseline: Mapping[str, Array]) -> str:
+    """Returns a line on the games in which the least return decides; none if there is no such."""
+    low = ", ".join(low_games(baseline))
+    return low and (
+        f"In {low} some runs of A2C end below that: there it decides the ratio, and so that of "
+        f"{ALL}.\n"
+    )
+
+
+def without(games: Sequence[str]) -> str:
+    """Returns the title of the column of all games but these."""
+    return f"without {', '.join(games)}"
 
 
 def verdict(ratio: Interval) -> str:
@@ -92,7 +117,8 @@ def told_sharing(row: Mapping[str, Interval]) -> list[str]:
     Args:
         row: What `ratio_row` returns.
     """
-    games = {name: verdict(ratio) for name, ratio in row.items() if name != ALL}
+    means = (ALL, *(name for name in row if name.startswith(without([]))))
+    games = {name: verdict(ratio) for name, ratio in row.items() if name not in means}
     listed = [
         ", ".join(name for name, said in games.items() if said.startswith(word)) or "none"
         for word in ("helps", "harms", "undecided")
@@ -211,6 +237,7 @@ class DistralMinAtar:
             [variant, *(ratio.percent() for ratio in row.values())]
             for variant, row in ratios.items()
         ]
+        columns = list(next(iter(ratios.values())))
         verdicts = [[variant, *told_sharing(row)] for variant, row in ratios.items()]
         return f"""# Distral on MinAtar
 
@@ -221,9 +248,9 @@ mean training return over a run's last tenth, with its 95 % interval over {self.
 {markdown_table(["final return", *self.games], returns)}
 
 In per cent of A2C for each game by itself, between runs of the same seed: geometric means over
-seeds, and over all games, with their 95 % intervals. A return is at least {SMALLEST_RETURN:g} here.
-
-{markdown_table(["of A2C, %", ALL, *self.games], shares)}
+seeds, and over games, with their 95 % intervals. A return is at least {SMALLEST_RETURN:g} here.
+{told_low_games(finals[BASELINE])}
+{markdown_table(["of A2C, %", *columns], shares)}
 
 What sharing does where tasks differ. It helps if all of the interval is above 1, that is 100 %, and
 harms if all of it is below; one interval in twenty misses the truth by chance.

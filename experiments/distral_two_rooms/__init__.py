@@ -226,7 +226,8 @@ class DistralTwoRooms:
 
 Steps of each task until the policies, as they act, earn {LEVEL:.0%} of the best return: with the
 distilled policy and without it, means over {self.seeds} seeds with their 95 % intervals, and ratios
-between runs of the same seed, geometric means. "2 not": so many runs did not get there.
+between runs of the same seed, geometric means. "2 not": so many runs did not get there; each counts
+as its {self.steps:,} steps: a mean or a ratio with such runs is a bound, and has no interval.
 
 ![mean return over the steps of each task](curves.png)
 
@@ -313,27 +314,43 @@ class Findings:
         """Returns a course's table and what it comes to."""
         with_, without = (self._cells(course, learner) for learner in LEARNERS)
         rows = [
-            [f"{beta:g}", with_[index], without[index], self.ratio(course, index, index).told(2)]
+            [f"{beta:g}", with_[index], without[index], self._told_ratio(course, index, index)]
             for index, beta in enumerate(self.betas)
         ]
-        best = self.ratio_of_the_best(course)
-        betas = (f"{self.betas[self.best(course, learner)]:g}" for learner in LEARNERS)
-        verdict = best.against(1, "more", "fewer")
+        best = [self.best(course, learner) for learner in LEARNERS]
+        betas = " and ".join(f"{self.betas[index]:g}" for index in best)
+        verdict = self.ratio_of_the_best(course).against(1, "more", "fewer")
         head = ("beta", "with", "without", "ratio")
-        return (
+        text = (
             f"{markdown_table(head, rows)}\n\n"
-            f"Each at its best beta ({' and '.join(betas)}), chosen on these seeds: "
-            f"{best.told(2)} of the steps ({verdict})."
+            f"Each at its best beta ({betas}), chosen on these seeds: "
+            f"{self._told_ratio(course, *best)} of the steps ({verdict})."
         )
+        if any(index in (0, len(self.betas) - 1) for index in best):
+            text += (
+                "\nOne lies at the edge of those that were tried: a better one may lie beyond it."
+            )
+        return text
+
+    def _told_ratio(self, course: CourseName, with_beta: int, without_beta: int) -> str:
+        """Returns a ratio in words; a bound where runs of one learner were cut short."""
+        ratio = self.ratio(course, with_beta, without_beta)
+        with_, without = (self.censored(course, learner) for learner in LEARNERS)
+        late = (with_[with_beta] > 0, without[without_beta] > 0)
+        if late == (True, True):
+            return "not known"
+        bound = {(True, False): "at least ", (False, True): "at most "}.get(late)
+        return f"{bound}{ratio.mean:.2f}" if bound else ratio.told(2)
 
     def _cells(self, course: CourseName, learner: LearnerName) -> list[str]:
         """Returns the steps at each beta, in words."""
-        return [
-            mean_interval(seeds.tolist()).told(0) + (f", {late} not" if late else "")
-            for seeds, late in zip(
-                self.reached(course, learner), self.censored(course, learner), strict=True
-            )
-        ]
+        cells = []
+        for seeds, late in zip(
+            self.reached(course, learner), self.censored(course, learner), strict=True
+        ):
+            steps = mean_interval(seeds.tolist())
+            cells.append(f"at least {steps.mean:.0f}, {late} not" if late else steps.told(0))
+        return cells
 
 
 def _name(course: CourseName, learner: LearnerName, beta: float, seed: int) -> str:

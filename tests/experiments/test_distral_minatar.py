@@ -17,6 +17,7 @@ from rltransfer.experiments.distral_minatar import (
     ALL,
     DistralMinAtar,
     ratio_row,
+    told_low_games,
     told_sharing,
     verdict,
 )
@@ -33,7 +34,13 @@ def test_ratios_worked_by_hand() -> None:
     baseline = {"Asterix": np.array([4.0, 2.0]), "Freeway": np.array([0.0, 1.0])}
     # 8/4 and 4/2; half a point beside half a point, and 2/1: over games sqrt(2 * 1) and 2.
     row = ratio_row(finals, baseline)
-    assert list(row) == [ALL, "Asterix", "Freeway"]
+    # In one run the baseline has no point in Freeway.
+    assert list(row) == [ALL, "without Freeway", "Asterix", "Freeway"]
+    assert row["without Freeway"] == row["Asterix"]
+    assert told_low_games(baseline).startswith("In Freeway some runs of A2C end below that")
+    scoring = {"Asterix": baseline["Asterix"], "Freeway": np.array([0.5, 1.0])}
+    assert list(ratio_row(finals, scoring)) == [ALL, "Asterix", "Freeway"]
+    assert told_low_games(scoring) == ""
     assert (row["Asterix"].low, row["Asterix"].mean) == pytest.approx((2, 2))
     assert row["Freeway"].mean == pytest.approx(2**0.5)
     assert row[ALL].mean == pytest.approx(2**0.75)
@@ -45,7 +52,13 @@ def test_words_follow_a_rule() -> None:
     )
     assert [verdict(one) for one in (helps, harms)] == ["helps", "harms"]
     assert verdict(open_) == "undecided: the interval contains 1"
-    row = {ALL: open_, "Asterix": helps, "Breakout": harms, "Freeway": helps}
+    row = {
+        ALL: open_,
+        "without Seaquest": helps,
+        "Asterix": helps,
+        "Breakout": harms,
+        "Freeway": helps,
+    }
     assert told_sharing(row) == [
         "undecided: the interval contains 1", "Asterix, Freeway", "Breakout", "none",
     ]  # fmt: skip
@@ -74,7 +87,7 @@ def test_it_writes_its_page_and_goes_on(
         assert [only for (only,) in by_game.values()] == expected.tolist()
     # One seed has no interval.
     ratios = data["ratios"]["KL 2col"].values()
-    assert {ratio["verdict"] for ratio in ratios} == {"undecided: the interval contains 1"}
+    assert {ratio["verdict"] for ratio in ratios} == {"undecided: one seed has no interval"}
     page = (tmp_path / "page" / "RESULTS.md").read_text()
     assert "| A2C multitask | " in page and " 4 runs, " in page.replace("\n", " ")
     assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -45,7 +45,20 @@ def test_each_learner_is_taken_at_its_best_beta() -> None:
     assert findings.ratio_of_the_best("together").mean == pytest.approx(0.25 * 2**0.5)
     # At beta 20: 40/40 and 40/80.
     assert findings.ratio("together", 1, 1).mean == pytest.approx(0.5**0.5)
-    assert "1 not" in findings.told("together")
+    told = findings.told("together")
+    # Of a run that does not get there it is known only that it takes longer.
+    assert "| 10 | 20 (20 to 20) | at least 90, 1 not | at most 0.22 |" in told
+    assert "| 20 | 40 (40 to 40) | 60 (" in told and "| 0.71 (" in told
+    assert "(10 and 20)" in told and "at the edge of those that were tried" in told
+
+
+def test_runs_that_do_not_get_there_are_bounds() -> None:
+    never = Curve(np.array([1.0, 50.0]), np.array([0.1, 0.89]))
+    late, both = [reaching(20)[0], never], [never, never]
+    told = found([late, both], [reaching(40, 50), both]).told("together")
+    # 20/40 and at least 100/50: the geometric mean is 1.
+    assert "| 10 | at least 60, 1 not | 45 (" in told and "| at least 1.00 |" in told
+    assert "| at least 100, 2 not | at least 100, 2 not | not known |" in told
 
 
 def test_learners_differ_by_the_distilled_policy_alone() -> None:
