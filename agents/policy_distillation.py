@@ -305,7 +305,7 @@ class PolicyDistillationAgent(Agent):
                 setting.num_rows,
                 setting.device,
                 setting.frame_stack,
-                method.memory_dir,
+                None if method.memory_dir is None else Path(method.memory_dir),
             )
 
     def expect(self, teacher: Mapping[str, float], chance: Mapping[str, float]) -> None:
@@ -388,6 +388,7 @@ class PolicyDistillationAgent(Agent):
             assert rollout.episode_return is not None
             self.lag.hear(rollout.episode_return, rollout.done)
         labels = {n: v for n, v in rollout.extras.items() if n.startswith(LABEL)}
+        self._check_labels(labels)
         if self.memory is not None:
             self.memory.add(rollout.observation, rollout.start, {**labels, "task": rollout.task})
             return self._remembered(rollout.num_steps)
@@ -398,6 +399,20 @@ class PolicyDistillationAgent(Agent):
             batch["weight"] = rollout.extras["weight"]
         epochs = int(self.method.epochs)
         return minibatches(batch, self.method.batch_size, epochs, self.order, self.state_size > 0)
+
+    def _check_labels(self, labels: Mapping[str, Tensor]) -> None:
+        """Refuses labels that are not numbers, which a student would learn in silence.
+
+        Raises:
+            InputError: The teacher said some.
+        """
+        assert self.teacher is not None
+        for name, value in labels.items():
+            if not bool(value.isfinite().all()):
+                raise InputError(
+                    f"The teacher {self.teacher.source} said {name.removeprefix(LABEL)} that are "
+                    "not finite: the teacher is at fault."
+                )
 
     def _remembered(self, new_steps: int) -> Iterator[Batch]:
         """Yields minibatches of the memory, as many as `new_steps` are worth."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.divergence import is_illegal
+from rltransfer.divergence import marked_illegal
 from rltransfer.errors import InputError
 from rltransfer.observation import DEFAULT_GROUP, Observation
 from rltransfer.policy_output import ILLEGAL, PolicyOutput
 from rltransfer.task import Suite, Task
-from rltransfer.teacher_base import TaskSpaces, Teacher
+from rltransfer.teacher_base import TaskSpaces, Teacher, shown_shape
 from rltransfer.wrapper import Wrapper
 
 ObservationMap = Callable[[Observation], Observation] | Mapping[str, str] | Sequence[int]
@@ -77,7 +77,7 @@ class Adapted(Wrapper):
         fitted = self._again([self.members[0].fitted(suite, seen)])
         for _, (observed, acted) in own:
             for name, space in observed.spaces.items():
-                fitted._sizes[name] = max(_shape(space)[0], fitted._sizes.get(name, 0))
+                fitted._sizes[name] = max(shown_shape(space)[0], fitted._sizes.get(name, 0))
             if isinstance(acted, spaces.Discrete):
                 fitted._num_actions = max(int(acted.n), fitted._num_actions)
         return fitted
@@ -121,6 +121,11 @@ class Adapted(Wrapper):
             together: Makes one score of several, e.g. `torch.amax`.
         """
         assert self.action is not None
+        if scores.shape[-1] != len(self.action):
+            raise InputError(
+                f"Adapted says what {len(self.action)} actions of {self.members[0].source} are, "
+                f"but it has {scores.shape[-1]}: the action takes a number for each."
+            )
         columns = []
         for action in range(self._num_actions):
             own = [index for index, meant in enumerate(self.action) if meant == action]
@@ -131,8 +136,7 @@ class Adapted(Wrapper):
                 columns.append(together(column, -1))
             else:
                 columns.append(torch.full_like(scores[..., 0], ILLEGAL))
-        gathered = torch.stack(columns, -1)
-        return gathered.masked_fill(is_illegal(gathered), ILLEGAL)
+        return marked_illegal(torch.stack(columns, -1))
 
     def _reordered(self, values: Tensor) -> Tensor:
         """Returns the numbers of a continuous action in the task's order.    (rows, action_dim)"""
@@ -156,10 +160,16 @@ class Adapted(Wrapper):
             return self._picked_space(task, observed)
         assert callable(self.observation)
         sample = {
-            name: torch.zeros(1, *_shape(space), dtype=_dtype(space))
+            name: torch.zeros(1, *shown_shape(space), dtype=_dtype(space))
             for name, space in observed.spaces.items()
         }
-        return spaces.Dict({n: _like(one) for n, one in self.observation(sample).items()})
+        shown = self.observation(sample)
+        if not isinstance(shown, Mapping):
+            raise InputError(
+                f"The observation of Adapted returned a {type(shown).__name__}: it must return the "
+                "teacher's groups by name, e.g. {'policy': tensor}."
+            )
+        return spaces.Dict({name: _like(one) for name, one in shown.items()})
 
     def _picked_space(self, task: Task, observed: spaces.Dict) -> spaces.Dict:
         """Returns the space of the channels or entries that are picked."""
@@ -203,7 +213,9 @@ def _checked(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
     Raises:
         InputError: There is none, or one is negative or not whole.
     """
-    checked = tuple(numbers)
+    # The keys of a dictionary would be taken for its numbers.
+    named = isinstance(numbers, Mapping | set | frozenset) or not isinstance(numbers, Iterable)
+    checked = () if named else tuple(numbers)
     if not checked or not all(isinstance(n, int | np.integer) and n >= 0 for n in checked):
         raise InputError(
             f"The {what} of Adapted is {numbers!r}: it takes whole numbers from 0, such as (0, 2)."
@@ -213,11 +225,6 @@ def _checked(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
 
 def _indices(numbers: tuple[int, ...]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int64)
-
-
-def _shape(space: spaces.Space[Any]) -> tuple[int, ...]:
-    """Returns the shape of an observation as rollouts show it: discrete ones are one-hot."""
-    return (int(space.n),) if isinstance(space, spaces.Discrete) else tuple(space.shape or ())
 
 
 def _dtype(space: spaces.Space[Any]) -> torch.dtype:

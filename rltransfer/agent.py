@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.batch import Batch
-from rltransfer.errors import check_range
+from rltransfer.errors import check_kinds, check_range
 from rltransfer.learner import Learner, Loss
 from rltransfer.observation import Observation
 from rltransfer.policy import Policy
@@ -50,6 +50,7 @@ class Method(abc.ABC):
     """Steps of each environment between two updates."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_range(self, "at least 1", "num_envs", "horizon")
 
     @abc.abstractmethod

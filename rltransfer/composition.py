@@ -12,7 +12,8 @@
 An action that is illegal in a task stays so: its score is `ILLEGAL` in every label, and numbers
 that a continuous action does not have are 0. Where members disagree, e.g. as one was adapted from a
 task with fewer actions, a mean of probabilities takes the action for one that this member never
-takes, a vote leaves it to the others, and every other composition takes it for illegal.
+takes, a vote leaves it to the others, and every other composition takes it for illegal. Where the
+members agree on no action, all that one of them takes for legal are left, none before another.
 
 Randomness comes from a generator on the device, which a run seeds and keeps in its checkpoints.
 Compositions of teachers that have a source have one too, their text: see `teacher_text.py`.
@@ -31,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.divergence import is_illegal
-from rltransfer.errors import InputError, unknown
+from rltransfer.errors import InputError, check_number, unknown
 from rltransfer.observation import Observation
 from rltransfer.policy_output import ILLEGAL, LABELS, PolicyOutput, asked
 from rltransfer.serialization import plain, to_json
@@ -237,8 +238,21 @@ def _mean_of_probabilities(logits: Sequence[Tensor], shares: Sequence[float]) ->
 
 def _mean_of_scores(scores: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     """Returns the mean of logits or Q-values; illegal is what is so for one."""
-    illegal = torch.stack([is_illegal(one) for one in scores]).any(0)
-    return _weighted(scores, shares).masked_fill(illegal, ILLEGAL)
+    return _agreed(_weighted(scores, shares), scores)
+
+
+def _agreed(mixed: Tensor, scores: Sequence[Tensor]) -> Tensor:
+    """Returns mixed scores, illegal what is so for one; all the same where nothing is left.
+
+    Args:
+        mixed: What was made of the scores.                     (..., num_actions)
+        scores: What each teacher says of the same actions.     (..., num_actions) each
+    """
+    illegal = torch.stack([is_illegal(one) for one in scores])
+    for_one, for_all = illegal.any(0), illegal.all(0)
+    at_odds = for_one.all(-1, keepdim=True)
+    alike = torch.zeros_like(mixed).masked_fill(for_all, ILLEGAL)
+    return torch.where(at_odds, alike, mixed.masked_fill(for_one, ILLEGAL))
 
 
 def _joined_features(outputs: Sequence[PolicyOutput]) -> Tensor | None:
@@ -255,7 +269,7 @@ def _check_list(name: str, members: Sequence[Teacher]) -> None:
     Raises:
         InputError: It is one.
     """
-    if isinstance(members, (Teacher, str)):
+    if isinstance(members, str) or not isinstance(members, Sequence):
         raise InputError(f"The teachers of {name} stand in a list: {name}([one, another]).")
 
 
@@ -272,11 +286,13 @@ def _checked_weights(
     count = len(members)
     if weights is None:
         return None
-    checked: tuple[float, ...] = plain(tuple(weights))
+    checked: tuple[float, ...] = plain(weights)
+    if not isinstance(checked, tuple):
+        raise InputError(f"The weights of {name} are {weights!r}: each teacher has a number.")
     if len(checked) != count:
         raise InputError(f"{name} has {count} teachers but {len(checked)} weights: give each one.")
-    if not all(0 < weight < math.inf for weight in checked):
-        raise InputError(f"The weights of {name} are {checked}: each must be finite and above 0.")
+    for weight in checked:
+        check_number(f"A weight of {name}", weight, "finite and above 0")
     return checked
 
 
@@ -355,8 +371,8 @@ class ProductOfExperts(Composition):
             )
         if "logits" in said:
             logs = [F.log_softmax(one.float(), -1) for one in said["logits"]]
-            illegal = torch.stack([is_illegal(one) for one in said["logits"]]).any(0)
-            return PolicyOutput(logits=_weighted(logs, self.weights).masked_fill(illegal, ILLEGAL))
+            product = _weighted(logs, self.weights)
+            return PolicyOutput(logits=_agreed(product, said["logits"]))
         precisions = [(-2 * log_std).exp() for log_std in said["log_std"]]
         pulls = [m * precision for m, precision in zip(said["mean"], precisions, strict=True)]
         precision = _weighted(precisions, self.weights)

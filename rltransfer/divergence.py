@@ -47,6 +47,15 @@ def is_illegal(scores: Tensor) -> Tensor:
     return scores <= ILLEGAL / 2
 
 
+def marked_illegal(scores: Tensor) -> Tensor:
+    """Returns scores with `ILLEGAL` for minus infinity, and whatever else tells an illegal action.
+
+    Args:
+        scores: Logits or Q-values.    (..., num_actions)
+    """
+    return scores.masked_fill(is_illegal(scores), ILLEGAL)
+
+
 def categorical_kl(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
     """Returns KL(softmax(teacher / temperature) || softmax(student)).    (...)
 

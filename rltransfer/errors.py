@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import numbers
+import typing
 from collections.abc import Callable, Iterable
 
 FEW = 12
@@ -17,6 +19,8 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "finite and above 0": lambda value: 0 < value < math.inf,
     "finite and at least 0": lambda value: 0 <= value < math.inf,
     "from 0 to 1": lambda value: 0 <= value <= 1,
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+    "above 0 and below 1": lambda value: 0 < value < 1,
 }
 """What an option may have to be, in words; nothing of it holds of NaN."""
 
@@ -61,7 +65,38 @@ def check_range(options: object, condition: str, *names: str) -> None:
     """
     for name in names:
         value = getattr(options, name)
-        if not isinstance(value, numbers.Real | None):
-            raise InputError(f"{name} is {value!r}: it must be a number.")
-        if value is not None and not RANGES[condition](float(value)):
-            raise InputError(f"{name} is {value}: it must be {condition}.")
+        if value is not None:
+            check_number(name, value, condition)
+
+
+def check_number(what: str, value: object, condition: str | None = None) -> None:
+    """Checks a number.
+
+    Args:
+        what: What it is, at the beginning of a sentence.
+        value: The number.
+        condition: What it must be, one of `RANGES`; any number will do if None.
+
+    Raises:
+        InputError: It is not so, or is no number.
+    """
+    if not isinstance(value, numbers.Real):
+        raise InputError(f"{what} is {value!r}: it must be a number.")
+    if condition is not None and not RANGES[condition](float(value)):
+        raise InputError(f"{what} is {value}: it must be {condition}.")
+
+
+def check_kinds(options: object) -> None:
+    """Checks a configuration's options that have few values, and those that are configurations.
+
+    Raises:
+        InputError: One of several names is another, or a configuration is something else.
+    """
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        value, hint = getattr(options, field.name), hints[field.name]
+        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
+            raise unknown(field.name, str(value), typing.get_args(hint))
+        if dataclasses.is_dataclass(hint) and not isinstance(value, hint):  # type: ignore[arg-type]
+            kind = getattr(hint, "__name__", str(hint))
+            raise InputError(f"{field.name} is {value!r}: it must be a {kind}.")

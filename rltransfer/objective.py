@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -18,7 +17,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rltransfer.errors import InputError, unknown
+from rltransfer.errors import InputError, check_number, unknown
 from rltransfer.objective_text import WrittenTerm, malformed, read
 from rltransfer.policy_output import PolicyOutput
 from rltransfer.schedule import Schedule
@@ -94,6 +93,8 @@ class Objective(abc.ABC):
         Raises:
             InputError: The text is no such expression, or a weight is negative, or all are zero.
         """
+        if not isinstance(text, str | Objective):
+            raise InputError(f"{text!r} is no objective: write 'kl', or KL() in Python.")
         objective = text if isinstance(text, Objective) else _parse(text)
         _check_weights(objective)
         return objective
@@ -103,12 +104,17 @@ def _check_weights(objective: Objective) -> None:
     """Checks that terms are not fled from, and that there is something to learn."""
     schedules = []
     for weight, term in objective.terms():
-        schedule = weight if isinstance(weight, Schedule) else Schedule(weight, weight)
+        schedule = _schedule(weight)
         if min(schedule.start, schedule.end) < 0:
             raise InputError(f"The weight of {term} is {weight}: it must not be negative.")
         schedules.append(schedule)
     if all(schedule.is_zero for schedule in schedules):
         raise InputError(f"Every weight of {str(objective)!r} is 0: one must be above 0.")
+
+
+def _schedule(weight: Weight) -> Schedule:
+    """Returns a weight as one that may change."""
+    return weight if isinstance(weight, Schedule) else Schedule(weight, weight)
 
 
 def _product(weight: Weight, factor: float | str | Schedule) -> Weight:
@@ -146,7 +152,8 @@ class Term(Objective):
     """One term of an objective."""
 
     weights: Mapping[str, float] | None = dataclasses.field(default=None, kw_only=True)
-    """Factor on the samples of each task, by the task's id; 1 for those that are not named."""
+    """Factor on the samples of each task; 1 for those that are not named. By the task's id, or by
+    its name in results where the tasks share an id."""
     name: ClassVar[str]
     """What it is logged as."""
     learns: ClassVar[str] = "policy"
@@ -155,12 +162,22 @@ class Term(Objective):
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, plain(getattr(self, field.name)))
-        for task, weight in (self.weights or {}).items():
-            if not 0 <= weight < math.inf:
+        if self.weights is None:
+            return
+        name = type(self).__name__
+        if not isinstance(self.weights, Mapping):
+            raise InputError(
+                f"The weights of {name} are {self.weights!r}: name a task for each, as in "
+                "{'CartPole-v1': 2}; what weighs all tasks stands before the term."
+            )
+        for task, weight in self.weights.items():
+            what = f"The weight of the task {task!r} in {name}"
+            if isinstance(weight, str | Schedule):
                 raise InputError(
-                    f"The weight of the task {task!r} in {type(self).__name__} is {weight}: "
-                    "it must be finite and not negative."
+                    f"{what} is {str(weight)!r}: it must be a number; a schedule stands before the "
+                    "term."
                 )
+            check_number(what, weight, "finite and at least 0")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -220,13 +237,18 @@ class FittedObjective(nn.Module):
         super().__init__()
         self.objective = objective
         self.learned = nn.ModuleDict()
-        for index, (_, term) in enumerate(objective.terms()):
+        weighs = False
+        for index, (weight, term) in enumerate(objective.terms()):
             _check_said(term, student, teacher)
             learned = term.to_learn(student, teacher, max(len(tasks), 1))
             if learned is not None:
                 self.learned[str(index)] = learned
             factors = _task_factors(term, tasks)
             self.register_buffer(f"task_factors_{index}", factors, persistent=False)
+            counts = factors is None or bool(factors.any())
+            weighs = weighs or (counts and not _schedule(weight).is_zero)
+        if not weighs:
+            raise InputError(f"Every weight of {str(objective)!r} is 0: one must be above 0.")
 
     def forward(
         self,

@@ -24,7 +24,7 @@ from rltransfer.divergence import (
     log_policy,
     squared_error,
 )
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_number
 from rltransfer.objective import Q_VALUE_TEMPERATURE, Term, in_text
 from rltransfer.policy_output import ILLEGAL, PolicyOutput, wide
 
@@ -122,11 +122,9 @@ class Divergence(OutputTerm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise InputError(
-                f"The temperature of {type(self).__name__} is {self.temperature}: "
-                "it must be finite and above 0."
-            )
+        if self.temperature is not None:
+            what = f"The temperature of {type(self).__name__}"
+            check_number(what, self.temperature, "finite and above 0")
 
     def score_discrete(self, wanted: Tensor, scores: Tensor, teacher: PolicyOutput) -> Tensor:
         """Returns the divergence of each sample.    (...)"""
@@ -311,8 +309,7 @@ class Huber(ErrorTerm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.delta < math.inf:
-            raise InputError(f"The delta of Huber is {self.delta}: it must be finite and above 0.")
+        check_number("The delta of Huber", self.delta, "finite and above 0")
 
     def error(self, wanted: Tensor, said: Tensor) -> Tensor:
         """Returns the Huber error.    (...)"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.composition import Composition, labels_of
-from rltransfer.errors import unknown
+from rltransfer.errors import InputError, unknown
 from rltransfer.observation import Observation
 from rltransfer.policy_output import PolicyOutput, asked
 from rltransfer.stacked_policies import StackedPolicies, can_stack
-from rltransfer.task import Suite
+from rltransfer.task import Suite, Task
 from rltransfer.teacher_base import PolicyTeacher, TaskSpaces, Teacher, cropped
 from rltransfer.teacher_spec import TeacherSpec
 
@@ -31,12 +32,22 @@ class PerTask(Composition):
     On CUDA, policies of one architecture label their rows in one batched forward pass.
 
     Args:
-        teachers: Teacher of each task: of its id, or of its name in results where a suite holds
-            the id several times.
+        teachers: Teacher of each task, by its id, which names every task of this id, or by a `Task`
+            or its text, 'CartPole-v1{"sutton_barto_reward": true}', which names tasks with these
+            arguments and perhaps others. Of several names the one with most arguments counts.
+
+    Raises:
+        InputError: A name is no task's, or there are no names.
     """
 
-    def __init__(self, teachers: Mapping[str, Teacher]) -> None:
-        self.teachers = dict(teachers)
+    def __init__(self, teachers: Mapping[str, Teacher] | Mapping[Task, Teacher]) -> None:
+        if not isinstance(teachers, Mapping):
+            raise InputError(
+                f"PerTask is made of {teachers!r}: it takes a teacher for each task by name, as in "
+                "PerTask({'CartPole-v1': teacher})."
+            )
+        self._tasks = {str(task): task for task in map(_task_of, teachers)}
+        self.teachers = dict(zip(self._tasks, teachers.values(), strict=True))
         super().__init__(list(self.teachers.values()))
         self.num_parameters = max(teacher.num_parameters for teacher in self.members)
         self._stacked: StackedPolicies | None = None
@@ -50,10 +61,11 @@ class PerTask(Composition):
         """Fits each teacher to its task, in the order of the suite."""
         fitted = {}
         for name, task, own in zip(suite.names(), suite, own_spaces, strict=True):
-            teacher = self.teachers.get(name) or self.teachers.get(task.id)
-            if teacher is None:
+            fits = [key for key, one in self._tasks.items() if task.only(one) == one]
+            if not fits:
                 raise unknown("teacher for the task", name, self.teachers)
-            fitted[name] = teacher.fitted(Suite.of(task), [own])
+            closest = max(fits, key=lambda key: len(self._tasks[key].kwargs))
+            fitted[name] = self.teachers[closest].fitted(Suite.of(task), [own])
         return PerTask(fitted)
 
     def to(self, device: torch.device) -> Teacher:
@@ -115,6 +127,24 @@ class PerTask(Composition):
     def describe(self) -> dict[str, Any]:
         """Returns the description of every teacher."""
         return {"per_task": {name: one.describe() for name, one in self.teachers.items()}}
+
+
+def _task_of(name: str | Task) -> Task:
+    """Returns the task that a name stands for: an id, perhaps with arguments, as `str` tells it.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(name, Task):
+        return name
+    task_id, brace, rest = str(name).partition("{")
+    try:
+        return Task(task_id.strip(), json.loads(brace + rest) if brace else {})
+    except ValueError as error:
+        raise InputError(
+            f"{name!r} names no task for PerTask: arguments are written as JSON, as in "
+            'CartPole-v1{"sutton_barto_reward": true}.'
+        ) from error
 
 
 def _concatenated(parts: list[PolicyOutput]) -> PolicyOutput:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rltransfer.callable_teacher import CallableTeacher
 from rltransfer.checkpoint import newest_checkpoint, newest_generation
 from rltransfer.errors import InputError, unknown
 from rltransfer.file_teacher import is_zip, load_file_teacher
@@ -18,7 +19,6 @@ from rltransfer.policy import load_policy
 from rltransfer.registry import SuiteLike, as_suite, zoo_folders
 from rltransfer.task import Suite, Task
 from rltransfer.teacher_base import (
-    CallableTeacher,
     ModuleTeacher,
     PolicyTeacher,
     TaskSpaces,

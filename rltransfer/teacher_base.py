@@ -1,11 +1,10 @@
-"""What a teacher is, and the teachers that stand alone: policies, zips and functions."""
+"""What a teacher is, and the policies that stand alone: runs' and zips'."""
 
 from __future__ import annotations
 
 import abc
 import copy
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,18 @@ from rltransfer.action import action_size
 from rltransfer.errors import InputError
 from rltransfer.observation import DEFAULT_GROUP, Observation
 from rltransfer.policy import Policy, PolicySpec
-from rltransfer.policy_output import LABELS, PolicyOutput, asked
+from rltransfer.policy_output import LABELS, PolicyOutput
 from rltransfer.stable_baselines3 import LoadedPolicy, check_fit, load_zip
 from rltransfer.task import Suite, Task
 from rltransfer.teacher_spec import TeacherSpec, tensors_sha256
 
 TaskSpaces = tuple[spaces.Dict, spaces.Space[Any]]
 """A task's observation and action space."""
+
+
+def shown_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Returns the shape of an observation as rollouts show it: discrete ones are one-hot."""
+    return (int(space.n),) if isinstance(space, spaces.Discrete) else tuple(space.shape or ())
 
 
 class Teacher(abc.ABC):
@@ -361,7 +365,13 @@ class ZipTeacher(ModuleTeacher):
                 f"The teacher {self.source} reads images with the channels first or last, and the "
                 f"tasks {', '.join(suite.names())} differ in that: give each its own teacher."
             )
-        fitted = self.with_actions(own_spaces[0][1])
+        actions = own_spaces[0][1]
+        if any(acted != actions for _, acted in own_spaces):
+            raise InputError(
+                f"The teacher {self.source} scales its actions to a task's bounds, and those of "
+                f"{', '.join(suite.names())} differ: give each its own teacher, with PerTask."
+            )
+        fitted = self.with_actions(actions)
         # As the tasks show it: of images the channels may be first or last.
         fitted._shape = shapes.pop() or ()
         return fitted
@@ -421,54 +431,3 @@ def _action_space(loaded: LoadedPolicy) -> spaces.Space[Any]:
 def _acting_parameters(module: nn.Module) -> int:
     """Returns the parameters of a zip's policy but for those that only say the value."""
     return sum(p.numel() for name, p in module.named_parameters() if "value" not in name)
-
-
-class CallableTeacher(Teacher):
-    """Any function of observations and task indices that returns a `PolicyOutput`."""
-
-    def __init__(
-        self, function: Callable[[Observation, Tensor], PolicyOutput], source: str = "a function"
-    ) -> None:
-        try:
-            inspect.signature(function).bind({}, None)
-        except TypeError as error:
-            raise InputError(
-                f"{source} cannot teach, as it takes other arguments than the two that it is given "
-                "for a batch of rows: the observation, a dictionary of tensors, and each row's "
-                "task."
-            ) from error
-        except ValueError:
-            pass  # a function of C's that does not tell
-        self.function = function
-        self.source = source
-        self.num_parameters = 0
-        self.observation_space: spaces.Dict | None = None
-        self.action_space: spaces.Space[Any] | None = None
-
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
-        """Takes any task, and keeps the spaces of tasks that are all alike."""
-        fitted = copy.copy(self)
-        if all(own == own_spaces[0] for own in own_spaces):
-            fitted.observation_space, fitted.action_space = own_spaces[0]
-        return fitted
-
-    def spec(self) -> TeacherSpec:
-        """Returns what is known of the teacher: what it is called, and where it is asked."""
-        return TeacherSpec(
-            source=self.source,
-            kind="callable",
-            observation_space=self.observation_space,
-            action_space=self.action_space,
-        )
-
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
-        """Returns what the function says."""
-        # What is asked by its gradient is asked with gradients.
-        with torch.set_grad_enabled(asked("jacobian")):
-            output = self.function(observation, task)
-        if not isinstance(output, PolicyOutput):
-            raise InputError(
-                f"{self.source} returned a {type(output).__name__}: it must return a PolicyOutput, "
-                "e.g. PolicyOutput(logits=logits)."
-            )
-        return output

@@ -27,6 +27,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.action import action_size
+from rltransfer.divergence import marked_illegal
 from rltransfer.errors import InputError, unknown
 from rltransfer.file_module import FileModule
 from rltransfer.observation import DEFAULT_GROUP, Observation
@@ -99,7 +100,8 @@ class ScriptedPolicy(FileModule):
             raise ValueError(f"What {self.path} says is known when it is fitted to a task.")
         seen = self.read(observation)
         said: Tensor = self.script(seen if self.scale == 1.0 else seen * self.scale)
-        return PolicyOutput(**{self.output: said.float()})
+        said = said.float() if self.output == "mean" else marked_illegal(said.float())
+        return PolicyOutput(**{self.output: said})
 
     def preprocessing(self) -> dict[str, Any]:
         """Returns the groups and the scale."""

@@ -12,10 +12,11 @@ from torch import Tensor
 from rltransfer import distributed
 from rltransfer.composition import Composition, labels_of
 from rltransfer.divergence import is_illegal
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_number
 from rltransfer.observation import Observation
 from rltransfer.policy_output import ILLEGAL, PolicyOutput
 from rltransfer.privacy import ORDERS, epsilon_of_moments, laplace_epsilon, vote_moments
+from rltransfer.serialization import plain
 from rltransfer.teacher_base import Teacher
 
 LOSING = -20.0
@@ -50,12 +51,8 @@ class Vote(Composition):
     draws = True
 
     def __init__(self, members: Sequence[Teacher], noise_scale: float, delta: float = 1e-5) -> None:
-        if not 0 <= noise_scale < math.inf:
-            raise InputError(
-                f"The noise_scale of Vote is {noise_scale}: it must be finite and at least 0."
-            )
-        if not 0 < delta < 1:
-            raise InputError(f"The delta of Vote is {delta}: it must be above 0 and below 1.")
+        check_number("The noise_scale of Vote", plain(noise_scale), "finite and at least 0")
+        check_number("The delta of Vote", plain(delta), "above 0 and below 1")
         super().__init__(members, noise_scale=noise_scale, delta=delta)
         self.noise_scale = noise_scale
         self.delta = delta

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -12,11 +11,12 @@ from torch import Tensor
 
 from rltransfer.composition import Composition, mixture
 from rltransfer.divergence import is_illegal, tempered
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_number
 from rltransfer.objective import Q_VALUE_TEMPERATURE
 from rltransfer.observation import Observation
 from rltransfer.policy import Policy
 from rltransfer.policy_output import ILLEGAL, LABELS, PolicyOutput
+from rltransfer.serialization import plain
 from rltransfer.teacher_base import PolicyTeacher, Teacher
 
 
@@ -59,10 +59,8 @@ class Noisy(Wrapper):
     draws = True
 
     def __init__(self, teacher: Teacher, sigma: float, share: float = 1.0) -> None:
-        if not 0 <= sigma < math.inf:
-            raise InputError(f"The sigma of Noisy is {sigma}: it must be finite and at least 0.")
-        if not 0 <= share <= 1:
-            raise InputError(f"The share of Noisy is {share}: it must be from 0 to 1.")
+        check_number("The sigma of Noisy", plain(sigma), "finite and at least 0")
+        check_number("The share of Noisy", plain(share), "from 0 to 1")
         super().__init__(teacher, sigma=sigma, share=share)
         self.sigma = sigma
         self.share = share
@@ -90,10 +88,7 @@ class Boltzmann(Wrapper):
     """
 
     def __init__(self, teacher: Teacher, temperature: float = Q_VALUE_TEMPERATURE) -> None:
-        if not 0 < temperature < math.inf:
-            raise InputError(
-                f"The temperature of Boltzmann is {temperature}: it must be finite and above 0."
-            )
+        check_number("The temperature of Boltzmann", plain(temperature), "finite and above 0")
         super().__init__(teacher, temperature=temperature)
         self.temperature = temperature
 
@@ -136,10 +131,12 @@ class MonteCarloDropout(Wrapper):
                 f"MonteCarloDropout drops what one last hidden layer says, but {teacher.source} is "
                 f"a {type(teacher.module).__name__}: take a teacher that another method trained."
             )
-        if samples != int(samples) or samples < 1:
-            raise InputError(f"The samples of MonteCarloDropout are {samples}: at least 1.")
-        if not 0 <= p < 1:
-            raise InputError(f"The p of MonteCarloDropout is {p}: it must be at least 0, below 1.")
+        whole = plain(samples)
+        if not isinstance(whole, int | float) or whole != int(whole) or whole < 1:
+            raise InputError(
+                f"The samples of MonteCarloDropout are {samples!r}: a whole number, at least 1."
+            )
+        check_number("The p of MonteCarloDropout", plain(p), "at least 0 and below 1")
         super().__init__(teacher, samples=samples, p=p)
         self.samples = int(samples)
         self.p = p

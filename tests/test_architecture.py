@@ -12,7 +12,7 @@ FLOORS = (
     "policy policy_output batch exploration lag memory checkpoint serialization tracking "
     "distributed privacy random_observation stacked_layers teacher_spec",
     "vector_env host_env gymnasium_env registry learner teacher reinforcement "
-    "teacher_base teacher_text composition per_task wrapper adapted vote "
+    "teacher_base callable_teacher teacher_text composition per_task wrapper adapted vote "
     "labels divergence objective objective_text output_objectives feature_objectives "
     "stable_baselines3 stable_baselines3_network stable_baselines3_weights "
     "stable_baselines3_spaces vecnormalize stacked_policies "

@@ -335,6 +335,31 @@ def test_lag_is_of_returns_as_they_are_trained(
     assert seeds == ([0, 1] if weight == "lag" else [0])
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "bf16"}, "no precision 'bf16': did you mean 'bfloat16'"),
+        ({"task_sampling": "by-lag"}, "no task_sampling 'by-lag'"),
+        ({"student": "mlp"}, "student is 'mlp': it must be a Network"),
+        ({"surrogate": None}, "surrogate is None: it must be a Surrogate"),
+    ],
+)
+def test_options_are_checked_in_python_too(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(rt.InputError, match=words):
+        PolicyDistillation(teacher="zoo", **options)
+
+
+def test_labels_that_are_not_numbers_are_the_teachers_fault(tmp_path: Path) -> None:
+    def broken(observation: Any, task: torch.Tensor) -> rt.PolicyOutput:
+        logits = policy_teacher(observation, task).logits
+        assert logits is not None
+        return rt.PolicyOutput(logits=logits + torch.tensor([0.0, torch.nan, 0.0, 0.0]))
+
+    method = PolicyDistillation(teacher=rt.CallableTeacher(broken), **SMALL)
+    with pytest.raises(rt.InputError, match="said logits that are not finite: the teacher is at"):
+        rt.train(method, suite=TASK, run_dir=tmp_path / "run", steps=100, quiet=True, episodes=2)
+
+
 def test_a_vote_counts_no_label_before_the_run(tmp_path: Path) -> None:
     members = [rt.CallableTeacher(policy_teacher)] * 3
     method = PolicyDistillation(teacher=rt.Vote(members, noise_scale=5.0), **SMALL)

@@ -165,11 +165,23 @@ def test_of_several_tasks_each_row_is_its_own() -> None:
         ({"observation": (0, -1)}, "whole numbers from 0"),
         ({"observation": "policy"}, "whole numbers from 0"),
         ({"action": (0.5,)}, "action of Adapted is"),
+        ({"action": {0: 1, 1: 0}}, "action of Adapted is"),
+        ({"action": {0, 1}}, "action of Adapted is"),
+        ({"action": 1}, "action of Adapted is 1"),
     ],
 )
 def test_refusals(options: dict, words: str) -> None:
     with pytest.raises(rt.InputError, match=words):
         rt.Adapted(sees(), **options)
+
+
+def test_what_a_function_may_not_show_and_a_teacher_not_say() -> None:
+    shows = rt.Adapted(sees(), observation=lambda observation: observation["policy"])
+    with pytest.raises(rt.InputError, match="Adapted returned a Tensor: it must return the teach"):
+        fit(shows, VECTOR, spaces.Discrete(3))
+    few = rt.CallableTeacher(lambda o, t: rt.PolicyOutput(logits=torch.zeros(len(t), 1)))
+    with pytest.raises(rt.InputError, match="what 2 actions of a function are, but it has 1"):
+        label(fit(rt.Adapted(few, action=(0, 1)), VECTOR, spaces.Discrete(2)))
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,10 @@ def test_where_members_disagree_on_what_is_legal() -> None:
     assert probabilities(rt.Ensemble([narrow, wide])) == pytest.approx([5 / 12, 5 / 12, 1 / 6])
     for teacher in (rt.Ensemble([narrow, wide], of="logits"), rt.ProductOfExperts([narrow, wide])):
         assert label(teacher).logits[0, 2] == ILLEGAL
+    # Of two that agree on nothing, what one of them does is left, and the third action is not.
+    left, right = says(logits=[0.0, ILLEGAL, ILLEGAL]), says(logits=[ILLEGAL, 5.0, ILLEGAL])
+    for teacher in (rt.Ensemble([left, right], of="logits"), rt.ProductOfExperts([left, right])):
+        assert probabilities(teacher) == [0.5, 0.5, 0.0]
 
 
 def test_extreme_logits_stay_finite() -> None:
@@ -481,13 +485,23 @@ def test_gradients_by_the_observation_pass_through_when_they_are_asked_for() -> 
         (lambda a: rt.Vote(a, 1.0), r"list: Vote\(\["),
         (lambda a: rt.Ensemble(["a.zip"]), "'a.zip', which is no teacher"),
         (lambda a: rt.Noisy("a.zip", sigma=1.0), "'a.zip', which is no teacher"),
+        (lambda a: rt.Ensemble(x for x in [a]), r"list: Ensemble\(\["),
         (lambda a: rt.Ensemble([a, a], weights=(1,)), "2 teachers but 1 weights"),
         (lambda a: rt.Ensemble([a, a], weights=(1, 0)), "finite and above 0"),
+        (lambda a: rt.Ensemble([a], weights=3), "weights of Ensemble are 3: each teacher"),
+        (lambda a: rt.Ensemble([a], weights=["a"]), "weight of Ensemble is 'a': it must be a num"),
         (lambda a: rt.ProductOfExperts([a], weights=(math.inf,)), "finite and above 0"),
         (lambda a: rt.Ensemble([a], of="logit"), "did you mean 'logits'"),
         (lambda a: rt.Noisy(a, sigma=-1.0), "sigma of Noisy is -1.0"),
         (lambda a: rt.Noisy(a, sigma=1.0, share=2.0), "from 0 to 1"),
+        (lambda a: rt.Noisy(a, sigma="1"), "sigma of Noisy is '1': it must be a number"),
+        (lambda a: rt.Vote([a], "1"), "noise_scale of Vote is '1': it must be a number"),
+        (lambda a: rt.Vote([a], 1.0, delta=1.0), "above 0 and below 1"),
         (lambda a: rt.Boltzmann(a, temperature=0.0), "above 0"),
+        (lambda a: rt.Boltzmann(a, "0.1"), "temperature of Boltzmann is '0.1'"),
+        (lambda a: rt.MonteCarloDropout(fresh_policy(), "3", 0.5), "are '3': a whole number"),
+        (lambda a: rt.MonteCarloDropout(fresh_policy(), 2.5, 0.5), "are 2.5: a whole number"),
+        (lambda a: rt.MonteCarloDropout(fresh_policy(), 3, "a"), "p of MonteCarloDropout is 'a'"),
         (lambda a: rt.MonteCarloDropout(fresh_policy(), 0, 0.5), "at least 1"),
         (lambda a: rt.MonteCarloDropout(fresh_policy(), 3, 1.0), "below 1"),
     ],

@@ -387,18 +387,11 @@ def test_unknown_names_with_the_nearest(text: str, hint: str):
         "True * kl",
         "1e999 * kl",
         "KL(temperature=[1])",
-        "KL(temperature='hot')",
         "KL(temperature=True)",
         "KL(temperature=1e999)",
         "KL(temperature=2 + 1)",
-        "KL(weights={'a': 'b'})",
-        "KL(weights={'a': None})",
         "KL(weights={1: 2})",
         "KL(weights={**kl})",
-        "KL(weights=3)",
-        "KL(weights='a')",
-        "Huber(delta='wide')",
-        "Huber(delta=None)",
         "None * kl",
         "-'1->0' * kl",
         "kl; mse",
@@ -433,6 +426,14 @@ def test_an_unknown_name_that_is_near_to_none_is_told_each_once():
         ("1->0 * MSE()", "a schedule stands in quotes"),
         ("'1->0' * MSE() + 1->0 * kl", "a schedule stands in quotes"),
         ("'1->0' * MSE(", "write 'kl', 'nll', 'mse'"),
+        ("KL(temperature='hot')", "The temperature of KL is 'hot': it must be a number"),
+        ("KL(weights={'a': 'b'})", "task 'a' in KL is 'b': it must be a number; a schedule stands"),
+        ("KL(weights={'a': '1->0'})", "a schedule stands before the term"),
+        ("KL(weights={'a': None})", "The weight of the task 'a' in KL is None"),
+        ("KL(weights=3)", "The weights of KL are 3.*: name a task for each"),
+        ("KL(weights='a')", "The weights of KL are 'a': name a task for each"),
+        ("Huber(delta='wide')", "The delta of Huber is 'wide': it must be a number"),
+        ("Huber(delta=None)", "The delta of Huber is None: it must be a number"),
     ],
 )
 def test_what_would_be_right_is_told(text: str, sentence: str):
@@ -444,6 +445,21 @@ def test_what_would_be_right_is_told(text: str, sentence: str):
 def test_a_weight_is_not_negative(text: str):
     with pytest.raises(InputError, match=r"The weight of MSE\(\) is .*: it must not be negative"):
         Objective.of(text)
+
+
+@pytest.mark.parametrize("what", [None, KL, [KL()], 1.0])
+def test_what_is_no_objective_is_told(what: object):
+    with pytest.raises(InputError, match=r"is no objective: write 'kl', or KL\(\) in Python"):
+        Objective.of(what)  # type: ignore[arg-type]
+
+
+def test_some_task_has_a_weight_above_zero():
+    student, teacher = (PolicyOutput(logits=torch.zeros(2, 3)) for _ in range(2))
+    two = KL(weights={"a": 0}) + 0.0 * MSE()
+    with pytest.raises(InputError, match=r"Every weight of .* is 0"):
+        two.fitted(student, teacher, ["a"])
+    two.fitted(student, teacher, ["a", "b"])
+    (KL(weights={"a": 0}) + MSE()).fitted(student, teacher, ["a"])
 
 
 def test_some_weight_is_above_zero():

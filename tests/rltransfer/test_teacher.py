@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO
+from stable_baselines3 import DQN, PPO, SAC
 from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
@@ -273,9 +273,34 @@ def test_a_suite_may_go_by_its_name() -> None:
     assert len(rt.load_teacher("zoo", suite="minatar").members) == 5
 
 
-def test_functions_that_cannot_teach_are_refused() -> None:
-    with pytest.raises(rt.InputError, match="a function cannot teach, as it takes other arguments"):
-        rt.CallableTeacher(lambda observation: observation)
-    says = rt.CallableTeacher(lambda observation, task: observation["policy"])
-    with pytest.raises(rt.InputError, match="a function returned a Tensor: it must return a Pol"):
-        says({"policy": torch.zeros(1, 2)}, torch.zeros(1, dtype=torch.int64))
+def test_a_zip_is_of_one_tasks_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "sac.zip"
+    SAC("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=100).save(path)
+    teacher = rt.load_teacher(path)
+    seen = RolloutEngine(rt.Suite.of("Pendulum-v1"), 1, CPU, 0).observation_space
+    suite = rt.Suite("two", (rt.Task("Pendulum-v1"), rt.Task("Pendulum-v1", {"g": 9.0})))
+    wide, narrow = spaces.Box(-2, 2, (1,)), spaces.Box(-1, 1, (1,))
+    teacher.fitted(suite, [(seen, wide), (seen, wide)])
+    with pytest.raises(rt.InputError, match="differ: give each its own teacher, with PerTask"):
+        teacher.fitted(suite, [(seen, wide), (seen, narrow)])
+
+
+def test_names_with_arguments_are_read_and_the_closest_counts() -> None:
+    def chosen(names: dict[object, rt.Teacher], task: rt.Task) -> float:
+        teacher = fitted_teacher(rt.PerTask(names), rt.Suite.of(task), CPU)  # type: ignore[arg-type]
+        seen = {"policy": torch.zeros(1, 4)}
+        return float(teacher(seen, torch.zeros(1, dtype=torch.int64)).logits[0, 0])
+
+    plain = rt.Task("CartPole-v1")
+    given = plain.with_kwargs(sutton_barto_reward=True)
+    names: dict[object, rt.Teacher] = {
+        'CartPole-v1{"sutton_barto_reward":true}': constant(1.0), "CartPole-v1": constant(2.0),
+    }  # fmt: skip
+    assert [chosen(names, plain), chosen(names, given)] == [2, 1]
+    assert chosen({given: constant(3.0), plain: constant(4.0)}, given) == 3
+    with pytest.raises(rt.InputError, match="no teacher for the task 'CartPole-v1'"):
+        chosen({given: constant(1.0)}, plain)
+    with pytest.raises(rt.InputError, match="names no task for PerTask"):
+        rt.PerTask({"CartPole-v1{g: 1}": constant(1.0)})
+    with pytest.raises(rt.InputError, match="takes a teacher for each task by name"):
+        rt.PerTask([constant(1.0)])  # type: ignore[arg-type]
