@@ -107,7 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
-    except (InterruptedRunError, KeyboardInterrupt):
+    except InterruptedRunError as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
     return 0
@@ -115,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def list_command(words: list[str]) -> None:
     """Prints what there is."""
-    from rltransfer.experiment import experiments
+    from rltransfer.experiment import experiment_names
 
     sections: dict[str, list[str]] = {
         "agents": registry.method_names(),
@@ -123,7 +126,7 @@ def list_command(words: list[str]) -> None:
         "teachers": [
             f"zoo:{card.task.id}, return {card.data['return_mean']:.1f}" for card in zoo_cards()
         ],
-        "experiments": list(experiments()),
+        "experiments": experiment_names(),
         "tasks": registry.task_ids(),
     }
     if words and words[0] not in sections:
@@ -158,7 +161,8 @@ def train_command(words: list[str]) -> None:
     """Trains an agent."""
     if not words or words[0].startswith("-"):
         raise InputError(
-            f"`rltransfer train` needs an agent: {', '.join(registry.method_names())}."
+            "`rltransfer train` needs an agent, before its options: "
+            f"{', '.join(registry.method_names())}."
         )
     name, rest = words[0], words[1:]
     method_class = registry.find_method(name)
@@ -190,7 +194,8 @@ def train_command(words: list[str]) -> None:
         print_results(generation_results(run_dir), run_dir, generations=True)
         return
     run = Run(*asked)
-    run.begin(resumed is not None)
+    # Whoever says where the teacher lies may have moved it: then its weights must be the same.
+    run.begin(resumed is not None, teacher_moves=_value_of("--teacher", rest) is not None)
     run.execute()
     print_results([run.result], run_dir)
 
@@ -234,7 +239,7 @@ def evaluate_command(words: list[str]) -> None:
     else:
         raise InputError(
             "`rltransfer evaluate` needs a run directory or a teacher, e.g. a Stable-Baselines3 "
-            "zip."
+            "zip, before its options."
         )
     options = parse(EvaluateOptions, rest, prog)
     found = _evaluated(source, options)

@@ -87,16 +87,18 @@ def check_number(what: str, value: object, condition: str | None = None) -> None
 
 
 def check_kinds(options: object) -> None:
-    """Checks a configuration's options that have few values, and those that are configurations.
+    """Checks a configuration's names, its whole numbers, and the configurations in it.
 
     Raises:
-        InputError: One of several names is another, or a configuration is something else.
+        InputError: One is something else.
     """
     hints = typing.get_type_hints(type(options))
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         value, hint = getattr(options, field.name), hints[field.name]
         if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
             raise unknown(field.name, str(value), typing.get_args(hint))
+        if hint is int and not (isinstance(value, numbers.Real) and float(value).is_integer()):
+            raise InputError(f"{field.name} is {value!r}: it must be a whole number.")
         if dataclasses.is_dataclass(hint) and not isinstance(value, hint):  # type: ignore[arg-type]
             kind = getattr(hint, "__name__", str(hint))
             raise InputError(f"{field.name} is {value!r}: it must be a {kind}.")

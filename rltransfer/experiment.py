@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Protocol
 
 from rltransfer.errors import unknown
+from rltransfer.registry import entries, load_entry
 
 
 class Experiment(Protocol):
@@ -17,17 +17,22 @@ class Experiment(Protocol):
 
 def experiments() -> dict[str, type[Experiment]]:
     """Returns every installed experiment by name."""
-    found = sorted(entry_points(group="rltransfer.experiments"))
-    return {entry.name: entry.load() for entry in found}
+    return {entry.name: load_entry(entry) for entry in entries("rltransfer.experiments")}
+
+
+def experiment_names() -> list[str]:
+    """Returns the name of every installed experiment, of which none is loaded."""
+    return [entry.name for entry in entries("rltransfer.experiments")]
 
 
 def find_experiment(name: str) -> type[Experiment]:
     """Returns the experiment of this name.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or it cannot be loaded.
     """
-    known = experiments()
-    if name not in known:
-        raise unknown("experiment", name, known)
-    return known[name]
+    for entry in entries("rltransfer.experiments"):
+        if entry.name == name:
+            experiment: type[Experiment] = load_entry(entry)
+            return experiment
+    raise unknown("experiment", name, experiment_names())

@@ -35,7 +35,7 @@ def export_command(words: list[str]) -> None:
     prog = "rltransfer export"
     asks_help = bool({"-h", "--help"} & set(words))
     if not asks_help and (not words or words[0].startswith("-")):
-        raise InputError("`rltransfer export` needs a run directory: RUN --out policy.onnx.")
+        raise InputError("`rltransfer export` needs a run directory first: RUN --out policy.onnx.")
     options = parse(
         ExportOptions, words if asks_help else words[1:], f"{prog} RUN" if asks_help else prog
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ from rltransfer.teacher_base import ModuleTeacher, TaskSpaces, Teacher, ZipTeach
 from rltransfer.teacher_spec import TeacherSpec, split_source
 from rltransfer.torch_file import SUFFIXES, load_torch_file
 from rltransfer.torchscript import is_torchscript
+
+SOURCES = (
+    "give a run directory, a Stable-Baselines3 zip, an rsl_rl checkpoint or a TorchScript file, "
+    "hf:OWNER/NAME/FILE, or 'zoo'"
+)
+"""What may be a teacher, in words."""
 
 
 class FileTeacher(ModuleTeacher):
@@ -126,6 +133,8 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
                 f"{place}."
             )
         return FileTeacher(load_torch_file(path, options), source, origin)
+    if not is_zip(place) and not zipfile.is_zipfile(path):
+        raise InputError(f"{place} is no teacher: {SOURCES}.")
     if options:
         raise InputError(
             f"The teacher {place} takes no options, but was given {', '.join(options)}."
@@ -147,8 +156,5 @@ def _located(place: str) -> tuple[Path, dict[str, str]]:
         file = fetch(place)
         return file.path, file.origin()
     if not os.path.exists(place):
-        raise InputError(
-            f"There is no teacher {place!r}: give a run directory, a Stable-Baselines3 zip, an "
-            "rsl_rl checkpoint or a TorchScript file, hf:OWNER/NAME/FILE, or 'zoo'."
-        )
+        raise InputError(f"There is no teacher {place!r}: {SOURCES}.")
     return Path(place), {}

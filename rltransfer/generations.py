@@ -30,7 +30,7 @@ from rltransfer import checkpoint, distributed
 from rltransfer.agent import Method
 from rltransfer.checkpoint import generation_folder
 from rltransfer.errors import InputError
-from rltransfer.run import Run, closed_if_refused
+from rltransfer.run import InterruptedRunError, Run, closed_if_refused, told_stop
 from rltransfer.run_folder import RunOptions, check_free, check_same, make_folder, settings, writing
 from rltransfer.task import Suite
 
@@ -101,12 +101,15 @@ class Chain:
             check_same(self.folder, self.config())
         elif distributed.rank() == 0:
             check_free(self.folder)
-        for number in range(1, self.generations):
-            if not (generation_folder(self.folder, number) / "result.json").exists():
-                # Nobody holds on to this run: the next generation has memories of its own.
-                self._begun(number, resume).execute()
-        last = self._begun(self.generations, resume)
-        last.execute()
+        try:
+            for number in range(1, self.generations):
+                if not (generation_folder(self.folder, number) / "result.json").exists():
+                    # Nobody holds on to this run: the next generation has memories of its own.
+                    self._begun(number, resume).execute()
+            last = self._begun(self.generations, resume)
+            last.execute()
+        except InterruptedRunError:
+            raise InterruptedRunError(told_stop(self.name, self.folder)) from None
         if distributed.rank() == 0:
             text = json.dumps(last.result, indent=1) + "\n"
             with writing(self.folder):

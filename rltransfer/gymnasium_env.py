@@ -17,6 +17,7 @@ HalfCheetah-v5 -30 %, CartPole-v1 -50 %: Python's lock changes hands too seldom)
 from __future__ import annotations
 
 import importlib
+import traceback
 from typing import Any
 
 import gymnasium
@@ -107,7 +108,8 @@ def _find_spec(task: Task) -> EnvSpec:
         return gymnasium.spec(name)
     except ModuleNotFoundError as failure:
         raise InputError(
-            f"The environment {task.id!r} is in the module {module!r}: {failure}."
+            f"The environment {task.id!r} is in the module {module!r}: {failure}; PYTHONPATH says "
+            "where modules are, e.g. PYTHONPATH=. for those of this folder."
         ) from failure
     except gymnasium.error.Error as failure:
         latest = _latest(name)
@@ -158,11 +160,16 @@ def _not_installed(task: Task, spec: EnvSpec, failure: ModuleNotFoundError) -> I
 
 def _not_made(task: Task, failure: Exception) -> InputError:
     """Returns the error for an environment that refused to be made."""
-    told = repr(failure) if isinstance(failure, LookupError) else str(failure)
+    told = str(failure)
+    if isinstance(failure, LookupError):
+        # It names a key and no reason: where it was missed tells more.
+        place = traceback.extract_tb(failure.__traceback__)[-1]
+        told = f"{failure!r} in {place.filename}, line {place.lineno}"
     # Gymnasium adds where the error was raised, and all arguments, to what the environment told.
     lines = told.split(" was raised from the environment creator")[0].splitlines()
     reason = (lines[0] if lines else type(failure).__name__).rstrip(".")
     arguments = f" with {dict(task.kwargs)}" if task.kwargs else ""
-    latest = _latest(task.id.rpartition(":")[2])
-    hint = f"; the latest version is {latest!r}" if latest not in (None, task.id) else ""
+    name = task.id.rpartition(":")[2]
+    latest = _latest(name)
+    hint = f"; the latest version is {latest!r}" if latest not in (None, name) else ""
     return InputError(f"The environment {task.id!r} cannot be made{arguments}: {reason}{hint}.")

@@ -269,6 +269,12 @@ class _Part:
         """
         if self.discrete is not None:
             numbers = np.asarray(values) - self.discrete.start
+            wrong = (numbers < 0) | (numbers >= self.discrete.n)
+            if wrong.any():
+                raise InputError(
+                    f"An environment showed {np.asarray(values)[wrong][0]}, which its observation "
+                    f"space {self.discrete} does not hold: the environment is at fault."
+                )
             one_hot = np.zeros((len(numbers), *self.space.shape), np.float32)
             one_hot[np.arange(len(numbers)), numbers] = 1.0
             return one_hot

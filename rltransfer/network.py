@@ -56,6 +56,10 @@ class Network:
     tasks whose vectors mean different things."""
 
     def __post_init__(self) -> None:
+        for what in ("hidden", "groups"):
+            value = getattr(self, what)
+            if not isinstance(value, tuple | list):
+                raise InputError(f"{what} is {value!r}: it must be a tuple, such as ({value!r},).")
         for kind, name, names in (
             ("encoder", self.encoder, get_args(EncoderName)),
             ("activation", self.activation, get_args(ActivationName)),
@@ -73,6 +77,8 @@ class Network:
             )
         if not self.groups:
             raise InputError("A network reads no observation group: it needs at least one.")
+        if len(set(self.groups)) < len(self.groups):
+            raise InputError(f"A network reads {self.groups}: each group may be there once.")
 
     def scaled(self, units: int) -> int:
         """Returns a number of units or channels times the width, at least one."""
@@ -209,8 +215,9 @@ class Encoder(nn.Module):
         missing = [group for group in network.groups if group not in space.spaces]
         if missing:
             raise InputError(
-                f"The network reads the observation group {missing[0]!r}, "
-                f"but there are only {', '.join(map(repr, space.spaces))}."
+                f"The network reads the observation group {missing[0]!r}, but there are only "
+                f"{', '.join(map(repr, space.spaces))}: say --groups {' '.join(space.spaces)}, or "
+                "some of these."
             )
         self.groups = network.groups
         shapes = [space[group].shape or () for group in self.groups]

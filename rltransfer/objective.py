@@ -75,6 +75,8 @@ class Objective(abc.ABC):
         return values
 
     def __add__(self, other: Objective) -> Objective:
+        if not isinstance(other, Objective):
+            return NotImplemented
         return Sum(self.terms() + other.terms())
 
     def __mul__(self, factor: float | str | Schedule) -> Objective:

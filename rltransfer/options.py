@@ -17,9 +17,18 @@ from rltransfer.errors import InputError
 T = TypeVar("T")
 
 ALSO = {
+    "--clip-range": "--clip",
+    "--ent-coef": "--entropy-coefficient",
+    "--env": "--task",
+    "--env-id": "--task",
+    "--gae-lambda": "--trace",
+    "--gamma": "--discount",
     "--lr": "--learning-rate",
+    "--n-envs": "--num-envs",
+    "--n-steps": "--horizon",
     "--timesteps": "--steps",
     "--total-timesteps": "--steps",
+    "--vf-coef": "--value-coefficient",
 }
 """What other libraries call options that this one has under another name."""
 
@@ -152,6 +161,8 @@ def _unknown_option(kind: type[Any], extra: list[str], prog: str) -> InputError:
     hint = f"did you mean '--{near[0]}'?" if near else f"`{prog} --help` shows every option."
     if ALSO.get(name) in known:
         hint = f"did you mean {ALSO[name]!r}?"
+    if not word.startswith("-") and "--task" in known:
+        hint = f"did you mean '--task {word}'?"
     return InputError(f"There is no option {word!r}: {hint}")
 
 

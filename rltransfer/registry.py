@@ -9,10 +9,11 @@ of policies with their cards). Policies of other kinds are found by `policy.py`
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import torch
@@ -29,7 +30,17 @@ if TYPE_CHECKING:
 @functools.cache
 def families() -> tuple[EnvFamily, ...]:
     """Returns the installed families of tasks, by name."""
-    return tuple(entry.load() for entry in _entries("rltransfer.envs"))
+    found = []
+    for entry in entries("rltransfer.envs"):
+        try:
+            family = load_entry(entry)
+            if isinstance(family, type) or not isinstance(family, EnvFamily):
+                raise InputError(f"{told_entry(entry)} is no EnvFamily: it must be an instance.")
+            found.append(family)
+        except InputError as error:
+            # One package's mistake is not to take every command away.
+            warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+    return tuple(found)
 
 
 def register_environments() -> None:
@@ -79,12 +90,14 @@ def as_suite(suite: SuiteLike) -> Suite:
         return find_suite(suite)
     if isinstance(suite, str | Task):
         return Suite.of(suite)
+    if not isinstance(suite, Sequence):
+        raise InputError(f"{suite!r} names no task: give a suite, a Task or an id, or several.")
     return Suite.of(*suite)
 
 
 def method_names() -> list[str]:
     """Returns the names of the installed methods."""
-    return [entry.name for entry in _entries("rltransfer.agents")]
+    return [entry.name for entry in entries("rltransfer.agents")]
 
 
 def find_method(name: str) -> type[Method]:
@@ -93,16 +106,18 @@ def find_method(name: str) -> type[Method]:
     Raises:
         InputError: There is none.
     """
-    for entry in _entries("rltransfer.agents"):
+    for entry in entries("rltransfer.agents"):
         if entry.name == name:
-            method: type[Method] = entry.load()
+            method: type[Method] = load_entry(entry)
+            if not (isinstance(method, type) and hasattr(method, "build")):
+                raise InputError(f"{told_entry(entry)} is no Method: it must be a class of one.")
             return method
     raise unknown("agent", name, method_names(), "rltransfer list")
 
 
 def method_name(method: type[Method]) -> str:
     """Returns the name that a method is installed under, or its class's."""
-    for entry in _entries("rltransfer.agents"):
+    for entry in entries("rltransfer.agents"):
         if entry.value == f"{method.__module__}:{method.__qualname__}":
             return entry.name
     return method.__name__
@@ -111,7 +126,7 @@ def method_name(method: type[Method]) -> str:
 @functools.cache
 def zoo_folders() -> tuple[Path, ...]:
     """Returns the folders in which installed packages keep trained teachers."""
-    return tuple(Path(str(entry.load())) for entry in _entries("rltransfer.zoo"))
+    return tuple(Path(str(load_entry(entry))) for entry in entries("rltransfer.zoo"))
 
 
 def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
@@ -129,7 +144,11 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
         known = task_ids()
         family = _family(task)  # some know their old ids only once they have named theirs
         if family is None:
-            raise unknown("task", task.id, known, "rltransfer list tasks")
+            sentence = str(unknown("task", task.id, known, "rltransfer list tasks"))
+            raise InputError(
+                f"{sentence.rstrip('.')}; one of your own stands behind its module, "
+                f"'my_module:{task.id}'."
+            )
     if family is not None:
         return family.make(task, num_envs, device)
     return make_host_env(task, num_envs, device)
@@ -146,6 +165,25 @@ def _family(task: Task) -> EnvFamily | None:
     return next((family for family in families() if family.accepts(task)), None)
 
 
-def _entries(group: str) -> list[EntryPoint]:
+def entries(group: str) -> list[EntryPoint]:
     """Returns the entry points of a group, each name once, in the order of their names."""
     return list({entry.name: entry for entry in sorted(entry_points(group=group))}.values())
+
+
+def load_entry(entry: EntryPoint) -> Any:
+    """Returns what an entry point names.
+
+    Raises:
+        InputError: The package that has it cannot be imported, or has no such thing.
+    """
+    try:
+        return entry.load()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{told_entry(entry)} cannot be loaded: {reason.rstrip('.')}.") from error
+
+
+def told_entry(entry: EntryPoint) -> str:
+    """Returns what an entry point is, at the beginning of a sentence."""
+    package = "" if entry.dist is None else f" of the package {entry.dist.name}"
+    return f"The entry point {entry.name} = {entry.value!r} in {entry.group}{package}"

@@ -42,8 +42,17 @@ from rltransfer.tracking import Progress, Tracker
 from rltransfer.vector_env import VectorEnv
 
 
+def told_stop(agent: str, folder: Path) -> str:
+    """Returns what is said of a run, or of a chain, that was asked to stop."""
+    return f"Stopped: `rltransfer train {agent} --resume {folder}` goes on."
+
+
 class InterruptedRunError(Exception):
     """The run was stopped by a signal, after a checkpoint."""
+
+
+TRAINING_RETURN = "training return"
+"""What the live table calls the mean return of the episodes that ended while collecting."""
 
 
 def find_device(name: str) -> torch.device:
@@ -262,6 +271,8 @@ class Run:
                     metrics.update(self._evaluate_quickly())
                 with writing(self.run_dir):
                     tracker.scalars(metrics, self.env_steps)
+                # Of this rollout's episodes; where none ended, no older one is shown beside it.
+                figures.pop(TRAINING_RETURN, None)
                 figures.update(_worth_a_look(metrics))
                 speed = (self.env_steps - first_step) / (time.monotonic() - began)
                 progress.show(self.env_steps, speed, figures)
@@ -270,11 +281,15 @@ class Run:
                 if ended or stops or _passed(last_step, self.env_steps, save_every):
                     self.save()
                 if stops:
-                    raise InterruptedRunError
+                    raise self._interrupted()
         self._loops = False
         if self._stop:
             # It came during the last checkpoint.
-            raise InterruptedRunError
+            raise self._interrupted()
+
+    def _interrupted(self) -> InterruptedRunError:
+        """Returns the error for a run that was asked to stop, with what goes on with it."""
+        return InterruptedRunError(told_stop(self.name, self.run_dir))
 
     def iterate(self) -> dict[str, float]:
         """Collects one rollout, learns from it, and returns what is to be logged."""
@@ -416,7 +431,7 @@ def _worth_a_look(metrics: Mapping[str, float]) -> dict[str, str]:
             shown["agreement"] = f"{value:.3f}"
     returns = [v for n, v in metrics.items() if n.startswith("rollout/return/")]
     if returns:
-        shown["training return"] = " ".join(f"{value:.1f}" for value in returns)
+        shown[TRAINING_RETURN] = " ".join(f"{value:.1f}" for value in returns)
     return shown
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from rltransfer import checkpoint, registry
 from rltransfer.agent import Method
-from rltransfer.errors import InputError, check_range
+from rltransfer.errors import InputError, check_kinds, check_range
 from rltransfer.policy import Policy, load_policy
 from rltransfer.serialization import from_json, to_json
 from rltransfer.task import Suite
@@ -53,6 +53,7 @@ class RunOptions:
     """Episodes of each evaluation at the end: policy, teacher and random actions."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_range(self, "at least 1", "steps", "episodes")
         check_range(
             self, "at least 0",
@@ -122,7 +123,7 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
     """
     old = {name: value for name, value in read_config(run_dir).items() if name != FRAMES}
     new = json.loads(json.dumps(config))
-    if teacher_moves:
+    if teacher_moves and _weights(old) is not None and _weights(new) is not None:
         old, new = _without_place(old), _without_place(new)
     held, asked = (_kind(one.get("generations", 0)) for one in (old, new))
     found = difference(old, new, "")
@@ -141,9 +142,16 @@ def _kind(generations: int) -> str:
 
 def _without_place(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a configuration that knows its teacher by its weights, wherever it lies."""
-    method = {name: value for name, value in config["method"].items() if name != "teacher"}
-    weights = (config.get("teacher") or {}).get("sha256")
-    return {**config, "method": method, "teacher": {"sha256": weights}}
+    places = ("teacher", "vecnormalize")
+    method = {name: value for name, value in config["method"].items() if name not in places}
+    read = (config["teacher"].get("spec") or {}).get("preprocessing")
+    return {**config, "method": method, "teacher": {"sha256": _weights(config), "read": read}}
+
+
+def _weights(config: Mapping[str, Any]) -> str | None:
+    """Returns the hash of a teacher's weights; None where it has none, or there is no teacher."""
+    found: str | None = (config.get("teacher") or {}).get("sha256")
+    return found
 
 
 def difference(old: Any, new: Any, path: str, known_only: bool = False) -> str:

@@ -417,7 +417,10 @@ def _observation_space(loaded: LoadedPolicy) -> spaces.Space[Any]:
     if loaded.is_image:
         return spaces.Box(0, 255, loaded.observation_shape, np.uint8)
     dtype = loaded.observation_dtype
-    return spaces.Box(-np.inf, np.inf, loaded.observation_shape, dtype.type)
+    low, high = -np.inf, np.inf
+    if np.issubdtype(dtype, np.integer):
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    return spaces.Box(low, high, loaded.observation_shape, dtype.type)
 
 
 def _action_space(loaded: LoadedPolicy) -> spaces.Space[Any]:

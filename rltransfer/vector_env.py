@@ -12,7 +12,7 @@ that no row is one that an autoreset put in: the observation returned is the new
 from __future__ import annotations
 
 import abc
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import torch
@@ -78,6 +78,7 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
         raise ValueError(f"{type(self).__name__} cannot go back to a state.")
 
 
+@runtime_checkable
 class EnvFamily(Protocol):
     """A family of tasks, found through the entry points of the group `rltransfer.envs`."""
 

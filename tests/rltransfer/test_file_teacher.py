@@ -138,7 +138,7 @@ def test_what_is_no_teacher_is_refused(folder: Path) -> None:
         ((str(folder / "nothing.zip"),), "There is no teacher .*nothing.zip"),
         ((str(folder / "dqn.zip") + "?output=mean",), "takes no options, but was given output"),
         ((str(folder / "linear.pt"), str(folder / "vec_normalize.pkl")), "go with a Stable"),
-        ((str(folder / "vec_normalize.pkl"),), "no Stable-Baselines3 zip"),
+        ((str(folder / "vec_normalize.pkl"),), "is no teacher: give a run directory"),
         (("hf:owner/name",), "write hf:OWNER/NAME/FILE"),
     ]
     for arguments, sentence in cases:

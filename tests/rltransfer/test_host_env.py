@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.gymnasium_env import make_host_env
-from rltransfer.host_env import HostVectorEnv
+from rltransfer.host_env import HostVectorEnv, _Part
 from rltransfer.task import Task
 from rltransfer.vector_env import VectorEnv
 
@@ -409,14 +409,16 @@ def test_module_before_the_id_is_imported(monkeypatch: pytest.MonkeyPatch) -> No
         (Task("CartPol-v1"), "no environment 'CartPol-v1': did you mean 'CartPole-v1'"),
         (Task("CartPole-v7"), "no environment 'CartPole-v7': the latest version is 'CartPole-v1'"),
         (Task("CartPole"), "no environment 'CartPole': the latest version is 'CartPole-v1'"),
-        (Task("no_such_module:CartPole-v1"), "in the module 'no_such_module': No module named"),
+        (Task("no_such_module:CartPole-v1"), "No module named 'no_such_module'; PYTHONPATH says"),
         (Task("CartPole-v1", {"gravity": 9}), "with {'gravity': 9}: .* keyword argument 'gravity'"),
         (Task("CartPole-v1", {"num_envs": 9}), "takes no keyword argument 'num_envs'"),
         (Task("CartPole-v1", {"vectorization_mode": "threads"}), "must be 'sync' or 'async'"),
         (
             Task("FrozenLake-v1", {"map_name": "9x9"}),
-            r"with {'map_name': '9x9'}: KeyError\('9x9'\)",
+            r"with {'map_name': '9x9'}: KeyError\('9x9'\) in .*frozen_lake.py, line \d+\.$",
         ),
+        # No hint at a later version where it is the latest.
+        (Task("sys:CartPole-v1", {"gravity": 9}), "unexpected keyword argument 'gravity'.$"),
         (Task("HalfCheetah-v2"), "the latest version is 'HalfCheetah-v5'"),
         (
             Task("Blackjack-v1"),
@@ -433,6 +435,14 @@ def test_what_cannot_be_made_is_refused_in_one_sentence(task: Task, sentence: st
     with pytest.raises(InputError, match=sentence) as refusal:
         make_host_env(task, 2, CPU)
     assert "\n" not in str(refusal.value)
+
+
+def test_what_a_discrete_space_does_not_hold_is_refused() -> None:
+    room = _Part.of(spaces.Discrete(3, start=1), "rooms")
+    assert room.to_numpy(np.array([1, 3])).tolist() == [[1, 0, 0], [0, 0, 1]]
+    for number in (0, 4):
+        with pytest.raises(InputError, match=rf"showed {number}, which .* does not hold"):
+            room.to_numpy(np.array([1, number]))
 
 
 def test_missing_package_is_named_with_the_extra_that_has_it(

@@ -248,6 +248,9 @@ def test_head_is_orthogonal_of_its_gain_with_zero_biases():
         ({"hidden": (64, 0)}, "layers need at least 1 unit"),
         ({"gru": -1}, "a GRU of -1"),
         ({"groups": ()}, "reads no observation group"),
+        ({"groups": ("a", "b", "a")}, "each group may be there once"),
+        ({"groups": "policy"}, "groups is 'policy': it must be a tuple, such as ('policy',)"),
+        ({"hidden": 64}, "hidden is 64: it must be a tuple, such as (64,)"),
         ({"encoder": "natrue"}, "There is no encoder 'natrue': did you mean 'nature'?"),
         ({"activation": "tahn"}, "There is no activation 'tahn': did you mean 'tanh'?"),
         ({"statistics": "own"}, "There is no kind of statistics 'own'"),
@@ -266,7 +269,8 @@ def test_missing_group_names_those_that_there_are():
     with pytest.raises(InputError) as caught:
         Encoder(Network(groups=("policy",)), space)
     assert str(caught.value) == (
-        "The network reads the observation group 'policy', but there are only 'camera', 'joints'."
+        "The network reads the observation group 'policy', but there are only 'camera', 'joints': "
+        "say --groups camera joints, or some of these."
     )
 
 

@@ -26,10 +26,12 @@ import rltransfer as rt
 from rltransfer import checkpoint, distributed
 from rltransfer.agents.ppo import PPO
 from rltransfer.agents.soft_q import SoftQ
+from rltransfer.cli import main
 from rltransfer.learner import NonFiniteGradientError
 from rltransfer.rollout import RolloutEngine
 from rltransfer.run import InterruptedRunError, Run, _frame_stack, find_device
 from rltransfer.run_folder import RunOptions, configured, read_config
+from rltransfer.tracking import Progress
 
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 QUICK = ["--episodes", "2", "--evaluate-episodes", "0", "--threads", "1", "--quiet"]
@@ -429,6 +431,48 @@ def test_an_interruption_from_python_raises(tmp_path: Path) -> None:
         return iterate()
 
     run.iterate = interrupted  # type: ignore[method-assign]
-    with pytest.raises(InterruptedRunError):
+    with pytest.raises(
+        InterruptedRunError, match=rf"train ppo --resume {tmp_path / 'run'}` goes on"
+    ):
         run.execute()
     assert len(checkpoint.checkpoints(tmp_path / "run")) == 1
+
+
+def test_the_live_table_shows_no_return_of_another_rollout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run", steps=80)
+    told = iter([{"rollout/return/a": 3.0}, {"train/loss": 1.0}])
+    iterate, shown = run.iterate, []
+
+    def figures() -> dict[str, float]:
+        iterate()
+        return next(told)
+
+    monkeypatch.setattr(run, "iterate", figures)
+    monkeypatch.setattr(Progress, "show", lambda self, step, speed, told: shown.append(dict(told)))
+    run.execute()
+    assert shown == [{"training return": "3.0"}, {}]
+
+
+def test_the_seed_is_a_whole_number() -> None:
+    with pytest.raises(rt.InputError, match=r"seed is 1.5: it must be a whole number"):
+        RunOptions(seed=1.5)  # type: ignore[arg-type]
+    assert RunOptions(steps=2e5).steps == 200_000  # type: ignore[arg-type]
+
+
+def test_a_teacher_that_was_moved_is_told_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("first", 0), ("second", 1)):
+        rt.train(METHOD, suite=TASK, run_dir=name, steps=40, episodes=2, seed=seed, quiet=True)
+    words = ["train", "policy-distillation", *QUICK, "--num-envs", "4", "--horizon", "10"]
+    asked = [*words, "--task", TASK, "--steps", "40", "--teacher", "first", "--run-dir", "student"]
+    assert main(asked) == 0
+    Path("first").rename("moved")
+    resumed = ["train", "policy-distillation", "--resume", "student", "--teacher"]
+    assert main([*resumed, "moved"]) == 0
+    capsys.readouterr()
+    assert main([*resumed, "second"]) == 2
+    assert "another" in capsys.readouterr().err

@@ -304,3 +304,13 @@ def test_names_with_arguments_are_read_and_the_closest_counts() -> None:
         rt.PerTask({"CartPole-v1{g: 1}": constant(1.0)})
     with pytest.raises(rt.InputError, match="takes a teacher for each task by name"):
         rt.PerTask([constant(1.0)])  # type: ignore[arg-type]
+
+
+def test_a_zip_of_bytes_that_are_no_image_has_a_specification(tmp_path: Path) -> None:
+    env = gymnasium.make("CartPole-v1")
+    bytes_ = spaces.Box(0, 255, (4,), np.uint8)
+    env = gymnasium.wrappers.TransformObservation(env, lambda seen: seen.astype(np.uint8), bytes_)
+    path = tmp_path / "ram.zip"
+    PPO("MlpPolicy", env, device="cpu").save(path)
+    teacher = rt.load_teacher(path)
+    assert teacher.spec().observation_space == spaces.Dict(policy=bytes_)
