@@ -22,7 +22,7 @@ from rltransfer import registry as _registry
 from rltransfer.adapted import Adapted
 from rltransfer.composition import Ensemble, ProductOfExperts
 from rltransfer.errors import InputError
-from rltransfer.evaluation import evaluate
+from rltransfer.evaluate_source import evaluate
 from rltransfer.feature_objectives import (
     AttentionTransfer,
     FeatureRegression,

@@ -18,21 +18,19 @@ from rich.table import Table
 import rltransfer
 from rltransfer import distributed, registry
 from rltransfer.benchmark_command import benchmark_command
-from rltransfer.checkpoint import newest_generation
 from rltransfer.command_help import USAGE, asked_help
 from rltransfer.errors import InputError, check_range, unknown
-from rltransfer.evaluation import Evaluation, evaluate_policy, evaluate_teacher, fitted_teacher
+from rltransfer.evaluate_source import evaluate, run_suite
+from rltransfer.evaluation import Evaluation
 from rltransfer.export_command import export_command
 from rltransfer.generations import Chain, generation_results
 from rltransfer.options import parse
-from rltransfer.policy import Policy
 from rltransfer.report import brief_reader, console, result_table, with_interval
-from rltransfer.run import InterruptedRunError, Run, find_device
-from rltransfer.run_folder import RunOptions, configured, load_run_policy, read_config
+from rltransfer.run import InterruptedRunError, Run
+from rltransfer.run_folder import RunOptions, configured, read_config
 from rltransfer.task import Suite
 from rltransfer.task_options import TaskOptions, asked_suite, with_options
-from rltransfer.teacher import ZOO, load_teacher, zoo_cards
-from rltransfer.teacher_base import PolicyTeacher
+from rltransfer.teacher import zoo_cards
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -265,74 +263,22 @@ def evaluate_command(words: list[str]) -> None:
 
 def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
     """Returns the evaluations of a run's policy or of a teacher, by task."""
-    device = find_device(options.device)
     if options.task in registry.suites():
         raise InputError(
             f"{options.task!r} is a suite: evaluate one task of it, as in "
             f"--task {registry.find_suite(options.task).tasks[0].id}."
         )
-    how: dict[str, Any] = {
-        "seed": options.seed,
-        "device": device,
-        "deterministic": not options.stochastic,
-        "num_envs": options.num_envs,
-    }
-    if os.path.isdir(source):
-        if options.vecnormalize is not None:
-            raise InputError(
-                f"Observation statistics go with a Stable-Baselines3 zip, and {source} is a run: "
-                "leave --vecnormalize out."
-            )
-        run_dir = newest_generation(Path(source))
-        policy = load_run_policy(run_dir).to(device)
-        suite = Suite.from_json(read_config(run_dir)["suite"])
-        first = 0
-        if options.task is not None:
-            suite, first = _one_of(suite, options.task, options.task_option, policy, source)
-        suite = with_options(suite, options.task_option)
-        return evaluate_policy(policy, suite, options.episodes, first=first, **how)
     asked = None if options.task is None else Suite.of(options.task)
-    teacher = None
-    if asked is None and source != ZOO:
-        # What is wrong with the source itself is said first.
-        teacher = load_teacher(source, options.vecnormalize)
-        asked = teacher.suite if isinstance(teacher, PolicyTeacher) else None
-    if asked is None:
-        raise InputError(f"The teacher {source} does not say what it plays: add --task ID.")
-    suite = with_options(asked, options.task_option)
-    if teacher is None:
-        teacher = load_teacher(source, options.vecnormalize, suite)
-    return evaluate_teacher(fitted_teacher(teacher, suite, device), suite, options.episodes, **how)
-
-
-def _one_of(
-    learned: Suite, task_id: str, words: Sequence[str], policy: Policy, source: str
-) -> tuple[Suite, int]:
-    """Returns one of a run's tasks, as the run learned it, and its place; or another task.
-
-    Args:
-        learned: The run's tasks.
-        task_id: The id of the one that is asked for.
-        words: Its arguments; where several tasks have the id, these tell which is meant.
-        policy: The run's.
-        source: What the user calls the run.
-
-    Raises:
-        InputError: The policy does as each task asks, and none of them, or no single one, is meant.
-    """
-    asked = with_options(Suite.of(task_id), words).tasks[0]
-    named = [place for place, own in enumerate(learned) if own.id == task_id]
-    meant = [place for place in named if not learned.tasks[place].contradicts(asked)]
-    # Of one task alone the arguments may be others than it was learned with.
-    places = named if len(named) == 1 else meant
-    if len(places) == 1:
-        return Suite.of(learned.tasks[places[0]]), places[0]
-    if policy.spec.asks_for_task:
-        raise InputError(
-            f"{source} has its own policy for each of {', '.join(learned.names())}, and none for "
-            f"{str(asked)!r} alone: give one of those as --task, with its --task-option."
-        )
-    return Suite.of(task_id), 0
+    if options.task_option:
+        if asked is None and os.path.isdir(source):
+            asked = run_suite(Path(source))
+        elif asked is None:
+            raise InputError("--task-option changes a task: add --task ID.")
+        asked = with_options(asked, options.task_option)
+    return evaluate(
+        source, asked, options.episodes, vecnormalize=options.vecnormalize, seed=options.seed,
+        device=options.device, deterministic=not options.stochastic, num_envs=options.num_envs,
+    )  # fmt: skip
 
 
 def experiment_command(words: list[str]) -> None:

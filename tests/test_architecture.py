@@ -19,7 +19,7 @@ FLOORS = (
     "file_module file_teacher hub rsl_rl_checkpoint torch_file torchscript",
     "rollout",
     "agent evaluation metrics result experiment",
-    "run run_folder generations benchmark export",
+    "run run_folder generations evaluate_source benchmark export",
     "cli command_help benchmark_command export_command options task_options report",
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}

@@ -15,8 +15,10 @@ from stable_baselines3 import DQN, PPO, SAC
 from toy import TASK
 
 from rltransfer.cli import main
+from rltransfer.evaluation import Evaluation
 from rltransfer.task import Suite
 
+ONE = {"a task": Evaluation((1.0,), (1,))}
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 SMALL = ["--num-envs", "4", "--horizon", "10", "--batch-size", "40", "--evaluate-episodes", "0"]
 QUICK = [*SMALL, "--episodes", "4", "--steps", "200", "--quiet"]
@@ -143,6 +145,7 @@ def test_bad_words_are_refused_in_a_sentence(
         ("train", "policy-distillation", "--task", TASK, "--teacher", "x.zip"): "no teacher",
         ("evaluate",): "needs a run directory",
         ("evaluate", "nowhere"): "'nowhere'",
+        ("evaluate", "zoo", "--task-option", "x=1"): "--task-option changes a task: add --task",
         ("evaluate", "zoo"): "The teacher zoo does not say what it plays",
         ("evaluate", "zoo", "--task", "minatar"): "is a suite: evaluate one task of it",
         ("evaluate", "zoo", "--task", TASK, "--num-envs", "0"): "num_envs is 0",
@@ -285,7 +288,8 @@ def test_a_task_of_several_is_evaluated_by_its_own_policy(
     assert main([*words.split(), *sizes.split(), run]) == 0
     first: list[int] = []
     monkeypatch.setattr(
-        "rltransfer.cli.evaluate_policy", lambda *args, **how: first.append(how["first"]) or {}
+        "rltransfer.evaluate_source.evaluate_policy",
+        lambda *args, **how: first.append(how["first"]) or ONE,
     )
     for task in ("CartPole-v1", "Acrobot-v1"):
         assert main(["evaluate", run, "--task", task]) == 0
@@ -303,12 +307,12 @@ def test_a_task_of_one_id_is_evaluated_by_its_own_policy(
     first: list[int] = []
     suites: list[Suite] = []
 
-    def evaluated(policy: object, suite: Suite, *args: object, **how: int) -> dict[str, object]:
+    def evaluated(policy: object, suite: Suite, *args: object, **how: int) -> dict[str, Evaluation]:
         suites.append(suite)
         first.append(how["first"])
-        return {}
+        return ONE
 
-    monkeypatch.setattr("rltransfer.cli.evaluate_policy", evaluated)
+    monkeypatch.setattr("rltransfer.evaluate_source.evaluate_policy", evaluated)
     asked = ["evaluate", run, "--task", "rltransfer/TwoRooms-v0"]
     for options in (["goal=2"], ["goal=1", "time_limit=9"]):
         assert main([*asked, "--task-option", *options]) == 0
@@ -324,8 +328,8 @@ def test_a_runs_task_keeps_its_options(here: Path, monkeypatch: pytest.MonkeyPat
     assert main([*words.split(), *QUICK]) == 0
     kwargs = []
     monkeypatch.setattr(
-        "rltransfer.cli.evaluate_policy",
-        lambda policy, suite, *args, **how: kwargs.append(suite.tasks[0].kwargs) or {},
+        "rltransfer.evaluate_source.evaluate_policy",
+        lambda policy, suite, *args, **how: kwargs.append(suite.tasks[0].kwargs) or ONE,
     )
     asked = ["evaluate", "run", "--task", "CartPole-v1"]
     assert main(["evaluate", "run"]) == main(asked) == 0
