@@ -80,6 +80,8 @@ class Exported:
     """Random observations that both were shown."""
     largest_difference: float
     """Largest difference of an output over all of them."""
+    tasks: tuple[str, ...]
+    """The tasks, in the order of the index that goes in where there are several."""
 
 
 class Exportable(nn.Module):
@@ -186,7 +188,7 @@ def export_run(
     content, inputs, outputs = _exported(exportable, _metadata(policy, suite, sha256))
     difference = largest_difference(exportable, content, samples)
     _write(content, out)
-    return Exported(out, len(content), inputs, outputs, samples, difference)
+    return Exported(out, len(content), inputs, outputs, samples, difference, suite.names())
 
 
 def _check_packages() -> None:

@@ -59,6 +59,14 @@ def _show(exported: Exported) -> None:
             table.add_row(way, name, Text(kind))  # its brackets are no markup
     out = console()
     out.print(table)
+    if len(exported.tasks) > 1:
+        numbers = ", ".join(f"{index} for {name}" for index, name in enumerate(exported.tasks))
+        out.print(
+            f"task: {numbers}; an observation that is shorter than the shape ends in zeros",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     out.print(
         f"{exported.path}: {exported.num_bytes:,} bytes; the policy's actions in all of "
         f"{exported.samples} random observations, other outputs within "

@@ -127,12 +127,15 @@ def test_a_policy_over_images_acts_the_same(tmp_path: Path) -> None:
     assert exported.largest_difference < TOLERANCE
 
 
-def test_a_policy_of_several_tasks_knows_them_by_index(tmp_path: Path) -> None:
+def test_a_policy_of_several_tasks_knows_them_by_index(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = spaces.Dict({"policy": spaces.Box(0, 1, (2, 5, 5), np.uint8)})
     mask = ((True, True, False), (False, True, True))
     policy = Policy(PolicySpec(Network(width=0.25), image, spaces.Discrete(3), mask)).eval()
     run, out = run_of(policy, tmp_path, Suite.of(TASK, "CartPole-v1")), tmp_path / "policy.onnx"
-    export_run(run, out)
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    assert f"task: 0 for {TASK}, 1 for CartPole-v1; an obs" in capsys.readouterr().out
     acting = session(out)
     assert names(acting.get_inputs()) == ["observation_policy", "task"]
     seen = np.ones((2, 2, 5, 5), np.uint8)
