@@ -32,7 +32,7 @@ class CallableTeacher(Teacher):
     Args:
         function: Takes the groups, (rows, ...) each, and each row's task, (rows,); returns logits,
             Q-values or a mean, (rows, num_actions) or (rows, action_dim).
-        source: What it is called.
+        source: What it is called, by which a run that goes on tells it from another function.
 
     Raises:
         InputError: It takes other arguments; later, it returns something else.

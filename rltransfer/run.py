@@ -38,7 +38,7 @@ from rltransfer.run_folder import (
     writing,
 )
 from rltransfer.task import Suite
-from rltransfer.tracking import Progress, Tracker
+from rltransfer.tracking import Progress, Tracker, tell
 from rltransfer.vector_env import VectorEnv
 
 
@@ -155,6 +155,11 @@ class Run:
             if options.compile:
                 self.agent.policy.compile()
 
+    @property
+    def _title(self) -> str:
+        """What progress calls the run."""
+        return f"{self.name} on {self.suite.name}"
+
     def config(self) -> dict[str, Any]:
         """Returns everything that the run depends on, as JSON."""
         return {
@@ -254,7 +259,6 @@ class Run:
         evaluate_every = options.evaluate_every or max(options.steps // 4, 1)
         if not options.evaluate_episodes:
             evaluate_every = 0
-        title = f"{self.name} on {self.suite.name}"
         figures = {
             f"teacher {task_id.rsplit('/', 1)[-1]}": f"{value:.1f}"
             for task_id, value in self.teacher_returns.items()
@@ -262,7 +266,7 @@ class Run:
         began, first_step = time.monotonic(), self.env_steps
         before = self.wall_seconds
         self._loops = True
-        with Progress(title, options.steps, self.quiet or distributed.rank() > 0) as progress:
+        with Progress(self._title, options.steps, self.quiet or distributed.rank() > 0) as progress:
             while self.env_steps < options.steps:
                 last_step = self.env_steps
                 metrics = self.iterate()
@@ -368,6 +372,11 @@ class Run:
     def _finish(self, tracker: Tracker) -> None:
         """Evaluates policy, teacher and random actions, and writes `result.json`."""
         options, agent = self.options, self.agent
+        who = "policy, teacher and random actions" if agent.teacher else "policy and random actions"
+        tell(
+            f"{self._title}  evaluating {who}, {options.episodes} episodes of each task",
+            self.quiet or distributed.rank() > 0,
+        )
         found = final_evaluation(agent, self.setting, options.episodes, options.seed + 2)
         # JSON has no infinity, which is the interval of one episode.
         tasks = {

@@ -111,6 +111,11 @@ class Progress:
             self.console.print(f"{self.title}  {line}", highlight=False, soft_wrap=True)
 
 
+def tell(line: str, quiet: bool = False) -> None:
+    """Prints a line of progress, unless nothing is to be printed."""
+    Console(file=sys.stderr, quiet=quiet).print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def duration(seconds: float) -> str:
     """Returns seconds as people say them, e.g. "3 min 20 s"."""
     if seconds == float("inf"):
