@@ -59,15 +59,15 @@ def test_what_it_does_in_place_reaches_nobody() -> None:
     assert seen.tolist() == [[1, 1], [1, 1]]
 
 
-def test_with_several_tasks_it_sees_the_largest() -> None:
+@pytest.mark.parametrize("tasks", [(CARTPOLE, ACROBOT), (ACROBOT, CARTPOLE)])
+def test_with_several_tasks_it_sees_the_largest(tasks: tuple[str, str]) -> None:
     widths = []
 
     def function(observation: Observation, task: torch.Tensor) -> rt.PolicyOutput:
         widths.append(observation["policy"].shape[1])
         return rt.PolicyOutput(logits=torch.zeros(len(task), 3))
 
-    suite = rt.Suite.of(CARTPOLE, ACROBOT)
-    teacher = fitted_teacher(rt.CallableTeacher(function), suite, CPU)
+    teacher = fitted_teacher(rt.CallableTeacher(function), rt.Suite.of(*tasks), CPU)
     teacher({"policy": torch.zeros(2, 9)}, torch.tensor([0, 1]))
     assert widths == [6]
 
