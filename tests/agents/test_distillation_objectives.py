@@ -107,7 +107,7 @@ def test_the_map_is_learned_and_kept_but_no_part_of_the_policy(
 
 
 def test_task_weights_and_schedules_reach_the_loss(tmp_path: Path, expert: rt.Teacher) -> None:
-    objective = f"KL(weights={{'{TASK}': 0}}) + '0->0' * MSE()"
+    objective = f"KL(weights={{'{TASK}': 0}}) + '0->1' * MSE()"
     run = run_of(tmp_path / "zero", expert, objective=objective)
     before = {name: tensor.clone() for name, tensor in run.agent.policy.named_parameters()}
     metrics = run.iterate()

@@ -204,7 +204,7 @@ def test_a_teacher_that_knows_nothing_is_reported(
         ({"reinforcement_weight": 1.0}, "teacher_acts is 1, so that the student never acts"),
         ({"distillation_weight": 0.0}, "both 0, so that nothing is learned"),
         ({"surrogate": rt.agents.ppo.Surrogate(discount=0.5)}, "are those of reinforcement"),
-        ({"num_envs": "8"}, "num_envs is '8': it must be a number"),
+        ({"num_envs": "8"}, "num_envs is '8': it must be a whole number"),
         ({"teacher": q_teacher}, r"The teacher is a function: write CallableTeacher\(function\)"),
         ({"distillation_weight": "lag"}, "teacher_acts is 1, so that the student never plays"),
         ({"task_sampling": "lag", "teacher_acts": "1->0.5"}, "nobody can say how far it lags"),
