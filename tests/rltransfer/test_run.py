@@ -386,6 +386,10 @@ def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
     damaged = {**config, "method": {**config["method"], "network": network}}
     with pytest.raises(rt.InputError, match="hidden is 3: it must be a tuple"):
         configured(damaged)
+    network = {**config["method"]["network"], "gru": "many"}
+    damaged = {**config, "method": {**config["method"], "network": network}}
+    with pytest.raises(rt.InputError, match="one of its options is of the wrong kind"):
+        configured(damaged)
 
 
 @pytest.mark.parametrize("phase", ["_check_teacher", "_finish"])
