@@ -320,16 +320,18 @@ class Findings:
         best = [self.best(course, learner) for learner in LEARNERS]
         betas = " and ".join(f"{self.betas[index]:g}" for index in best)
         verdict = self.ratio_of_the_best(course).against(1, "more", "fewer")
+        if any(self.censored(course, who)[at] for who, at in zip(LEARNERS, best, strict=True)):
+            verdict = "undecided: some runs did not get there"
         head = ("beta", "with", "without", "ratio")
         text = (
             f"{markdown_table(head, rows)}\n\n"
             f"Each at its best beta ({betas}), chosen on these seeds: "
             f"{self._told_ratio(course, *best)} of the steps ({verdict})."
         )
-        if any(index in (0, len(self.betas) - 1) for index in best):
-            text += (
-                "\nOne lies at the edge of those that were tried: a better one may lie beyond it."
-            )
+        at_the_edge = sum(index in (0, len(self.betas) - 1) for index in best)
+        if at_the_edge:
+            which = "Both lie" if at_the_edge == 2 else "One lies"
+            text += f"\n{which} at the edge of those that were tried: beyond it may be better ones."
         return text
 
     def _told_ratio(self, course: CourseName, with_beta: int, without_beta: int) -> str:

@@ -49,7 +49,7 @@ def test_each_learner_is_taken_at_its_best_beta() -> None:
     # Of a run that does not get there it is known only that it takes longer.
     assert "| 10 | 20 (20 to 20) | at least 90, 1 not | at most 0.22 |" in told
     assert "| 20 | 40 (40 to 40) | 60 (" in told and "| 0.71 (" in told
-    assert "(10 and 20)" in told and "at the edge of those that were tried" in told
+    assert "(10 and 20)" in told and "Both lie at the edge of those that were tried" in told
 
 
 def test_runs_that_do_not_get_there_are_bounds() -> None:
@@ -59,6 +59,7 @@ def test_runs_that_do_not_get_there_are_bounds() -> None:
     # 20/40 and at least 100/50: the geometric mean is 1.
     assert "| 10 | at least 60, 1 not | 45 (" in told and "| at least 1.00 |" in told
     assert "| at least 100, 2 not | at least 100, 2 not | not known |" in told
+    assert "at least 1.00 of the steps (undecided: some runs did not get there)" in told
 
 
 def test_learners_differ_by_the_distilled_policy_alone() -> None:

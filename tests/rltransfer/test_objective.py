@@ -453,6 +453,11 @@ def test_what_is_no_objective_is_told(what: object):
         Objective.of(what)  # type: ignore[arg-type]
 
 
+def test_only_objectives_add():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        KL() + 1  # type: ignore[operator]
+
+
 def test_some_task_has_a_weight_above_zero():
     student, teacher = (PolicyOutput(logits=torch.zeros(2, 3)) for _ in range(2))
     two = KL(weights={"a": 0}) + 0.0 * MSE()
