@@ -480,3 +480,16 @@ def test_a_teacher_that_was_moved_is_told_where_it_lies(
     capsys.readouterr()
     assert main([*resumed, "second"]) == 2
     assert "another" in capsys.readouterr().err
+
+
+def test_it_says_when_it_evaluates_unless_it_is_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for quiet in (False, True):
+        run = begun(tmp_path / f"run-{quiet}", steps=40)
+        run.quiet = quiet
+        run.execute()
+        said = capsys.readouterr().err
+        assert (
+            "evaluating policy and random actions, 2 episodes of each task" in said
+        ) is not quiet
