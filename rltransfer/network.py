@@ -36,8 +36,12 @@ class Network:
     auto: conv for images, else mlp."""
     width: float = 1.0
     """Factor on every number of channels and hidden units; parameters grow with its square."""
+    channels: tuple[int, ...] | None = None
+    """Channels of each convolution, before `width`, which the `hidden` layers follow; None for the
+    convolutions and the layer of the encoder's source. nature: of its three; grid: of as many 3x3
+    convolutions as there are numbers, the first at every place, the rest at every other."""
     hidden: tuple[int, ...] = (64, 64)
-    """Hidden units of each fully connected layer of an mlp, before `width`."""
+    """Hidden units of each fully connected layer of an mlp, or after `channels`; before `width`."""
     activation: ActivationName = "relu"
     """The nonlinearity of every layer."""
     heads: HeadsName = "shared"
@@ -56,9 +60,9 @@ class Network:
     tasks whose vectors mean different things."""
 
     def __post_init__(self) -> None:
-        for what in ("hidden", "groups"):
+        for what in ("channels", "hidden", "groups"):
             value = getattr(self, what)
-            if not isinstance(value, tuple | list):
+            if not isinstance(value, tuple | list) and (what != "channels" or value is not None):
                 raise InputError(f"{what} is {value!r}: it must be a tuple, such as ({value!r},).")
         for kind, name, names in (
             ("encoder", self.encoder, get_args(EncoderName)),
@@ -70,6 +74,11 @@ class Network:
                 raise unknown(kind, name, names)
         if not 0 < self.width < math.inf:
             raise InputError(f"A network's width is {self.width}: it must be finite and above 0.")
+        if self.channels is not None and (not self.channels or min(self.channels) < 1):
+            raise InputError(
+                f"A network's convolutions have {self.channels} channels: there must be at least "
+                "one convolution, and each needs at least 1 channel."
+            )
         if self.gru < 0 or any(units < 1 for units in self.hidden):
             raise InputError(
                 f"A network has {self.hidden} hidden units and a GRU of {self.gru}: "
@@ -85,9 +94,21 @@ class Network:
         return max(1, round(units * self.width))
 
 
-def conv(width: float = 1.0, gru: int = 0) -> Network:
-    """Returns a convolutional network: Nature's for large images, one 3x3 layer for small ones."""
-    return Network(encoder="conv", width=width, gru=gru)
+def conv(
+    width: float = 1.0,
+    gru: int = 0,
+    channels: tuple[int, ...] | None = None,
+    hidden: tuple[int, ...] = Network.hidden,
+) -> Network:
+    """Returns a convolutional network: Nature's for large images, one 3x3 layer for small ones.
+
+    Args:
+        width: See `Network`.
+        gru: See `Network`.
+        channels: Of its own convolutions; None for those of the source.
+        hidden: Units of each layer after convolutions of its own.
+    """
+    return Network(encoder="conv", width=width, gru=gru, channels=channels, hidden=hidden)
 
 
 def mlp(hidden: tuple[int, ...] = (64, 64), width: float = 1.0, gru: int = 0) -> Network:
@@ -232,15 +253,20 @@ class Encoder(nn.Module):
         self.flat = kind == "mlp"
         self.normalizer: RunningNormalizer | None = None
         if self.flat:
+            if network.channels is not None:
+                raise InputError(
+                    f"The channels {network.channels} are those of convolutions, but the network "
+                    "is an mlp: leave them out."
+                )
             size = sum(math.prod(shape) for shape in shapes)
             if network.normalize and not any(images):
                 self.normalizer = RunningNormalizer(size, num_tasks=num_tasks)
             self.layers, self.num_features = _mlp(network, size)
         else:
-            if network.hidden != Network.hidden:
+            if network.channels is None and network.hidden != Network.hidden:
                 raise InputError(
-                    f"The layers of a {kind} network are not {network.hidden} but its own: give "
-                    "hidden to an mlp, and to this one a width."
+                    f"The layers of a {kind} network are not {network.hidden} but its own: give it "
+                    "channels too, which hidden layers follow, or only a width."
                 )
             stack = _nature if kind == "nature" else _grid
             self.layers, self.num_features = stack(network, shapes[0])
@@ -353,39 +379,66 @@ def _stack(
     network: Network,
     shape: tuple[int, ...],
     convolutions: list[tuple[int, int, int]],
-    units: int,
+    hidden: tuple[int, ...],
 ) -> tuple[nn.Sequential, int]:
-    """Returns convolutions (channels, kernel, stride) and a fully connected layer after them."""
+    """Returns convolutions (channels, kernel, stride) and fully connected layers after them.
+
+    Raises:
+        InputError: The convolutions leave nothing of the image.
+    """
     modules: list[nn.Module] = []
     channels, height, width = shape
     for index, (out_channels, kernel, stride) in enumerate(convolutions):
+        if min(height, width) < kernel:
+            raise InputError(
+                f"The network's {len(convolutions)} convolutions do not fit an image of "
+                f"{shape[1]} x {shape[2]} pixels, of which {index} leave {height} x {width}: give "
+                "fewer channels."
+            )
         wide = network.scaled(out_channels)
         kind = nn.Conv2d if index < len(convolutions) - 1 else LastConv2d
         modules += _block(network, kind(channels, wide, kernel, stride))
         channels = wide
         height, width = ((side - kernel) // stride + 1 for side in (height, width))
     modules.append(nn.Flatten())
-    modules += _block(network, Linear(channels * height * width, network.scaled(units)))
-    return nn.Sequential(*modules), network.scaled(units)
+    layers, num_features = _connected(network, channels * height * width, hidden)
+    return nn.Sequential(*modules, *layers), num_features
 
 
 def _nature(network: Network, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
-    """Source: Mnih 2015, Methods."""
-    return _stack(network, shape, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512)
+    """Source: Mnih 2015, Methods; with other channels, the students of Rusu 2015, appendix A."""
+    channels, hidden = network.channels, network.hidden
+    if channels is None:
+        channels, hidden = (32, 64, 64), (512,)
+    if len(channels) != 3:
+        raise InputError(
+            f"A nature network has 3 convolutions, but the channels are {channels}: give 3 numbers."
+        )
+    first, second, third = channels
+    return _stack(network, shape, [(first, 8, 4), (second, 4, 2), (third, 3, 1)], hidden)
 
 
 def _grid(network: Network, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
-    """Source: Young & Tian 2019, section 3."""
-    return _stack(network, shape, [(16, 3, 1)], 128)
+    """Source: Young & Tian 2019, section 3; several convolutions are not theirs."""
+    if network.channels is None:
+        return _stack(network, shape, [(16, 3, 1)], (128,))
+    first, *rest = network.channels
+    return _stack(network, shape, [(first, 3, 1), *((n, 3, 2) for n in rest)], network.hidden)
 
 
-def _mlp(network: Network, size: int) -> tuple[nn.Sequential, int]:
+def _connected(network: Network, size: int, hidden: tuple[int, ...]) -> tuple[list[nn.Module], int]:
+    """Returns fully connected layers of so many units, and the last one's units."""
     modules: list[nn.Module] = []
-    for units in network.hidden:
+    for units in hidden:
         wide = network.scaled(units)
         modules += _block(network, Linear(size, wide))
         size = wide
-    return nn.Sequential(*modules), size
+    return modules, size
+
+
+def _mlp(network: Network, size: int) -> tuple[nn.Sequential, int]:
+    layers, num_features = _connected(network, size, network.hidden)
+    return nn.Sequential(*layers), num_features
 
 
 def head(num_features: int, outputs: int, gain: float) -> nn.Linear:

@@ -46,6 +46,44 @@ def test_nature_network_has_the_published_size(width: float, published: int):
     assert num_parameters(encoder) + num_parameters(layer) == published
 
 
+@pytest.mark.parametrize(
+    ("channels", "hidden", "published"),
+    [((16, 16, 16), (128,), 113_346), ((16, 16, 16), (64,), 61_954)],
+)
+def test_channels_make_the_smaller_students_of_the_paper(
+    channels: tuple[int, ...], hidden: tuple[int, ...], published: int
+):
+    # Rusu 2015, table of networks: Dist-KL-net2 and Dist-KL-net3, each with 18 outputs.
+    encoder = Encoder(conv(channels=channels, hidden=hidden), image_space(4, 84, 255))
+    layer = head(encoder.num_features, 18, 1.0)
+    assert num_parameters(encoder) + num_parameters(layer) == published
+
+
+def test_grid_encoder_with_its_own_channels():
+    # 10 pixels: 8 places after a 3x3 convolution at every place, 3 after one at every other.
+    # 3 * 3 * 4 * 8 + 8 = 296; 3 * 3 * 8 * 6 + 6 = 438; 3 * 3 * 6 * 10 + 10 = 550; 10 * 5 + 5 = 55.
+    encoder = Encoder(conv(channels=(8, 6), hidden=(10, 5)), image_space(4, 10))
+    assert num_parameters(encoder) == 296 + 438 + 550 + 55
+    features = encoder({"policy": torch.zeros(2, 4, 10, 10)})
+    assert features.shape == (2, encoder.num_features) == (2, 5)
+    # Without layers after them, what convolutions say is the feature vector.
+    assert Encoder(conv(channels=(8, 6), hidden=()), image_space(4, 10)).num_features == 54
+    assert Encoder(conv(width=2, channels=(8,), hidden=(5,)), image_space(4, 10)).num_features == 10
+
+
+@pytest.mark.parametrize(
+    ("network", "space", "said"),
+    [
+        (Network(channels=(8,)), vector_space(5), "leave them out"),
+        (conv(channels=(8, 8)), image_space(4, 84), "give 3 numbers"),
+        (conv(channels=(8, 8, 8, 8)), image_space(4, 10), "3 leave 1 x 1: give fewer"),
+    ],
+)
+def test_channels_that_do_not_fit_are_refused(network: Network, space: spaces.Dict, said: str):
+    with pytest.raises(InputError, match=said):
+        Encoder(network, space)
+
+
 def test_mlp_size():
     # 5 * 8 + 8 = 48 and 8 * 6 + 6 = 54.
     encoder = Encoder(mlp((8, 6)), vector_space(5))
@@ -250,6 +288,9 @@ def test_head_is_orthogonal_of_its_gain_with_zero_biases():
         ({"groups": ()}, "reads no observation group"),
         ({"groups": ("a", "b", "a")}, "each group may be there once"),
         ({"groups": "policy"}, "groups is 'policy': it must be a tuple, such as ('policy',)"),
+        ({"channels": ()}, "there must be at least one convolution"),
+        ({"channels": (8, 0)}, "each needs at least 1 channel"),
+        ({"channels": 16}, "channels is 16: it must be a tuple, such as (16,)"),
         ({"hidden": 64}, "hidden is 64: it must be a tuple, such as (64,)"),
         ({"encoder": "natrue"}, "There is no encoder 'natrue': did you mean 'nature'?"),
         ({"activation": "tahn"}, "There is no activation 'tahn': did you mean 'tanh'?"),

@@ -21,6 +21,7 @@ CASES = {
     "no layer at all": (Network(hidden=()), VECTOR),
     "grid": (Network(), SMALL_IMAGE),
     "grid with norms": (Network(layer_norm=True), SMALL_IMAGE),
+    "two convolutions": (Network(channels=(8, 6), hidden=(9, 5), layer_norm=True), SMALL_IMAGE),
     "nature": (Network(width=0.25), LARGE_IMAGE),
     "nature with norms": (Network(width=0.25, layer_norm=True), LARGE_IMAGE),
 }
