@@ -8,16 +8,9 @@ from rltransfer.network import Network
 
 from .zoo import teacher_width
 
-EPOCHS = 5.0
-"""How often each step is learned from, on average, if nothing else is said."""
-
 
 def minatar_student(
-    game: str,
-    width: float,
-    objective: str,
-    precision: PrecisionName = "float32",
-    epochs: float = EPOCHS,
+    game: str, width: float, objective: str, precision: PrecisionName = "float32"
 ) -> PolicyDistillation:
     """Returns the method that distils a game's teacher of the zoo.
 
@@ -26,17 +19,13 @@ def minatar_student(
         width: Factor on the teacher's width; parameters grow with its square.
         objective: What the student learns from the labels.
         precision: Arithmetic of the learner.
-        epochs: How often each step is learned from, on average.
     """
     network = Network(encoder="grid", width=width * teacher_width(game), layer_norm=True)
-    return distilled_into(network, objective, precision, epochs)
+    return distilled_into(network, objective, precision)
 
 
 def distilled_into(
-    network: Network,
-    objective: str,
-    precision: PrecisionName = "float32",
-    epochs: float = EPOCHS,
+    network: Network, objective: str, precision: PrecisionName = "float32"
 ) -> PolicyDistillation:
     """Returns the method that distils the zoo's teachers into a network.
 
@@ -46,7 +35,6 @@ def distilled_into(
         network: The student's.
         objective: What the student learns from the labels.
         precision: Arithmetic of the learner.
-        epochs: How often each step is learned from, on average.
     """
     return PolicyDistillation(
         teacher="zoo",
@@ -57,7 +45,7 @@ def distilled_into(
         teacher_acts="1->0@0.2",
         exploration=0.01,
         memory_steps=500_000,
-        epochs=epochs,
+        epochs=5.0,
         batch_size=256,
         learning_rate=2e-3,
         precision=precision,

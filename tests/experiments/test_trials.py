@@ -243,7 +243,7 @@ def test_a_page_ends_with_what_it_cost_and_how_to_repeat_it() -> None:
 def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = (
-        "experiment run compression --games Freeway --losses KL --seeds 2 --steps 4096 "
+        "experiment run compression --games Asterix --losses KL --seeds 2 --steps 4096 "
         "--episodes 2 --epochs 1.5 --precision bfloat16"
     )
     assert main([*words.split(), "--out", "runs"]) == 0
@@ -252,13 +252,17 @@ def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     data = json.loads((page / "results.json").read_text())
     assert list(data["table"]["KL"]) == ["25 %", "7 %", "4 %"]
     for size in data["table"]["KL"]:
-        trial = data["trials"][f"Freeway-KL-{size.split()[0]}-1"]
+        trial = data["trials"][f"Asterix-KL-{size.split()[0]}-1"]
         share = trial["student_parameters"] / trial["teacher_parameters"]
         # The name says the share in whole per cent.
         assert round(100 * share) == int(size.split()[0])
+    # The teacher plays once with each seed, beside that seed's students.
+    returns = data["returns"]["Asterix-1"]
+    assert list(returns) == ["teacher", "Asterix-KL-25-1", "Asterix-KL-7-1", "Asterix-KL-4-1"]
+    assert returns["teacher"] > 10 > returns["Asterix-KL-4-1"]
     told = (page / "RESULTS.md").read_text()
     assert "| KL |" in told and "from each 1.5 times on" in told
     assert "--epochs 1.5" in told and "--precision bfloat16" in told
-    config = json.loads((page / "Freeway-KL-4-1" / "config.json").read_text())
+    config = json.loads((page / "Asterix-KL-4-1" / "config.json").read_text())
     assert (config["method"]["epochs"], config["method"]["precision"]) == (1.5, "bfloat16")
     assert (page / "picture.png").read_bytes().startswith(b"\x89PNG")
