@@ -64,7 +64,7 @@ OBJECTIVES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Multitask:
-    """One student for five games, beside PPO (Rusu 2015): 20 runs, 45 minutes on two CPU cores.
+    """One student for five games, beside PPO (Rusu 2015): 20 runs, an hour on two CPU cores.
 
     The student has the size of one teacher; four learners, five seeds.
     """
