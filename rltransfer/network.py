@@ -406,7 +406,7 @@ def _stack(
 
 
 def _nature(network: Network, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
-    """Source: Mnih 2015, Methods; with other channels, the students of Rusu 2015, appendix A."""
+    """Source: Mnih 2015, Methods; with other channels, the students of Rusu 2015."""
     channels, hidden = network.channels, network.hidden
     if channels is None:
         channels, hidden = (32, 64, 64), (512,)
