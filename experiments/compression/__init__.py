@@ -28,6 +28,7 @@ from rltransfer.experiments.asked import check_names, check_options, page_folder
 from rltransfer.experiments.comparison import RUN_EPISODES, TEACHER, Comparison, compare
 from rltransfer.experiments.minatar_student import minatar_student
 from rltransfer.experiments.summary import (
+    Interval,
     bar_picture,
     footer,
     geometric_mean_interval,
@@ -165,20 +166,40 @@ class Compression:
             found: The runs' results, by name.
             played: For each game and seed everybody's mean return; see `comparisons`.
         """
-
-        def shares(game: str, loss: str, size: str) -> list[float]:
-            """Returns what the students of each seed keep."""
-            seeds = range(self.seeds)
-            each = [(self._name(game, loss, size, n), played[f"{game}-{n}"]) for n in seeds]
-            return [returns[name] / returns[TEACHER] for name, returns in each]
-
         table = {
             loss: [
-                geometric_mean_interval({game: shares(game, loss, size) for game in self.games})
+                geometric_mean_interval(
+                    {game: self._shares(played, game, loss, size) for game in self.games}
+                )
                 for size in self.sizes
             ]
             for loss in self.losses
         }
+        page, data = self._page(table, found, played), self._data(table, found, played)
+        write_results(folder, page, data)
+        bar_picture(folder / "picture.png", self.sizes, table, "share of teacher, %")
+
+    def _shares(
+        self, played: Mapping[str, dict[str, float]], game: str, loss: str, size: str
+    ) -> list[float]:
+        """Returns what the students of each seed keep."""
+        seeds = range(self.seeds)
+        each = [(self._name(game, loss, size, n), played[f"{game}-{n}"]) for n in seeds]
+        return [returns[name] / returns[TEACHER] for name, returns in each]
+
+    def _page(
+        self,
+        table: Mapping[str, list[Interval]],
+        found: Mapping[str, dict[str, Any]],
+        played: Mapping[str, dict[str, float]],
+    ) -> str:
+        """Returns the page.
+
+        Args:
+            table: For each loss the share that students of each size keep.
+            found: See `_write`.
+            played: See `_write`.
+        """
         rows = [
             [loss, *(interval.percent() for interval in intervals)]
             for loss, intervals in table.items()
@@ -187,12 +208,15 @@ class Compression:
             [
                 game,
                 loss,
-                *(f"{100 * sum(shares(game, loss, size)) / self.seeds:.0f}" for size in self.sizes),
+                *(
+                    f"{100 * sum(self._shares(played, game, loss, size)) / self.seeds:.0f}"
+                    for size in self.sizes
+                ),
             ]
             for game in self.games
             for loss in self.losses
         ]
-        text = f"""# Compression
+        return f"""# Compression
 
 Share of the teacher's return that a student keeps, in per cent: geometric mean over
 {len(self.games)} MinAtar games, with its 95 % interval over {self.seeds} seeds.
@@ -214,7 +238,15 @@ same seeds of the environments.
 The paper (Rusu 2015, ten Atari games, KL): 108, 102 and 84. What differs stands in the module's
 docstring.
 """
-        data = {
+
+    def _data(
+        self,
+        table: Mapping[str, list[Interval]],
+        found: Mapping[str, dict[str, Any]],
+        played: Mapping[str, dict[str, float]],
+    ) -> dict[str, Any]:
+        """Returns everything that the page was made from; see `_page`."""
+        return {
             "steps": self.steps,
             "epochs": self.epochs,
             "seeds": self.seeds,
@@ -238,5 +270,3 @@ docstring.
                 for name, result in found.items()
             },
         }
-        write_results(folder, text, data)
-        bar_picture(folder / "picture.png", self.sizes, table, "share of teacher, %")
