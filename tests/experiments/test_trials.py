@@ -260,6 +260,7 @@ def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     returns = data["returns"]["Asterix-1"]
     assert list(returns) == ["teacher", "Asterix-KL-25-1", "Asterix-KL-7-1", "Asterix-KL-4-1"]
     assert returns["teacher"] > 10 > returns["Asterix-KL-4-1"]
+    assert 0 < data["table"]["KL"]["4 %"]["mean"] < 10 / returns["teacher"]
     told = (page / "RESULTS.md").read_text()
     assert "| KL |" in told and "from each 1.5 times on" in told
     assert "--epochs 1.5" in told and "--precision bfloat16" in told
