@@ -61,6 +61,12 @@ OBJECTIVES = {
 }
 """What those learn that are distilled; of rare actions logits say more than probabilities."""
 
+BATCH_SIZE = 1024
+"""Samples a minibatch of a student."""
+
+LEARNING_RATE = 8e-3
+"""Adam's step size of a student at the start."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Multitask:
@@ -80,6 +86,8 @@ class Multitask:
     """Seeds of each, counted from 0."""
     steps: int = 2_000_000
     """Environment steps of each, over all games."""
+    epochs: float = 15.0
+    """How often a student learns from each step, on average."""
     episodes: int = 200
     """Episodes of each evaluation, in each game."""
     precision: PrecisionName = "float32"
@@ -139,8 +147,9 @@ class Multitask:
             )  # fmt: skip
             return baseline
         student: Method = replace(
-            distilled_into(network, OBJECTIVES[learner], self.precision),
-            num_envs=64, batch_size=512, learning_rate=3e-3, task_sampling="lag",
+            distilled_into(network, OBJECTIVES[learner], self.precision), num_envs=64,
+            batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, epochs=self.epochs,
+            task_sampling="lag",
         )  # fmt: skip
         return student
 
