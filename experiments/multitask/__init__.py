@@ -14,6 +14,10 @@ is 1; the student acts while it learns, but for a first fifth; minibatches are m
 more of those in which the student lags; heads are one layer on the trunk's features, without the
 hidden layer of 128 units that each game has there; reinforcement is PPO, not DQN, and has as many
 steps as the student: far fewer than the teachers were trained with.
+
+Students' minibatches, step size and epochs are those of the experiment on compression. Those runs
+replaced ones of 5 epochs, with minibatches of 512 and a step size of 3e-3, which kept 95 % (92 to
+99) with KL+MSE, 94 (90 to 97) with KL and 79 (77 to 81) with NLL.
 """
 
 from __future__ import annotations
@@ -70,7 +74,7 @@ LEARNING_RATE = 8e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Multitask:
-    """One student for five games, beside PPO (Rusu 2015): 20 runs, an hour on two CPU cores.
+    """One student for five games, beside PPO (Rusu 2015): 20 runs, two hours on two CPU cores.
 
     The student has the size of one teacher; four learners, five seeds.
     """
@@ -210,8 +214,9 @@ PPO: a network of the same shape that learned the games by reinforcement, from a
 
 Parameters that acting needs: {told_parameters(found.values())}; of the teachers: {sizes}.
 
-Each network learned from {self.steps:,} environment steps, of all games together, and was
-evaluated, as were the teachers, over {self.episodes} whole episodes of each game.
+Each network learned from {self.steps:,} environment steps, of all games together, the students from
+each {self.epochs:g} times on average. Networks and teachers were evaluated over {self.episodes}
+whole episodes of each game.
 
 {footer("multitask", self, found.values())}
 
@@ -228,6 +233,7 @@ ten games 89 with KL. What differs stands in the module's docstring.
         """Returns everything that the page was made from."""
         return {
             "steps": self.steps,
+            "epochs": self.epochs,
             "seeds": self.seeds,
             "episodes": self.episodes,
             "width": self.width,
