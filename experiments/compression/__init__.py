@@ -13,7 +13,8 @@ for a first fifth.
 
 Minibatches, step size and epochs are larger than those of students elsewhere in these experiments.
 They were chosen by looking at seed 0 of the smallest students of Asterix and Space Invaders with
-MSE, which are on the page too.
+MSE, which are on the page too. The same two, from 2,000,000 steps, each learned from as often, gain
+little in Asterix (43.5 for 42.9; teacher 49.7), some in Space Invaders (202 for 186; teacher 209).
 """
 
 from __future__ import annotations
