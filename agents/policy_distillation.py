@@ -114,12 +114,12 @@ class PolicyDistillation(Method):
     """Steps that the memory holds, where there is one; learning draws from all of them."""
     memory_dir: Path | None = None
     """Folder for a memory-mapped memory; in RAM if None."""
-    epochs: float = 2.0
+    epochs: float = 4.0
     """How often each step is learned from, on average; a whole number where learning is from the
     rollout alone."""
     batch_size: int = 512
     """Samples a minibatch."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Adam's step size at the start; it falls to zero over the run."""
     max_grad_norm: float = 10.0
     """Norm that gradients are clipped to."""
