@@ -15,7 +15,7 @@ more of those in which the student lags; heads are one layer on the trunk's feat
 hidden layer of 128 units that each game has there; reinforcement is PPO, not DQN, and has as many
 steps as the student: far fewer than the teachers were trained with.
 
-Students' minibatches, step size and epochs are those of the experiment on compression. Those runs
+Students' minibatches, step size and epochs are those of the experiment on compression. These runs
 replaced ones of 5 epochs, with minibatches of 512 and a step size of 3e-3, which kept 95 % (92 to
 99) with KL+MSE, 94 (90 to 97) with KL and 79 (77 to 81) with NLL.
 """
