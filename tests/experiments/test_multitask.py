@@ -14,7 +14,7 @@ from rltransfer.experiments.multitask import Multitask
 
 WORDS = (
     "experiment run multitask --games Asterix Breakout --seeds 2 --steps 4096 --episodes 2 "
-    "--out runs --results page"
+    "--epochs 2 --out runs --results page"
 )
 
 
@@ -54,6 +54,10 @@ def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert {result["student_parameters"] for result in results.values()} == {trunk + 12 * 193}
     assert data["teacher_parameters"] == {"Asterix": 297_150, "Breakout": 132_566}
     page = (tmp_path / "page" / "RESULTS.md").read_text()
+    assert "the students from\neach 2 times on average" in page and "--epochs 2" in page
+    for name in results:
+        told = json.loads((tmp_path / "runs" / name / "config.json").read_text())["method"]
+        assert (told["epochs"] == 2.0) == (name.split("-")[0] != "PPO"), name
     assert "| PPO |" in page and "Asterix 297,150, Breakout 132,566" in page
     assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
