@@ -1,13 +1,14 @@
 # Two commands do everything, set-up included, on a machine with Python 3.11 or newer and make:
 #   make run    students of a quarter of their teachers' size, distilled on five games
 #   make test   the tests
+# `make lint` checks style and types, `make house` prints what imports what.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # torch first and alone: it brings the build that the constraints pin, before anything asks for it.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: run test lint clean
+.PHONY: run test lint house clean
 
 run: $(VENV)/.installed
 	$(BIN)/rltransfer experiment run quickstart
@@ -19,6 +20,9 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+house:
+	@$(PYTHON) tests/house.py
 
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

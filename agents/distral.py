@@ -58,14 +58,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rltransfer.agent import Agent, Method, Setting
-from rltransfer.batch import Batch, map_batch, minibatches
 from rltransfer.errors import InputError, check_range
-from rltransfer.learner import Learner, Loss
-from rltransfer.network import Network
-from rltransfer.observation import Observation
-from rltransfer.reinforcement import clipped_policy_loss, generalized_advantage
-from rltransfer.rollout import Rollout
+from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.learner import Learner, Loss
+from rltransfer.learning.minibatches import Batch, map_batch, minibatches
+from rltransfer.learning.reinforcement import clipped_policy_loss, generalized_advantage
+from rltransfer.policies.network import Network
+from rltransfer.rollouts.rollout import Rollout
+from rltransfer.tasks.observation import Observation
 
 from .distral_policy import DistralPolicy, DistralSpec, begin_with, divergence
 

@@ -20,15 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rltransfer.action import action_size
-from rltransfer.checkpoint import newest_checkpoint
-from rltransfer.divergence import categorical_kl, gaussian_kl
 from rltransfer.errors import InputError
-from rltransfer.network import RunningNormalizer
-from rltransfer.observation import Observation
-from rltransfer.policy import Policy, PolicySpec, bounded_log_std, load_policy
-from rltransfer.policy_output import ILLEGAL, PolicyOutput
-from rltransfer.stacked_layers import stacked
+from rltransfer.files.checkpoint import newest_checkpoint
+from rltransfer.objectives.divergences import categorical_kl, gaussian_kl
+from rltransfer.policies.normalizer import RunningNormalizer
+from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.policy import Policy, PolicySpec, bounded_log_std
+from rltransfer.policies.saving import load_policy
+from rltransfer.policies.stacked_layers import stacked
+from rltransfer.tasks.action import action_size
+from rltransfer.tasks.observation import Observation
 
 
 @dataclass(frozen=True)

@@ -48,23 +48,23 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rltransfer.action import action_size
-from rltransfer.agent import Agent, Method, Setting
-from rltransfer.batch import Batch, minibatches
 from rltransfer.errors import InputError, check_range
-from rltransfer.exploration import epsilon_greedy
-from rltransfer.labels import Labeller
-from rltransfer.lag import Lag
-from rltransfer.learner import Learner, Loss, PrecisionName
-from rltransfer.memory import Memory
-from rltransfer.network import Network
-from rltransfer.objective import FittedObjective, Objective
-from rltransfer.observation import Observation
-from rltransfer.policy import Policy, PolicySpec
-from rltransfer.policy_output import PolicyOutput
-from rltransfer.rollout import Rollout
+from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.exploration import epsilon_greedy
+from rltransfer.learning.learner import Learner, Loss, PrecisionName
+from rltransfer.learning.minibatches import Batch, minibatches
+from rltransfer.learning.replay_memory import Memory
+from rltransfer.learning.return_gap import Lag
+from rltransfer.objectives.objective import FittedObjective, Objective
+from rltransfer.policies.network import Network
+from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.rollouts.rollout import Rollout
 from rltransfer.schedule import Schedule
-from rltransfer.teacher import Teacher, load_teacher
+from rltransfer.tasks.action import action_size
+from rltransfer.tasks.observation import Observation
+from rltransfer.teachers.labeller import Labeller
+from rltransfer.teachers.loading import Teacher, load_teacher
 
 from .ppo import Surrogate, sample, sequence_fields
 

@@ -25,16 +25,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rltransfer.agent import Agent, Method, Setting
-from rltransfer.batch import Batch, minibatches
 from rltransfer.errors import check_range
-from rltransfer.learner import Learner, Loss, PrecisionName
-from rltransfer.network import Network
-from rltransfer.observation import Observation
-from rltransfer.policy import Policy, PolicySpec
-from rltransfer.policy_output import PolicyOutput
-from rltransfer.reinforcement import clipped_policy_loss, generalized_advantage
-from rltransfer.rollout import Rollout
+from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.learner import Learner, Loss, PrecisionName
+from rltransfer.learning.minibatches import Batch, minibatches
+from rltransfer.learning.reinforcement import clipped_policy_loss, generalized_advantage
+from rltransfer.policies.network import Network
+from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.rollouts.rollout import Rollout
+from rltransfer.tasks.observation import Observation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,19 +22,19 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.action import action_size
-from rltransfer.agent import Agent, Method, Setting
-from rltransfer.batch import Batch, minibatches
 from rltransfer.errors import InputError, check_range
-from rltransfer.exploration import epsilon_greedy
-from rltransfer.learner import Learner, Loss, PrecisionName
-from rltransfer.network import Network
-from rltransfer.observation import Observation
-from rltransfer.policy import Policy, PolicySpec
-from rltransfer.policy_output import PolicyOutput
-from rltransfer.reinforcement import lambda_returns
-from rltransfer.rollout import Rollout
+from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.exploration import epsilon_greedy
+from rltransfer.learning.learner import Learner, Loss, PrecisionName
+from rltransfer.learning.minibatches import Batch, minibatches
+from rltransfer.learning.reinforcement import lambda_returns
+from rltransfer.policies.network import Network
+from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.rollouts.rollout import Rollout
 from rltransfer.schedule import Schedule
+from rltransfer.tasks.action import action_size
+from rltransfer.tasks.observation import Observation
 
 from .ppo import evaluate, sequence_fields
 

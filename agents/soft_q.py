@@ -40,17 +40,17 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer import distributed
-from rltransfer.action import action_size
-from rltransfer.agent import Agent, Method, Setting
-from rltransfer.batch import Batch, map_batch
-from rltransfer.divergence import log_policy
 from rltransfer.errors import InputError, check_range
-from rltransfer.exploration import epsilon_greedy
-from rltransfer.learner import Learner, Loss
-from rltransfer.network import Network
-from rltransfer.observation import DEFAULT_GROUP, Observation
-from rltransfer.rollout import Rollout
+from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.exploration import epsilon_greedy
+from rltransfer.learning.learner import Learner, Loss
+from rltransfer.learning.minibatches import Batch, map_batch
+from rltransfer.machine import distributed
+from rltransfer.policies.network import Network
+from rltransfer.policies.scores import log_policy
+from rltransfer.rollouts.rollout import Rollout
+from rltransfer.tasks.action import action_size
+from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 
 from .distral import Ages, by_task, check_regularizer
 from .distral_policy import DistralPolicy, DistralSpec, begin_with, divergence

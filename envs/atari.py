@@ -36,9 +36,9 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.host_env import HostVectorEnv
-from rltransfer.task import Suite, Task
-from rltransfer.vector_env import VectorEnv
+from rltransfer.tasks.host_env import HostVectorEnv
+from rltransfer.tasks.task import Suite, Task
+from rltransfer.tasks.vector_env import VectorEnv
 
 _PREFIX = "ALE/"
 

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.vector_env import VectorEnv
+from rltransfer.tasks.vector_env import VectorEnv
 
 from .warp_device import find_device
 

@@ -13,11 +13,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rltransfer.report import console, result_table
-
-from .asked import check_names, check_options
-from .minatar_student import minatar_student
-from .trials import Trial, run_trials
+from rltransfer.experiments.common.checks import check_names, check_options
+from rltransfer.experiments.common.trials import Trial, run_trials
+from rltransfer.experiments.zoo.minatar_student import minatar_student
+from rltransfer.machine.terminal import console
+from rltransfer.runs.report import result_table
 
 STEPS = {
     "Seaquest": 1_250_000,

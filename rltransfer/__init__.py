@@ -17,29 +17,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rltransfer import network as policies
-from rltransfer import registry as _registry
-from rltransfer.adapted import Adapted
-from rltransfer.composition import Ensemble, ProductOfExperts
+from rltransfer import policies
 from rltransfer.errors import InputError
-from rltransfer.evaluate_source import evaluate
-from rltransfer.feature_objectives import (
+from rltransfer.objectives.features import (
     AttentionTransfer,
     FeatureRegression,
     JacobianMatching,
     RepresentationalDistance,
 )
-from rltransfer.objective import Objective
-from rltransfer.output_objectives import JS, KL, MSE, NLL, Huber, ReverseKL
-from rltransfer.per_task import PerTask
-from rltransfer.policy import Policy
-from rltransfer.policy_output import PolicyOutput
-from rltransfer.run import Run, train
+from rltransfer.objectives.objective import Objective
+from rltransfer.objectives.outputs import JS, KL, MSE, NLL, Huber, ReverseKL
+from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.policy import Policy
+from rltransfer.runs.evaluate import evaluate
+from rltransfer.runs.run import Run
+from rltransfer.runs.train import train
 from rltransfer.schedule import Schedule
-from rltransfer.task import Suite, Task
-from rltransfer.teacher import CallableTeacher, Teacher, load_teacher
-from rltransfer.vote import Vote
-from rltransfer.wrapper import Boltzmann, MonteCarloDropout, Noisy
+from rltransfer.tasks import families as _registry
+from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.task import Suite, Task
+from rltransfer.teachers.adapted import Adapted
+from rltransfer.teachers.ensembles import Ensemble, ProductOfExperts
+from rltransfer.teachers.loading import CallableTeacher, Teacher, load_teacher
+from rltransfer.teachers.per_task import PerTask
+from rltransfer.teachers.transformed import Boltzmann, MonteCarloDropout, Noisy
+from rltransfer.teachers.vote import Vote
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -65,6 +67,7 @@ __all__ = [
     "MonteCarloDropout",
     "Noisy",
     "Objective",
+    "Observation",
     "PerTask",
     "Policy",
     "PolicyOutput",

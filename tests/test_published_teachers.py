@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 
 FOLDER = Path(os.environ.get("RLTRANSFER_TEACHERS", ""))
 pytestmark = pytest.mark.skipif(

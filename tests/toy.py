@@ -15,7 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.vector_env import VectorEnv
+from rltransfer.tasks.vector_env import VectorEnv
 
 SYMBOLS = 4
 LENGTH = 10

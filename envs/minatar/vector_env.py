@@ -17,12 +17,12 @@ import warp as wp
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer.envs.minatar.ids import GAMES
 from rltransfer.errors import InputError, unknown
 
 # From the folder above, not by its installed name: so the type checker sees the base class.
 from ..warp_device import current_stream, quiet  # noqa: TID252
 from ..warp_env import BLOCK, WarpVectorEnv  # noqa: TID252
-from . import GAMES
 from .bitplane import SIZE, ChannelBytes, Plane
 from .kernels import FULL_ACTIONS, Game
 from .random import BITS

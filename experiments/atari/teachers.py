@@ -10,13 +10,13 @@ from typing import Any
 from rltransfer.agents import PPO
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.errors import InputError
-from rltransfer.experiments.trials import THREADS, Trial, check_settings, side_by_side
-from rltransfer.experiments.zoo import write_teacher
-from rltransfer.learner import PrecisionName
-from rltransfer.network import Network
-from rltransfer.report import console
-from rltransfer.run import train
-from rltransfer.teacher import zoo_cards
+from rltransfer.experiments.common.trials import THREADS, Trial, check_settings, side_by_side
+from rltransfer.experiments.zoo.experiment import write_teacher
+from rltransfer.learning.learner import PrecisionName
+from rltransfer.machine.terminal import console
+from rltransfer.policies.network import Network
+from rltransfer.runs.train import train
+from rltransfer.teachers.zoo import zoo_cards
 
 STEPS = {"Pong": 2_500_000, "Boxing": 1_500_000, "Qbert": 1_500_000}
 """Environment steps of each teacher; a step is four frames."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from rltransfer.benchmark import Measuring, Stopwatch
-from rltransfer.evaluation import RandomActor
-from rltransfer.rollout import RolloutEngine
-from rltransfer.task import Suite
+from rltransfer.rollouts.actors import RandomActor
+from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.runs.stopwatch import Measuring, Stopwatch
+from rltransfer.tasks.task import Suite
 
 from .script import main
 

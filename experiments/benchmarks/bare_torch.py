@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rltransfer.allocator import keep_freed_memory
-from rltransfer.benchmark import FRAME_SIDE, FRAME_STACK, NUM_ACTIONS
+from rltransfer.machine.allocator import keep_freed_memory
+from rltransfer.runs.benchmark import FRAME_SIDE, FRAME_STACK, NUM_ACTIONS
 
 from .script import Timing, main
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from rltransfer.errors import InputError
-from rltransfer.hardware import hardware
+from rltransfer.machine.hardware import hardware
 
 from .pairs import Pair, Side
 from .results import figure

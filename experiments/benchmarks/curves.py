@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rltransfer.benchmark import Measuring, benchmark_rollout
-from rltransfer.envs.minatar import GAMES
-from rltransfer.hardware import hardware
-from rltransfer.network import Network
-from rltransfer.run import find_device
-from rltransfer.task import Suite, Task
+from rltransfer.envs.minatar.ids import GAMES
+from rltransfer.machine.devices import find_device
+from rltransfer.machine.hardware import hardware
+from rltransfer.policies.network import Network
+from rltransfer.runs.benchmark import benchmark_rollout
+from rltransfer.runs.stopwatch import Measuring
+from rltransfer.tasks.task import Suite, Task
 
 TASK = "rltransfer/MinAtar-Breakout-v0"
 """What is measured over the number of environments."""

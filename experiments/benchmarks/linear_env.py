@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.vector_env import VectorEnv
+from rltransfer.tasks.vector_env import VectorEnv
 
 TASK = "rltransfer-benchmarks/Linear-v0"
 """What `register` calls it."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from rltransfer.benchmark import FRAME_SIDE, FRAME_STACK
-from rltransfer.memory import Memory
-from rltransfer.observation import DEFAULT_GROUP
+from rltransfer.learning.replay_memory import Memory
+from rltransfer.runs.benchmark import FRAME_SIDE, FRAME_STACK
+from rltransfer.tasks.observation import DEFAULT_GROUP
 
 from .script import main
 

@@ -17,12 +17,13 @@ import torch
 from gymnasium import spaces
 
 from rltransfer.agents import PolicyDistillation
-from rltransfer.benchmark import Measuring, benchmark_train
-from rltransfer.network import Network, mlp
-from rltransfer.observation import DEFAULT_GROUP
-from rltransfer.policy import Policy, PolicySpec
-from rltransfer.task import Suite
-from rltransfer.teacher import PolicyTeacher
+from rltransfer.policies.network import Network, mlp
+from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.runs.benchmark import benchmark_train
+from rltransfer.runs.stopwatch import Measuring
+from rltransfer.tasks.observation import DEFAULT_GROUP
+from rltransfer.tasks.task import Suite
+from rltransfer.teachers.loading import PolicyTeacher
 
 from .linear_env import ACTION_SIZE, OBSERVATION_SIZE, TASK, register
 from .script import main

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from rltransfer.envs.minatar import GAMES
+from rltransfer.envs.minatar.ids import GAMES
 from rltransfer.errors import InputError
 
 ENVS = "minatar-envs-"

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from rltransfer.envs.minatar import GAMES
+from rltransfer.envs.minatar.ids import GAMES
 from rltransfer.errors import unknown
 
 from .script import Timing, main

@@ -20,11 +20,11 @@ import torch
 
 from rltransfer.agents import PPO
 from rltransfer.errors import InputError
-from rltransfer.network import Network
-from rltransfer.rollout import Rollout
-from rltransfer.run import Run
-from rltransfer.run_folder import RunOptions
-from rltransfer.task import Suite
+from rltransfer.policies.network import Network
+from rltransfer.rollouts.rollout import Rollout
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
+from rltransfer.tasks.task import Suite
 
 from .script import main
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from rltransfer.checkpoint import write_text_whole
+from rltransfer.files.atomic import write_text_whole
 
 from .pairs import ENVS, ENVS_MEAN_BAR, PAIRS
 

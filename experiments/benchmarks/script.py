@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rltransfer.cli.parsing import parse
 from rltransfer.errors import InputError
-from rltransfer.options import parse
 
 
 @dataclass(frozen=True, kw_only=True)

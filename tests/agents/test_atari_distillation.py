@@ -9,8 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import rltransfer as rt
 from rltransfer.agents import PPO, PolicyDistillation
-from rltransfer.run import Run
-from rltransfer.run_folder import RunOptions
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
 
 PONG = "ALE/Pong-v5"
 CAPPED = rt.Task(PONG, {"max_num_frames_per_episode": 400})

@@ -9,7 +9,7 @@ import gymnasium
 import pytest
 from stable_baselines3 import PPO
 
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 
 TASK = "FrozenLake-v1"
 OPTIONS = {"desc": ["SFF", "HHF", "HHG"], "is_slippery": False}

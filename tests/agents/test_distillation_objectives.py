@@ -12,9 +12,9 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation
-from rltransfer.checkpoint import newest_checkpoint
-from rltransfer.run import Run
-from rltransfer.run_folder import RunOptions
+from rltransfer.files.checkpoint import newest_checkpoint
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
 
 SMALL: dict[str, Any] = {
     "num_envs": 8, "horizon": 10, "batch_size": 40, "epochs": 4, "learning_rate": 3e-3,
@@ -136,7 +136,7 @@ def test_feature_maps_of_images(tmp_path: Path, precision: str) -> None:
     assert store["field|teacher_jacobian"].shape[2:] == (400,)
 
 
-def no_features(observation: rt.observation.Observation, task: torch.Tensor) -> rt.PolicyOutput:
+def no_features(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOutput:
     return rt.PolicyOutput(logits=torch.nn.functional.one_hot(observation["policy"].argmax(-1), 4))
 
 

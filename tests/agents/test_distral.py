@@ -20,7 +20,6 @@ from torch.distributions import Normal, kl_divergence
 from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
-from rltransfer.agent import Setting
 from rltransfer.agents import distral
 from rltransfer.agents.distral import Ages, Distral, DistralAgent, regularizer
 from rltransfer.agents.distral_policy import (
@@ -30,22 +29,23 @@ from rltransfer.agents.distral_policy import (
     divergence,
     gaussian_product,
 )
-from rltransfer.batch import Batch
-from rltransfer.checkpoint import newest_checkpoint
-from rltransfer.cli import main
-from rltransfer.envs.gridworld import two_rooms
+from rltransfer.cli.main import main
+from rltransfer.cli.parsing import parse
+from rltransfer.envs.gridworld.family import two_rooms
 from rltransfer.envs.gridworld.layouts import make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import appearance, make_rules
-from rltransfer.network import Network, StatisticsName
-from rltransfer.options import parse
-from rltransfer.policy import load_policy
-from rltransfer.policy_output import PolicyOutput
-from rltransfer.rollout import Final, Rollout
-from rltransfer.run import Run
-from rltransfer.run_folder import RunOptions
-from rltransfer.task import Suite, Task
-from rltransfer.teacher import load_teacher
+from rltransfer.files.checkpoint import newest_checkpoint
+from rltransfer.learning.agent import Setting
+from rltransfer.learning.minibatches import Batch
+from rltransfer.policies.network import Network, StatisticsName
+from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.saving import load_policy
+from rltransfer.rollouts.rollout import Final, Rollout
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
+from rltransfer.tasks.task import Suite, Task
+from rltransfer.teachers.loading import load_teacher
 
 Array = NDArray[np.float64]
 

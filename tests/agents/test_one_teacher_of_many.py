@@ -12,8 +12,8 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation
-from rltransfer.run import Run
-from rltransfer.run_folder import RunOptions
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
 
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 SOURCES = {"zoo": BREAKOUT, "run": TASK, "ppo.zip": "CartPole-v1"}
@@ -46,7 +46,7 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def weights(teacher: rt.Teacher, task: str, seed: int = 0) -> dict[str, torch.Tensor]:
     """Returns the student's weights after three rollouts, in which the teacher acts at times."""
     method = PolicyDistillation(
-        teacher=teacher, student=rt.network.Network(width=0.25), teacher_acts=0.5, num_envs=8,
+        teacher=teacher, student=rt.policies.Network(width=0.25), teacher_acts=0.5, num_envs=8,
         horizon=16, batch_size=32, epochs=1,
     )  # fmt: skip
     run = Run(

@@ -12,11 +12,11 @@ from toy import TASK, EchoVectorEnv
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
-from rltransfer.evaluation import evaluate_teacher
-from rltransfer.result import teacher_check
-from rltransfer.rollout import Rollout
-from rltransfer.run import Run
-from rltransfer.run_folder import RunOptions
+from rltransfer.rollouts.evaluation import evaluate_teacher
+from rltransfer.rollouts.rollout import Rollout
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
+from rltransfer.runs.teacher_check import teacher_check
 
 SMALL: dict[str, Any] = {
     "num_envs": 16, "horizon": 10, "batch_size": 80, "epochs": 4, "learning_rate": 3e-3,
@@ -24,12 +24,12 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def q_teacher(observation: rt.observation.Observation, task: torch.Tensor) -> rt.PolicyOutput:
+def q_teacher(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOutput:
     """Q-values that are 0.1 for the symbol after the one that is shown, 0 for the others."""
     return rt.PolicyOutput(q_values=0.1 * observation["policy"].roll(1, -1))
 
 
-def policy_teacher(observation: rt.observation.Observation, task: torch.Tensor) -> rt.PolicyOutput:
+def policy_teacher(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOutput:
     """The symbol that is shown, with the probability 0.91; it earns what can be earned."""
     return rt.PolicyOutput(logits=3.4 * observation["policy"])
 
@@ -74,7 +74,7 @@ def test_kl_sharpens_q_values(tmp_path: Path) -> None:
 
 def test_the_defaults_are_enough_for_cartpole(tmp_path: Path) -> None:
     # With half of the step size and of the epochs the mean of these three is below 400.
-    def balance(observation: rt.observation.Observation, task: torch.Tensor) -> rt.PolicyOutput:
+    def balance(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOutput:
         right = 10 * (observation["policy"][:, 2] + 0.5 * observation["policy"][:, 3])
         return rt.PolicyOutput(logits=torch.stack([-right, right], -1))
 
@@ -262,7 +262,7 @@ def test_every_option_of_learning_changes_something(tmp_path: Path) -> None:
             assert not torch.equal(one, other)
 
 
-def half_right(observation: rt.observation.Observation, task: torch.Tensor) -> rt.PolicyOutput:
+def half_right(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOutput:
     """Names two of the four symbols right: better than chance, far from what can be earned."""
     right = observation["policy"] * torch.tensor([1.0, 1.0, 0.0, 0.0])
     wrong = observation["policy"].roll(1, -1) * torch.tensor([0.0, 0.0, 1.0, 1.0])
@@ -342,7 +342,7 @@ def test_lag_is_of_returns_as_they_are_trained(
         seeds.append(seed)
         return evaluate_teacher(*given, seed=seed, **options)
 
-    monkeypatch.setattr("rltransfer.result.evaluate_teacher", taught)
+    monkeypatch.setattr("rltransfer.runs.teacher_check.evaluate_teacher", taught)
     returns, sentences = teacher_check(agent, run.setting, seed=0)
     # What is said of the teacher is as in an evaluation: ten rewards of 5.
     assert returns == {name: 50.0} and not sentences
@@ -412,7 +412,7 @@ def test_tasks_in_which_the_student_lags_are_drawn_more_often(tmp_path: Path) ->
 def test_each_task_keeps_statistics_of_its_own_vectors(tmp_path: Path) -> None:
     method = PolicyDistillation(
         teacher=rt.CallableTeacher(lambda o, t: rt.PolicyOutput(logits=torch.zeros(len(t), 3))),
-        **{**SMALL, "student": rt.network.Network(hidden=(8,), statistics="per-task")},
+        **{**SMALL, "student": rt.policies.Network(hidden=(8,), statistics="per-task")},
     )
     suite = rt.Suite.of("CartPole-v1", "Acrobot-v1")
     run = Run("policy-distillation", method, suite, RunOptions(), tmp_path)

@@ -12,8 +12,9 @@ from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
 from rltransfer.agents.ppo import PPO, Surrogate
-from rltransfer.batch import Batch
-from rltransfer.policy_output import PolicyOutput
+from rltransfer.learning.minibatches import Batch
+from rltransfer.policies.output import PolicyOutput
+from rltransfer.rollouts.rollout import Rollout
 
 SMALL = {"num_envs": 32, "horizon": 20, "batch_size": 160, "learning_rate": 3e-3}
 
@@ -50,7 +51,7 @@ def test_a_flipped_advantage_does_not_learn(
 ) -> None:
     straight = Surrogate.advantages
 
-    def flipped(self: Surrogate, rollout: rt.rollout.Rollout, policy: rt.Policy) -> Batch:
+    def flipped(self: Surrogate, rollout: Rollout, policy: rt.Policy) -> Batch:
         batch = straight(self, rollout, policy)
         return {**batch, "advantage": -batch["advantage"]}
 
@@ -80,11 +81,11 @@ def test_advantages_bootstrap_from_what_followed_a_cut_off_episode(tmp_path: Pat
     # A constant value of 5, no reward, discount 0.5, trace 0: advantage = 0.5 * 5 - 5 = -2.5 at
     # each step, at a cut-off too; at a termination it is 0 - 5.
     class Constant(torch.nn.Module):
-        def forward(self, observation: rt.observation.Observation, *_: object) -> PolicyOutput:
+        def forward(self, observation: rt.Observation, *_: object) -> PolicyOutput:
             rows = observation["policy"].shape[0]
             return PolicyOutput(value=torch.full((rows,), 5.0))
 
-    from rltransfer.rollout import RolloutEngine
+    from rltransfer.rollouts.engine import RolloutEngine
 
     class Actor:
         state_size = 0

@@ -11,8 +11,8 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.agents.pqn import PQN
-from rltransfer.run import Run
-from rltransfer.run_folder import RunOptions
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
 
 SMALL = {"num_envs": 32, "horizon": 20, "batch_size": 160, "learning_rate": 3e-3}
 

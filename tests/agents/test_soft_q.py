@@ -16,17 +16,18 @@ from torch import Tensor
 from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
-from rltransfer.agent import Setting
 from rltransfer.agents import PPO
 from rltransfer.agents.soft_q import SoftQ, SoftQAgent
-from rltransfer.envs.gridworld import two_rooms
+from rltransfer.envs.gridworld.family import two_rooms
 from rltransfer.envs.gridworld.layouts import make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import make_rules
-from rltransfer.rollout import Final, Rollout
-from rltransfer.run import Run
-from rltransfer.run_folder import RunOptions, load_run_policy
-from rltransfer.task import Suite
+from rltransfer.learning.agent import Setting
+from rltransfer.rollouts.rollout import Final, Rollout
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.folder import load_run_policy
+from rltransfer.runs.run import Run
+from rltransfer.tasks.task import Suite
 
 Array = NDArray[np.float64]
 

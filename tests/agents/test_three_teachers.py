@@ -10,7 +10,7 @@ import pytest
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
-from rltransfer.rollout import Rollout
+from rltransfer.rollouts.rollout import Rollout
 
 FOLDER = Path(os.environ.get("RLTRANSFER_TEACHERS", ""))
 pytestmark = pytest.mark.skipif(
@@ -34,7 +34,7 @@ def distilled(run_dir: Path) -> dict[str, float]:
     }
     method = PolicyDistillation(
         teacher=f"PerTask({{{', '.join(f'{task!r}: {text}' for task, text in each.items())}}})",
-        student=rt.network.Network(heads="per-task", statistics="per-task"),
+        student=rt.policies.Network(heads="per-task", statistics="per-task"),
         num_envs=16, horizon=32, batch_size=256, epochs=8, learning_rate=3e-3,
         teacher_acts="1->0@0.5",
     )  # fmt: skip

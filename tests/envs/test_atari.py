@@ -15,9 +15,9 @@ from torch import Tensor
 
 from rltransfer.envs.atari import FAMILY, _games
 from rltransfer.errors import InputError
-from rltransfer.host_env import HostVectorEnv
-from rltransfer.registry import make_vector_env, task_ids
-from rltransfer.task import Task
+from rltransfer.tasks.families import make_vector_env, task_ids
+from rltransfer.tasks.host_env import HostVectorEnv
+from rltransfer.tasks.task import Task
 
 CPU = torch.device("cpu")
 BREAKOUT = "ALE/Breakout-v5"
@@ -38,7 +38,8 @@ def random_actions(env: HostVectorEnv, steps: int) -> Tensor:
 
 def test_family_loads_no_emulator_until_it_makes_a_game() -> None:
     code = (
-        "import sys; from rltransfer.envs.atari import FAMILY; from rltransfer.task import Task;"
+        "import sys; from rltransfer.envs.atari import FAMILY; "
+        "from rltransfer.tasks.task import Task;"
         "FAMILY.register(); FAMILY.suites(); assert FAMILY.accepts(Task('ALE/Pong-v5'));"
         "assert not FAMILY.accepts(Task('CartPole-v1')); sys.exit('ale_py' in sys.modules)"
     )

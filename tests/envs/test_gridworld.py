@@ -14,14 +14,14 @@ from gymnasium.utils.env_checker import check_env
 from torch import Tensor
 
 import rltransfer as rt
-from rltransfer.envs.gridworld import FAMILY, MAZE, TWO_ROOMS, mazes, two_rooms
+from rltransfer.envs.gridworld.family import FAMILY, MAZE, TWO_ROOMS, mazes, two_rooms
 from rltransfer.envs.gridworld.layouts import Layout, make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import make_rules
 from rltransfer.envs.gridworld.single import GridworldEnv
 from rltransfer.envs.gridworld.vector_env import GridworldVectorEnv
-from rltransfer.registry import as_suite
-from rltransfer.rollout import RolloutEngine
+from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.tasks.families import as_suite
 
 UP, RIGHT, DOWN, LEFT = range(4)
 MASK = (1 << 64) - 1

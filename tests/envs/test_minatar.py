@@ -15,12 +15,13 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from torch import Tensor
 
-from rltransfer.envs.minatar import FAMILY, GAMES
 from rltransfer.envs.minatar import vector_env as vector_env_module
+from rltransfer.envs.minatar.family import FAMILY
+from rltransfer.envs.minatar.ids import GAMES
 from rltransfer.envs.minatar.single import MinAtarEnv
 from rltransfer.envs.minatar.vector_env import MinAtarVectorEnv
 from rltransfer.errors import InputError
-from rltransfer.task import Task
+from rltransfer.tasks.task import Task
 
 CPU = torch.device("cpu")
 CHANNELS = {"asterix": 4, "breakout": 4, "freeway": 7, "seaquest": 10, "space_invaders": 6}

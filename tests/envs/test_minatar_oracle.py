@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rltransfer.envs.minatar import GAMES
+from rltransfer.envs.minatar.ids import GAMES
 from rltransfer.envs.minatar.vector_env import MinAtarVectorEnv
 
 # 3 x 12 x 2,800 = 100,800 transitions of each game; 2,800 is longer than Freeway's 2,501 steps.

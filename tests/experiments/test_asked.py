@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rltransfer.cli import main
+from rltransfer.cli.experiment import Experiment, experiments
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiment import Experiment, experiments
-from rltransfer.experiments import trials
-from rltransfer.experiments.asked import check_options, page_folder
+from rltransfer.experiments.common import trials
+from rltransfer.experiments.common.checks import check_options, page_folder
 
 TRAINING = {name: kind for name, kind in experiments().items() if name != "benchmarks"}
 """Those that consist of training runs."""

@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 from in_turn import one_by_one
 
-from rltransfer import result
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 from rltransfer.envs import atari as emulator
 from rltransfer.errors import InputError
-from rltransfer.experiments import atari, comparison, zoo
+from rltransfer.experiments.atari import experiment as atari
 from rltransfer.experiments.atari import teachers
-from rltransfer.experiments.trials import Trial, results_so_far, run_trial
-from rltransfer.policy import load_policy
-from rltransfer.run_folder import difference
-from rltransfer.serialization import to_json
+from rltransfer.experiments.common import comparison
+from rltransfer.experiments.common.trials import Trial, results_so_far, run_trial
+from rltransfer.experiments.zoo import experiment as zoo
+from rltransfer.files.serialization import to_json
+from rltransfer.policies.saving import load_policy
+from rltransfer.runs import teacher_check
+from rltransfer.runs.folder import difference
 
 WORDS = (
     "experiment run atari --seeds 1 --steps 256 --teacher-steps 128 --episodes 1 --out runs "
@@ -36,7 +38,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(emulator._DEFAULTS, "noop_max", 1)
     # Each emulator takes a quarter of a second to begin.
     for module, name in (
-        (zoo, "EPISODES"), (teachers, "TEACHER_EPISODES"), (result, "CHECK_EPISODES"),
+        (zoo, "EPISODES"), (teachers, "TEACHER_EPISODES"), (teacher_check, "CHECK_EPISODES"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, 2)
     brief = {"num_envs": 2, "horizon": 32, "epochs": 1, "batch_size": 64}

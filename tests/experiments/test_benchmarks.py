@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiments.benchmarks import Benchmarks, pairs
+from rltransfer.experiments.benchmarks import pairs
 from rltransfer.experiments.benchmarks.ale_bare import AleBare
 from rltransfer.experiments.benchmarks.atari_rollout import AtariRollout
 from rltransfer.experiments.benchmarks.bare_torch import BareTorch
 from rltransfer.experiments.benchmarks.compare import compare
 from rltransfer.experiments.benchmarks.curves import Curves, suite_of
+from rltransfer.experiments.benchmarks.experiment import Benchmarks
 from rltransfer.experiments.benchmarks.linear_env import LinearVectorEnv
 from rltransfer.experiments.benchmarks.memory_atari import MemoryAtari
 from rltransfer.experiments.benchmarks.mlp_distillation import MlpDistillation

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from in_turn import one_by_one
 
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiments import comparison, trials
-from rltransfer.experiments.born_again import BornAgain
-from rltransfer.experiments.summary import SMALLEST
+from rltransfer.experiments.born_again.experiment import BornAgain
+from rltransfer.experiments.common import comparison, trials
+from rltransfer.experiments.common.intervals import SMALLEST
 
 WORDS = (
     "experiment run born-again --games Asterix --seeds 1 --generations 2 --steps 4096 "

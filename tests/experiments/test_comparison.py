@@ -11,14 +11,14 @@ import torch
 from in_turn import one_by_one
 
 import rltransfer as rt
-from rltransfer.evaluation import (
+from rltransfer.experiments.common import comparison
+from rltransfer.experiments.common.comparison import RANDOM, TEACHER, Comparison, compare
+from rltransfer.rollouts.evaluation import (
     Evaluation,
     evaluate_random,
     evaluate_teacher,
     fitted_teacher,
 )
-from rltransfer.experiments import comparison
-from rltransfer.experiments.comparison import RANDOM, TEACHER, Comparison, compare
 
 TASK = "CartPole-v1"
 

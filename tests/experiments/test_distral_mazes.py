@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 from in_turn import one_by_one
 
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiments import trials
-from rltransfer.experiments.distral_curves import PARTS, VARIANTS, area, early, final, run_curves
-from rltransfer.experiments.distral_mazes import (
+from rltransfer.experiments.common import trials
+from rltransfer.experiments.common.distral_curves import (
+    PARTS,
+    VARIANTS,
+    area,
+    early,
+    final,
+    run_curves,
+)
+from rltransfer.experiments.common.intervals import Interval, mean_interval
+from rltransfer.experiments.distral_mazes.experiment import (
     CLAIMS,
     Claim,
     DistralMazes,
@@ -25,8 +33,7 @@ from rltransfer.experiments.distral_mazes import (
     spread,
     verdict,
 )
-from rltransfer.experiments.summary import Interval, mean_interval
-from rltransfer.tracking import Tracker
+from rltransfer.runs.tensorboard import Tracker
 
 WORDS = (
     "experiment run distral-mazes --mazes 2 --betas 10 100 --learning-rates 1e-3 --grid-seeds 1 "

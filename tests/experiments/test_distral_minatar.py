@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from in_turn import one_by_one
 
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiments import trials
-from rltransfer.experiments.distral_curves import final, run_curves
-from rltransfer.experiments.distral_minatar import (
+from rltransfer.experiments.common import trials
+from rltransfer.experiments.common.distral_curves import final, run_curves
+from rltransfer.experiments.common.intervals import Interval
+from rltransfer.experiments.distral_minatar.experiment import (
     ALL,
     DistralMinAtar,
     ratio_row,
@@ -21,7 +22,6 @@ from rltransfer.experiments.distral_minatar import (
     told_sharing,
     verdict,
 )
-from rltransfer.experiments.summary import Interval
 
 WORDS = (
     "experiment run distral-minatar --games Asterix Breakout --seeds 1 --steps 6400 "

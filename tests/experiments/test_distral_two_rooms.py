@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from in_turn import one_by_one
 
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiments import trials
-from rltransfer.experiments.distral_two_rooms import DistralTwoRooms, Findings
-from rltransfer.experiments.training_curve import Curve
-from rltransfer.tracking import Tracker
+from rltransfer.experiments.common import trials
+from rltransfer.experiments.common.training_curve import Curve
+from rltransfer.experiments.distral_two_rooms.experiment import DistralTwoRooms, Findings
+from rltransfer.runs.tensorboard import Tracker
 
 WORDS = (
     "experiment run distral-two-rooms --goals 2 --new-goals 2 --room 2 --corridor 1 --betas 10 "

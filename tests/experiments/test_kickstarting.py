@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rltransfer.cli import main
-from rltransfer.experiments.kickstarting import WINDOW, Kickstarting, Race
-from rltransfer.experiments.training_curve import Curve, training_curve
+from rltransfer.cli.main import main
+from rltransfer.experiments.common.training_curve import Curve, training_curve
+from rltransfer.experiments.kickstarting.experiment import WINDOW, Kickstarting, Race
 
 WORDS = (
     "experiment run kickstarting --games Breakout --seeds 2 --steps 12288 --episodes 2 "

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiments.multitask import Multitask
+from rltransfer.experiments.multitask.experiment import Multitask
 
 WORDS = (
     "experiment run multitask --games Asterix Breakout --seeds 2 --steps 4096 --episodes 2 "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 
 
 def test_two_games(

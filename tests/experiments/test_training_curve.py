@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rltransfer.experiments.training_curve import Curve, training_curve, training_curves
-from rltransfer.tracking import Tracker
+from rltransfer.experiments.common.training_curve import Curve, training_curve, training_curves
+from rltransfer.runs.tensorboard import Tracker
 
 NAME = "rollout/return/CartPole-v1"
 

@@ -12,28 +12,27 @@ import torch
 from in_turn import leave_a_mark
 
 import rltransfer as rt
-from rltransfer.cli import main
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiments.compression import Compression
-from rltransfer.experiments.summary import (
-    bar_picture,
-    footer,
+from rltransfer.experiments.common.intervals import (
     geometric_mean_interval,
     interval_json,
     mean_interval,
-    told_hardware,
 )
-from rltransfer.experiments.trials import (
+from rltransfer.experiments.common.page import footer, told_hardware
+from rltransfer.experiments.common.pictures import bar_picture
+from rltransfer.experiments.common.trials import (
     Trial,
     results_so_far,
     run_trial,
     run_trials,
     side_by_side,
 )
-from rltransfer.network import Network
-from rltransfer.run import Run
-from rltransfer.run_folder import RunOptions, settings
-from rltransfer.task import Suite
+from rltransfer.experiments.compression.experiment import Compression
+from rltransfer.policies.network import Network
+from rltransfer.runs.config import RunOptions, settings
+from rltransfer.runs.run import Run
+from rltransfer.tasks.task import Suite
 
 SHORT = {"steps": 2_000, "episodes": 2, "evaluate_episodes": 0, "device": "cpu"}
 

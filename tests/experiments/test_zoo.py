@@ -11,8 +11,7 @@ import pytest
 import torch
 
 import rltransfer as rt
-from rltransfer.evaluation import evaluate_teacher, fitted_teacher
-from rltransfer.experiments.zoo import (
+from rltransfer.experiments.zoo.experiment import (
     EPISODES,
     FOLDER,
     GAMES,
@@ -22,8 +21,10 @@ from rltransfer.experiments.zoo import (
     Zoo,
     recipe,
 )
-from rltransfer.serialization import to_json
-from rltransfer.teacher import zoo_cards
+from rltransfer.files.serialization import to_json
+from rltransfer.rollouts.evaluation import evaluate_teacher, fitted_teacher
+from rltransfer.tasks.families import find_suite
+from rltransfer.teachers.zoo import zoo_cards
 
 BARS = {"Asterix": 12, "Breakout": 15, "Freeway": 50, "Seaquest": 15, "SpaceInvaders": 100}
 """Returns that the teachers are to reach at least."""
@@ -79,7 +80,7 @@ def test_the_teacher_plays_as_its_card_says(game: str) -> None:
 
 
 def test_one_zoo_for_the_whole_suite() -> None:
-    suite = rt.registry.find_suite("minatar")
+    suite = find_suite("minatar")
     teacher = rt.load_teacher("zoo", suite=suite)
     assert isinstance(teacher, rt.PerTask)
     assert set(teacher.teachers) == {task.id for task in suite}

@@ -1,0 +1,194 @@
+"""The zoo: trained teachers, and the experiment that makes those of MinAtar's games.
+
+    rltransfer experiment run zoo --out runs/zoo
+
+Each teacher lies here as `NAME.safetensors` (weights, float16), `NAME.json` (the network) and
+`NAME.card.json` (recipe, seed, steps, return with its interval over 200 episodes). Those of Atari's
+games are made by `rltransfer experiment run atari --part teachers`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rltransfer.agents import PPO, PQN, PolicyDistillation
+from rltransfer.agents.ppo import Surrogate
+from rltransfer.experiments.common.checks import check_names, check_options
+from rltransfer.files.serialization import to_json
+from rltransfer.learning.agent import Method
+from rltransfer.machine.terminal import console
+from rltransfer.policies.network import Network
+from rltransfer.policies.saving import load_policy, save_policy
+from rltransfer.rollouts.evaluation import evaluate_policy
+from rltransfer.runs.config import read_config
+from rltransfer.runs.folder import load_run_policy
+from rltransfer.runs.run import Run
+from rltransfer.runs.train import train
+
+FOLDER = Path(__file__).parent
+"""Where the teachers lie."""
+
+GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+
+STEPS = {
+    "Asterix": 8_000_000,
+    "Breakout": 10_000_000,
+    "Freeway": 3_000_000,
+    "Seaquest": 3_000_000,
+    "SpaceInvaders": 2_500_000,
+}
+"""Environment steps of each training. Freeway is learned by then; in Space Invaders a longer
+training makes a player whose games hardly end: no student can be compared with it in minutes."""
+
+WIDTHS = {"Asterix": 1.5, "Seaquest": 1.5}
+"""Widths other than 1: half of that is too little for students of these games to keep the score."""
+
+VALUE_STEPS = {"Seaquest": 5_000_000}
+"""Environment steps of the Q-learning that a teacher is kickstarted from, where there is one."""
+
+EPISODES = 200
+"""Episodes that a card's return is the mean of."""
+
+EVALUATION_SEED = 10_000
+"""Seed of those episodes; no training used it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoo:
+    """Trains the zoo's teachers of MinAtar's games: 6 runs, over an hour on one CPU core.
+
+    PPO on each game, on Seaquest kickstarted from PQN.
+    """
+
+    games: tuple[str, ...] = GAMES
+    """The games."""
+    steps: int = 0
+    """Environment steps of each teacher; 0 means those of `STEPS`."""
+    seed: int = 0
+    """Seed of each training."""
+    out: Path = Path("runs/zoo")
+    """Folder for the runs, and for the teachers in its folder `teachers`."""
+    threads: int = 1
+    """Threads of torch; two games at once with one thread each are faster than one with two."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        check_names("game", self.games, GAMES)
+
+    def run(self) -> None:
+        """Trains, evaluates and writes each teacher."""
+        for game in self.games:
+            values = ""
+            if game in VALUE_STEPS:
+                run = self._train(game, VALUES, VALUE_STEPS[game], f"{game}-values-{self.seed}")
+                values = str(run.run_dir)
+            run = self._train(game, recipe(game, values), STEPS[game], f"{game}-{self.seed}")
+            card = write_teacher(run, self.out / "teachers" / f"MinAtar-{game}-v0")
+            console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
+
+    def _train(self, game: str, method: Method, steps: int, name: str) -> Run:
+        """Trains one agent, or goes on with it."""
+        run_dir = self.out / name
+        run: Run = train(
+            method, suite=task_of(game), run_dir=run_dir,
+            resume=(run_dir / "config.json").exists(), steps=self.steps or steps, seed=self.seed,
+            threads=self.threads, episodes=EPISODES,
+        )  # fmt: skip
+        return run
+
+
+VALUES: Method = PQN(learning_rate=5e-4, batch_size=256)
+"""What Seaquest's teacher was kickstarted from."""
+
+
+def recipe(game: str, values: str = "") -> Method:
+    """Returns the method that a game's teacher was trained with.
+
+    In Seaquest PPO alone learns to shoot until the oxygen is gone, a return of 5, and no more. PQN
+    finds out how to surface, and PPO is kickstarted from it.
+
+    Args:
+        game: The game.
+        values: The run directory of `VALUES`; used for Seaquest alone.
+    """
+    if game in VALUE_STEPS:
+        kickstarting: Method = PolicyDistillation(
+            teacher=values,
+            student=Network(encoder="grid", width=WIDTHS[game]),
+            objective="KL(temperature=0.2)",
+            teacher_acts=0.0,
+            distillation_weight="1->0@0.6",
+            reinforcement_weight=1.0,
+            exploration=0.0,
+            num_envs=256,
+            horizon=64,
+            batch_size=2048,
+            epochs=3,
+            learning_rate=1e-3,
+            max_grad_norm=0.5,
+        )
+        return kickstarting
+    reinforcement: Method = PPO(
+        network=Network(encoder="grid", width=WIDTHS.get(game, 1.0)),
+        num_envs=256,
+        horizon=64,
+        batch_size=2048,
+        epochs=3,
+        learning_rate=2e-3,
+        surrogate=Surrogate(discount=0.99, trace=0.95, entropy_coefficient=0.01),
+    )
+    return reinforcement
+
+
+def task_of(game: str) -> str:
+    """Returns the id of a game's task."""
+    return f"rltransfer/MinAtar-{game}-v0"
+
+
+def teacher_width(game: str) -> float:
+    """Returns the width of a game's teacher, to which a student's is a factor."""
+    return load_policy(FOLDER / f"MinAtar-{game}-v0").spec.network.width
+
+
+def write_teacher(run: Run, stem: Path) -> dict[str, Any]:
+    """Writes a run's policy in float16 with its card, and returns the card.
+
+    The return is that of the policy as it was written.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    save_policy(load_run_policy(run.run_dir), stem, half=True)
+    found = evaluate_policy(
+        load_policy(stem), run.suite, EPISODES, seed=EVALUATION_SEED, device=torch.device("cpu")
+    )
+    (task,) = run.suite.tasks
+    card = {
+        "task": task.to_json(),
+        "return_mean": found[task.id].mean,
+        "return_ci95": found[task.id].ci95,
+        "episodes": EPISODES,
+        "evaluation_seed": EVALUATION_SEED,
+        "agent": run.name,
+        "recipe": _recipe_of(run.method),
+        "seed": run.options.seed,
+        "env_steps": run.env_steps,
+        "wall_seconds": round(run.wall_seconds),
+        "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} thread",
+        "torch": torch.__version__.split("+")[0],
+    }
+    stem.with_name(stem.name + ".card.json").write_text(json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def _recipe_of(method: Method) -> dict[str, Any]:
+    """Returns a method as JSON, with its teacher's recipe in place of the teacher's folder."""
+    data: dict[str, Any] = to_json(method)
+    if data.get("teacher"):
+        config = read_config(Path(data["teacher"]))
+        data["teacher"] = {name: config[name] for name in ("agent", "method", "options")}
+    return data

@@ -1,0 +1,1 @@
+"""The shell: parses what was typed, calls, prints."""

@@ -1,0 +1,60 @@
+"""Which tasks a command is about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rltransfer.errors import InputError
+from rltransfer.tasks import families
+from rltransfer.tasks.task import Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """The tasks: a suite, or one or several by their ids."""
+
+    suite: str | None = None
+    """A suite of tasks for one policy: `rltransfer list` names them."""
+    task: tuple[str, ...] = ()
+    """One task or several for one policy: any Gymnasium ids."""
+    task_option: tuple[str, ...] = ()
+    """Keyword arguments of each task, e.g. `sticky_action_prob=0.0 difficulty_ramping=False`."""
+
+
+def asked_suite(where: TaskOptions) -> Suite:
+    """Returns the suite or the tasks that were asked for.
+
+    Raises:
+        InputError: It is not one of the two, or there is none of that name.
+    """
+    if (where.suite is None) == (not where.task):
+        raise InputError("Say which tasks are meant: either --task ID or --suite NAME.")
+    suite = families.find_suite(where.suite) if where.suite is not None else Suite.of(*where.task)
+    return with_options(suite, where.task_option)
+
+
+def with_options(suite: Suite, words: Sequence[str]) -> Suite:
+    """Returns the suite with keyword arguments for each task.
+
+    Args:
+        suite: The tasks.
+        words: NAME=VALUE, the value as JSON or as plain text.
+
+    Raises:
+        InputError: A word is not of this form.
+    """
+    if not words:
+        return suite
+    kwargs = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise InputError(f"{word!r} is no task option: write NAME=VALUE.")
+        try:
+            kwargs[key] = json.loads(value)
+        except json.JSONDecodeError:
+            # A word that is no JSON value is meant as text.
+            kwargs[key] = {"True": True, "False": False}.get(value, value)
+    return Suite(suite.name, tuple(task.with_kwargs(**kwargs) for task in suite))

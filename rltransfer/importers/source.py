@@ -1,0 +1,60 @@
+"""Sources of policies as users write them: a path or a file on the hub, with options."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from rltransfer.errors import InputError
+from rltransfer.importers.hub import fetch, is_on_hub
+
+SOURCES = (
+    "give a run directory, a Stable-Baselines3 zip, an rsl_rl checkpoint or a TorchScript file, "
+    "hf:OWNER/NAME/FILE, or 'zoo'"
+)
+"""What may be a teacher, in words."""
+
+
+def is_zip(source: str) -> bool:
+    """Tells whether a source is a Stable-Baselines3 zip by its name, here or on the hub."""
+    place = split_source(source)[0]
+    return (place.partition("@")[0] if is_on_hub(place) else place).endswith(".zip")
+
+
+def located(place: str) -> tuple[Path, dict[str, str]]:
+    """Returns where a file lies, and where it was fetched from, if it was."""
+    if is_on_hub(place):
+        file = fetch(place)
+        return file.path, file.origin()
+    if not os.path.exists(place):
+        raise InputError(f"There is no teacher {place!r}: {SOURCES}.")
+    return Path(place), {}
+
+
+def split_source(text: str) -> tuple[str, dict[str, list[str]]]:
+    """Returns a source without its options, and the values of each option.
+
+    What a file does not say of itself stands behind it, as in an address:
+    `model_1500.pt?activation=tanh&group=policy&group=privileged`.
+
+    Args:
+        text: What a user wrote.
+
+    Raises:
+        InputError: The options are not of this form.
+    """
+    place, sign, rest = text.partition("?")
+    if not sign or Path(text).exists():
+        return text, {}
+    options: dict[str, list[str]] = {}
+    try:
+        pairs = parse_qsl(rest, keep_blank_values=True, strict_parsing=True)
+    except ValueError as error:
+        raise InputError(
+            f"{rest!r} are no options of the teacher {place}: write NAME=VALUE, several with '&' "
+            "between them."
+        ) from error
+    for name, value in pairs:
+        options.setdefault(name, []).append(value)
+    return place, options

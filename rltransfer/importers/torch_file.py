@@ -1,0 +1,64 @@
+"""Files of torch (`.pt`, `.pth`): which of the two kinds that are read a file is, and its network.
+
+Both are zips: TorchScript's has a program under `code/`, rsl_rl's is what `torch.save` writes.
+What a file does not say stands behind it as options, e.g. `model_1500.pt?activation=relu`:
+
+| file        | options                                          |
+| ----------- | ------------------------------------------------ |
+| rsl_rl      | `activation`, `group` (once for each, in order)  |
+| TorchScript | `output`, `scale`, `group`                       |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rltransfer.errors import InputError, unknown
+from rltransfer.importers.imported_policy import FileModule
+from rltransfer.importers.rsl_rl import load_rsl_rl
+from rltransfer.importers.torchscript import is_torchscript, load_torchscript
+from rltransfer.tasks.observation import DEFAULT_GROUP
+
+SUFFIXES = (".pt", ".pth")
+"""How the files end."""
+
+
+def load_torch_file(path: Path, options: Mapping[str, Sequence[str]] | None = None) -> FileModule:
+    """Returns the network of a TorchScript file or of a checkpoint of rsl_rl.
+
+    Args:
+        path: The file.
+        options: The values of each option; see the module's table.
+
+    Raises:
+        InputError: The file cannot be read, or an option is unknown or has no such value.
+    """
+    given = {name: list(values) for name, values in (options or {}).items()}
+    groups = given.pop("group", [DEFAULT_GROUP])
+    scripted = is_torchscript(path)
+    known = ("output", "scale") if scripted else ("activation",)
+    for name, values in given.items():
+        if name not in known:
+            raise unknown(f"option of the teacher {path}", name, (*known, "group"))
+        if len(values) > 1:
+            raise InputError(f"The option {name!r} of the teacher {path} is given twice.")
+    once: dict[str, Any] = {name: values[0] for name, values in given.items()}
+    if not scripted:
+        return load_rsl_rl(path, groups=groups, **once)
+    if "scale" in once:
+        once["scale"] = _number(once["scale"], path)
+    return load_torchscript(path, groups=groups, **once)
+
+
+def _number(text: str, path: Path) -> float:
+    """Returns the number that a text says, which may be a fraction such as 1/255."""
+    above, _, below = text.partition("/")
+    try:
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(
+            f"The scale of the teacher {path} is {text!r}: write a number, or a fraction such as "
+            "1/255."
+        ) from error

@@ -1,0 +1,164 @@
+"""What a method is: who acts, and what is learned from what was seen."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rltransfer.errors import check_kinds, check_range
+from rltransfer.learning.learner import Learner, Loss
+from rltransfer.learning.minibatches import Batch
+from rltransfer.policies.policy import Policy
+from rltransfer.rollouts.rollout import Rollout
+from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.task import Suite
+from rltransfer.teachers.loading import TaskSpaces, Teacher
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is set to work on."""
+
+    suite: Suite
+    observation_space: spaces.Dict
+    action_space: spaces.Space[Any]
+    action_mask: tuple[tuple[bool, ...], ...] | None
+    """For each task, which discrete actions, or numbers of an action, it has; None where all."""
+    own_spaces: Sequence[TaskSpaces]
+    """Each task's own spaces, before padding."""
+    frame_stack: int
+    """Frames that an observation stacks, 0 for none."""
+    num_rows: int
+    """Environments in all."""
+    seed: int
+    device: torch.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(abc.ABC):
+    """A method's configuration: what the command line shows, and what builds the agent."""
+
+    num_envs: int = 64
+    """Environments of each task."""
+    horizon: int = 128
+    """Steps of each environment between two updates."""
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        check_range(self, "at least 1", "num_envs", "horizon")
+
+    @abc.abstractmethod
+    def build(self, setting: Setting) -> Agent:
+        """Returns the agent, with fresh weights that depend on the setting's seed.
+
+        Raises:
+            InputError: The method cannot take the setting's tasks.
+        """
+
+
+class Agent(abc.ABC):
+    """A method at work.
+
+    Attributes:
+        policy: What is learned, evaluated and saved.
+        learner: Steps its parameters.
+        progress: The share of the run that is done, 0 to 1; see `begin_rollout`.
+        generator: Randomness on the device, for acting.
+        order: Randomness on the CPU, for the order of samples.
+        teacher: Whom the policy learns from, if anyone.
+        teacher_seconds: Time spent on the teacher's labels since it was last set to 0.
+    """
+
+    expects = False
+    """Whether it needs what `expect` tells."""
+
+    def __init__(self, policy: Policy, learner: Learner, seed: int, device: torch.device) -> None:
+        self.policy = policy
+        self.learner = learner
+        self.progress = 0.0
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.order = torch.Generator().manual_seed(seed + 1)
+        self.teacher: Teacher | None = None
+        self.teacher_seconds = 0.0
+
+    @property
+    def state_size(self) -> int:
+        """Columns of the policy's recurrent state."""
+        return self.policy.state_size
+
+    @property
+    def course(self) -> Hashable:
+        """See `rollout.Actor`."""
+        return None
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """See `rollout.Actor`."""
+        own = () if self.teacher is None else self.teacher.generators()
+        return (self.generator, *own)
+
+    def begin_rollout(self, progress: float) -> None:
+        """Sets what stays the same within a rollout: the progress, and schedules that follow it.
+
+        Args:
+            progress: The share of the run that is done, 0 to 1.
+        """
+        self.progress = progress
+
+    def expect(self, teacher: Mapping[str, float], chance: Mapping[str, float]) -> None:  # noqa: B027
+        """Is told, before the run, how well the teacher and random actions do, if it `expects` it.
+
+        The returns are those of the tasks as they are trained, with whatever is clipped or cut
+        short there: the policy's own returns in a rollout are to be compared with them.
+
+        Args:
+            teacher: The teacher's mean return of each task, by its name.
+            chance: That of random actions.
+        """
+
+    @abc.abstractmethod
+    def act(
+        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns "action" and what else `batches` needs of this step: see `rollout.Actor`."""
+
+    @abc.abstractmethod
+    def batches(self, rollout: Rollout) -> Iterable[Batch]:
+        """Returns the minibatches that a rollout is learned from."""
+
+    @abc.abstractmethod
+    def loss(self, batch: Batch) -> Loss:
+        """Scores a minibatch."""
+
+    @abc.abstractmethod
+    def learning_rate(self) -> float:
+        """Returns the step size at the present progress."""
+
+    def learn(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from a rollout and returns the metrics' means."""
+        metrics = self.learner.update(self.batches(rollout), self.loss, self.learning_rate())
+        # After the update: within it, old and new probabilities are of equally normalised vectors.
+        self.policy.update_statistics(rollout.observation, rollout.task)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that learning depends on, but for the environments."""
+        return {
+            "policy": dict(self.policy.state_dict()),
+            "learner": self.learner.state_dict(),
+            "generator": self.generator.get_state(),
+            "order": self.order.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to what `state_dict` returned."""
+        self.policy.load_state_dict(state["policy"])
+        self.learner.load_state_dict(state["learner"])
+        self.generator.set_state(state["generator"])
+        self.order.set_state(state["order"])

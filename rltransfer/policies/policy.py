@@ -1,0 +1,329 @@
+"""The policy: encoder, optional memory, heads; and its form on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rltransfer.files.serialization import from_json
+from rltransfer.policies.encoder import Encoder, head
+from rltransfer.policies.network import Network
+from rltransfer.policies.output import ILLEGAL, PolicyOutput, asked
+from rltransfer.tasks.observation import Observation, space_from_json, space_to_json
+
+LOG_STD_RANGE = (-5.0, 2.0)
+"""Bounds of a continuous policy's log standard deviation, in which its density stays finite."""
+
+
+class _Bounded(torch.autograd.Function):
+    """Values within `LOG_STD_RANGE`, of which those outside can come back.
+
+    A clamp has no gradient outside its bounds: a parameter that one step has led there would stay
+    for ever. Here it has the gradients that lead back in, and none that lead further out.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return value.clamp(*LOG_STD_RANGE)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (value,) = ctx.saved_tensors
+        low, high = LOG_STD_RANGE
+        # A step goes against the gradient.
+        leads_out = ((value < low) & (gradient > 0)) | ((value > high) & (gradient < 0))
+        return gradient.masked_fill(leads_out, 0.0)
+
+
+def bounded_log_std(value: Tensor) -> Tensor:
+    """Returns log standard deviations within `LOG_STD_RANGE`; see `_Bounded`.    (...)"""
+    bounded: Tensor = _Bounded.apply(value)  # type: ignore[no-untyped-call]
+    return bounded
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicySpec:
+    """Everything that a policy is built from; with the weights it is the policy."""
+
+    network: Network
+    observation_space: spaces.Dict
+    action_space: spaces.Space[Any]
+    """`Discrete` or `Box`."""
+    action_mask: tuple[tuple[bool, ...], ...] | None = None
+    """For each task, which discrete actions, or numbers of an action, it has; None where all."""
+    q_values: bool = False
+    """Whether the head over discrete actions says Q-values and not logits."""
+    value: bool = True
+    """Whether there is a head for the state's value."""
+    num_tasks: int = 1
+    """Tasks that the policy is for; each has a head of its own if the network says so."""
+
+    @property
+    def num_heads(self) -> int:
+        """How many heads there are for actions, and as many for values."""
+        return self.num_tasks if self.network.heads == "per-task" else 1
+
+    @property
+    def num_statistics(self) -> int:
+        """How many means and deviations of vectors there are."""
+        return self.num_tasks if self.network.statistics == "per-task" else 1
+
+    @property
+    def asks_for_task(self) -> bool:
+        """Whether what the policy says depends on which task it is."""
+        return self.action_mask is not None or max(self.num_heads, self.num_statistics) > 1
+
+    def build(self) -> Policy:
+        """Returns a policy of this kind, with fresh weights."""
+        return Policy(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON form that `from_json` reads."""
+        return {
+            "network": dataclasses.asdict(self.network),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "action_mask": self.action_mask,
+            "q_values": self.q_values,
+            "value": self.value,
+            "num_tasks": self.num_tasks,
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> PolicySpec:
+        """Returns the specification that `to_json` wrote."""
+        observation_space = space_from_json(data["observation_space"])
+        if not isinstance(observation_space, spaces.Dict):
+            raise TypeError("The observation space of a policy is a dictionary of groups.")
+        mask = data["action_mask"]
+        # A file of an earlier version does not say what there was no choice of then.
+        network = {**dataclasses.asdict(Network()), **data["network"]}
+        return PolicySpec(
+            from_json(Network, network),
+            observation_space,
+            space_from_json(data["action_space"]),
+            None if mask is None else tuple(tuple(row) for row in mask),
+            data["q_values"],
+            data["value"],
+            data.get("num_tasks", 1),
+        )
+
+
+class Policy(nn.Module):
+    """A network over observation groups with heads for actions and value.
+
+    Continuous actions are Gaussian with a deviation that does not depend on the state; vectors keep
+    a second encoder for the value, as the two want different features; images share one.
+    """
+
+    action_mask: Tensor | None
+
+    def __init__(self, spec: PolicySpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = Encoder(spec.network, spec.observation_space, spec.num_statistics)
+        features = self.encoder.num_features
+        self.state_size = spec.network.scaled(spec.network.gru) if spec.network.gru else 0
+        self.gru = nn.GRUCell(features, self.state_size) if self.state_size else None
+        features = self.state_size or features
+
+        self.log_std: nn.Parameter | None = None
+        if isinstance(spec.action_space, spaces.Discrete):
+            outputs = int(spec.action_space.n)
+        else:
+            assert isinstance(spec.action_space, spaces.Box)
+            (outputs,) = spec.action_space.shape
+            deviations = (spec.num_heads, outputs) if spec.num_heads > 1 else (outputs,)
+            self.log_std = nn.Parameter(torch.zeros(deviations))
+        gain = 1.0 if spec.q_values else 0.01
+        self.action_head = head(features, spec.num_heads * outputs, gain)
+
+        self.value_encoder: Encoder | None = None
+        self.value_head: nn.Linear | None = None
+        if spec.value:
+            if self.encoder.flat and self.gru is None:
+                self.value_encoder = Encoder(
+                    spec.network, spec.observation_space, spec.num_statistics
+                )
+            self.value_head = head(features, spec.num_heads, gain=1.0)
+
+        mask = None if spec.action_mask is None else torch.tensor(spec.action_mask)
+        self.register_buffer("action_mask", mask, persistent=False)
+
+    def forward(
+        self,
+        observation: Observation,
+        task: Tensor | None = None,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> PolicyOutput:
+        """Returns what the policy says about these observations.
+
+        Args:
+            observation: The groups, of one step or of a sequence.
+                (batch, ...) or (time, batch, ...)
+            task: Index of each observation's task; needed where `PolicySpec.asks_for_task`.
+                (batch,) or (time, batch)
+            state: The recurrent state before the first observation.  (batch, state_size)
+            start: Whether an observation is an episode's first: the state before it is zero.
+                (batch,) or (time, batch)
+        """
+        if task is None and self.spec.asks_for_task:
+            raise ValueError("This policy's tasks differ: say which task it is.")
+        any_group = observation[self.encoder.groups[0]]
+        shape = self.spec.observation_space[self.encoder.groups[0]].shape
+        assert shape is not None
+        leading = any_group.shape[: any_group.dim() - len(shape)]
+        sequence = len(leading) > 1
+        flat, flat_task = observation, task
+        if sequence:
+            flat = {name: group.flatten(0, len(leading) - 1) for name, group in flat.items()}
+            flat_task = None if task is None else task.flatten()
+
+        maps: Tensor | None = None
+        if asked("maps") or asked("attention"):
+            features, maps = self.encoder.with_maps(flat, flat_task)
+        else:
+            features = self.encoder(flat, flat_task)
+        if sequence:
+            features = features.unflatten(0, leading)
+        if self.gru is not None:
+            features, state = self._remember(features, state, start)
+        output = self._act(features, task)
+        if maps is not None:
+            output.show(maps.unflatten(0, leading))
+        if self.value_head is not None:
+            seen = features
+            if self.value_encoder is not None:
+                seen = self.value_encoder(flat, flat_task)
+                if sequence:
+                    seen = seen.unflatten(0, leading)
+            output.value = self._of_task(_precise(self.value_head, seen), task).squeeze(-1)
+        output.state = state
+        return output
+
+    def _act(self, features: Tensor, task: Tensor | None) -> PolicyOutput:
+        """Returns the output of the action head.
+
+        Args:
+            features: (..., num_features)
+            task: Index of each row's task; see `forward`.    (...)
+        """
+        scores = self._of_task(_precise(self.action_head, features), task)
+        if self.log_std is not None:
+            log_std = self.log_std if self.log_std.dim() == 1 else self.log_std[task]
+            log_std = bounded_log_std(log_std).expand_as(scores)
+            output = self._gaussian(scores, log_std, task)
+            output.features = features
+            return output
+        if self.action_mask is not None:
+            scores = scores.masked_fill(~self.action_mask[task], ILLEGAL)
+        if self.spec.q_values:
+            return PolicyOutput(q_values=scores, features=features)
+        return PolicyOutput(logits=scores, features=features)
+
+    def _gaussian(self, mean: Tensor, log_std: Tensor, task: Tensor | None) -> PolicyOutput:
+        """Returns a Gaussian over those numbers of an action that each row's task has.
+
+        Args:
+            mean: (..., action_dim)
+            log_std: (..., action_dim)
+            task: Index of each row's task; see `forward`.    (...)
+        """
+        if self.action_mask is None:
+            return PolicyOutput(mean=mean, log_std=log_std)
+        absent = ~self.action_mask[task]
+        mean, log_std = mean.masked_fill(absent, 0.0), log_std.masked_fill(absent, 0.0)
+        return PolicyOutput(mean=mean, log_std=log_std, absent=absent)
+
+    def _of_task(self, outputs: Tensor, task: Tensor | None) -> Tensor:
+        """Returns the output of each row's own head.    (..., size)
+
+        Args:
+            outputs: Of all heads, side by side.    (..., num_heads * size)
+            task: Index of each row's task.         (...)
+        """
+        heads = self.spec.num_heads
+        if heads == 1:
+            return outputs
+        assert task is not None
+        each = outputs.unflatten(-1, (heads, -1))
+        index = task[..., None, None].expand(*task.shape, 1, each.shape[-1])
+        chosen: Tensor = each.gather(-2, index).squeeze(-2)
+        return chosen
+
+    def _remember(
+        self, features: Tensor, state: Tensor | None, start: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the recurrent states as features, and the last one."""
+        assert self.gru is not None
+        sequence = features.dim() == 3
+        steps = features if sequence else features.unsqueeze(0)
+        state = self.initial_state(steps.shape[1], features.device) if state is None else state
+        outputs = []
+        for time, step in enumerate(steps):
+            if start is not None:
+                first = start[time] if sequence else start
+                state = state.masked_fill(first.unsqueeze(-1), 0.0)
+            state = self.gru(step, state)
+            outputs.append(state)
+        return (torch.stack(outputs) if sequence else outputs[0]), state
+
+    def initial_state(self, num_envs: int, device: torch.device | None = None) -> Tensor:
+        """Returns the recurrent state before an episode.    (num_envs, state_size)"""
+        return torch.zeros(num_envs, self.state_size, device=device)
+
+    def update_statistics(self, observation: Observation, task: Tensor | None = None) -> None:
+        """Lets the normalisers of vector observations see more of them.
+
+        Args:
+            observation: The groups.                                                (..., *shape)
+            task: Index of each observation's task, where tasks have their own statistics.  (...)
+        """
+        for encoder in (self.encoder, self.value_encoder):
+            if encoder is not None and encoder.normalizer is not None:
+                flat = {
+                    name: observation[name].reshape(
+                        -1, *(self.spec.observation_space[name].shape or ())
+                    )
+                    for name in encoder.groups
+                }
+                encoder.normalizer.update(encoder.vectors(flat), task)
+
+    def num_acting_parameters(self) -> int:
+        """Returns the number of parameters that acting needs: all but those of the value."""
+        count = sum(parameter.numel() for parameter in self.parameters())
+        for part in (self.value_head, self.value_encoder):
+            if part is not None:
+                count -= sum(parameter.numel() for parameter in part.parameters())
+        return count
+
+
+def _precise(layer: nn.Linear, features: Tensor) -> Tensor:
+    """Returns what a head says, in float32 under autocast too.    (..., outputs)
+
+    Eight bits would leave nothing of the differences between large Q-values, and the ratio of new
+    to old probabilities would not be 1 where no weight has changed.
+
+    Args:
+        layer: The head.
+        features: (..., num_features)
+    """
+    kind = features.device.type
+    outputs: Tensor
+    if not torch.is_autocast_enabled(kind):
+        outputs = layer(features)
+        return outputs
+    with torch.autocast(kind, enabled=False):
+        outputs = layer(features.float())
+    return outputs

@@ -1,0 +1,74 @@
+"""A policy's form on disk: safetensors and JSON."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rltransfer.errors import InputError
+from rltransfer.policies.policy import Policy, PolicySpec
+
+
+def _spec_of(data: dict[str, Any]) -> PolicySpec:
+    """Returns the specification that a file holds: this module's, or that of an installed kind.
+
+    A method whose policy is more than a `Policy` names its specification, a subclass, under the
+    entry points of the group `rltransfer.policies`, and writes that name as "kind".
+
+    Raises:
+        ImportError: No installed package makes policies of this kind.
+    """
+    kind = data.get("kind")
+    if kind is None:
+        return PolicySpec.from_json(data)
+    for entry in entry_points(group="rltransfer.policies", name=kind):
+        spec: PolicySpec = entry.load().from_json(data)
+        return spec
+    raise ImportError(f"no installed package makes policies of the kind {kind!r}")
+
+
+def save_policy(policy: Policy, stem: Path, half: bool = False) -> None:
+    """Writes a policy as `stem.safetensors` and `stem.json`.
+
+    Args:
+        policy: What to write.
+        stem: Path without a suffix.
+        half: Whether to write the weights in float16.
+    """
+    # Weights are small; the statistics of observations may lie beyond float16.
+    weights = {name for name, _ in policy.named_parameters()} if half else set()
+    tensors = {
+        name: (tensor.half() if name in weights else tensor).cpu().contiguous()
+        for name, tensor in policy.state_dict().items()
+    }
+    save_file(tensors, stem.with_suffix(".safetensors"))
+    stem.with_suffix(".json").write_text(json.dumps(policy.spec.to_json(), indent=1) + "\n")
+
+
+def load_policy(stem: Path) -> Policy:
+    """Returns the policy that `save_policy` wrote, on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: A file is missing, cut short, or does not fit the other; or the package that
+            makes such policies is not installed.
+    """
+    weights, spec = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
+    for path in (weights, spec):
+        if not path.is_file():
+            raise InputError(f"{stem} is no policy: {path} is missing.")
+    try:
+        policy = _spec_of(json.loads(spec.read_text())).build()
+        tensors = load_file(weights)
+        policy.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except ImportError as error:
+        raise InputError(f"{stem} cannot be loaded: {error}.") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{stem} is no whole policy: one of its files is damaged.") from error
+    except RuntimeError as error:
+        raise InputError(f"{weights} does not fit the policy that {spec} describes.") from error
+    return policy.eval()

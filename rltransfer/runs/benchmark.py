@@ -1,0 +1,297 @@
+"""Benchmarks: steps, samples and labels per second, each meaning of a step apart.
+
+"Steps per second" means three things in print, and they differ by a factor of a thousand:
+environments alone with random actions; with inference, where a policy acts and the rollout is
+stored; with training, where it is learned from as well. Every figure here says which it is, and is
+the median of several repetitions with the lowest and the highest beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from rltransfer.learning.agent import Method
+from rltransfer.learning.learner import Learner, Loss
+from rltransfer.learning.minibatches import Batch
+from rltransfer.learning.replay_memory import Memory
+from rltransfer.machine.hardware import hardware
+from rltransfer.objectives.objective import Objective
+from rltransfer.policies.network import Network
+from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.rollouts.actors import PolicyActor, RandomActor
+from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
+from rltransfer.runs.stopwatch import Measuring, Speed, Stopwatch
+from rltransfer.tasks.observation import DEFAULT_GROUP
+from rltransfer.tasks.task import Suite
+from rltransfer.teachers.loading import PerTask, PolicyTeacher, Teacher
+
+NUM_ACTIONS = 6
+"""Actions of the learner's benchmark: as many as Pong and Space Invaders have."""
+FRAME_SIDE = 84
+"""Height and width of its frames, in pixels."""
+FRAME_STACK = 4
+"""Frames of its observations."""
+MEMORY_ROWS = 8
+"""Environments that its memory holds side by side."""
+
+
+def benchmark_rollout(
+    suite: Suite, num_envs: int, horizon: int, network: Network, options: Measuring
+) -> dict[str, Any]:
+    """Measures environments alone and with inference, for each task and for all together.
+
+    Args:
+        suite: The tasks.
+        num_envs: Environments of each task.
+        horizon: Steps of a rollout.
+        network: The policy that acts, with fresh weights.
+        options: How to measure.
+    """
+    watch = Stopwatch(options)
+    tasks = {}
+    for name, task in zip(suite.names(), suite, strict=True):
+        alone, acting = _rollout_speeds(watch, Suite.of(task), num_envs, horizon, network)
+        tasks[name] = {"environments_only": asdict(alone), "with_inference": asdict(acting)}
+    result: dict[str, Any] = {
+        "unit": "environment steps per second",
+        "num_envs": num_envs,
+        "horizon": horizon,
+        "tasks": tasks,
+        "geometric_mean": {
+            meaning: statistics.geometric_mean(one[meaning]["median"] for one in tasks.values())
+            for meaning in ("environments_only", "with_inference")
+        },
+    }
+    if len(suite) > 1:
+        alone, acting = _rollout_speeds(watch, suite, num_envs, horizon, network)
+        result["together"] = {"environments_only": asdict(alone), "with_inference": asdict(acting)}
+    return {**result, "hardware": hardware(watch.device)}
+
+
+def _rollout_speeds(
+    watch: Stopwatch, suite: Suite, num_envs: int, horizon: int, network: Network
+) -> list[Speed]:
+    """Returns the speeds of an engine's environments alone, and of the engine with a policy."""
+    seed = watch.options.seed
+    engine = RolloutEngine(suite, num_envs, watch.device, seed)
+    policy = fresh_policy(engine, network, seed)
+    generator = torch.Generator(watch.device).manual_seed(seed)
+    actor = PolicyActor(policy, generator)
+    random_actor = RandomActor(engine.own_actions, generator)
+
+    def environments_only() -> int:
+        return _step_alone(engine, random_actor, horizon)
+
+    def with_inference() -> int:
+        return engine.collect(actor, horizon).num_steps
+
+    try:
+        return watch.speeds(environments_only, with_inference)
+    finally:
+        engine.close()
+
+
+def _step_alone(engine: RolloutEngine, actor: RandomActor, horizon: int) -> int:
+    """Steps an engine's environments, storing nothing, and returns the number of steps."""
+    for _ in range(horizon):
+        action = actor.act({}, engine.task, engine.state, engine.task)["action"]
+        for lane in engine.lanes:
+            lane.send(action)
+        for lane in engine.lanes:
+            lane.env.recv()
+    return horizon * engine.num_rows
+
+
+def fresh_policy(engine: RolloutEngine, network: Network, seed: int) -> Policy:
+    """Returns an untrained policy for an engine's tasks, on its device."""
+    torch.manual_seed(seed)
+    spec = PolicySpec(
+        network,
+        engine.observation_space,
+        engine.action_space,
+        engine.action_mask,
+        value=False,
+        num_tasks=len(engine.suite),
+    )
+    return Policy(spec).to(engine.device).eval()
+
+
+def benchmark_train(
+    name: str,
+    method: Method,
+    suite: Suite,
+    steps: int,
+    options: Measuring,
+    compiled: bool = False,
+) -> dict[str, Any]:
+    """Measures a method's environments alone, its rollouts, and its training.
+
+    Args:
+        name: The method's name.
+        method: Its configuration.
+        suite: The tasks.
+        steps: Environment steps of the run that is measured the beginning of; schedules follow it.
+        options: How to measure.
+        compiled: Whether torch.compile builds the policy's kernels.
+    """
+    watch = Stopwatch(options)
+    run_options = RunOptions(
+        steps=steps,
+        seed=options.seed,
+        device=options.device,
+        threads=options.threads,
+        compile=compiled,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(name, method, suite, run_options, Path(folder), quiet=True)
+        shares: list[float] = []
+
+        def with_inference() -> int:
+            run.agent.begin_rollout(0.0)
+            return run.engine.collect(run.agent, method.horizon).num_steps
+
+        def with_training() -> int:
+            run.env_steps = 0
+            metrics = run.iterate()
+            if "speed/teacher_share" in metrics:
+                shares.append(metrics["speed/teacher_share"])
+            return run.env_steps
+
+        acting, training = watch.speeds(with_inference, with_training)
+        random_actor = RandomActor(run.engine.own_actions, run.agent.generator)
+
+        def environments_only() -> int:
+            return _step_alone(run.engine, random_actor, method.horizon)
+
+        (alone,) = watch.speeds(environments_only)
+        run.engine.close()
+    return {
+        "unit": "environment steps per second",
+        "agent": name,
+        "suite": suite.name,
+        "num_envs": method.num_envs,
+        "horizon": method.horizon,
+        "environments_only": asdict(alone),
+        "with_inference": asdict(acting),
+        "with_training": asdict(training),
+        "teacher_share": statistics.median(shares) if shares else None,
+        "hardware": hardware(watch.device),
+    }
+
+
+def benchmark_learner(
+    network: Network, batch_size: int, memory_steps: int, objective: Objective, options: Measuring
+) -> dict[str, Any]:
+    """Measures distilling from a memory of frames, beside the same on batches made beforehand.
+
+    Args:
+        network: The student.
+        batch_size: Samples of a step.
+        memory_steps: Steps that the memory holds, of 84 x 84 pixels in stacks of four frames.
+        objective: What the student learns from the labels.
+        options: How to measure.
+    """
+    watch = Stopwatch(options)
+    torch.manual_seed(options.seed)
+    shape = (FRAME_STACK, FRAME_SIDE, FRAME_SIDE)
+    space = spaces.Dict({DEFAULT_GROUP: spaces.Box(0, 255, shape, np.uint8)})
+    student = Policy(PolicySpec(network, space, spaces.Discrete(NUM_ACTIONS), value=False))
+    student.to(watch.device)
+    learner = Learner(student, learning_rate=1e-3, max_grad_norm=10.0)
+    memory = _filled_memory(memory_steps, watch.device)
+    order = torch.Generator().manual_seed(options.seed)
+    ready = memory.sample(batch_size, order)
+
+    label = PolicyOutput(logits=ready["logits"])
+    fitted = objective.fitted(student(ready["observation"]), label, ("memory",)).to(watch.device)
+    task = torch.zeros(batch_size, dtype=torch.int64, device=watch.device)
+
+    def loss(batch: Batch) -> Loss:
+        label = PolicyOutput(logits=batch["logits"])
+        terms = fitted(student(batch["observation"]), label, task, 0.0)
+        return Loss(torch.stack(list(terms.values())).sum(), terms)
+
+    def from_memory() -> int:
+        learner.update([memory.sample(batch_size, order)], loss)
+        return batch_size
+
+    def from_ram() -> int:
+        learner.update([ready], loss)
+        return batch_size
+
+    remembered, bare = watch.speeds(from_memory, from_ram)
+    return {
+        "unit": "samples per second",
+        "batch_size": batch_size,
+        "student_parameters": student.num_acting_parameters(),
+        "memory_bytes_per_step": memory.nbytes() / (memory.length * memory.num_rows),
+        "samples_per_second": asdict(remembered),
+        "samples_per_second_without_memory": asdict(bare),
+        "hardware": hardware(watch.device),
+    }
+
+
+def _filled_memory(steps: int, device: torch.device) -> Memory:
+    """Returns a memory full of random frames and labels."""
+    memory = Memory(steps, MEMORY_ROWS, device, FRAME_STACK)
+    for begin in range(0, memory.length, FRAME_STACK):
+        rows = (min(FRAME_STACK, memory.length - begin), MEMORY_ROWS)
+        size = (*rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE)
+        frames = torch.randint(0, 256, size, dtype=torch.uint8, device=device)
+        start = torch.zeros(rows, dtype=torch.bool, device=device)
+        logits = torch.randn(*rows, NUM_ACTIONS, device=device)
+        memory.add({DEFAULT_GROUP: frames}, start, {"logits": logits})
+    return memory
+
+
+def benchmark_teachers(
+    suite: Suite, num_envs: int, network: Network, options: Measuring
+) -> dict[str, Any]:
+    """Measures labelling with one teacher a task beside one teacher that labels everything.
+
+    Args:
+        suite: The tasks.
+        num_envs: Environments, and so labels, of each task.
+        network: The shape of every teacher, with fresh weights.
+        options: How to measure.
+    """
+    watch = Stopwatch(options)
+    engine = RolloutEngine(suite, num_envs, watch.device, options.seed)
+    generator = torch.Generator(watch.device).manual_seed(options.seed)
+    seen = engine.collect(RandomActor(engine.own_actions, generator), 16).last_observation
+    policies = [fresh_policy(engine, network, options.seed + i) for i in range(len(suite))]
+    teachers = [PolicyTeacher(policy, "fresh", "") for policy in policies]
+    # The teachers know the suite's padded spaces, so that all of them do the same arithmetic.
+    joint = [(engine.observation_space, engine.action_space)] * len(suite)
+    each = PerTask(dict(zip(suite.names(), teachers, strict=True))).fitted(suite, joint)
+
+    def labels(teacher: Teacher) -> Callable[[], int]:
+        def label() -> int:
+            teacher(seen, engine.task)
+            return engine.num_rows
+
+        return label
+
+    one, several = watch.speeds(labels(teachers[0]), labels(each))
+    engine.close()
+    return {
+        "unit": "labels per second",
+        "num_teachers": len(suite),
+        "num_envs": num_envs,
+        "one_teacher": asdict(one),
+        "one_teacher_a_task": asdict(several),
+        "ratio": one.median / several.median,
+        "hardware": hardware(watch.device),
+    }

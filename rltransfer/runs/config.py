@@ -1,0 +1,111 @@
+"""A run's options, and its configuration as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rltransfer.errors import InputError, check_kinds, check_range
+from rltransfer.files.serialization import from_json, to_json
+from rltransfer.learning import methods
+from rltransfer.learning.agent import Method
+from rltransfer.tasks.task import Suite
+
+FRAMES = "frame_stack"
+"""What files call the number of frames that an observation stacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every run has, whatever the method."""
+
+    steps: int = 1_000_000
+    """Environment steps in all, over all tasks and environments; whole rollouts, rounded up."""
+    seed: int = 0
+    """Seed of weights, environments and order of samples."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1", ...; "auto" takes CUDA where it is there."""
+    threads: int = 0
+    """Threads of torch on the CPU; 0 leaves torch's choice. Results may depend on it."""
+    compile: bool = False
+    """Whether torch.compile builds the policy's kernels; compiling takes up to a minute. Small
+    networks are slower by it on a CPU: measure with `rltransfer benchmark train`."""
+    checkpoint_every: int = 0
+    """Environment steps between checkpoints; 0 means a tenth of the run."""
+    evaluate_every: int = 0
+    """Environment steps between evaluations; 0 means a quarter of the run."""
+    evaluate_episodes: int = 16
+    """Episodes of an evaluation during the run; 0 for none."""
+    episodes: int = 100
+    """Episodes of each evaluation at the end: policy, teacher and random actions."""
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        check_range(self, "at least 1", "steps", "episodes")
+        check_range(
+            self, "at least 0",
+            "evaluate_episodes", "checkpoint_every", "evaluate_every", "seed", "threads",
+        )  # fmt: skip
+
+
+def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> dict[str, Any]:
+    """Returns what a run was asked for, as JSON: what `configured` reads."""
+    return {
+        "agent": name,
+        "method": to_json(method),
+        "suite": suite.to_json(),
+        "options": to_json(options),
+    }
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Returns a run's configuration.
+
+    Raises:
+        InputError: The folder is no run, or its configuration is damaged.
+    """
+    path = run_dir / "config.json"
+    if not path.is_file():
+        raise InputError(f"{run_dir} is no run: it has no config.json.")
+    try:
+        entries = json.loads(path.read_text())
+        Suite.from_json(entries["suite"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(run_dir) from error
+    return _Config(run_dir, entries)
+
+
+class _Config(dict[str, Any]):
+    """What a run's config.json holds; whoever asks for an entry that is not there is told so."""
+
+    def __init__(self, run_dir: Path, entries: Mapping[str, Any]) -> None:
+        super().__init__(entries)
+        self.run_dir = run_dir
+
+    def __missing__(self, name: str) -> Any:
+        raise _damaged(self.run_dir)
+
+
+def _damaged(run_dir: Path) -> InputError:
+    """Returns the error for a configuration that was cut or changed."""
+    return InputError(f"{run_dir} is no whole run: its config.json is damaged.")
+
+
+def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
+    """Returns what a configuration describes.
+
+    Raises:
+        InputError: It was written by another version, or one of its values is damaged.
+    """
+    suite = Suite.from_json(config["suite"])
+    try:
+        method = from_json(methods.find_method(config["agent"]), config["method"])
+        return method, suite, from_json(RunOptions, config["options"])
+    except (TypeError, AttributeError) as error:
+        raise InputError(
+            f"The configuration of this run of {config['agent']!r} is damaged: one of its options "
+            "is of the wrong kind."
+        ) from error

@@ -1,0 +1,87 @@
+"""Progress in the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+PLAIN_SECONDS = 10.0
+"""Seconds between two lines of progress where the output is no terminal."""
+
+
+class Progress:
+    """One live table in a terminal, plain lines in a pipe, nothing when quiet.
+
+    Args:
+        title: What runs.
+        total: Environment steps in all.
+        quiet: Whether to print nothing.
+    """
+
+    def __init__(self, title: str, total: int, quiet: bool = False) -> None:
+        self.title = title
+        self.total = total
+        self.console = Console(file=sys.stderr, quiet=quiet)
+        self.shows_table = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+        self._last_line = 0.0
+
+    def __enter__(self) -> Progress:
+        if self.shows_table:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.shows_table:
+            self.live.stop()
+
+    def show(self, step: int, steps_per_second: float, figures: Mapping[str, str]) -> None:
+        """Shows how far the run is.
+
+        Args:
+            step: Environment steps done.
+            steps_per_second: Speed of this process.
+            figures: What else is worth a look, e.g. returns.
+        """
+        # A run ends with a whole rollout, beyond the steps that were asked for.
+        left = max(self.total - step, 0) / steps_per_second if steps_per_second else float("inf")
+        cells = {
+            "done": f"{min(100 * step / self.total, 100):.0f} %",
+            "steps": f"{step:,}",
+            "steps/s": f"{steps_per_second:,.0f}",
+            "left": duration(left),
+            **figures,
+        }
+        if self.shows_table:
+            table = Table(title=self.title, title_justify="left")
+            for name in cells:
+                table.add_column(name, justify="right")
+            table.add_row(*cells.values())
+            self.live.update(table)
+        elif time.monotonic() - self._last_line > PLAIN_SECONDS or step >= self.total:
+            self._last_line = time.monotonic()
+            line = "  ".join(f"{name} {value}" for name, value in cells.items())
+            self.console.print(f"{self.title}  {line}", highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as people say them, e.g. "3 min 20 s"."""
+    if seconds == float("inf"):
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

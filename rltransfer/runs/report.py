@@ -1,0 +1,64 @@
+"""Tables of results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def with_interval(mean: float, ci95: float | None) -> str:
+    """Returns a mean with its confidence interval, as text; "?" for one that is not known.
+
+    Args:
+        mean: The mean.
+        ci95: Half of the interval; None or infinite where one episode says nothing of it.
+    """
+    known = ci95 is not None and math.isfinite(ci95)
+    return f"{mean:.1f} ± {ci95:.1f}" if known else f"{mean:.1f} ± ?"
+
+
+def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -> Table:
+    """Returns one row for each task of each result: random, teacher, student, their ratio, sizes.
+
+    The ratio counts from the return of random actions where a return is negative, since a quotient
+    of negative returns says nothing: (student - random) / (teacher - random).
+
+    Args:
+        results: Contents of `result.json` files.
+        generations: Whether they are the generations of a chain, counted in a column of their own.
+    """
+    taught = any(result["teacher_parameters"] is not None for result in results)
+    table = Table()
+    heads = ["task", "random", "teacher", "student", "student/teacher", "parameters", "of teacher"]
+    if not taught:
+        heads = ["task", "random", "return", "parameters"]
+    heads = ["generation"] * generations + heads
+    for name in heads:
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for number, result in enumerate(results, 1):
+        for task_id, row in result["tasks"].items():
+            cells = [str(number)] * generations + [task_id, f"{row['random_return_mean']:.1f}"]
+            own = with_interval(row["return_mean"], row["return_ci95"])
+            size = f"{result['student_parameters']:,}"
+            if not taught:
+                table.add_row(*cells, own, size)
+                continue
+            cells += [with_interval(row["teacher_return_mean"], row["teacher_return_ci95"]), own]
+            share = result["student_parameters"] / max(result["teacher_parameters"] or 0, 1)
+            known = bool(result["teacher_parameters"])
+            table.add_row(
+                *cells, f"{100 * kept(row):.0f} %", size, f"{100 * share:.1f} %" if known else "?"
+            )
+    return table
+
+
+def kept(row: dict[str, float]) -> float:
+    """Returns which share of its teacher's return a student keeps."""
+    student, teacher = row["return_mean"], row["teacher_return_mean"]
+    chance = row["random_return_mean"]
+    if min(student, teacher, chance) >= 0:
+        return student / teacher if teacher else 0.0
+    return (student - chance) / (teacher - chance) if teacher != chance else 0.0

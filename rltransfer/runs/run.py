@@ -1,0 +1,407 @@
+"""One training run: build, loop, checkpoint, evaluate, finish."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from rltransfer.errors import InputError
+from rltransfer.files import atomic, checkpoint
+from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.learner import NonFiniteGradientError
+from rltransfer.machine import distributed
+from rltransfer.machine.allocator import keep_freed_memory
+from rltransfer.machine.devices import find_device
+from rltransfer.machine.hardware import hardware
+from rltransfer.machine.terminal import tell
+from rltransfer.policies.saving import save_policy
+from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.rollouts.evaluation import evaluate_policy
+from rltransfer.rollouts.metrics import rollout_metrics
+from rltransfer.rollouts.rollout import Rollout
+from rltransfer.runs.config import FRAMES, RunOptions, settings
+from rltransfer.runs.folder import check_same, make_folder, writing
+from rltransfer.runs.progress import Progress
+from rltransfer.runs.result import final_evaluation
+from rltransfer.runs.teacher_check import teacher_check
+from rltransfer.runs.tensorboard import Tracker
+from rltransfer.tasks.observation import grouped
+from rltransfer.tasks.task import Suite
+from rltransfer.tasks.vector_env import VectorEnv
+
+
+def told_stop(agent: str, folder: Path) -> str:
+    """Returns what is said of a run, or of a chain, that was asked to stop."""
+    return f"Stopped: `rltransfer train {agent} --resume {folder}` goes on."
+
+
+class InterruptedRunError(Exception):
+    """The run was stopped by a signal, after a checkpoint."""
+
+
+TRAINING_RETURN = "training return"
+"""What the live table calls the mean return of the episodes that ended while collecting."""
+
+
+@contextlib.contextmanager
+def closed_if_refused(engine: RolloutEngine) -> Iterator[None]:
+    """Closes the environments if the block ends with an error."""
+    try:
+        yield
+    except BaseException:
+        engine.close()
+        raise
+
+
+class Run:
+    """A training run in a folder.
+
+    The folder holds `config.json`, TensorBoard event files, `checkpoints/` and, at the end,
+    `result.json`. Use `train` to start one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        method: Method,
+        suite: Suite,
+        options: RunOptions,
+        run_dir: Path,
+        quiet: bool = False,
+    ) -> None:
+        self.name = name
+        self.method = method
+        self.suite = suite
+        self.options = options
+        self.run_dir = run_dir
+        self.quiet = quiet
+        self.device = find_device(options.device)
+        keep_freed_memory()
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        distributed.initialize(self.device)
+        self.env_steps = 0
+        self.wall_seconds = 0.0
+        self.result: dict[str, Any] = {}
+        self.teacher_returns: dict[str, float] = {}
+        self._goes_on = False
+        self._loops = False
+        self._stop = False
+        seed = options.seed + 1_000 * distributed.rank()
+        self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
+        self.setting = Setting(
+            suite=suite,
+            observation_space=self.engine.observation_space,
+            action_space=self.engine.action_space,
+            action_mask=self.engine.action_mask,
+            own_spaces=self.engine.own_spaces,
+            frame_stack=_frame_stack([lane.env for lane in self.engine.lanes]),
+            num_rows=self.engine.num_rows,
+            seed=seed,
+            device=self.device,
+        )
+        torch.manual_seed(options.seed)
+        with closed_if_refused(self.engine):
+            self.agent: Agent = method.build(self.setting)
+            distributed.broadcast(self.agent.policy)
+            if options.compile:
+                self.agent.policy.compile()
+
+    @property
+    def _title(self) -> str:
+        """What progress calls the run."""
+        return f"{self.name} on {self.suite.name}"
+
+    def config(self) -> dict[str, Any]:
+        """Returns everything that the run depends on, as JSON."""
+        return {
+            **settings(self.name, self.method, self.suite, self.options),
+            "teacher": self.agent.teacher.describe() if self.agent.teacher else None,
+        }
+
+    def begin(self, resume: bool, teacher_moves: bool = False) -> None:
+        """Makes the run's folder, or goes on with the run that the folder holds.
+
+        Args:
+            resume: Whether to go on.
+            teacher_moves: Whether the teacher may lie elsewhere than it did: its weights must be
+                the same.
+
+        Raises:
+            InputError: The folder holds something already, or cannot be written; or it is gone on
+                with and holds no run, or one with other settings.
+        """
+        with closed_if_refused(self.engine):
+            if resume:
+                check_same(self.run_dir, self.config(), teacher_moves)
+                self.restore()
+                self._goes_on = True
+                return
+            if distributed.rank() == 0:
+                # The frames are told for whoever learns from this run; the options decide them.
+                told = {**self.config(), FRAMES: self.setting.frame_stack}
+                make_folder(self.run_dir, told)
+            distributed.wait()
+
+    def restore(self) -> None:
+        """Goes back to the newest checkpoint; a run that was stopped before one begins anew."""
+        if not checkpoint.checkpoints(self.run_dir):
+            return
+        state = checkpoint.load_state(checkpoint.newest_checkpoint(self.run_dir))
+        self.env_steps = state["env_steps"]
+        self.wall_seconds = state["wall_seconds"]
+        self.agent.load_state_dict(state["agent"])
+        self.engine.load_state_dict(state["engine"])
+
+    def execute(self) -> dict[str, Any]:
+        """Trains to the end and returns the result.
+
+        Raises:
+            InterruptedRunError: Ctrl-C or SIGTERM came; a checkpoint was written.
+            KeyboardInterrupt: The same before the first rollout or after the last checkpoint.
+            InputError: An environment gave numbers that are not finite, the network diverged, or
+                the disk is full.
+        """
+        previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, self._on_signal)
+        try:
+            with self._tracked() as tracker:
+                self._check_teacher()
+                self._loop(tracker)
+                self._finish(tracker)
+        except NonFiniteGradientError as error:
+            raise InputError(f"{str(error).rstrip('.')}; {self._after_divergence()}.") from error
+        finally:
+            self.engine.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return self.result
+
+    @contextlib.contextmanager
+    def _tracked(self) -> Iterator[Tracker]:
+        """Yields the run's curves, with its configuration as a text, and closes them."""
+        run_dir = self.run_dir if distributed.rank() == 0 else None
+        with writing(self.run_dir):
+            tracker = Tracker(run_dir, self.env_steps + 1 if self._goes_on else None)
+            tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
+        try:
+            yield tracker
+        finally:
+            with writing(self.run_dir):
+                tracker.close()
+
+    def _after_divergence(self) -> str:
+        """Says what is left of a run that diverged, and what to do."""
+        found = checkpoint.checkpoints(self.run_dir)
+        left = f"{found[-1]} is from before" if found else "no checkpoint was written before"
+        return f"{left}: take a smaller learning rate"
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Asks the loop to stop after this iteration; outside it, or asked again, stops at once."""
+        if self._stop or not self._loops:
+            raise KeyboardInterrupt
+        self._stop = True
+
+    def _loop(self, tracker: Tracker) -> None:
+        """Collects and learns until the steps are done."""
+        options = self.options
+        save_every = options.checkpoint_every or max(options.steps // 10, 1)
+        evaluate_every = options.evaluate_every or max(options.steps // 4, 1)
+        if not options.evaluate_episodes:
+            evaluate_every = 0
+        figures = {
+            f"teacher {task_id.rsplit('/', 1)[-1]}": f"{value:.1f}"
+            for task_id, value in self.teacher_returns.items()
+        }
+        began, first_step = time.monotonic(), self.env_steps
+        before = self.wall_seconds
+        self._loops = True
+        with Progress(self._title, options.steps, self.quiet or distributed.rank() > 0) as progress:
+            while self.env_steps < options.steps:
+                last_step = self.env_steps
+                metrics = self.iterate()
+                self.wall_seconds = before + time.monotonic() - began
+                if _passed(last_step, self.env_steps, evaluate_every):
+                    metrics.update(self._evaluate_quickly())
+                with writing(self.run_dir):
+                    tracker.scalars(metrics, self.env_steps)
+                # Of this rollout's episodes; where none ended, no older one is shown beside it.
+                figures.pop(TRAINING_RETURN, None)
+                figures.update(_worth_a_look(metrics))
+                speed = (self.env_steps - first_step) / (time.monotonic() - began)
+                progress.show(self.env_steps, speed, figures)
+                ended = self.env_steps >= options.steps
+                stops = distributed.any_of(self._stop)
+                if ended or stops or _passed(last_step, self.env_steps, save_every):
+                    self.save()
+                if stops:
+                    raise self._interrupted()
+        self._loops = False
+        if self._stop:
+            # It came during the last checkpoint.
+            raise self._interrupted()
+
+    def _interrupted(self) -> InterruptedRunError:
+        """Returns the error for a run that was asked to stop, with what goes on with it."""
+        return InterruptedRunError(told_stop(self.name, self.run_dir))
+
+    def iterate(self) -> dict[str, float]:
+        """Collects one rollout, learns from it, and returns what is to be logged."""
+        began = time.perf_counter()
+        self.agent.begin_rollout(self.env_steps / self.options.steps)
+        self.agent.teacher_seconds = 0.0
+        rollout = self.engine.collect(self.agent, self.method.horizon)
+        self._check_finite(rollout)
+        collected = time.perf_counter()
+        learned = self.agent.learn(rollout)
+        ended = time.perf_counter()
+        steps = rollout.num_steps * distributed.world_size()
+        self.env_steps += steps
+        metrics = {f"train/{name}": value for name, value in learned.items()}
+        metrics.update(rollout_metrics(rollout, self.suite))
+        seconds = max(ended - began, 1e-9)
+        metrics["speed/env_steps_per_second"] = steps / seconds
+        metrics["speed/collect_share"] = (collected - began) / seconds
+        # On CUDA these seconds would be those of starting the work, not of doing it.
+        if self.agent.teacher_seconds and self.device.type == "cpu":
+            metrics["speed/teacher_share"] = self.agent.teacher_seconds / seconds
+            metrics["speed/labels_per_second"] = steps / self.agent.teacher_seconds
+        metrics.update(
+            {f"teacher/{name}": value for name, value in self._teacher_figures().items()}
+        )
+        return metrics
+
+    def _teacher_figures(self) -> dict[str, float]:
+        """Returns what the teacher says of itself, e.g. the privacy that its labels have cost."""
+        return {} if self.agent.teacher is None else self.agent.teacher.figures()
+
+    def _check_finite(self, rollout: Rollout) -> None:
+        """Refuses rewards and observations that are not finite."""
+        seen = {f"an observation {name!r}": group for name, group in rollout.observation.items()}
+        seen["a reward"] = rollout.reward
+        for what, tensor in seen.items():
+            if not tensor.is_floating_point() or bool(tensor.isfinite().all()):
+                continue
+            when, row = (~tensor.isfinite()).nonzero()[0, :2].tolist()
+            task = self.suite.tasks[row // self.method.num_envs]
+            num_rows = self.engine.num_rows * distributed.world_size()
+            step = self.env_steps // num_rows + when
+            raise InputError(
+                f"The task {task.id!r} gave {what} that is not finite, at step {step} of its "
+                f"environment {row % self.method.num_envs}: the environment is at fault."
+            )
+
+    def _evaluate_quickly(self) -> dict[str, float]:
+        """Evaluates the policy over few episodes."""
+        self.agent.policy.eval()
+        found = evaluate_policy(
+            self.agent.policy, self.suite, self.options.evaluate_episodes,
+            seed=self.options.seed + 1, device=self.device,
+        )  # fmt: skip
+        self.agent.policy.train()
+        return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
+
+    def save(self) -> None:
+        """Writes a checkpoint; environments that cannot be saved begin new episodes."""
+        self.engine.restart(only_forgetful=True)
+        state = {
+            "env_steps": self.env_steps,
+            "wall_seconds": self.wall_seconds,
+            "agent": self.agent.state_dict(),
+            "engine": self.engine.state_dict(),
+        }
+        target = checkpoint.checkpoint_folder(self.run_dir, self.env_steps)
+        with writing(self.run_dir):
+            with atomic.written_together(target) as folder:
+                if distributed.rank() == 0:
+                    save_policy(self.agent.policy, folder / "policy")
+                checkpoint.save_state(folder, state)
+            if distributed.rank() == 0:
+                checkpoint.remove_old(self.run_dir)
+
+    def _finish(self, tracker: Tracker) -> None:
+        """Evaluates policy, teacher and random actions, and writes `result.json`."""
+        options, agent = self.options, self.agent
+        who = "policy, teacher and random actions" if agent.teacher else "policy and random actions"
+        tell(
+            f"{self._title}  evaluating {who}, {options.episodes} episodes of each task",
+            self.quiet or distributed.rank() > 0,
+        )
+        found = final_evaluation(agent, self.setting, options.episodes, options.seed + 2)
+        # JSON has no infinity, which is the interval of one episode.
+        tasks = {
+            task: {name: None if math.isinf(value) else value for name, value in figures.items()}
+            for task, figures in found.items()
+        }
+        self.result = {
+            "agent": self.name,
+            "suite": self.suite.name,
+            "seed": options.seed,
+            "env_steps": self.env_steps,
+            "wall_seconds": self.wall_seconds,
+            "env_steps_per_second": self.env_steps / max(self.wall_seconds, 1e-9),
+            "student_parameters": agent.policy.num_acting_parameters(),
+            "teacher_parameters": agent.teacher.num_parameters if agent.teacher else None,
+            **{f"teacher_{name}": value for name, value in self._teacher_figures().items()},
+            "device": str(self.device),
+            "hardware": hardware(self.device),
+            "tasks": tasks,
+        }
+        if distributed.rank() == 0:
+            text = json.dumps(self.result, indent=1) + "\n"
+            with writing(self.run_dir):
+                atomic.write_text_whole(self.run_dir / "result.json", text)
+                for task, figures in found.items():
+                    final = {f"final/{name}/{task}": value for name, value in figures.items()}
+                    tracker.scalars(final, self.env_steps)
+
+    def _check_teacher(self) -> None:
+        """Lets the teacher play a few episodes, and says so if it is no better than chance."""
+        seed = self.options.seed + 3
+        self.teacher_returns, sentences = teacher_check(self.agent, self.setting, seed)
+        if distributed.rank() == 0:
+            for sentence in sentences:
+                print(sentence, file=sys.stderr)
+
+
+def _frame_stack(envs: Sequence[VectorEnv]) -> int:
+    """Returns the number of frames that the observations of all environments stack, or 0."""
+    found = set()
+    for env in envs:
+        groups = grouped(env.single_observation_space).spaces.values()
+        images = [group.shape for group in groups if group.shape and len(group.shape) == 3]
+        stacks = any(image[0] == env.frame_stack for image in images)
+        found.add(env.frame_stack if stacks else 0)
+    return found.pop() if len(found) == 1 else 0
+
+
+def _passed(before: int, now: int, every: int) -> bool:
+    """Tells whether a multiple of `every` lies in (before, now]."""
+    return every > 0 and now // every > before // every
+
+
+def _worth_a_look(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Returns the figures for the live table."""
+    shown = {}
+    for name, value in metrics.items():
+        if name.startswith("evaluate/return/"):
+            shown[f"return {name.rsplit('/', 1)[-1]}"] = f"{value:.1f}"
+        elif name == "train/agreement":
+            shown["agreement"] = f"{value:.3f}"
+    returns = [v for n, v in metrics.items() if n.startswith("rollout/return/")]
+    if returns:
+        shown[TRAINING_RETURN] = " ".join(f"{value:.1f}" for value in returns)
+    return shown

@@ -1,0 +1,113 @@
+"""Repeated timings of a piece of work."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rltransfer.errors import check_range
+from rltransfer.machine.allocator import keep_freed_memory
+from rltransfer.machine.devices import find_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """How long is measured, and how often."""
+
+    repeats: int = 5
+    """Repetitions, of which the median counts."""
+    seconds: float = 1.0
+    """Seconds of each repetition, at least; one call if that takes longer."""
+    seed: int = 0
+    """Seed of environments and weights."""
+    device: str = "auto"
+    """"cpu", "cuda", ...; "auto" takes CUDA where it is there."""
+    threads: int = 0
+    """Threads of torch on the CPU; 0 leaves torch's choice."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "at least 1", "repeats")
+        check_range(self, "at least 0", "seconds", "seed", "threads")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How often something was done in a second, over the repetitions."""
+
+    median: float
+    min: float
+    max: float
+
+
+class Stopwatch:
+    """Measures functions by the same rules, on one device.
+
+    Args:
+        options: How long and how often.
+    """
+
+    def __init__(self, options: Measuring) -> None:
+        self.options = options
+        self.device = find_device(options.device)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        keep_freed_memory()
+
+    def speeds(self, *functions: Callable[[], int]) -> list[Speed]:
+        """Returns the speed of each function, measured in turn, repetition by repetition.
+
+        Args:
+            functions: Each does some work and returns how many steps, samples or labels it was.
+        """
+        for function in functions:
+            # Twice: on CUDA the first call warms up and the second is captured.
+            function()
+            function()
+        found: list[list[float]] = [[] for _ in functions]
+        for _ in range(self.options.repeats):
+            for values, function in zip(found, functions, strict=True):
+                values.append(self._once(function))
+        return [Speed(statistics.median(v), min(v), max(v)) for v in found]
+
+    def _once(self, function: Callable[[], int]) -> float:
+        """Returns how much was done in a second."""
+        done = 0
+        self._wait()
+        began = time.perf_counter()
+        while True:
+            done += function()
+            if time.perf_counter() - began >= self.options.seconds:
+                break
+        self._wait()
+        return done / (time.perf_counter() - began)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def speed_rows(result: dict[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """Returns what a benchmark found as rows for a table: what, median, range."""
+    rows: list[tuple[str, str, str]] = []
+
+    def walk(value: dict[str, Any], path: tuple[str, ...]) -> None:
+        if value.keys() == {"median", "min", "max"}:
+            rows.append(
+                (
+                    " ".join(path).replace("_", " "),
+                    f"{value['median']:,.0f}",
+                    f"{value['min']:,.0f} to {value['max']:,.0f}",
+                )
+            )
+            return
+        for name, inner in value.items():
+            if isinstance(inner, dict):
+                walk(inner, (*path, name) if name != "tasks" else path)
+
+    walk(result, ())
+    return rows

@@ -1,0 +1,1 @@
+"""Whom students learn from."""

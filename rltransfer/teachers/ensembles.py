@@ -1,0 +1,140 @@
+"""Means and products of several teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rltransfer.errors import InputError, check_number, unknown
+from rltransfer.files.serialization import plain
+from rltransfer.policies.output import PolicyOutput, asked
+from rltransfer.tasks.observation import Observation
+from rltransfer.teachers.composition import (
+    Composition,
+    Mean,
+    _agreed,
+    _check_list,
+    _weighted,
+    labels_of,
+    mixture,
+)
+from rltransfer.teachers.teacher import Teacher
+
+
+def _joined_features(outputs: Sequence[PolicyOutput]) -> Tensor | None:
+    """Returns the features of all members, where they are asked for and all have some."""
+    features = [one.features for one in outputs if one.features is not None]
+    if not asked("features") or len(features) < len(outputs):
+        return None
+    return torch.cat(features, -1)
+
+
+def _checked_weights(
+    name: str, weights: Sequence[float] | None, members: Sequence[Teacher]
+) -> tuple[float, ...] | None:
+    """Returns the weights as a tuple.
+
+    Raises:
+        InputError: There are not as many as teachers, or one is not finite and above 0; or the
+            teachers are not in a list.
+    """
+    _check_list(name, members)
+    count = len(members)
+    if weights is None:
+        return None
+    checked: tuple[float, ...] = plain(weights)
+    if not isinstance(checked, tuple):
+        raise InputError(f"The weights of {name} are {weights!r}: each teacher has a number.")
+    if len(checked) != count:
+        raise InputError(f"{name} has {count} teachers but {len(checked)} weights: give each one.")
+    for weight in checked:
+        check_number(f"A weight of {name}", weight, "finite and above 0")
+    return checked
+
+
+class Ensemble(Composition):
+    """The mean of several teachers; its features are theirs side by side.
+
+    Args:
+        members: The teachers: all with logits, all with Q-values, all Gaussian, or all
+            deterministic.
+        weights: Weight of each; the same for all if None. Only their ratios matter.
+        of: Whether policies over discrete actions are averaged by their probabilities, a mixture,
+            or by their logits. Q-values are averaged as they are. Gaussians become the one Gaussian
+            with the mixture's mean and variance.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Teacher],
+        weights: Sequence[float] | None = None,
+        of: Mean = "probabilities",
+    ) -> None:
+        checked = _checked_weights("Ensemble", weights, members)
+        if of not in get_args(Mean):
+            raise unknown("mean of an Ensemble,", of, get_args(Mean))
+        super().__init__(members, weights=checked, of=of)
+        self.of: Mean = of
+        weighed = checked or (1.0,) * len(members)
+        self.shares = [weight / sum(weighed) for weight in weighed]
+
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns the mean; a single member's own bits."""
+        outputs = [member(observation, task) for member in self.members]
+        if len(outputs) == 1:
+            return outputs[0]
+        mixed = mixture(labels_of(outputs), self.shares, self.of)
+        mixed.features = _joined_features(outputs)
+        return mixed
+
+
+class ProductOfExperts(Composition):
+    """The normalised product of several policies, each to the power of its weight.
+
+    Its features are theirs side by side.
+
+    Discrete: log p = sum_i weight_i * log p_i, but for a constant. Gaussian: each precision counts
+    weight_i times, and the mean is that of the means, weighted by the precisions.
+
+    Source: Hinton 1999 (Products of experts).
+
+    Args:
+        members: The policies: all with logits, or all Gaussian.
+        weights: The powers; 1 for all if None.
+    """
+
+    def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
+        checked = _checked_weights("ProductOfExperts", weights, members)
+        super().__init__(members, weights=checked)
+        self.weights = checked or (1.0,) * len(members)
+
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns the product; a single member's own bits where its weight is 1."""
+        outputs = [member(observation, task) for member in self.members]
+        if self.weights == (1.0,):
+            return outputs[0]
+        product = self._product(outputs)
+        product.features = _joined_features(outputs)
+        return product
+
+    def _product(self, outputs: Sequence[PolicyOutput]) -> PolicyOutput:
+        """Returns the product of what the members say."""
+        said = labels_of(outputs)
+        if "q_values" in said or ("mean" in said and "log_std" not in said):
+            raise InputError(
+                "ProductOfExperts multiplies probabilities, but its teachers say "
+                f"{' and '.join(said)} only: take Ensemble, or Boltzmann(teacher) of Q-values."
+            )
+        if "logits" in said:
+            logs = [F.log_softmax(one.float(), -1) for one in said["logits"]]
+            product = _weighted(logs, self.weights)
+            return PolicyOutput(logits=_agreed(product, said["logits"]))
+        precisions = [(-2 * log_std).exp() for log_std in said["log_std"]]
+        pulls = [m * precision for m, precision in zip(said["mean"], precisions, strict=True)]
+        precision = _weighted(precisions, self.weights)
+        mean = _weighted(pulls, self.weights) / precision
+        return PolicyOutput(mean=mean, log_std=-0.5 * precision.log())

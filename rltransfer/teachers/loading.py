@@ -1,0 +1,101 @@
+"""Teachers by name: run directories, zips, the zoo, and compositions of them as text."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from rltransfer.errors import InputError
+from rltransfer.files.checkpoint import newest_checkpoint, newest_generation
+from rltransfer.files.hashing import weights_sha256
+from rltransfer.importers.source import is_zip
+from rltransfer.policies.saving import load_policy
+from rltransfer.tasks.families import SuiteLike, as_suite
+from rltransfer.tasks.task import Suite
+from rltransfer.teachers.callable_teacher import CallableTeacher
+from rltransfer.teachers.file_teacher import ZipTeacher, load_file_teacher
+from rltransfer.teachers.per_task import PerTask
+from rltransfer.teachers.policy_teacher import PolicyTeacher
+from rltransfer.teachers.teacher import ModuleTeacher, TaskSpaces, Teacher
+from rltransfer.teachers.text import is_composition, read_composition
+from rltransfer.teachers.zoo import ZOO, card_teacher, zoo_teacher
+
+__all__ = [
+    "ZOO",
+    "CallableTeacher",
+    "ModuleTeacher",
+    "PerTask",
+    "PolicyTeacher",
+    "TaskSpaces",
+    "Teacher",
+    "ZipTeacher",
+    "load_teacher",
+]
+
+
+def load_teacher(
+    source: str | Path | Teacher,
+    vecnormalize: str | Path | None = None,
+    suite: SuiteLike | None = None,
+) -> Teacher:
+    """Returns a teacher.
+
+    Args:
+        source: A run directory, or that of a chain of generations, of which the newest is taken; a
+            file, here or on the Hugging Face hub as "hf:REPO/FILE": a Stable-Baselines3 zip, an
+            rsl_rl checkpoint, a TorchScript file, see `torch_file.py`; "zoo": the installed teacher
+            of each of the suite's tasks, "zoo:ID": that of one task; or a composition of such
+            sources in quotes, "Ensemble('a.zip', 'runs/b')": see `teacher_text.py`. A teacher is
+            returned as it is.
+        vecnormalize: Observation statistics of a Stable-Baselines3 zip.
+        suite: The tasks, or the name of a suite or task; needed for "zoo".
+
+    Raises:
+        InputError: The source is none of these, or is damaged.
+    """
+    if callable(source) and not isinstance(source, Teacher):
+        raise InputError("The teacher is a function: write CallableTeacher(function).")
+    text = str(source)
+    if vecnormalize is not None and (isinstance(source, Teacher) or not is_zip(text)):
+        raise InputError(
+            f"Observation statistics go with a Stable-Baselines3 zip, but the teacher is {text}: "
+            "in a composition write load_teacher('a.zip', vecnormalize='a.pkl') for one."
+        )
+    if isinstance(source, Teacher):
+        return source
+    if text == ZOO:
+        return zoo_teacher(None if suite is None else as_suite(suite))
+    if text.startswith(f"{ZOO}:"):
+        return card_teacher(text.removeprefix(f"{ZOO}:"))
+    if is_composition(text) and not os.path.exists(text):
+        return read_composition(text, load_teacher, None if suite is None else as_suite(suite))
+    if os.path.isdir(text):
+        return _of_run(Path(source))
+    return load_file_teacher(text, None if vecnormalize is None else str(vecnormalize))
+
+
+def _of_run(run_dir: Path) -> Teacher:
+    """Returns a run's newest policy, which knows its tasks by their place in the run's suite."""
+    run_dir = newest_generation(run_dir)
+    stem = newest_checkpoint(run_dir) / "policy"
+    try:
+        config = json.loads((run_dir / "config.json").read_text())
+        suite = Suite.from_json(config["suite"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{run_dir} is no whole run: its config.json is missing or damaged."
+        ) from error
+    return PolicyTeacher(
+        load_policy(stem), str(run_dir), weights_sha256(stem), suite,
+        frame_stack=config.get("frame_stack"), recorded_return=_recorded_return(run_dir),
+    )  # fmt: skip
+
+
+def _recorded_return(run_dir: Path) -> dict[str, float]:
+    """Returns the mean return of each task, where the run has come to its end."""
+    try:
+        tasks = json.loads((run_dir / "result.json").read_text())["tasks"]
+        return {name: row["return_mean"] for name, row in tasks.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

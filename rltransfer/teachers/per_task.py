@@ -1,0 +1,172 @@
+"""One teacher for each task of a suite."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rltransfer.errors import InputError, unknown
+from rltransfer.policies.output import PolicyOutput, asked
+from rltransfer.policies.stacked_policies import StackedPolicies, can_stack
+from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.task import Suite, Task
+from rltransfer.teachers.composition import Composition, labels_of
+from rltransfer.teachers.policy_teacher import PolicyTeacher, cropped
+from rltransfer.teachers.spec import TeacherSpec
+from rltransfer.teachers.teacher import TaskSpaces, Teacher
+
+NOT_STACKED = ("features", "maps", "attention", "jacobian")
+"""What policies say only one by one, if it is asked for."""
+MOST_COUNTS = 64
+"""Task tensors whose rows a `PerTask` remembers to have counted."""
+
+
+class PerTask(Composition):
+    """One teacher a task; each labels its own rows only.
+
+    On CUDA, policies of one architecture label their rows in one batched forward pass.
+
+    Args:
+        teachers: Teacher of each task, by its id, which names every task of this id, or by a `Task`
+            or its text, 'CartPole-v1{"sutton_barto_reward": true}', which names tasks with these
+            arguments and perhaps others. Of several names the one with most arguments counts.
+
+    Raises:
+        InputError: A name is no task's, or there are no names.
+    """
+
+    def __init__(self, teachers: Mapping[str, Teacher] | Mapping[Task, Teacher]) -> None:
+        if not isinstance(teachers, Mapping):
+            raise InputError(
+                f"PerTask is made of {teachers!r}: it takes a teacher for each task by name, as in "
+                "PerTask({'CartPole-v1': teacher})."
+            )
+        self._tasks = {str(task): task for task in map(_task_of, teachers)}
+        self.teachers = dict(zip(self._tasks, teachers.values(), strict=True))
+        super().__init__(list(self.teachers.values()))
+        self.num_parameters = max(teacher.num_parameters for teacher in self.members)
+        self._stacked: StackedPolicies | None = None
+        self._counts: dict[tuple[int, int, int], tuple[list[int], Tensor]] = {}
+
+    def _text(self) -> str:
+        words = [f"{name!r}: {teacher.quoted()}" for name, teacher in self.teachers.items()]
+        return f"PerTask({{{', '.join(words)}}})"
+
+    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+        """Fits each teacher to its task, in the order of the suite."""
+        fitted = {}
+        for name, task, own in zip(suite.names(), suite, own_spaces, strict=True):
+            fits = [key for key, one in self._tasks.items() if task.only(one) == one]
+            if not fits:
+                raise unknown("teacher for the task", name, self.teachers)
+            closest = max(fits, key=lambda key: len(self._tasks[key].kwargs))
+            fitted[name] = self.teachers[closest].fitted(Suite.of(task), [own])
+        return PerTask(fitted)
+
+    def to(self, device: torch.device) -> Teacher:
+        """Returns the teacher, on a device."""
+        super().to(device)
+        self.teachers = dict(zip(self.teachers, self.members, strict=True))
+        if device.type == "cuda":
+            self.stack()
+        return self
+
+    def stack(self) -> None:
+        """Lets policies of one architecture label in one batched forward pass, if all are such."""
+        policies = [one.module for one in self.members if isinstance(one, PolicyTeacher)]
+        if policies and len(policies) == len(self.members) and can_stack(policies):
+            self._stacked = StackedPolicies(policies)
+
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns what each row's teacher says; a single task's teacher's own bits."""
+        if len(self.members) == 1:
+            return self.members[0](observation, task)
+        counts = self._counted(task)
+        stackable = min(counts) == max(counts) and not any(asked(name) for name in NOT_STACKED)
+        if self._stacked is not None and stackable:
+            first = self.members[0]
+            assert isinstance(first, PolicyTeacher)
+            return self._stacked(cropped(first.module.spec, observation))
+        parts = []
+        begin = 0
+        for teacher, count in zip(self.members, counts, strict=True):
+            rows = {name: group[begin : begin + count] for name, group in observation.items()}
+            if count:
+                parts.append(teacher(rows, task[begin : begin + count]))
+            begin += count
+        return parts[0] if len(parts) == 1 else _concatenated(parts)
+
+    def _counted(self, task: Tensor) -> list[int]:
+        """Returns the number of rows of each task; the device is asked once for each tensor."""
+        key = (task.data_ptr(), len(task), task._version)
+        if key not in self._counts:
+            if len(self._counts) >= MOST_COUNTS:
+                self._counts.clear()
+            counts = torch.bincount(task, minlength=len(self.members)).tolist()
+            # The tensor is kept, so that no other one can come to lie at its address.
+            self._counts[key] = counts, task
+        return self._counts[key][0]
+
+    def figures(self) -> dict[str, float]:
+        """Returns each teacher's figures with its task's id."""
+        return {
+            f"{name}/{task_id}": value
+            for task_id, teacher in self.teachers.items()
+            for name, value in teacher.figures().items()
+        }
+
+    def spec(self) -> TeacherSpec:
+        """Returns what is known of each teacher; the tasks are in their order."""
+        return dataclasses.replace(super().spec(), options={"tasks": list(self.teachers)})
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the description of every teacher."""
+        return {"per_task": {name: one.describe() for name, one in self.teachers.items()}}
+
+
+def _task_of(name: str | Task) -> Task:
+    """Returns the task that a name stands for: an id, perhaps with arguments, as `str` tells it.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(name, Task):
+        return name
+    task_id, brace, rest = str(name).partition("{")
+    try:
+        return Task(task_id.strip(), json.loads(brace + rest) if brace else {})
+    except ValueError as error:
+        raise InputError(
+            f"{name!r} names no task for PerTask: arguments are written as JSON, as in "
+            'CartPole-v1{"sutton_barto_reward": true}.'
+        ) from error
+
+
+def _concatenated(parts: list[PolicyOutput]) -> PolicyOutput:
+    """Returns outputs one below the other.
+
+    Where one teacher of continuous actions is deterministic, all of these count as such. What is no
+    label, e.g. a value, is passed on where all say it, and in one size; fewer features are followed
+    by zeros.
+    """
+    if all(part.mean is not None for part in parts) and any(part.log_std is None for part in parts):
+        parts = [dataclasses.replace(part, log_std=None) for part in parts]
+    fields = {name: torch.cat(values) for name, values in labels_of(parts).items()}
+    for field in dataclasses.fields(PolicyOutput):
+        values = [getattr(part, field.name) for part in parts]
+        # What an output has worked out for itself is no part of what it was made of.
+        passed_on = field.init and field.name not in fields and field.name != "state"
+        if not passed_on or any(value is None for value in values):
+            continue
+        if field.name == "features":
+            widest = max(value.shape[-1] for value in values)
+            values = [F.pad(value, (0, widest - value.shape[-1])) for value in values]
+        if len({value.shape[1:] for value in values}) == 1:
+            fields[field.name] = torch.cat(values)
+    return PolicyOutput(**fields)

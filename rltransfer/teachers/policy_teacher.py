@@ -1,0 +1,211 @@
+"""Policies that rltransfer trained, as teachers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor
+
+from rltransfer.errors import InputError
+from rltransfer.files.hashing import tensors_sha256
+from rltransfer.policies.output import LABELS, PolicyOutput
+from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.tasks.action import action_size
+from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.task import Suite, Task
+from rltransfer.teachers.spec import TeacherSpec
+from rltransfer.teachers.teacher import ModuleTeacher, TaskSpaces, Teacher
+
+
+class PolicyTeacher(ModuleTeacher):
+    """A policy that rltransfer trained.
+
+    Args:
+        policy: The policy, without a recurrent state.
+        source: Where it comes from.
+        sha256: Hash of its weights.
+        suite: The tasks that it was trained on, by whose order it knows them. If None, it labels
+            tasks of its own spaces only, and knows them by the index that it is given.
+        kind: What its specification calls it: "run" or "zoo".
+        frame_stack: Frames that its observations stack, 0 for none; None where nobody knows.
+        recorded_return: Mean return that was measured before, by task id.
+
+    Raises:
+        InputError: The policy is recurrent.
+    """
+
+    module: Policy
+
+    def __init__(
+        self,
+        policy: Policy,
+        source: str,
+        sha256: str,
+        suite: Suite | None = None,
+        *,
+        kind: str = "run",
+        frame_stack: int | None = None,
+        recorded_return: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(policy, source, sha256, policy.num_acting_parameters())
+        if policy.state_size:
+            raise InputError(
+                f"The teacher {source} is recurrent: its labels depend on a state that nobody "
+                "keeps; take a teacher without a GRU."
+            )
+        self.suite = suite
+        self.kind = kind
+        self.frame_stack = frame_stack
+        self.recorded_return = dict(recorded_return or {})
+        self._index: Tensor | None = None
+        self._action_size: int | None = None
+
+    def spec(self) -> TeacherSpec:
+        """Returns what is known of the teacher: its spaces are those that it was trained on."""
+        spec, encoder = self.module.spec, self.module.encoder
+        normalizer = None
+        if encoder.normalizer is not None:
+            normalizer = {
+                "kind": "mean and variance",
+                "clip": encoder.normalizer.clip,
+                "epsilon": encoder.normalizer.epsilon,
+                "sha256": tensors_sha256([encoder.normalizer.mean, encoder.normalizer.variance]),
+            }
+        groups = {name: spec.observation_space[name] for name in spec.network.groups}
+        is_image = len(groups[encoder.groups[0]].shape or ()) == 3
+        return TeacherSpec(
+            source=str(self),
+            kind=self.kind,
+            sha256=self.sha256,
+            observation_space=spaces.Dict(list(groups.items())),
+            action_space=spec.action_space,
+            preprocessing={
+                "groups": list(groups),
+                "scale": encoder.scale,
+                "channels": "first" if is_image else None,
+                "frame_stack": self.frame_stack,
+                "normalizer": normalizer,
+            },
+            recorded_return=self.recorded_return,
+        )
+
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns what the policy says."""
+        output: PolicyOutput = self.module(*self.own(observation, task))
+        return self.cut(output)
+
+    def own(self, observation: Observation, task: Tensor) -> tuple[Observation, Tensor]:
+        """Returns what the policy sees: its own groups in their own sizes, and its own tasks.
+
+        Args:
+            observation: The groups, padded for a suite.    (rows, ...)
+            task: Index of each row's task in that suite.   (rows,)
+        """
+        spec = self.module.spec
+        seen = cropped(spec, observation)
+        if self._index is None:
+            # A teacher of one task knows it as its first.
+            one_mask = spec.action_mask is None or len(spec.action_mask) == 1
+            alone = one_mask and spec.num_tasks == 1
+            return seen, torch.zeros_like(task) if alone else task
+        if len(self._index) == 1:
+            return seen, self._index.expand_as(task)
+        return seen, self._index[task]
+
+    def cut(self, output: PolicyOutput) -> PolicyOutput:
+        """Returns an output without the actions that no task has that is labelled."""
+        for name in (*LABELS, "absent"):
+            said = getattr(output, name)
+            if said is not None and self._action_size is not None:
+                setattr(output, name, said[..., : self._action_size])
+        return output
+
+    def to(self, device: torch.device) -> Teacher:
+        """Returns the teacher, on a device."""
+        self._index = None if self._index is None else self._index.to(device)
+        return super().to(device)
+
+    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+        """Checks every group that the policy reads, and the actions, and finds each task's index.
+
+        A policy of several tasks was trained on padded observations and actions: it fits each task
+        that it was trained on.
+        """
+        fitted = copy.copy(self)
+        indices = [self._index_of(task) for task in suite]
+        for task, index, (observation_space, action_space) in zip(
+            suite, indices, own_spaces, strict=True
+        ):
+            self._check_observation(task, observation_space)
+            self._check_actions(task, index, action_space)
+        if self.suite is not None:
+            fitted._index = torch.tensor(indices)
+        fitted._action_size = max(action_size(space) for _, space in own_spaces)
+        return fitted
+
+    @property
+    def _is_padded(self) -> bool:
+        """Whether it was trained on several tasks, and so perhaps on padded spaces."""
+        return self.suite is not None and len(self.suite) > 1
+
+    def _index_of(self, task: Task) -> int:
+        """Returns the index by which the policy knows a task."""
+        if self.suite is None or not self._is_padded:
+            return 0
+        place = self.suite.place_of(task)
+        if place is None and not self.module.spec.asks_for_task:
+            # It does the same in all of its tasks, of which any of this id will do.
+            place = next((i for i, own in enumerate(self.suite) if own.id == task.id), None)
+        if place is None:
+            raise InputError(
+                f"The teacher {self.source} does not fit the task {str(task)!r}: it was trained on "
+                f"{', '.join(self.suite.names())}."
+            )
+        return place
+
+    def _check_observation(self, task: Task, space: spaces.Dict) -> None:
+        """Checks that a task shows every group that the policy reads."""
+        spec = self.module.spec
+        for name in spec.network.groups:
+            wanted, there = spec.observation_space[name], space.spaces.get(name)
+            if there is not None and there.dtype == wanted.dtype:
+                size, *rest = wanted.shape or (0,)
+                own, *own_rest = there.shape or (0,)
+                if rest == own_rest and (own == size or (self._is_padded and own < size)):
+                    continue
+            found = "nothing" if there is None else f"{there.dtype}{list(there.shape or ())}"
+            raise InputError(
+                f"The teacher {self.source} does not fit the task {task.id!r}: "
+                f"it reads the group {name!r} as {wanted.dtype}{list(wanted.shape or ())}, "
+                f"the task gives {found}."
+            )
+
+    def _check_actions(self, task: Task, index: int, there: spaces.Space[Any]) -> None:
+        """Checks that the policy's actions in a task are the task's own."""
+        spec = self.module.spec
+        wanted = spec.action_space
+        size, given = action_size(wanted), action_size(there)
+        if self._is_padded and spec.action_mask is not None:
+            size = sum(spec.action_mask[index])
+        if type(wanted) is not type(there) or size != given:
+            raise InputError(
+                f"The teacher {self.source} does not fit the task {task.id!r}: its actions are "
+                f"{type(wanted).__name__}({size}), the task's {type(there).__name__}({given})."
+            )
+
+
+def cropped(spec: PolicySpec, observation: Observation) -> Observation:
+    """Returns the groups that a policy reads, padded as its own suite pads them and no further."""
+    own: Observation = {}
+    for name in spec.network.groups:
+        shape = spec.observation_space[name].shape or (0,)
+        group = observation[name][:, : shape[0]]
+        missing = shape[0] - group.shape[1]
+        # The first dimension after the rows is the last that `pad` counts.
+        own[name] = F.pad(group, (*[0, 0] * (len(shape) - 1), 0, missing)) if missing else group
+    return own

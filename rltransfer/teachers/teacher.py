@@ -1,0 +1,131 @@
+"""What a teacher is, and the policies that stand alone: runs' and zips'."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rltransfer.policies.output import PolicyOutput
+from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.task import Suite
+from rltransfer.teachers.spec import TeacherSpec
+
+TaskSpaces = tuple[spaces.Dict, spaces.Space[Any]]
+"""A task's observation and action space."""
+
+
+def shown_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Returns the shape of an observation as rollouts show it: discrete ones are one-hot."""
+    return (int(space.n),) if isinstance(space, spaces.Discrete) else tuple(space.shape or ())
+
+
+class Teacher(abc.ABC):
+    """Labels observations; never learns.
+
+    Attributes:
+        source: Where it comes from, as a user would write it.
+        num_parameters: Parameters that acting needs; 0 where nobody knows.
+        sha256: Hash of what holds its weights, in hexadecimal; None where nothing does.
+        loadable: Whether `load_teacher` makes the same teacher of `str(teacher)`.
+    """
+
+    source: str
+    num_parameters: int
+    sha256: str | None = None
+    loadable = False
+
+    @abc.abstractmethod
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns what the teacher says, which has gradients by the observation alone.
+
+        It is captured in CUDA graphs: it neither waits for the device nor draws from any generator
+        that `generators` does not return.
+
+        Args:
+            observation: The groups.                  (rows, ...)
+            task: Index of each row's task, sorted. Whoever was fitted to one task labels every row
+                as one of it.                         (rows,)
+        """
+
+    def to(self, device: torch.device) -> Teacher:
+        """Returns the teacher, on a device; its generators begin anew."""
+        return self
+
+    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+        """Returns the teacher, ready to label the tasks of a suite.
+
+        Args:
+            suite: The tasks.
+            own_spaces: Each task's own observation and action space, before padding.
+
+        Raises:
+            InputError: Its spaces do not fit a task's.
+        """
+        return self
+
+    def generators(self) -> Sequence[torch.Generator]:
+        """Returns the generators that its labels are drawn from, each once."""
+        return ()
+
+    def seed(self, seed: int) -> None:
+        """Begins every generator anew, each with a seed of its own."""
+        for index, generator in enumerate(self.generators()):
+            (mixed,) = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
+            generator.manual_seed(int(mixed) % 2**63)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what changes as it labels: random states, and what it counts."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Goes back to what `state_dict` returned."""
+
+    def figures(self) -> dict[str, float]:
+        """Returns what a run logs of the teacher, by name; every process asks at the same time."""
+        return {}
+
+    def spec(self) -> TeacherSpec:
+        """Returns what is known of the teacher; of its spaces, once it is fitted to a suite."""
+        return TeacherSpec(source=str(self), kind=type(self).__name__, sha256=self.sha256)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns JSON that tells this teacher from every other, and its specification."""
+        return {
+            "source": self.source,
+            "num_parameters": self.num_parameters,
+            "spec": self.spec().to_json(),
+        }
+
+    def quoted(self) -> str:
+        """Returns the teacher as it stands in the text of a composition."""
+        return repr(str(self)) if self.loadable else self.source
+
+    def __str__(self) -> str:
+        return self.source
+
+
+class ModuleTeacher(Teacher):
+    """A frozen network."""
+
+    loadable = True
+
+    def __init__(self, module: nn.Module, source: str, sha256: str, num_parameters: int) -> None:
+        self.module = module.eval().requires_grad_(False)
+        self.source = source
+        self.sha256 = sha256
+        self.num_parameters = num_parameters
+
+    def to(self, device: torch.device) -> Teacher:
+        """Returns the teacher, on a device."""
+        self.module.to(device)
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the source with the hash of its file, and its specification."""
+        return {**super().describe(), "sha256": self.sha256}

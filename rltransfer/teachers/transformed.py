@@ -1,0 +1,161 @@
+"""Compositions of one teacher: perturbed, sharpened or softened, or with features dropped."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from rltransfer.errors import InputError, check_number
+from rltransfer.files.serialization import plain
+from rltransfer.policies.output import ILLEGAL, LABELS, PolicyOutput
+from rltransfer.policies.policy import Policy
+from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_illegal, tempered
+from rltransfer.tasks.observation import Observation
+from rltransfer.teachers.composition import Composition, mixture
+from rltransfer.teachers.policy_teacher import PolicyTeacher
+from rltransfer.teachers.teacher import Teacher
+
+
+class Wrapper(Composition):
+    """A composition of one teacher."""
+
+    def __init__(self, teacher: Teacher, **options: Any) -> None:
+        super().__init__([teacher], **options)
+
+    def _again(self, members: Sequence[Teacher]) -> Self:
+        """Returns the same wrapper of another teacher."""
+        (teacher,) = members
+        return type(self)(teacher, **self.options)
+
+    def _scores(self, output: PolicyOutput) -> tuple[str, Tensor]:
+        """Returns the name of the logits, or of the Q-values where there are none, and them.
+
+        Raises:
+            InputError: The teacher acts continuously.
+        """
+        if output.logits is None and output.q_values is None:
+            raise InputError(
+                f"{type(self).__name__} is of logits or Q-values, but the actions of "
+                f"{self.members[0].source} are continuous: take a teacher over discrete actions."
+            )
+        return "q_values" if output.logits is None else "logits", output.preferences()
+
+
+class Noisy(Wrapper):
+    """A teacher whose logits or Q-values are perturbed: z (1 + xi), xi ~ N(0, sigma^2) for each.
+
+    Source: Sau & Balasubramanian 2016 (arXiv 1610.09650).
+
+    Args:
+        teacher: Over discrete actions.
+        sigma: Standard deviation of the noise, as a share of each score.
+        share: The paper's alpha: the share of observations whose scores are perturbed.
+    """
+
+    draws = True
+
+    def __init__(self, teacher: Teacher, sigma: float, share: float = 1.0) -> None:
+        check_number("The sigma of Noisy", plain(sigma), "finite and at least 0")
+        check_number("The share of Noisy", plain(share), "from 0 to 1")
+        super().__init__(teacher, sigma=sigma, share=share)
+        self.sigma = sigma
+        self.share = share
+
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns what the teacher says, perturbed."""
+        output = self.members[0](observation, task)
+        name, scores = self._scores(output)
+        xi = self.sigma * torch.empty_like(scores).normal_(generator=self.generator)
+        drawn = torch.rand(len(scores), 1, generator=self.generator, device=scores.device)
+        noisy = scores * (1 + xi * (drawn < self.share))
+        return dataclasses.replace(output, **{name: noisy.masked_fill(is_illegal(scores), ILLEGAL)})
+
+
+class Boltzmann(Wrapper):
+    """The policy softmax(scores / temperature) of a teacher's Q-values or logits.
+
+    It brings teachers with Q-values and teachers with policies together, e.g. in `PerTask`.
+
+    Source: Parisotto 2015 (arXiv 1511.06342), section 3.
+
+    Args:
+        teacher: Over discrete actions.
+        temperature: tau; below 1 sharpens, above 1 softens.
+    """
+
+    def __init__(self, teacher: Teacher, temperature: float = Q_VALUE_TEMPERATURE) -> None:
+        check_number("The temperature of Boltzmann", plain(temperature), "finite and above 0")
+        super().__init__(teacher, temperature=temperature)
+        self.temperature = temperature
+
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns the policy."""
+        output = self.members[0](observation, task)
+        _, scores = self._scores(output)
+        logits = tempered(scores, self.temperature)
+        return dataclasses.replace(output, logits=logits, q_values=None)
+
+
+class MonteCarloDropout(Wrapper):
+    """The mean of a policy over random masks on its last hidden layer.
+
+    Of a policy over discrete actions it is the mean of the probabilities, as in the paper; of a
+    Q-network the mean of the Q-values, whose expectation is the Q-network's own; of a Gaussian the
+    mixture's mean and variance. The policy need not have been trained with dropout.
+
+    Source: Rota Bulo, Porzi & Kontschieder 2016 (Dropout distillation, ICML).
+
+    Args:
+        teacher: A run's policy, or the zoo's. Zips, functions and compositions are refused: their
+            last hidden layer is not known, or there are several; so are policies of a method's own
+            kind, whose last layer may not be that of one policy.
+        samples: Masks for each observation.
+        p: Share of the features that each mask drops; the others are scaled by 1 / (1 - p).
+    """
+
+    draws = True
+
+    def __init__(self, teacher: Teacher, samples: int, p: float) -> None:
+        if not isinstance(teacher, PolicyTeacher):
+            raise InputError(
+                "MonteCarloDropout is of a policy that rltransfer trained, a run directory or the "
+                f"zoo's, but {getattr(teacher, 'source', teacher)} is none: put it around the "
+                "policies inside a composition, and leave others as they are."
+            )
+        if type(teacher.module) is not Policy:
+            raise InputError(
+                f"MonteCarloDropout drops what one last hidden layer says, but {teacher.source} is "
+                f"a {type(teacher.module).__name__}: take a teacher that another method trained."
+            )
+        whole = plain(samples)
+        if not isinstance(whole, int | float) or whole != int(whole) or whole < 1:
+            raise InputError(
+                f"The samples of MonteCarloDropout are {samples!r}: a whole number, at least 1."
+            )
+        check_number("The p of MonteCarloDropout", plain(p), "at least 0 and below 1")
+        super().__init__(teacher, samples=samples, p=p)
+        self.samples = int(samples)
+        self.p = p
+
+    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+        """Returns the mean over the masks."""
+        teacher = self.members[0]
+        assert isinstance(teacher, PolicyTeacher)
+        seen, own_task = teacher.own(observation, task)
+        features = teacher.module.encoder(seen, own_task)
+        size = (len(task), self.samples, features.shape[-1])
+        kept = features.new_empty(size).bernoulli_(1 - self.p, generator=self.generator)
+        dropped = (features.unsqueeze(1) * (kept / (1 - self.p))).flatten(0, 1)
+        # Every row's samples stand together, so that the tasks stay sorted.
+        own_task = own_task.unsqueeze(1).expand(-1, self.samples).flatten()
+        output = teacher.cut(teacher.module._act(dropped, own_task))
+        said = {
+            name: getattr(output, name).unflatten(0, (-1, self.samples)).unbind(1)
+            for name in LABELS
+            if getattr(output, name) is not None
+        }
+        return mixture(said, [1 / self.samples] * self.samples)

@@ -1,0 +1,68 @@
+"""The zoo: trained teachers that installed packages bring along."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rltransfer.entry_points import entries, load_entry
+from rltransfer.errors import InputError, unknown
+from rltransfer.files.hashing import weights_sha256
+from rltransfer.policies.saving import load_policy
+from rltransfer.tasks.task import Suite, Task
+from rltransfer.teachers.per_task import PerTask
+from rltransfer.teachers.policy_teacher import PolicyTeacher
+from rltransfer.teachers.teacher import Teacher
+
+ZOO = "zoo"
+"""The source that stands for the installed teacher of each task; "zoo:ID" is that of one task."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a zoo's teacher."""
+
+    task: Task
+    stem: Path
+    data: Mapping[str, Any]
+
+
+@functools.cache
+def zoo_folders() -> tuple[Path, ...]:
+    """Returns the folders in which installed packages keep trained teachers."""
+    return tuple(Path(str(load_entry(entry))) for entry in entries("rltransfer.zoo"))
+
+
+def zoo_cards() -> list[Card]:
+    """Returns the cards of every installed zoo."""
+    cards = []
+    for folder in zoo_folders():
+        for path in sorted(folder.glob("*.card.json")):
+            data = json.loads(path.read_text())
+            stem = path.with_name(path.name.removesuffix(".card.json"))
+            cards.append(Card(Task.from_json(data["task"]), stem, data))
+    return cards
+
+
+def zoo_teacher(suite: Suite | None) -> Teacher:
+    """Returns the installed teachers of a suite's tasks."""
+    if suite is None:
+        raise InputError("The zoo has a teacher for each task: say which suite or task it is for.")
+    teachers = {task.id: card_teacher(task.id) for task in suite}
+    return next(iter(teachers.values())) if len(suite) == 1 else PerTask(teachers)
+
+
+def card_teacher(task_id: str) -> Teacher:
+    """Returns the installed teacher of a task."""
+    cards = {card.task.id: card for card in zoo_cards()}
+    if task_id not in cards:
+        raise unknown("teacher in the zoo for the task", task_id, cards, "rltransfer list")
+    card = cards[task_id]
+    return PolicyTeacher(
+        load_policy(card.stem), f"{ZOO}:{task_id}", weights_sha256(card.stem), Suite.of(card.task),
+        kind=ZOO, recorded_return={task_id: card.data["return_mean"]},
+    )  # fmt: skip

@@ -1,0 +1,41 @@
+"""Tasks as they are asked for: a suite, one task, several."""
+
+from __future__ import annotations
+
+import pytest
+
+import rltransfer as rt
+from rltransfer.cli.parsing import parse
+from rltransfer.cli.task_options import TaskOptions, asked_suite
+
+
+def asked(*words: str) -> rt.Suite:
+    return asked_suite(parse(TaskOptions, words, "rltransfer"))
+
+
+def test_one_task_or_several_for_one_policy() -> None:
+    assert asked("--task", "CartPole-v1") == rt.Suite.of("CartPole-v1")
+    assert asked("--task", "CartPole-v1", "Acrobot-v1") == rt.Suite.of("CartPole-v1", "Acrobot-v1")
+
+
+def test_options_are_each_tasks() -> None:
+    made = [rt.Task(name, {"goal_velocity": 0.01, "render_mode": "ansi"}) for name in ("a", "b")]
+    words = ("--task-option", "goal_velocity=0.01", "render_mode=ansi")
+    assert asked("--task", "a", "b", *words).tasks == rt.Suite.of(*made).tasks
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "either --task ID or --suite NAME"),
+        (("--task",), "either --task ID or --suite NAME"),
+        (("--task", "CartPole-v1", "--suite", "minatar"), "either --task ID or --suite NAME"),
+        (("--task", "a", "b", "a"), "holds a task twice"),
+        (("--suite", "CartPole-v1"), "is a task and no suite: use --task CartPole-v1"),
+        (("--suite", ""), "There is no suite ''"),
+        (("--task", "a", "--task-option", "x"), "write NAME=VALUE"),
+    ],
+)
+def test_refusals(words: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(rt.InputError, match=sentence):
+        asked(*words)

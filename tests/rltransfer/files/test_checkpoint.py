@@ -1,0 +1,188 @@
+"""Checkpoints: whole or not at all, bitwise the same, and only the newest two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rltransfer.errors import InputError
+from rltransfer.files.atomic import write_text_whole, written_whole
+from rltransfer.files.checkpoint import (
+    checkpoint_folder,
+    checkpoints,
+    load_state,
+    newest_checkpoint,
+    remove_old,
+    save_state,
+)
+
+
+def test_folder_appears_when_it_is_whole(tmp_path: Path):
+    target = tmp_path / "deep" / "step"
+    with written_whole(target) as folder:
+        (folder / "a").write_text("one")
+        (folder / "sub").mkdir()
+        (folder / "sub" / "b").write_text("two")
+        assert not target.exists()
+    assert (target / "a").read_text() == "one" and (target / "sub" / "b").read_text() == "two"
+    assert [path.name for path in target.parent.iterdir()] == ["step"]
+
+
+def test_error_leaves_nothing(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "step") as folder:
+        (folder / "a").write_text("half of it")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_error_leaves_an_older_folder_as_it_was(tmp_path: Path):
+    target = tmp_path / "step"
+    with written_whole(target) as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(OSError, match="disk full"), written_whole(target) as folder:
+        (folder / "a").write_text("new")
+        raise OSError("disk full")
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+    assert (target / "a").read_text() == "old"
+
+
+def test_failed_rename_brings_the_older_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "step"
+    with written_whole(target) as folder:
+        (folder / "a").write_text("old")
+    rename = Path.rename
+
+    def refused(path: Path, to: Path) -> Path:
+        if path.name == ".step.partial":
+            raise OSError("no")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="no"), written_whole(target) as folder:
+        (folder / "a").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+    assert (target / "a").read_text() == "old"
+
+
+def test_older_folder_is_replaced_and_leftovers_are_not_kept(tmp_path: Path):
+    target = tmp_path / "step"
+    with written_whole(target) as folder:
+        (folder / "old").touch()
+    # What a killed process leaves.
+    for name in (".step.partial", ".step.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    with written_whole(target) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+
+
+def test_text_is_written_whole(tmp_path: Path):
+    path = tmp_path / "result.json"
+    write_text_whole(path, "old")
+    write_text_whole(path, "new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_tree_round_trip_is_bitwise(tmp_path: Path):
+    torch.manual_seed(0)
+    shared = torch.randn(4, 6)
+    generator = torch.Generator().manual_seed(3)
+    state: dict[str, Any] = {
+        "step": 12_345_678_901,
+        "seconds": 0.1 + 0.2,
+        "name": "grün",
+        "none": None,
+        "yes": True,
+        "list": [1, 2.5, "x"],
+        "empty": {},
+        "agent": {
+            "policy": {"encoder.layers.0.weight": shared, "same.memory": shared[1:3]},
+            "turned": shared.T,
+            "scalar": torch.tensor(1 / 3, dtype=torch.float64),
+            "frames": torch.randint(0, 256, (2, 3), dtype=torch.uint8),
+            "flags": torch.tensor([True, False]),
+            "half": torch.randn(3).bfloat16(),
+            "nothing": torch.zeros(0, 3),
+            "special": torch.tensor([float("nan"), float("inf"), -0.0]),
+            "generator": generator.get_state(),
+            "gradient": torch.ones(2, requires_grad=True),
+        },
+    }
+    save_state(tmp_path, state)
+    assert {path.name for path in tmp_path.iterdir()} == {"state.json", "state.safetensors"}
+    loaded = load_state(tmp_path)
+    _assert_same(state, loaded)
+    again = torch.Generator()
+    again.set_state(loaded["agent"]["generator"])
+    assert torch.equal(torch.rand(5, generator=again), torch.rand(5, generator=generator))
+
+
+def _assert_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            _assert_same(one[name], other[name])
+    elif isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype and one.shape == other.shape
+        # Bytes, as NaN does not equal itself and -0 equals 0.
+        before, after = (t.detach().contiguous().flatten().view(torch.uint8) for t in (one, other))
+        assert torch.equal(before, after)
+    else:
+        assert one == other
+
+
+def test_tree_without_tensors(tmp_path: Path):
+    save_state(tmp_path, {"a": 1})
+    assert load_state(tmp_path) == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
+@pytest.mark.parametrize("size", [None, 0, 20])
+def test_damaged_state(name: str, size: int | None, tmp_path: Path):
+    save_state(tmp_path, {"weights": torch.arange(100.0), "step": 7})
+    path = tmp_path / name
+    if size is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(InputError) as caught:
+        load_state(tmp_path)
+    assert str(caught.value) == f"{tmp_path} is no whole checkpoint: one of its files is damaged."
+
+
+def test_newest_checkpoint_is_the_one_of_the_most_steps(tmp_path: Path):
+    # By number and not by name: 9 comes before 10.
+    for step in (9, 100_000_000_000, 10):
+        checkpoint_folder(tmp_path, step).mkdir(parents=True)
+    steps = [int(path.name.split("-")[1]) for path in checkpoints(tmp_path)]
+    assert steps == [9, 10, 100_000_000_000]
+    assert newest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 100_000_000_000)
+
+
+def test_checkpoints_that_are_not_whole_do_not_count(tmp_path: Path):
+    checkpoint_folder(tmp_path, 1).mkdir(parents=True)
+    with written_whole(checkpoint_folder(tmp_path, 2)):
+        assert newest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 1)
+    assert newest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 2)
+
+
+def test_no_checkpoint(tmp_path: Path):
+    assert checkpoints(tmp_path) == []
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        newest_checkpoint(tmp_path)
+
+
+def test_the_newest_two_are_kept(tmp_path: Path):
+    for step in (1, 2, 3, 4):
+        with written_whole(checkpoint_folder(tmp_path, step)) as folder:
+            (folder / "file").touch()
+        remove_old(tmp_path)
+    assert checkpoints(tmp_path) == [checkpoint_folder(tmp_path, step) for step in (3, 4)]

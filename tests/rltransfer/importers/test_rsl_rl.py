@@ -1,0 +1,264 @@
+"""What is read from a checkpoint says what rsl_rl itself says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from rltransfer.errors import InputError
+from rltransfer.importers.rsl_rl import load_rsl_rl
+from rltransfer.importers.torchscript import load_torchscript
+
+TOLERANCE = 1e-6
+"""Both compute in float32, in the same order: what differs is the last digit of long sums."""
+
+NUM_ENVS, NUM_ACTIONS = 8, 3
+SIZES = {"policy": 5, "privileged": 4}
+OBSERVED = spaces.Dict(
+    {name: spaces.Box(-np.inf, np.inf, (size,), np.float32) for name, size in SIZES.items()}
+)
+MOVES = spaces.Box(-1.0, 1.0, (NUM_ACTIONS,), np.float32)
+
+
+class NoiseEnv:
+    """An environment as rsl_rl's runners take one: random observations, their sum as reward."""
+
+    num_envs = NUM_ENVS
+    num_actions = NUM_ACTIONS
+    max_episode_length = 10
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.cfg: dict[str, Any] = {}
+        self.episode_length_buf = torch.zeros(NUM_ENVS, dtype=torch.long)
+
+    def get_observations(self) -> TensorDict:
+        # Far from a mean of 0 and a deviation of 1, so that a normaliser matters.
+        groups = {name: 2.0 + 3.0 * torch.randn(NUM_ENVS, size) for name, size in SIZES.items()}
+        return TensorDict(groups, batch_size=[NUM_ENVS])
+
+    def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Any]]:
+        done = torch.rand(NUM_ENVS) < 0.2
+        return self.get_observations(), actions.sum(-1), done, {"time_outs": torch.zeros(NUM_ENVS)}
+
+
+def model(**options: Any) -> dict[str, Any]:
+    """Returns rsl_rl's configuration of a network."""
+    made = {"class_name": "MLPModel", "hidden_dims": [16, 8], "activation": "elu", **options}
+    made.setdefault("obs_normalization", True)
+    return made
+
+
+def gaussian(**options: Any) -> dict[str, Any]:
+    """Returns rsl_rl's configuration of a Gaussian."""
+    return {"class_name": "GaussianDistribution", "init_std": 0.5, **options}
+
+
+def trained(actor: dict[str, Any], folder: Path, groups: tuple[str, ...] = ("policy",)) -> Any:
+    """Returns a runner of rsl_rl that has trained twice and saved `model.pt`."""
+    runners = pytest.importorskip("rsl_rl.runners")
+    torch.manual_seed(0)
+    config = {
+        "algorithm": {"class_name": "PPO", "num_learning_epochs": 1, "num_mini_batches": 2},
+        "actor": actor,
+        "critic": model(),
+        "obs_groups": {"actor": list(groups), "critic": ["policy", "privileged"]},
+        "num_steps_per_env": 4,
+        "save_interval": 100,
+    }
+    runner = runners.OnPolicyRunner(NoiseEnv(), config, log_dir=None, device="cpu")
+    runner.learn(2)
+    runner.save(str(folder / "model.pt"))
+    return runner
+
+
+ACTORS = {
+    "default": (model(distribution_cfg=gaussian()), ("policy",)),
+    "log deviation": (model(distribution_cfg=gaussian(std_type="log")), ("policy",)),
+    "tanh": (model(activation="tanh", distribution_cfg=gaussian()), ("policy",)),
+    "one layer": (model(hidden_dims=[7], distribution_cfg=gaussian()), ("policy",)),
+    "as it is": (model(obs_normalization=False, distribution_cfg=gaussian()), ("policy",)),
+    "two groups": (model(distribution_cfg=gaussian()), ("privileged", "policy")),
+}
+
+
+@pytest.mark.parametrize("case", ACTORS)
+def test_an_actor_says_the_same(case: str, tmp_path: Path) -> None:
+    actor, groups = ACTORS[case]
+    runner = trained(actor, tmp_path, groups)
+    path = tmp_path / "model.pt"
+    loaded = load_rsl_rl(path, actor["activation"], groups)
+    seen = runner.env.get_observations()
+    policy = runner.get_inference_policy()
+    with torch.no_grad():
+        expected = policy(seen)
+        policy(seen, stochastic_output=True)
+        std = policy.output_std
+    output = loaded(dict(seen.items()))
+    torch.testing.assert_close(output.mean, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    torch.testing.assert_close(output.log_std.exp(), std, rtol=TOLERANCE, atol=TOLERANCE)
+    assert output.features.shape == (NUM_ENVS, actor["hidden_dims"][-1])
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert (loaded.preprocessing()["normalizer"] is None) == (case == "as it is")
+
+
+def test_another_activation_says_something_else(tmp_path: Path) -> None:
+    trained(model(distribution_cfg=gaussian()), tmp_path)
+    seen = {"policy": torch.randn(4, 5)}
+    elu, relu = (load_rsl_rl(tmp_path / "model.pt", name)(seen) for name in ("elu", "relu"))
+    assert (elu.mean - relu.mean).abs().max() > 1e-3
+
+
+def test_of_a_distillation_the_student_is_taken(tmp_path: Path) -> None:
+    runners = pytest.importorskip("rsl_rl.runners")
+    trained(model(distribution_cfg=gaussian()), tmp_path, ("policy", "privileged"))
+    config = {
+        "algorithm": {"class_name": "Distillation", "gradient_length": 4},
+        "student": model(hidden_dims=[6], distribution_cfg=gaussian(init_std=0.1)),
+        "teacher": model(),
+        "obs_groups": {"student": ["policy"], "teacher": ["policy", "privileged"]},
+        "num_steps_per_env": 4,
+        "save_interval": 100,
+    }
+    runner = runners.DistillationRunner(NoiseEnv(), config, log_dir=None, device="cpu")
+    runner.alg.teacher_loaded = True
+    runner.learn(1)
+    runner.save(str(tmp_path / "student.pt"))
+    seen = runner.env.get_observations()
+    with torch.no_grad():
+        expected = runner.get_inference_policy()(seen)
+    output = load_rsl_rl(tmp_path / "student.pt")(dict(seen.items()))
+    torch.testing.assert_close(output.mean, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    torch.testing.assert_close(output.log_std.exp(), torch.full_like(expected, 0.1))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_what_rsl_rl_exports_says_the_same(tmp_path: Path) -> None:
+    runner = trained(model(distribution_cfg=gaussian()), tmp_path)
+    runner.export_policy_to_jit(str(tmp_path), "policy.pt")
+    seen = {"policy": torch.randn(4, 5)}
+    exported = load_torchscript(tmp_path / "policy.pt").fitted("a task", OBSERVED, MOVES)
+    torch.testing.assert_close(exported(seen).mean, load_rsl_rl(tmp_path / "model.pt")(seen).mean)
+
+
+def old_checkpoint(who: str, **entries: Any) -> tuple[dict[str, Any], nn.Sequential]:
+    """Returns what rsl_rl 1 to 3 saved, and the network that is in it."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Linear(5, 6), nn.ELU(), nn.Linear(6, NUM_ACTIONS))
+    tensors = {f"{who}.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {"critic.0.weight": torch.zeros(6, 9), "std": torch.tensor([0.1, 0.2, 0.3])}
+    saved = {"model_state_dict": tensors, "optimizer_state_dict": {}, "iter": 7, "infos": None}
+    return {**saved, **entries}, network
+
+
+MEAN, STD = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]]), torch.tensor([[0.5, 1.0, 1.5, 2.0, 2.5]])
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("who", ["actor", "student"])
+def test_older_checkpoints_are_read(version: int, who: str, tmp_path: Path) -> None:
+    normalizer = {"_mean": MEAN, "_var": STD.square(), "_std": STD}
+    saved, network = old_checkpoint(who)
+    if version == 2:
+        saved["obs_norm_state_dict"] = normalizer
+    if version == 3:
+        named = {f"{who}_obs_normalizer.{name}": part for name, part in normalizer.items()}
+        saved["model_state_dict"] |= {**named, f"{who}_obs_normalizer.count": torch.tensor(9)}
+    torch.save(saved, tmp_path / "model_7.pt")
+    seen = torch.randn(4, 5)
+    output = load_rsl_rl(tmp_path / "model_7.pt")({"policy": seen})
+    # rsl_rl adds 0.01 to the deviation, not to the variance.
+    inputs = seen if version == 1 else (seen - MEAN) / (STD + 0.01)
+    torch.testing.assert_close(output.mean, network(inputs))
+    torch.testing.assert_close(output.log_std[0].exp(), torch.tensor([0.1, 0.2, 0.3]))
+
+
+def test_a_suite_may_pad_what_it_reads(tmp_path: Path) -> None:
+    saved, _ = old_checkpoint("actor")
+    torch.save(saved, tmp_path / "model.pt")
+    loaded = load_rsl_rl(tmp_path / "model.pt").fitted("a task", OBSERVED, MOVES)
+    seen = torch.randn(4, 5)
+    padded = torch.cat([seen, torch.ones(4, 2)], 1)
+    assert torch.equal(loaded({"policy": padded}).mean, loaded({"policy": seen}).mean)
+
+
+def refused(path: Path, **options: Any) -> str:
+    """Returns the sentence that refuses a file."""
+    with pytest.raises(InputError) as caught:
+        load_rsl_rl(path, **options)
+    sentence = str(caught.value)
+    assert sentence.endswith((".", "?")) and str(path) in sentence
+    return sentence
+
+
+def test_a_task_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    saved, _ = old_checkpoint("actor")
+    torch.save(saved, tmp_path / "model.pt")
+    loaded = load_rsl_rl(tmp_path / "model.pt")
+    fitted = loaded.fitted("a task", OBSERVED, MOVES)
+    assert fitted.kind == "rsl_rl" and fitted.action_space == MOVES
+    wide = spaces.Dict({"policy": spaces.Box(-1.0, 1.0, (6,), np.float32)})
+    other = spaces.Dict({"camera": spaces.Box(-1.0, 1.0, (5,), np.float32)})
+    cases = [
+        (wide, MOVES, "reads 5 numbers and says 3 actions, but the task shows float32"),
+        (OBSERVED, spaces.Discrete(3), "takes Discrete"),
+        (other, MOVES, "reads the group 'policy', the task gives 'camera'"),
+    ]
+    for observed, moves, sentence in cases:
+        with pytest.raises(InputError, match=sentence):
+            loaded.fitted("a task", observed, moves)
+
+
+class Bomb:
+    """What a pickle of it would do when loaded: create a file."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("exploded",))
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "model.pt"
+    assert "cannot be read" in refused(path)
+    path.write_bytes(b"PK no zip")
+    assert "damaged" in refused(path)
+    torch.save({"weights": torch.zeros(2)}, path)
+    assert "neither 'actor_state_dict' nor 'model_state_dict'" in refused(path)
+    torch.save({**old_checkpoint("actor")[0], "infos": Bomb()}, path)
+    assert "holds more than tensors" in refused(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_networks_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+
+    def with_tensors(**tensors: Tensor) -> str:
+        saved, _ = old_checkpoint("actor")
+        named = {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+        saved["model_state_dict"] |= named
+        torch.save(saved, path)
+        return refused(path)
+
+    recurrent = with_tensors(memory_a__rnn__weight_ih_l0=torch.zeros(4, 5))
+    assert "'memory_a.rnn.weight_ih_l0'" in recurrent
+    assert "not made of linear layers" in with_tensors(actor__0__weight=torch.zeros(6, 5, 3, 3))
+    assert "that fit each other" in with_tensors(actor__2__weight=torch.zeros(3, 9))
+    assert "4 standard deviations for 3 actions" in with_tensors(std=torch.ones(4))
+    saved, _ = old_checkpoint("actor", obs_norm_state_dict={"_mean": MEAN[:, :3], "_std": STD})
+    torch.save(saved, path)
+    assert "mean and deviation of the 5 numbers" in refused(path)
+
+
+def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'relu'"):
+        load_rsl_rl(tmp_path / "model.pt", "relo")

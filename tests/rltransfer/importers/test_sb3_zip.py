@@ -1,0 +1,429 @@
+"""What is read from a zip says what Stable-Baselines3 itself says."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from torch import nn
+
+from rltransfer.importers.sb3_zip import LoadedPolicy, check_fit, load_zip
+
+TOLERANCE = 1e-5
+"""Both compute in float32, but sum in different orders: the last digits of long sums differ."""
+
+VECTOR = spaces.Box(-3.0, 3.0, (5,), np.float32)
+LAST = spaces.Box(0, 255, (40, 36, 1), np.uint8)
+FIRST = spaces.Box(0, 255, (2, 36, 36), np.uint8)
+FLOATS = spaces.Box(-1.0, 1.0, (2, 36, 36), np.float32)
+MOVES = spaces.Box(np.array([-1.0, -0.125], np.float32), np.array([0.3, 2.5], np.float32))
+THREE = spaces.Discrete(3)
+
+
+class Noise(gymnasium.Env[Any, Any]):
+    """Shows random observations."""
+
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]):
+        self.observation_space = observation_space
+        self.action_space = action_space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def trained(
+    algorithm: type[BaseAlgorithm],
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    policy: str = "MlpPolicy",
+    use_sde: bool = False,
+    **kwargs: Any,
+) -> BaseAlgorithm:
+    """Returns a model whose every weight is away from where it starts."""
+    options: dict[str, Any] = {"device": "cpu", "seed": 0, "policy_kwargs": kwargs}
+    if algorithm not in (PPO, A2C):
+        options["buffer_size"] = 10
+    if use_sde:
+        options["use_sde"] = True
+    model = algorithm(policy, Noise(observation_space, action_space), **options)
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+def saved(model: BaseAlgorithm, folder: Path) -> Path:
+    """Writes a model and returns where it is."""
+    path = folder / "model.zip"
+    model.save(path)
+    return path
+
+
+def observations(space: spaces.Space[Any], count: int = 32) -> NDArray[Any]:
+    """Returns random observations, the same at each call.    (count, *shape)"""
+    space.seed(7)
+    return np.stack([space.sample() for _ in range(count)])
+
+
+def close(ours: torch.Tensor | None, theirs: torch.Tensor | NDArray[Any]) -> None:
+    """Checks that two tensors are the same to within the tolerance."""
+    assert ours is not None
+    expected = torch.as_tensor(theirs)
+    torch.testing.assert_close(ours, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+NATURE = {"policy": "CnnPolicy", "features_extractor_kwargs": {"features_dim": 16}}
+
+Q_NETWORKS = {
+    "default": (VECTOR, {}),
+    "one layer": (VECTOR, {"net_arch": [7], "activation_fn": nn.Tanh}),
+    "linear": (VECTOR, {"net_arch": []}),
+    "matrix": (spaces.Box(-1.0, 1.0, (2, 3), np.float64), {"net_arch": [8, 4, 6]}),
+    "discrete": (spaces.Discrete(6), {"net_arch": [8]}),
+    "images, channels last": (LAST, NATURE),
+    "images, channels first": (FIRST, {**NATURE, "net_arch": [9]}),
+    "images, flattened": (LAST, {"net_arch": [8]}),
+}
+
+
+@pytest.mark.parametrize("case", Q_NETWORKS)
+def test_dqn_says_the_same_q_values(case: str, tmp_path: Path) -> None:
+    space, kwargs = Q_NETWORKS[case]
+    model = trained(DQN, space, THREE, **kwargs)
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(space)
+    with torch.no_grad():
+        expected = model.policy.q_net(model.policy.obs_to_tensor(seen)[0])
+    output = loaded.module(torch.from_numpy(seen))
+    close(output.q_values, expected)
+    assert loaded.algorithm == "DQN"
+    assert output.logits is None and output.value is None and output.mean is None
+
+
+ACTOR_CRITICS = {
+    "default": (VECTOR, {}),
+    "separate": (VECTOR, {"net_arch": {"pi": [8], "vf": [4, 6]}, "activation_fn": nn.ReLU}),
+    "value only": (VECTOR, {"net_arch": {"vf": [4]}}),
+    "old list": (VECTOR, {"net_arch": [{"pi": [8, 5], "vf": [4]}], "activation_fn": nn.ELU}),
+    "linear": (VECTOR, {"net_arch": []}),
+    "discrete": (spaces.Discrete(6), {"net_arch": [8]}),
+    "images": (LAST, {**NATURE, "net_arch": {"pi": [8]}}),
+    "images, one extractor each": (FIRST, {**NATURE, "share_features_extractor": False}),
+    "normalised images": (
+        FLOATS,
+        {
+            "policy": "CnnPolicy",
+            "features_extractor_kwargs": {"features_dim": 16, "normalized_image": True},
+            "normalize_images": False,
+        },
+    ),
+    "undivided images": (LAST, {"normalize_images": False, "net_arch": [8]}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:As shared layers:UserWarning")
+@pytest.mark.parametrize("case", ACTOR_CRITICS)
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+def test_ppo_and_a2c_say_the_same_about_discrete_actions(
+    algorithm: type[BaseAlgorithm], case: str, tmp_path: Path
+) -> None:
+    space, kwargs = ACTOR_CRITICS[case]
+    model = trained(algorithm, space, THREE, **kwargs)
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(space)
+    policy = model.policy
+    assert isinstance(policy, ActorCriticPolicy)
+    with torch.no_grad():
+        tensor, _ = policy.obs_to_tensor(seen)
+        expected = policy.get_distribution(tensor).distribution.logits
+        value = policy.predict_values(tensor).squeeze(-1)
+    output = loaded.module(torch.from_numpy(seen))
+    # Theirs are normalised to log-probabilities.
+    close(output.logits.log_softmax(-1), expected)
+    close(output.value, value)
+    assert loaded.algorithm == algorithm.__name__
+    assert output.mean is None and output.q_values is None
+    # An extractor that policy and value share runs once and not twice.
+    apart = "one extractor each" in case
+    assert (loaded.module.value_extractor is loaded.module.extractor) != apart
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+def test_ppo_and_a2c_clip_the_mean_to_the_bounds(
+    algorithm: type[BaseAlgorithm], tmp_path: Path
+) -> None:
+    model = trained(algorithm, VECTOR, MOVES)
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(VECTOR)
+    with torch.no_grad():
+        distribution = model.policy.get_distribution(torch.from_numpy(seen)).distribution
+    # The test means something only where some means are outside and some are inside.
+    outside = (distribution.mean < torch.tensor(MOVES.low)).float().mean()
+    assert 0.05 < outside < 0.95
+    output = loaded.module(torch.from_numpy(seen))
+    close(output.mean, model.predict(seen, deterministic=True)[0])
+    close(output.log_std.exp(), distribution.stddev)
+    close(output.greedy(), output.mean)
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+def test_ppo_and_a2c_with_gsde_say_the_mean_alone(
+    algorithm: type[BaseAlgorithm], squash: bool, tmp_path: Path
+) -> None:
+    model = trained(algorithm, VECTOR, MOVES, use_sde=True, squash_output=squash)
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(VECTOR)
+    output = loaded.module(torch.from_numpy(seen))
+    close(output.mean, model.predict(seen, deterministic=True)[0])
+    assert output.log_std is None and output.value is not None
+
+
+SQUASHED = {
+    "default": (VECTOR, {}),
+    "other": (VECTOR, {"net_arch": {"pi": [8], "qf": [4]}, "activation_fn": nn.Tanh}),
+    "linear": (VECTOR, {"net_arch": []}),
+    "images": (LAST, {**NATURE, "net_arch": [8]}),
+    "shared extractor": (FIRST, {**NATURE, "net_arch": [8], "share_features_extractor": True}),
+}
+
+
+@pytest.mark.parametrize("case", SQUASHED)
+@pytest.mark.parametrize("algorithm", [SAC, TD3, DDPG])
+def test_sac_td3_and_ddpg_act_the_same(
+    algorithm: type[BaseAlgorithm], case: str, tmp_path: Path
+) -> None:
+    space, kwargs = SQUASHED[case]
+    model = trained(algorithm, space, MOVES, **kwargs)
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(space)
+    output = loaded.module(torch.from_numpy(seen))
+    close(output.mean, model.predict(seen, deterministic=True)[0])
+    assert loaded.algorithm == algorithm.__name__
+    assert output.log_std is None and output.value is None
+
+
+@pytest.mark.parametrize("clip_mean", [2.0, 0.5, 0.0])
+def test_sac_with_gsde_clips_before_it_squashes(clip_mean: float, tmp_path: Path) -> None:
+    kwargs = {} if clip_mean == 2.0 else {"clip_mean": clip_mean}
+    model = trained(SAC, VECTOR, MOVES, use_sde=True, net_arch=[16], **kwargs)
+    head = model.policy.actor.mu if clip_mean == 0.0 else model.policy.actor.mu[0]
+    with torch.no_grad():
+        head.weight *= 5.0
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(VECTOR)
+    output = loaded.module(torch.from_numpy(seen))
+    close(output.mean, model.predict(seen, deterministic=True)[0])
+    # Without the clip at 2 some of these actions would be another.
+    assert (head(output.features).abs() > 2.0).any()
+
+
+def test_features_are_the_last_hidden_layer(tmp_path: Path) -> None:
+    q_model = trained(DQN, VECTOR, THREE, net_arch=[8, 4])
+    q_loaded = load_zip(saved(q_model, tmp_path))
+    seen = torch.from_numpy(observations(VECTOR))
+    with torch.no_grad():
+        close(q_loaded.module(seen).features, q_model.policy.q_net.q_net[:4](seen))
+    model = trained(PPO, VECTOR, MOVES, net_arch={"pi": [6, 3], "vf": [5]})
+    loaded = load_zip(saved(model, tmp_path))
+    with torch.no_grad():
+        close(loaded.module(seen).features, model.policy.mlp_extractor.forward_actor(seen))
+
+
+def test_statistics_normalise_as_vecnormalize_does(tmp_path: Path) -> None:
+    space = spaces.Box(-30.0, 70.0, (4,), np.float64)
+    env = VecNormalize(DummyVecEnv([lambda: Noise(space, THREE)]), clip_obs=1.5)
+    model = PPO("MlpPolicy", env, n_steps=16, batch_size=16, seed=0, device="cpu")
+    model.learn(64)
+    env.save(str(tmp_path / "statistics.pkl"))
+    loaded = load_zip(saved(model, tmp_path), tmp_path / "statistics.pkl")
+    seen = observations(space)
+    normalised = torch.from_numpy(env.normalize_obs(seen))
+    assert 0.05 < (normalised.abs() == 1.5).float().mean() < 0.95
+    with torch.no_grad():
+        expected = model.policy.get_distribution(normalised).distribution.logits
+    close(loaded.module(torch.from_numpy(seen)).logits.log_softmax(-1), expected)
+    assert loaded.normalizes
+    content = (tmp_path / "statistics.pkl").read_bytes()
+    assert loaded.vecnormalize_sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_statistics_of_rewards_alone_leave_observations_as_they_are(tmp_path: Path) -> None:
+    env = VecNormalize(DummyVecEnv([lambda: Noise(VECTOR, THREE)]), norm_obs=False)
+    env.reset()
+    env.save(str(tmp_path / "statistics.pkl"))
+    path = saved(trained(DQN, VECTOR, THREE, net_arch=[4]), tmp_path)
+    seen = torch.from_numpy(observations(VECTOR))
+    loaded = load_zip(path, tmp_path / "statistics.pkl")
+    assert not loaded.normalizes
+    close(loaded.module(seen).q_values, load_zip(path).module(seen).q_values)
+
+
+def test_a_loaded_policy_is_frozen_and_says_what_it_is(tmp_path: Path) -> None:
+    path = saved(trained(SAC, LAST, MOVES, **NATURE, net_arch=[8]), tmp_path)
+    loaded = load_zip(path)
+    assert not loaded.module.training
+    assert not any(parameter.requires_grad for parameter in loaded.module.parameters())
+    assert loaded.observation_shape == (1, 40, 36)
+    assert loaded.observation_dtype == np.uint8
+    assert loaded.is_image and loaded.num_observations is None
+    assert loaded.num_actions is None
+    np.testing.assert_array_equal(loaded.action_low, MOVES.low)
+    np.testing.assert_array_equal(loaded.action_high, MOVES.high)
+    assert not loaded.normalizes and loaded.vecnormalize_sha256 is None
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_loaded_policy_of_discrete_actions_says_what_it_is(tmp_path: Path) -> None:
+    loaded = load_zip(saved(trained(A2C, spaces.Discrete(6), THREE), tmp_path))
+    assert (loaded.observation_shape, loaded.num_observations) == ((), 6)
+    assert loaded.num_actions == 3
+    assert loaded.action_low is None and loaded.action_high is None
+
+
+def test_the_bounds_of_the_given_action_space_go_first(tmp_path: Path) -> None:
+    path = saved(trained(TD3, VECTOR, MOVES, net_arch=[8]), tmp_path)
+    seen = torch.from_numpy(observations(VECTOR))
+    own = load_zip(path).module(seen).mean
+    wide = spaces.Box(2 * MOVES.low, 2 * MOVES.high)
+    # Bounds twice as far make actions twice as large: low + (tanh + 1) / 2 (high - low).
+    close(load_zip(path, action_space=wide).module(seen).mean, 2 * own)
+
+
+def test_shared_layers_of_old_policies(tmp_path: Path) -> None:
+    """A shared layer of one unit, worked by hand; Stable-Baselines3 no longer makes any."""
+    tensors = {
+        "mlp_extractor.shared_net.0.weight": torch.tensor([[2.0]]),
+        "mlp_extractor.shared_net.0.bias": torch.tensor([-1.0]),
+        "mlp_extractor.value_net.0.weight": torch.tensor([[3.0]]),
+        "mlp_extractor.value_net.0.bias": torch.tensor([0.5]),
+        "action_net.weight": torch.tensor([[1.0], [-4.0]]),
+        "action_net.bias": torch.tensor([0.0, 0.25]),
+        "value_net.weight": torch.tensor([[5.0]]),
+        "value_net.bias": torch.tensor([0.125]),
+    }
+    data = {
+        "policy_class": {"__module__": "stable_baselines3.common.policies"},
+        "policy_kwargs": {"net_arch": [1, {"vf": [1]}]},
+        "observation_space": {
+            ":type:": "<class 'gym.spaces.box.Box'>",
+            "dtype": "float32",
+            "shape": [1],
+            "low": "[-inf]",
+            "high": "[inf]",
+        },
+        "action_space": {":type:": "<class 'gym.spaces.discrete.Discrete'>", "n": 2},
+    }
+    with zipfile.ZipFile(tmp_path / "old.zip", "w") as archive:
+        archive.writestr("data", json.dumps(data))
+        buffer = io.BytesIO()
+        torch.save(tensors, buffer)
+        archive.writestr("policy.pth", buffer.getvalue())
+    output = load_zip(tmp_path / "old.zip").module(torch.tensor([[0.75]]))
+    # 2 * 0.75 - 1 = 0.5, through tanh; the value has one more layer of its own.
+    shared = math.tanh(0.5)
+    close(output.features, torch.tensor([[shared]]))
+    close(output.logits, torch.tensor([[shared, 0.25 - 4.0 * shared]]))
+    close(output.value, torch.tensor([5.0 * math.tanh(3.0 * shared + 0.5) + 0.125]))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> LoadedPolicy:
+    model = trained(DQN, LAST, THREE, **NATURE)
+    return load_zip(saved(model, tmp_path_factory.mktemp("images")))
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> LoadedPolicy:
+    model = trained(PPO, VECTOR, MOVES, net_arch=[4])
+    return load_zip(saved(model, tmp_path_factory.mktemp("vectors")))
+
+
+def test_a_policy_fits_its_own_spaces(images: LoadedPolicy, vectors: LoadedPolicy) -> None:
+    here = Path("policy.zip")
+    check_fit(images, LAST, THREE, here)
+    check_fit(images, spaces.Box(0, 255, (1, 40, 36), np.uint8), THREE, here)
+    check_fit(vectors, VECTOR, MOVES, here)
+    # MuJoCo's tasks show float64 where an old one showed float32, or the other way round.
+    check_fit(vectors, spaces.Box(-3.0, 3.0, (5,), np.float64), MOVES, here)
+
+
+@pytest.mark.parametrize(
+    ("observed", "acted", "sentence"),
+    [
+        (
+            spaces.Box(-1.0, 1.0, (6,), np.float32),
+            MOVES,
+            r"p.zip observes float32\[5\], but the task shows float32\[6\]: both must be the same",
+        ),
+        (
+            spaces.Box(0, 255, (5,), np.uint8),
+            MOVES,
+            r"p.zip observes float32\[5\], but the task shows uint8\[5\]: both must be the same",
+        ),
+        (
+            spaces.Discrete(5),
+            MOVES,
+            r"p.zip observes float32\[5\], but the task shows Discrete\(5\): both must be the same",
+        ),
+        (
+            VECTOR,
+            spaces.Box(-1.0, 1.0, (3,), np.float32),
+            r"p.zip acts in float32\[2\], but the task takes float32\[3\]: both must be the same",
+        ),
+        (
+            VECTOR,
+            THREE,
+            r"p.zip acts in float32\[2\], but the task takes Discrete\(3\): both must be the same",
+        ),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_refused(
+    vectors: LoadedPolicy,
+    observed: spaces.Space[Any],
+    acted: spaces.Space[Any],
+    sentence: str,
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check_fit(vectors, observed, acted, Path("p.zip"))
+
+
+def test_a_number_fits_the_one_hot_vector_that_shows_it(tmp_path: Path) -> None:
+    loaded = load_zip(saved(trained(DQN, spaces.Discrete(6), THREE), tmp_path))
+    for fits in (spaces.Discrete(6), spaces.Box(0.0, 1.0, (6,), np.float32)):
+        check_fit(loaded, fits, THREE, Path("p.zip"))
+    for other in (
+        spaces.Discrete(5),
+        spaces.Box(0.0, 1.0, (5,), np.float32),
+        spaces.Box(-1.0, 1.0, (6,), np.float32),
+        spaces.Box(0.0, 1.0, (6, 1), np.float32),
+    ):
+        with pytest.raises(ValueError, match=r"observes Discrete\(6\), but the task shows"):
+            check_fit(loaded, other, THREE, Path("p.zip"))
+
+
+def test_images_of_another_size_or_actions_of_another_number_are_refused(
+    images: LoadedPolicy,
+) -> None:
+    with pytest.raises(ValueError, match=r"observes uint8\[1, 40, 36\].* shows uint8\[36, 40, 1\]"):
+        check_fit(images, spaces.Box(0, 255, (36, 40, 1), np.uint8), THREE, Path("p.zip"))
+    with pytest.raises(ValueError, match=r"acts in Discrete\(3\), but the task takes Discrete\(4"):
+        check_fit(images, LAST, spaces.Discrete(4), Path("p.zip"))

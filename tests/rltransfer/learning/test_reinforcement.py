@@ -1,0 +1,179 @@
+"""Returns and advantages by hand and against the definitions; the clipped surrogate's gradient."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from rltransfer.learning.reinforcement import (
+    clipped_policy_loss,
+    generalized_advantage,
+    lambda_returns,
+)
+
+
+def column(*numbers: float) -> Tensor:
+    """One environment's steps.    (time, 1)"""
+    return torch.tensor(numbers).unsqueeze(1)
+
+
+def flags(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.bool).unsqueeze(1)
+
+
+REWARD = column(1.0, 2.0, 4.0)
+VALUE = column(1.0, 3.0, 5.0)
+NEXT_VALUE = column(3.0, 5.0, 8.0)
+NEVER = flags(0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("trace", "terminated", "done", "expected"),
+    [
+        # delta = 1 + 3/2 - 1, 2 + 5/2 - 3, 4 + 8/2 - 5 = 1.5, 1.5, 3 with discount 1/2.
+        (0.0, NEVER, NEVER, (1.5, 1.5, 3.0)),
+        # A_2 = 3, A_1 = 1.5 + 3/2 = 3, A_0 = 1.5 + 3/2 = 3.
+        (1.0, NEVER, NEVER, (3.0, 3.0, 3.0)),
+        # A_1 = 1.5 + 3/4 = 2.25, A_0 = 1.5 + 2.25/4 = 2.0625.
+        (0.5, NEVER, NEVER, (2.0625, 2.25, 3.0)),
+        # Step 1 terminates: delta_1 = 2 - 3 = -1 alone, A_0 = 1.5 - 1/2.
+        (1.0, flags(0, 1, 0), flags(0, 1, 0), (1.0, -1.0, 3.0)),
+        # Step 1 is cut short: the value 5 of what followed counts, A_1 = 1.5, A_0 = 1.5 + 1.5/2.
+        (1.0, NEVER, flags(0, 1, 0), (2.25, 1.5, 3.0)),
+        # The last step terminates: delta_2 = 4 - 5.
+        (0.0, flags(0, 0, 1), flags(0, 0, 1), (1.5, 1.5, -1.0)),
+    ],
+)
+def test_advantages_by_hand(trace: float, terminated: Tensor, done: Tensor, expected: tuple[float]):
+    found = generalized_advantage(REWARD, VALUE, NEXT_VALUE, terminated, done, 0.5, trace)
+    assert found.squeeze(1).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("trace", "terminated", "done", "expected"),
+    [
+        # r + V'/2.
+        (0.0, NEVER, NEVER, (2.5, 4.5, 8.0)),
+        # R_2 = 8, R_1 = 2 + 8/2 = 6, R_0 = 1 + 6/2 = 4.
+        (1.0, NEVER, NEVER, (4.0, 6.0, 8.0)),
+        # R_1 = 2 + (5 + 8) / 2 / 2 = 5.25, R_0 = 1 + (3 + 5.25) / 2 / 2 = 3.0625.
+        (0.5, NEVER, NEVER, (3.0625, 5.25, 8.0)),
+        # Step 1 terminates: R_1 = 2, R_0 = 1 + 2/2.
+        (1.0, flags(0, 1, 0), flags(0, 1, 0), (2.0, 2.0, 8.0)),
+        # Step 1 is cut short: R_1 = 2 + 5/2, R_0 = 1 + 4.5/2.
+        (1.0, NEVER, flags(0, 1, 0), (3.25, 4.5, 8.0)),
+        # The last step terminates: R_2 = 4.
+        (0.0, flags(0, 0, 1), flags(0, 0, 1), (2.5, 4.5, 4.0)),
+    ],
+)
+def test_lambda_returns_by_hand(
+    trace: float, terminated: Tensor, done: Tensor, expected: tuple[float]
+):
+    found = lambda_returns(REWARD, NEXT_VALUE, terminated, done, 0.5, trace)
+    assert found.squeeze(1).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def rollout(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Returns reward, value, next_value, terminated and done of 12 steps of 5 environments."""
+    torch.manual_seed(seed)
+    reward, value, next_value = torch.randn(3, 12, 5)
+    done = torch.rand(12, 5) < 0.25
+    return reward, value, next_value, done & (torch.rand(12, 5) < 0.5), done
+
+
+def advantage_by_definition(
+    reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor,
+    discount: float, trace: float,
+) -> Tensor:  # fmt: skip
+    """The sum of (discount * trace)^l delta_{t+l} up to the episode's end, term by term."""
+    found = torch.zeros_like(reward)
+    for env in range(reward.shape[1]):
+        for start in range(len(reward)):
+            for time in range(start, len(reward)):
+                follows = 0.0 if terminated[time, env] else next_value[time, env]
+                delta = reward[time, env] + discount * follows - value[time, env]
+                found[start, env] += (discount * trace) ** (time - start) * delta
+                if done[time, env]:
+                    break
+    return found
+
+
+def lambda_return_by_definition(
+    reward: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    done: Tensor,
+    discount: float,
+    trace: float,
+) -> Tensor:
+    """The mean of n-step returns, weighted by (1 - trace) trace^(n-1), the rest on the longest."""
+    found = torch.zeros_like(reward)
+    for env in range(reward.shape[1]):
+        for start in range(len(reward)):
+            returns, rewards = [], 0.0
+            for time in range(start, len(reward)):
+                ahead = time - start
+                rewards = rewards + discount**ahead * reward[time, env].item()
+                follows = 0.0 if terminated[time, env] else next_value[time, env].item()
+                returns.append(rewards + discount ** (ahead + 1) * follows)
+                if done[time, env]:
+                    break
+            weights = [(1 - trace) * trace**n for n in range(len(returns))]
+            weights[-1] = trace ** (len(returns) - 1)
+            found[start, env] = sum(w * r for w, r in zip(weights, returns, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.65, 1.0])
+def test_against_the_definitions(trace: float):
+    for seed in range(3):
+        reward, value, next_value, terminated, done = rollout(seed)
+        ends = (terminated, done, 0.9, trace)
+        # Tolerance: float32 sums in another order.
+        torch.testing.assert_close(
+            generalized_advantage(reward, value, next_value, *ends),
+            advantage_by_definition(reward, value, next_value, *ends),
+            atol=1e-5, rtol=1e-5,
+        )  # fmt: skip
+        torch.testing.assert_close(
+            lambda_returns(reward, next_value, *ends),
+            lambda_return_by_definition(reward, next_value, *ends),
+            atol=1e-5, rtol=1e-5,
+        )  # fmt: skip
+
+
+def test_one_step():
+    one = torch.ones(1, 2)
+    never = torch.zeros(1, 2, dtype=torch.bool)
+    # 1 + 0.5 * 1, and less V = 1.
+    assert lambda_returns(one, one, never, never, 0.5, 0.9).tolist() == [[1.5, 1.5]]
+    assert generalized_advantage(one, one, one, never, never, 0.5, 0.9).tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"),
+    [
+        # -rho A, and its slope in log pi, -rho A as well.
+        (1.0, 2.0, -2.0, -2.0),
+        (1.1, 2.0, -2.2, -2.2),
+        # A good action that is likely enough already: -1.2 A, and no gradient.
+        (1.5, 2.0, -2.4, 0.0),
+        # A good action that has become unlikely may come back.
+        (0.5, 2.0, -1.0, -1.0),
+        # A bad action that is unlikely enough already: -0.8 A, and no gradient.
+        (0.5, -2.0, 1.6, 0.0),
+        # A bad action that has become likely must go.
+        (1.5, -2.0, 3.0, 3.0),
+    ],
+)
+def test_clipped_surrogate(ratio: float, advantage: float, loss: float, slope: float):
+    log_prob = torch.tensor([math.log(ratio) - 1.0], requires_grad=True)
+    value = clipped_policy_loss(log_prob, torch.tensor([-1.0]), torch.tensor([advantage]), 0.2)
+    assert value.shape == (1,)
+    assert value.item() == pytest.approx(loss, abs=1e-6)
+    value.sum().backward()
+    assert log_prob.grad is not None
+    assert log_prob.grad.item() == pytest.approx(slope, abs=1e-6)

@@ -1,0 +1,64 @@
+"""Evaluating by name from Python: a run's own tasks, some of them, others, and teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import SHORT_TASK, TASK
+
+import rltransfer as rt
+from rltransfer.cli.main import main
+from rltransfer.rollouts.evaluation import Evaluation
+from rltransfer.runs import evaluate as evaluate_module
+
+SMALL: dict[str, Any] = {"steps": 64, "episodes": 1, "evaluate_episodes": 0, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    rt.train(
+        rt.agents.PPO(num_envs=4, horizon=8), suite=[TASK, SHORT_TASK], run_dir=folder, **SMALL
+    )
+    return folder
+
+
+def test_a_run_plays_its_own_tasks_or_some(run_dir: Path) -> None:
+    found = rt.evaluate(run_dir, episodes=3, seed=5)
+    assert list(found) == [TASK, SHORT_TASK]
+    assert len(found[TASK].returns) == 3
+    assert rt.evaluate(str(run_dir), SHORT_TASK, 3, seed=5) == {SHORT_TASK: found[SHORT_TASK]}
+    both = rt.evaluate(run_dir, [SHORT_TASK, TASK], 3, seed=5)
+    assert both == found and list(both) == [SHORT_TASK, TASK]
+
+
+def test_teachers_of_any_kind_play(run_dir: Path) -> None:
+    teacher = rt.load_teacher(run_dir)
+    named, made = (rt.evaluate(one, TASK, 3, seed=5) for one in (run_dir, teacher))
+    assert named == made
+    # A teacher that knows its tasks needs none.
+    assert list(rt.evaluate(teacher, episodes=1)) == [TASK, SHORT_TASK]
+    with pytest.raises(rt.InputError, match="does not say what it plays"):
+        rt.evaluate(rt.Ensemble([teacher]))
+
+
+def test_an_option_of_all_tasks_is_no_other_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = [rt.Task("rltransfer/TwoRooms-v0", {"goal": g, "time_limit": 20}) for g in (0, 1)]
+    method = rt.agents.Distral(num_envs=2, horizon=8)
+    rt.train(method, suite=rooms, run_dir=tmp_path / "run", **SMALL)
+    asked: list[tuple[int, Any]] = []
+
+    def evaluated(policy: object, suite: rt.Suite, *args: object, **how: Any) -> object:
+        asked.append((how["first"], dict(suite.tasks[0].kwargs)))
+        return {"a task": Evaluation((1.0,), (1,))}
+
+    monkeypatch.setattr(evaluate_module, "evaluate_policy", evaluated)
+    assert main(["evaluate", str(tmp_path / "run"), "--task-option", "time_limit=9"]) == 0
+    assert asked == [(goal, {"goal": goal, "time_limit": 9}) for goal in (0, 1)]
+    asked.clear()
+    rt.evaluate(tmp_path / "run", rooms[::-1])
+    assert [place for place, _ in asked] == [1, 0]

@@ -1,0 +1,499 @@
+"""Runs: killed and resumed they end as if nothing had happened; nothing is overwritten."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy import NAN_TASK, TASK
+
+import rltransfer as rt
+from rltransfer.agents.ppo import PPO
+from rltransfer.agents.soft_q import SoftQ
+from rltransfer.cli.main import main
+from rltransfer.files import checkpoint
+from rltransfer.learning.learner import NonFiniteGradientError
+from rltransfer.machine import distributed
+from rltransfer.machine.devices import find_device
+from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.runs.config import RunOptions, configured, read_config
+from rltransfer.runs.progress import Progress
+from rltransfer.runs.run import InterruptedRunError, Run, _frame_stack
+
+BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
+QUICK = ["--episodes", "2", "--evaluate-episodes", "0", "--threads", "1", "--quiet"]
+PPO_OPTIONS = ["--num-envs", "8", "--horizon", "16", "--batch-size", "64"]
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "rltransfer.cli", *map(str, words)]
+
+
+def policy_of(run_dir: Path) -> dict[str, object]:
+    return load_file(checkpoint.newest_checkpoint(run_dir) / "policy.safetensors")
+
+
+def killed_after_a_checkpoint(words: list[str], run_dir: Path, number: signal.Signals) -> int:
+    """Starts a run, sends a signal at its first checkpoint, and returns its exit code."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.monotonic() + 120
+    while not checkpoint.checkpoints(run_dir):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+CASES = {
+    "device": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS],
+    "host": ["ppo", "--task", "CartPole-v1", *PPO_OPTIONS],
+    "recurrent": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS, "--gru", "16"],
+    "pqn": ["pqn", "--task", BREAKOUT, *PPO_OPTIONS],
+    "distral": ["distral", "--task", BREAKOUT, "rltransfer/MinAtar-Asterix-v0",
+                "--num-envs", "8", "--horizon", "16", "--epochs", "2", "--batch-size", "64"],
+    "memory": ["policy-distillation", "--task", BREAKOUT, *PPO_OPTIONS, "--memory-steps", "500",
+               "--teacher-acts", "1->0"],
+    "random teacher": ["policy-distillation", "--task", BREAKOUT, *PPO_OPTIONS,
+                       "--memory-steps", "500", "--teacher", "Noisy('{teacher}', sigma=0.5)"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("teacher") / "run"
+    rt.train(
+        PPO(num_envs=4, horizon=8), suite=BREAKOUT, steps=32, run_dir=run_dir, episodes=1,
+        evaluate_episodes=0, quiet=True,
+    )  # fmt: skip
+    return run_dir
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_and_resumed_equals_unbroken(case: str, tmp_path: Path, teacher: Path) -> None:
+    said = [word.format(teacher=teacher) for word in CASES[case]]
+    words = [*said, "--steps", "6000", "--checkpoint-every", "1000", *QUICK]
+    if words[0] == "policy-distillation" and "--teacher" not in words:
+        words += ["--teacher", str(teacher)]
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    subprocess.run(command("train", *words, "--run-dir", unbroken), check=True, capture_output=True)
+    start = command("train", *words, "--run-dir", broken)
+    assert killed_after_a_checkpoint(start, broken, signal.SIGKILL) == -signal.SIGKILL
+    assert not (broken / "result.json").exists()
+    resume = command("train", words[0], "--resume", broken, "--quiet")
+    subprocess.run(resume, check=True, capture_output=True)
+
+    first, second = policy_of(unbroken), policy_of(broken)
+    assert first.keys() == second.keys()
+    assert all((first[name] == second[name]).all() for name in first)  # type: ignore[attr-defined]
+    results = [json.loads((d / "result.json").read_text()) for d in (unbroken, broken)]
+    assert results[0]["tasks"] == results[1]["tasks"]
+
+
+def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    words = [*CASES["device"], "--steps", "2e6", "--checkpoint-every", "2000", *QUICK]
+    start = command("train", *words, "--run-dir", run_dir)
+    assert killed_after_a_checkpoint(start, run_dir, signal.SIGINT) == 130
+    state = checkpoint.load_state(checkpoint.newest_checkpoint(run_dir))
+    assert 0 < state["env_steps"] < 2_000_000
+
+
+METHOD = PPO(num_envs=4, horizon=10, batch_size=40)
+
+
+def begun(run_dir: Path, **options: Any) -> Run:
+    """A run of 40 steps an iteration that has begun."""
+    asked = RunOptions(**{"steps": 10_000, "evaluate_episodes": 0, "episodes": 2, **options})
+    run = Run("ppo", METHOD, rt.Suite.of(TASK), asked, run_dir, quiet=True)
+    run.begin(resume=False)
+    return run
+
+
+def fail_at(run: Run, number: int, error: Exception = ZeroDivisionError()) -> None:  # noqa: B008
+    """Lets a run's iteration fail, counted from 1."""
+    numbers, iterate = itertools.count(1), run.iterate
+
+    def failing() -> dict[str, float]:
+        if next(numbers) == number:
+            raise error
+        return iterate()
+
+    run.iterate = failing  # type: ignore[method-assign]
+
+
+def quick_run(run_dir: Path, **options: object) -> Run:
+    return rt.train(
+        METHOD, suite=TASK, run_dir=run_dir,
+        **{"steps": 200, "episodes": 8, "evaluate_episodes": 4, "quiet": True, **options},
+    )  # fmt: skip
+
+
+def test_result_and_files(tmp_path: Path) -> None:
+    run = quick_run(tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result == run.result
+    assert result["agent"] == "ppo"
+    assert result["suite"] == TASK
+    assert result["env_steps"] == 200
+    assert set(result["tasks"][TASK]) >= {"return_mean", "return_ci95", "episodes"}
+    assert result["tasks"][TASK]["random_return_mean"] == pytest.approx(2.5, abs=1.5)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["method"]["surrogate"]["clip"] == 0.2
+
+
+def test_curves_are_real_event_files(tmp_path: Path) -> None:
+    quick_run(tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert tags >= {
+        "train/entropy", "train/gradient_norm", "train/policy_loss",
+        "speed/env_steps_per_second", f"rollout/return/{TASK}", f"evaluate/return/{TASK}",
+        f"final/return_mean/{TASK}",
+    }  # fmt: skip
+    assert events.Scalars("train/entropy")[-1].step == 200
+
+
+def steps_of(run_dir: Path, name: str) -> list[int]:
+    events = EventAccumulator(str(run_dir))
+    events.Reload()
+    return [point.step for point in events.Scalars(name)]
+
+
+def test_resuming_hides_what_came_after_the_checkpoint_alone(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", steps=200, checkpoint_every=120)
+    fail_at(run, 5)
+    with pytest.raises(ZeroDivisionError):
+        run.execute()
+    assert steps_of(run.run_dir, "train/entropy") == [40, 80, 120, 160]
+    checkpointed = Run("ppo", METHOD, rt.Suite.of(TASK), run.options, run.run_dir, True)
+    checkpointed.begin(resume=True)
+    assert checkpointed.env_steps == 120
+    fail_at(checkpointed, 1)
+    with pytest.raises(ZeroDivisionError):
+        checkpointed.execute()
+    assert steps_of(run.run_dir, "train/entropy") == [40, 80, 120]
+
+
+def test_resuming_before_a_checkpoint_hides_everything(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", steps=200, checkpoint_every=120)
+    fail_at(run, 2)
+    with pytest.raises(ZeroDivisionError):
+        run.execute()
+    again = Run("ppo", METHOD, rt.Suite.of(TASK), run.options, run.run_dir, True)
+    again.begin(resume=True)
+    fail_at(again, 1)
+    with pytest.raises(ZeroDivisionError):
+        again.execute()
+    assert steps_of(run.run_dir, "train/entropy") == []
+
+
+def test_an_interval_that_is_infinite_is_null(tmp_path: Path) -> None:
+    run = quick_run(tmp_path / "run", episodes=1)
+    assert run.result["tasks"][TASK]["return_ci95"] is None
+    assert "Infinity" not in (tmp_path / "run" / "result.json").read_text()
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
+    quick_run(tmp_path / "run")
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    with pytest.raises(rt.InputError, match="is there already"):
+        quick_run(tmp_path / "run")
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    quick_run(tmp_path / "run")
+    with pytest.raises(rt.InputError, match=r"another seed \(0, not 1\): resume"):
+        quick_run(tmp_path / "run", seed=1, resume=True)
+
+
+def test_a_finished_run_resumes_to_the_same_result(tmp_path: Path) -> None:
+    first = quick_run(tmp_path / "run").result
+    again = quick_run(tmp_path / "run", resume=True).result
+    assert first["tasks"] == again["tasks"]
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(rt.InputError, match="cannot be written"):
+        quick_run(tmp_path / "file" / "run")
+
+
+def test_a_reward_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    with pytest.raises(rt.InputError, match=r"EchoNaN.*a reward that is not finite, at step 49 "):
+        rt.train(
+            METHOD, suite=NAN_TASK, steps=4_000,
+            run_dir=tmp_path / "run", evaluate_episodes=0, quiet=True,
+        )  # fmt: skip
+
+
+def test_the_step_of_what_is_not_finite_counts_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run")
+    rollout = run.engine.collect(run.agent, 10)
+    rollout.reward[7, 2] = torch.nan
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    # Two processes of four environments each have done ten steps, and this is seven later.
+    run.env_steps = 80
+    with pytest.raises(rt.InputError, match="at step 17 of its environment 2"):
+        run._check_finite(rollout)
+
+
+def test_an_error_of_an_environment_is_its_own(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    fail_at(run, 1, BrokenPipeError("the simulator has gone"))
+    with pytest.raises(BrokenPipeError, match="the simulator has gone"):
+        run.execute()
+
+
+@pytest.mark.parametrize(
+    ("number", "left"), [(1, "no checkpoint was written before"), (4, "step-000000000120 is from")]
+)
+def test_divergence_is_said_in_a_sentence(number: int, left: str, tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", checkpoint_every=120)
+    fail_at(run, number, NonFiniteGradientError("The gradient of w is not finite at step 3."))
+    with pytest.raises(rt.InputError, match=rf"at step 3; .*{left}.*: take a smaller learning"):
+        run.execute()
+
+
+def test_what_is_refused_closes_its_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[RolloutEngine] = []
+    monkeypatch.setattr(RolloutEngine, "close", lambda engine: closed.append(engine))
+    suite = rt.Suite.of("Pendulum-v1")
+    with pytest.raises(rt.InputError, match="continuous"):
+        Run("soft-q", SoftQ(num_envs=1), suite, RunOptions(), tmp_path / "run", True)
+    assert len(closed) == 1
+    begun(tmp_path / "run")
+    assert len(closed) == 1
+    with pytest.raises(rt.InputError, match="is there already"):
+        begun(tmp_path / "run")
+    assert len(closed) == 2
+
+
+def test_frames_are_those_that_all_environments_stack() -> None:
+    def env(frame_stack: int, *shape: int) -> Any:
+        space = spaces.Box(0, 255, shape, np.uint8)
+        return SimpleNamespace(frame_stack=frame_stack, single_observation_space=space)
+
+    assert _frame_stack([env(4, 4, 84, 84), env(4, 4, 84, 84)]) == 4
+    assert _frame_stack([env(4, 4, 84, 84), env(0, 4, 84, 84)]) == 0
+    assert _frame_stack([env(4, 12, 84, 84)]) == 0
+    assert _frame_stack([env(0, 3)]) == 0
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    # No file may grow beyond 20 kB, as on a disk that is full: the checkpoint does not fit.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    words = ["train", "ppo", "--task", "CartPole-v1", *PPO_OPTIONS, "--steps", "500", *QUICK]
+    code = (
+        limit + f"from rltransfer.cli.main import main; exit(main({[*words, '--run-dir', 'run']}))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith("run cannot be written: ")
+    assert process.stderr.count("\n") == 1
+    assert checkpoint.checkpoints(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"episodes": 0}, "episodes is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"device": "cuda:99"}, "There is no device 'cuda:99'"),
+        ({"device": "gpu"}, "There is no device 'gpu'"),
+        ({"stesp": 3}, "did you mean 'steps'"),
+    ],
+)
+def test_bad_options(tmp_path: Path, options: dict[str, object], words: str) -> None:
+    with pytest.raises(rt.InputError, match=words):
+        quick_run(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    assert find_device("auto") == find_device("cuda") == torch.device("cuda")
+    assert find_device("cuda:0") == torch.device("cuda:0")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert find_device("auto") == find_device("cuda") == torch.device("cuda:1")
+    assert find_device("cpu") == torch.device("cpu")
+    with pytest.raises(rt.InputError, match="'cuda:0' would put every process on one GPU: say cud"):
+        find_device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("auto", "cuda"):
+        with pytest.raises(rt.InputError, match="2 processes on this machine and 1 GPUs"):
+            find_device(name)
+    # On two machines one GPU is enough.
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert find_device("cuda") == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: text.replace('"agent"', '"argent"'),
+        lambda text: text.replace('"kwargs"', '"arguments"'),
+        lambda text: text.replace('"options": {', '"others": {'),
+    ],
+)
+def test_a_damaged_configuration_is_named(damage: Callable[[str], str], tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(rt.InputError) as caught:
+        configured(read_config(tmp_path / "run"))
+    assert str(caught.value) == (f"{tmp_path / 'run'} is no whole run: its config.json is damaged.")
+
+
+def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
+    config = begun(tmp_path / "run").config()
+    configured(config)
+    for part, name in (("options", "steps"), ("method", "num_envs")):
+        damaged = {**config, part: {**config[part], name: "many"}}
+        with pytest.raises(rt.InputError, match=f"{name} is 'many': it must be a whole number"):
+            configured(damaged)
+    damaged = {**config, "method": {**config["method"], "learning_rate": [1]}}
+    with pytest.raises(rt.InputError, match=r"learning_rate is \(1,\): it must be a number"):
+        configured(damaged)
+    network = {**config["method"]["network"], "hidden": 3}
+    damaged = {**config, "method": {**config["method"], "network": network}}
+    with pytest.raises(rt.InputError, match="hidden is 3: it must be a tuple"):
+        configured(damaged)
+    network = {**config["method"]["network"], "gru": "many"}
+    damaged = {**config, "method": {**config["method"], "network": network}}
+    with pytest.raises(rt.InputError, match="one of its options is of the wrong kind"):
+        configured(damaged)
+
+
+@pytest.mark.parametrize("phase", ["_check_teacher", "_finish"])
+def test_outside_the_loop_a_signal_stops_at_once(
+    phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run", steps=40)
+    monkeypatch.setattr(run, phase, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        run.execute()
+    assert len(checkpoint.checkpoints(run.run_dir)) == (phase == "_finish")
+
+
+@pytest.mark.parametrize("place", ["any_of", "remove_old"])
+@pytest.mark.parametrize("steps", [40, 400])
+def test_a_signal_at_any_time_stops_after_a_checkpoint(
+    place: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run", steps=steps, checkpoint_every=40)
+    module = distributed if place == "any_of" else checkpoint
+    calls = itertools.count()
+    called = getattr(module, place)
+
+    def interrupted(said: Any) -> Any:
+        result = called(said)
+        if next(calls) == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(module, place, interrupted)
+    with pytest.raises(InterruptedRunError):
+        run.execute()
+    assert run.env_steps == min(steps, 80)
+    assert checkpoint.newest_checkpoint(run.run_dir).name.endswith(f"{run.env_steps}")
+
+
+def test_an_interruption_from_python_raises(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    iterate = run.iterate
+
+    def interrupted() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return iterate()
+
+    run.iterate = interrupted  # type: ignore[method-assign]
+    with pytest.raises(
+        InterruptedRunError, match=rf"train ppo --resume {tmp_path / 'run'}` goes on"
+    ):
+        run.execute()
+    assert len(checkpoint.checkpoints(tmp_path / "run")) == 1
+
+
+def test_the_live_table_shows_no_return_of_another_rollout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run", steps=80)
+    told = iter([{"rollout/return/a": 3.0}, {"train/loss": 1.0}])
+    iterate, shown = run.iterate, []
+
+    def figures() -> dict[str, float]:
+        iterate()
+        return next(told)
+
+    monkeypatch.setattr(run, "iterate", figures)
+    monkeypatch.setattr(Progress, "show", lambda self, step, speed, told: shown.append(dict(told)))
+    run.execute()
+    assert shown == [{"training return": "3.0"}, {}]
+
+
+def test_the_seed_is_a_whole_number() -> None:
+    with pytest.raises(rt.InputError, match=r"seed is 1.5: it must be a whole number"):
+        RunOptions(seed=1.5)  # type: ignore[arg-type]
+    assert RunOptions(steps=2e5).steps == 200_000  # type: ignore[arg-type]
+
+
+def test_a_teacher_that_was_moved_is_told_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("first", 0), ("second", 1)):
+        rt.train(METHOD, suite=TASK, run_dir=name, steps=40, episodes=2, seed=seed, quiet=True)
+    words = ["train", "policy-distillation", *QUICK, "--num-envs", "4", "--horizon", "10"]
+    asked = [*words, "--task", TASK, "--steps", "40", "--teacher", "first", "--run-dir", "student"]
+    assert main(asked) == 0
+    Path("first").rename("moved")
+    resumed = ["train", "policy-distillation", "--resume", "student", "--teacher"]
+    assert main([*resumed, "moved"]) == 0
+    capsys.readouterr()
+    assert main([*resumed, "second"]) == 2
+    assert "another" in capsys.readouterr().err
+
+
+def test_it_says_when_it_evaluates_unless_it_is_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for quiet in (False, True):
+        run = begun(tmp_path / f"run-{quiet}", steps=40)
+        run.quiet = quiet
+        run.execute()
+        said = capsys.readouterr().err
+        assert (
+            "evaluating policy and random actions, 2 episodes of each task" in said
+        ) is not quiet
