@@ -3,16 +3,16 @@
 pi_i is the policy of task i, pi_0 the distilled policy that all share. They maximise (Teh 2017,
 eq. 1), with alpha = c_KL / (c_KL + c_Ent) and beta = 1 / (c_KL + c_Ent),
 
-    J = sum_i E_pi_i[ sum_t discount^t (R_t + alpha/beta log pi_0(a_t) - 1/beta log pi_i(a_t)) ].
+    J = sum_i E_pi_i[ sum_t gamma^t (R_t + alpha/beta log pi_0(a_t) - 1/beta log pi_i(a_t)) ].
 
-For each rollout of `horizon` steps in every environment of every task:
+For each rollout of `rollout_length` steps in every environment of every task:
 
     1. act by sampling pi_i; keep log pi_i(a) and log pi_0(a) of the action a that was taken;
     2. regularised rewards R + alpha/beta log pi_0(a) - 1/beta log pi_i(a), and their advantages;
     3. pi_i: one step up E_i[advantage * log pi_i(a)] for each task (eq. 9 and 10), and each task's
        value down to the regularised return;
-    4. pi_0: in the same step up alpha/beta sum_i E_i[discount^t log pi_0] (eq. 5), whose gradient
-       by pi_0's logits h is alpha/beta sum_i discount^t (pi_i - pi_0) (eq. 10).
+    4. pi_0: in the same step up alpha/beta sum_i E_i[gamma^t log pi_0] (eq. 5), whose gradient
+       by pi_0's logits h is alpha/beta sum_i gamma^t (pi_i - pi_0) (eq. 10).
 
 A column is a network that says logits: h is pi_0's, and beta f_i that of task i (eq. 6 to 8):
 
@@ -38,7 +38,7 @@ With alpha = 0 and the weight of eq. 8, nothing of one task reaches another. `--
 new tasks begin with what others distilled. For tables see `soft_q.py`.
 
 Differs from the paper: synchronous (A2C), Adam, no LSTM; generalised advantages, of which
-`--trace 1` are the paper's returns; advantages are not weighted by discount^t, as A3C's are not;
+`--gae-lambda 1` are the paper's returns; advantages are not weighted by gamma^t, as A3C's are not;
 one column's pi_0 is stepped without the factor alpha/beta, which Adam would undo anyway, and so it
 is distilled even at alpha = 0, where no task uses it; `--epochs` above 1 steps down PPO's
 surrogate. With one epoch and one minibatch its gradient is that of eq. 9. The paper does not print
@@ -59,7 +59,7 @@ import torch
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_range
-from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import Learner, Loss
 from rltransfer.learning.minibatches import Batch, map_batch, minibatches
 from rltransfer.learning.reinforcement import clipped_policy_loss, generalized_advantage
@@ -81,7 +81,7 @@ class Distral(Method):
 
     num_envs: int = 16
     """Environments of each task."""
-    horizon: int = 16
+    rollout_length: int = 16
     """Steps of each environment between two updates."""
     architecture: Architecture = "two-column"
     """one-column: each task has a policy of its own; two-column: pi_0's logits are part of it;
@@ -98,9 +98,9 @@ class Distral(Method):
     """Each column."""
     learning_rate: float = 1e-3
     """Adam's step size at the start; it falls to zero over the run."""
-    discount: float = 0.99
+    gamma: float = 0.99
     """gamma."""
-    trace: float = 0.95
+    gae_lambda: float = 0.95
     """lambda of generalised advantage estimation; 1 for the paper's returns."""
     centroid_discount: float | None = None
     """gamma of the distilled policy's data, gamma^t after t steps of an episode; None for
@@ -111,7 +111,7 @@ class Distral(Method):
     """How often each rollout is gone through."""
     batch_size: int = 0
     """Samples a minibatch, as many of each task; 0 for the whole rollout."""
-    clip: float = 0.2
+    clip_range: float = 0.2
     """How far the ratio of new to old probability may move, where a rollout is gone through more
     than once or in parts."""
 
@@ -119,8 +119,8 @@ class Distral(Method):
         super().__post_init__()
         check_regularizer(self.alpha, self.beta)
         check_range(self, "at least 1", "epochs")
-        check_range(self, "from 0 to 1", "discount", "trace", "centroid_discount")
-        check_range(self, "above 0", "clip")
+        check_range(self, "from 0 to 1", "gamma", "gae_lambda", "centroid_discount")
+        check_range(self, "above 0", "clip_range")
         check_range(
             self, "finite and at least 0",
             "batch_size", "learning_rate", "shared_weight", "value_coefficient",
@@ -139,22 +139,22 @@ class Distral(Method):
                 "Distral's networks have no memory and one head each: leave out --gru and --heads."
             )
 
-    def build(self, setting: Setting) -> DistralAgent:
+    def build(self, context: TrainingContext) -> DistralAgent:
         """Returns the agent."""
         weight = self.alpha if self.shared_weight is None else self.shared_weight
         spec = DistralSpec(
             self.network,
-            setting.observation_space,
-            setting.action_space,
-            setting.action_mask,
-            num_tasks=len(setting.suite),
+            context.observation_space,
+            context.action_space,
+            context.action_mask,
+            num_tasks=len(context.suite),
             columns=self.architecture != "shared",
             shared_weight=weight if self.architecture == "two-column" else 0.0,
         )
         policy = spec.build()
         if self.distilled:
             begin_with(policy, self.distilled)
-        return DistralAgent(self, policy.to(setting.device), setting)
+        return DistralAgent(self, policy.to(context.device), context)
 
 
 def check_regularizer(alpha: float, beta: float) -> None:
@@ -220,15 +220,15 @@ class DistralAgent(Agent):
 
     policy: DistralPolicy
 
-    def __init__(self, method: Distral, policy: DistralPolicy, setting: Setting) -> None:
+    def __init__(self, method: Distral, policy: DistralPolicy, context: TrainingContext) -> None:
         # Each weight's step depends on its own gradient alone: a clipped norm would join the tasks.
         learner = Learner(policy, learning_rate=method.learning_rate)
-        super().__init__(policy, learner, setting.seed, setting.device)
+        super().__init__(policy, learner, context.seed, context.device)
         self.method = method
-        self.tasks = setting.suite.names()
-        self.num_rows = setting.num_rows
-        self.ages = Ages(setting.num_rows, setting.device)
-        self.share = torch.zeros(len(self.tasks), device=setting.device)
+        self.tasks = context.suite.names()
+        self.num_rows = context.num_rows
+        self.ages = Ages(context.num_rows, context.device)
+        self.regularizer_share = torch.zeros(len(self.tasks), device=context.device)
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -249,13 +249,13 @@ class DistralAgent(Agent):
         """Returns minibatches of as many samples of each task.    (num_tasks, samples, ...)"""
         method, kept = self.method, rollout.extras
         extra = regularizer(kept["log_prior"], kept["log_prob"], method.alpha, method.beta)
-        self.share = self._share(extra.abs(), rollout.reward.abs())
+        self.regularizer_share = self._share(extra.abs(), rollout.reward.abs())
         with torch.no_grad():
             advantage = generalized_advantage(
                 rollout.reward + extra, kept["value"], self._next_value(rollout),
-                rollout.terminated, rollout.done, method.discount, method.trace,
+                rollout.terminated, rollout.done, method.gamma, method.gae_lambda,
             )  # fmt: skip
-        gamma = method.discount if method.centroid_discount is None else method.centroid_discount
+        gamma = method.gamma if method.centroid_discount is None else method.centroid_discount
         fields: Batch = {
             "observation": rollout.observation,
             "task": rollout.task,
@@ -288,9 +288,9 @@ class DistralAgent(Agent):
         last = self.policy.both(rollout.last_observation, rollout.task[-1], in_order=True)[1].value
         assert last is not None
         following = torch.cat([rollout.extras["value"][1:], last.unsqueeze(0)])
-        if rollout.final is not None:
-            where = rollout.final.time, rollout.final.rows
-            following[where] = self.policy(rollout.final.observation, rollout.task[where]).value
+        if rollout.final_obs is not None:
+            where = rollout.final_obs.time, rollout.final_obs.rows
+            following[where] = self.policy(rollout.final_obs.observation, rollout.task[where]).value
         return following
 
     def loss(self, batch: Batch) -> Loss:
@@ -302,7 +302,7 @@ class DistralAgent(Agent):
         policy_loss = self._mean(
             clipped_policy_loss(
                 own.log_prob(batch["action"]), batch["old_log_prob"], batch["advantage"],
-                method.clip,
+                method.clip_range,
             )
         )  # fmt: skip
         value_loss = self._mean(0.5 * (own.value - batch["return"]).square())
@@ -315,7 +315,7 @@ class DistralAgent(Agent):
         figures = {
             "kl": self._mean(apart),
             "entropy": self._mean(own.entropy()),
-            "regularizer_share": self.share,
+            "regularizer_share": self.regularizer_share,
         }
         metrics = {"policy_loss": policy_loss.mean(), "value_loss": value_loss.mean()}
         for figure, values in figures.items():

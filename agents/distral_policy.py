@@ -256,5 +256,10 @@ def divergence(own: PolicyOutput, distilled: PolicyOutput) -> Tensor:
     assert own.mean is not None and own.log_std is not None
     assert distilled.mean is not None and distilled.log_std is not None
     return gaussian_kl(
-        own.mean.detach(), own.log_std.detach(), distilled.mean, distilled.log_std, 1.0, own.absent
+        own.mean.detach(),
+        own.log_std.detach(),
+        distilled.mean,
+        distilled.log_std,
+        1.0,
+        own.padding_mask,
     )

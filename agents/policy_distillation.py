@@ -23,10 +23,10 @@ Three numbers over time make the related methods settings of this one:
     kickstarting (Schmitt 2018)  0             1->0, or lag         1
     plain reinforcement          0             0                    1
 
-Differs from the paper: Adam instead of RMSProp; collecting and learning alternate every `horizon`
-steps instead of every hour of play; losses are means over the batch. With several tasks, all of
-them step together, and a minibatch mixes them, where the paper's is of one game; heads of their own
-are one layer each, without the paper's hidden layer.
+Differs from the paper: Adam instead of RMSProp; collecting and learning alternate every
+`rollout_length` steps instead of every hour of play; losses are means over the batch. With several
+tasks, all of them step together, and a minibatch mixes them, where the paper's is of one game;
+per-task heads are one layer each, without the paper's hidden layer.
 
 Logs: each objective term by its name; `teacher_acts`, the schedule's value; where it is used, `lag`
 = (teacher - student) / (teacher - random) of the training returns, the mean over tasks, 1 until the
@@ -49,7 +49,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_range
-from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.exploration import epsilon_greedy
 from rltransfer.learning.learner import Learner, Loss, PrecisionName
 from rltransfer.learning.minibatches import Batch, minibatches
@@ -173,7 +173,7 @@ class PolicyDistillation(Method):
             )
         if not reinforces and self.surrogate != Surrogate():
             raise InputError(
-                "The options of the surrogate, e.g. its discount, are those of reinforcement, "
+                "The options of the surrogate, e.g. its gamma, are those of reinforcement, "
                 "whose weight is 0: leave them out, or give a reinforcement_weight."
             )
 
@@ -202,17 +202,17 @@ class PolicyDistillation(Method):
                 'say how far it lags: take 0, or a schedule that is 0 early, such as "1->0@0.2".'
             )
 
-    def build(self, setting: Setting) -> PolicyDistillationAgent:
+    def build(self, context: TrainingContext) -> PolicyDistillationAgent:
         """Returns the agent."""
-        teacher = load_teacher(self.teacher, self.vecnormalize, setting.suite)
-        teacher = teacher.fitted(setting.suite, setting.own_spaces).to(setting.device)
-        teacher.seed(setting.seed)
+        teacher = load_teacher(self.teacher, self.vecnormalize, context.suite)
+        teacher = teacher.fitted(context.suite, context.own_spaces).to(context.device)
+        teacher.seed(context.seed)
         blank = teacher.state_dict()
         objective = Objective.of(self.objective)
-        mask = setting.action_mask
-        legal = None if mask is None else torch.tensor(mask, device=setting.device)
+        mask = context.action_mask
+        legal = None if mask is None else torch.tensor(mask, device=context.device)
         labeller = Labeller(teacher, objective.needs, self.student.groups, legal)
-        seen, task = _glance(setting)
+        seen, task = _example_observation(context)
         label = labeller(seen, task)
         # Learned from Q-values by their errors, the student's scores are Q-values too.
         q_values = objective.learns_values and label.q_values is not None
@@ -224,34 +224,34 @@ class PolicyDistillation(Method):
             )
         spec = PolicySpec(
             self.student,
-            setting.observation_space,
-            setting.action_space,
+            context.observation_space,
+            context.action_space,
             mask,
             q_values=q_values,
             value=reinforces,
-            num_tasks=len(setting.suite),
+            num_tasks=len(context.suite),
         )
-        student = Policy(spec).to(setting.device)
+        student = Policy(spec).to(context.device)
         if student.state_size and "jacobian" in objective.needs:
             raise InputError(
                 "JacobianMatching takes gradients by one observation, but the student remembers "
                 "those before it: take a student without a GRU."
             )
         output = labeller.answered(lambda seen: student(seen, task), seen, label)
-        fitted = objective.fitted(output, label, setting.suite.names()).to(setting.device)
+        fitted = objective.fitted(output, label, context.suite.names()).to(context.device)
         # Once before the run: an objective that cannot score this teacher is refused here.
         fitted(output, label, task)
         # These labels were no part of the run: a vote must not count them.
         teacher.load_state_dict(blank)
-        return PolicyDistillationAgent(self, fitted, teacher, labeller, student, setting)
+        return PolicyDistillationAgent(self, fitted, teacher, labeller, student, context)
 
 
-def _glance(setting: Setting) -> tuple[Observation, Tensor]:
+def _example_observation(context: TrainingContext) -> tuple[Observation, Tensor]:
     """Returns an observation for each task, and the tasks' indices.    (num_tasks, ...)"""
-    task = torch.arange(len(setting.suite), device=setting.device)
+    task = torch.arange(len(context.suite), device=context.device)
     seen: Observation = {}
-    for name, space in setting.observation_space.spaces.items():
-        sample = torch.as_tensor(space.sample(), device=setting.device)
+    for name, space in context.observation_space.spaces.items():
+        sample = torch.as_tensor(space.sample(), device=context.device)
         seen[name] = sample.expand(len(task), *sample.shape).contiguous()
     return seen, task
 
@@ -268,7 +268,7 @@ class PolicyDistillationAgent(Agent):
         teacher: Teacher,
         labeller: Labeller,
         student: Policy,
-        setting: Setting,
+        context: TrainingContext,
     ) -> None:
         learner = Learner(
             nn.ModuleDict({"student": student, "objective": objective}),
@@ -276,7 +276,7 @@ class PolicyDistillationAgent(Agent):
             max_grad_norm=method.max_grad_norm,
             precision=method.precision,
         )
-        super().__init__(student, learner, setting.seed, setting.device)
+        super().__init__(student, learner, context.seed, context.device)
         self.method = method
         self.objective = objective
         self.teacher = teacher
@@ -284,44 +284,48 @@ class PolicyDistillationAgent(Agent):
         self.teacher_acts = Schedule.of(method.teacher_acts)
         fades = method.distillation_weight == LAG
         self.distillation_weight = None if fades else Schedule.of(method.distillation_weight)
-        self.lag = Lag(len(setting.suite), setting.device)
-        self.expects = method.uses_lag
-        self.tasks = setting.suite.names()
+        self.lag = Lag(len(context.suite), context.device)
+        self.needs_reference_returns = method.uses_lag
+        self.tasks = context.suite.names()
         self.reinforcement_weight = Schedule.of(method.reinforcement_weight)
         self.reinforces = not self.reinforcement_weight.is_zero
-        self.action_space = setting.action_space
-        own_actions = [space for _, space in setting.own_spaces]
+        self.action_space = context.action_space
+        own_actions = [space for _, space in context.own_spaces]
         counts = [action_size(space) for space in own_actions]
-        self.num_actions = torch.tensor(counts, device=setting.device)
-        self.half_range = _half_ranges(own_actions, setting.device)
-        self.share = torch.zeros((), device=setting.device)
-        self.looks = True
+        self.num_actions = torch.tensor(counts, device=context.device)
+        self.half_range = _half_ranges(own_actions, context.device)
+        self.teacher_probability = torch.zeros((), device=context.device)
+        self.log_agreement = True
         # Sequences and on-policy data are learned from as they come; only single steps are kept.
         self.memory: Memory | None = None
         if method.remembers:
-            steps_at_once = method.num_envs * len(setting.suite) * method.horizon
+            steps_at_once = method.num_envs * len(context.suite) * method.rollout_length
             self.memory = Memory(
                 max(method.memory_steps, steps_at_once),
-                setting.num_rows,
-                setting.device,
-                setting.frame_stack,
+                context.num_rows,
+                context.device,
+                context.frame_stack,
                 None if method.memory_dir is None else Path(method.memory_dir),
             )
 
-    def expect(self, teacher: Mapping[str, float], chance: Mapping[str, float]) -> None:
+    def set_reference_returns(
+        self, teacher: Mapping[str, float], chance: Mapping[str, float]
+    ) -> None:
         """Is told the returns that the student's are measured by."""
-        self.lag.expect(*([returns[name] for name in self.tasks] for returns in (teacher, chance)))
+        self.lag.set_reference_returns(
+            *([returns[name] for name in self.tasks] for returns in (teacher, chance))
+        )
 
     @property
-    def course(self) -> tuple[bool, bool]:
+    def graph_key(self) -> tuple[bool, bool]:
         """Whether the teacher acts at times, and whether it always does."""
-        share = self.teacher_acts(self.progress)
-        return share > 0, share >= 1
+        probability = self.teacher_acts(self.progress)
+        return probability > 0, probability >= 1
 
     def begin_rollout(self, progress: float) -> None:
         """Sets how often the teacher acts."""
         super().begin_rollout(progress)
-        self.share.fill_(self.teacher_acts(progress))
+        self.teacher_probability.fill_(self.teacher_acts(progress))
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -336,12 +340,12 @@ class PolicyDistillationAgent(Agent):
             if value is not None:
                 kept[LABEL + name] = value
 
-        at_times, always = self.course
+        at_times, always = self.graph_key
         if not always or self.state_size or self.reinforces:
             own = self._student_acts(observation, task, state, start)
             if at_times:
                 drawn = torch.rand(task.shape, generator=self.generator, device=task.device)
-                turn = drawn < self.share
+                turn = drawn < self.teacher_probability
                 own = self._mixed(own, label.greedy(), turn)
             kept.update(own)
         else:
@@ -374,15 +378,15 @@ class PolicyDistillationAgent(Agent):
 
     def _explored(self, action: Tensor, task: Tensor) -> Tensor:
         """Returns the actions with a share of random ones, or with noise."""
-        share = self.method.exploration
+        epsilon = self.method.exploration
         if isinstance(self.action_space, spaces.Discrete):
-            return epsilon_greedy(action, self.num_actions[task], share, self.generator)
+            return epsilon_greedy(action, self.num_actions[task], epsilon, self.generator)
         noise = torch.empty_like(action).normal_(generator=self.generator)
-        return action + share * self.half_range[task] * noise
+        return action + epsilon * self.half_range[task] * noise
 
     def batches(self, rollout: Rollout) -> Iterator[Batch]:
         """Returns minibatches of the memory, or of the rollout where that must be whole."""
-        self.looks = True
+        self.log_agreement = True
         if self.teacher_acts(self.progress) == 0:
             # Where the teacher acts at times, returns are not the student's.
             assert rollout.episode_return is not None
@@ -418,7 +422,7 @@ class PolicyDistillationAgent(Agent):
         """Yields minibatches of the memory, as many as `new_steps` are worth."""
         assert self.memory is not None
         by_lag = self.method.task_sampling == "lag" and len(self.tasks) > 1
-        shares = self.lag.share.clamp(min=LEAST_SHARE) if by_lag else None
+        shares = self.lag.lag.clamp(min=LEAST_SHARE) if by_lag else None
         updates = max(1, round(self.method.epochs * new_steps / self.method.batch_size))
         for _ in range(updates):
             yield self.memory.sample(self.method.batch_size, self.order, shares)
@@ -428,19 +432,19 @@ class PolicyDistillationAgent(Agent):
         label = PolicyOutput(**{name: batch.get(LABEL + name) for name in self.labeller.fields})
         output = self._answered(batch, label)
         fading = self.distillation_weight is None
-        weight = self.lag.share[batch["task"]] if fading else None
+        weight = self.lag.lag[batch["task"]] if fading else None
         metrics = self.objective(output, label, batch["task"], self.progress, weight)
         total = torch.stack(list(metrics.values())).sum()
         if self.distillation_weight is not None:
             total = self.distillation_weight(self.progress) * total
-        if self.looks:
+        if self.log_agreement:
             # Once a rollout: on small networks it would take a tenth of the time.
             with torch.no_grad():
-                metrics.update(_likeness(output, label))
-            self.looks = False
-        metrics["teacher_acts"] = self.share
+                metrics.update(_agreement_metrics(output, label))
+            self.log_agreement = False
+        metrics["teacher_acts"] = self.teacher_probability
         if self.method.uses_lag:
-            metrics["lag"] = self.lag.share.mean()
+            metrics["lag"] = self.lag.lag.mean()
         if self.reinforces:
             reinforcement = self.method.surrogate.loss(output, batch)
             total = total + self.reinforcement_weight(self.progress) * reinforcement.total
@@ -499,12 +503,12 @@ def _half_ranges(own: Sequence[spaces.Space[Any]], device: torch.device) -> Tens
     return ranges.to(device)
 
 
-def _likeness(output: PolicyOutput, label: PolicyOutput) -> dict[str, Tensor]:
+def _agreement_metrics(output: PolicyOutput, label: PolicyOutput) -> dict[str, Tensor]:
     """Returns how alike student and teacher act.    () each"""
     if label.mean is not None:
         assert output.mean is not None
         error = (output.mean - label.mean).abs()
-        here = torch.ones_like(error) if output.absent is None else ~output.absent
+        here = torch.ones_like(error) if output.padding_mask is None else ~output.padding_mask
         return {"action_error": (error * here).sum() / here.sum()}
     same = (output.greedy() == label.greedy()).float().mean()
     figures = {"agreement": same}

@@ -1,6 +1,6 @@
 """Proximal policy optimisation: the teachers' teacher, and the baseline of every method.
 
-For each rollout of `horizon` steps in every environment (Schulman 2017, algorithm 1):
+For each rollout of `rollout_length` steps in every environment (Schulman 2017, algorithm 1):
 
     1. act by sampling pi;
     2. advantages by generalised advantage estimation (Schulman 2015, eq. 16), normalised;
@@ -14,7 +14,7 @@ bootstrap from the observation that followed.
 
 Logs: `policy_loss`, `value_loss`, `entropy` in nats, `approximate_kl` = E[(rho - 1) - log rho],
 which estimates KL(pi_old || pi), `clip_fraction` = share of samples whose ratio lies outside
-1 +- clip, `explained_variance` = 1 - Var(R - V) / Var(R).
+1 +- clip_range, `explained_variance` = 1 - Var(R - V) / Var(R).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from rltransfer.errors import check_range
-from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import Learner, Loss, PrecisionName
 from rltransfer.learning.minibatches import Batch, minibatches
 from rltransfer.learning.reinforcement import clipped_policy_loss, generalized_advantage
@@ -41,11 +41,11 @@ from rltransfer.tasks.observation import Observation
 class Surrogate:
     """The reinforcement objective: advantages and the loss that is made of them."""
 
-    discount: float = 0.99
+    gamma: float = 0.99
     """gamma."""
-    trace: float = 0.95
+    gae_lambda: float = 0.95
     """lambda of generalised advantage estimation."""
-    clip: float = 0.2
+    clip_range: float = 0.2
     """How far the ratio of new to old probability may move."""
     entropy_coefficient: float = 0.01
     """Weight of the entropy bonus."""
@@ -53,8 +53,8 @@ class Surrogate:
     """Weight of the value loss."""
 
     def __post_init__(self) -> None:
-        check_range(self, "from 0 to 1", "discount", "trace")
-        check_range(self, "above 0", "clip")
+        check_range(self, "from 0 to 1", "gamma", "gae_lambda")
+        check_range(self, "above 0", "clip_range")
         check_range(self, "finite and at least 0", "entropy_coefficient", "value_coefficient")
 
     def advantages(self, rollout: Rollout, policy: Policy) -> Batch:
@@ -70,13 +70,13 @@ class Surrogate:
         next_value[-1] = policy(
             rollout.last_observation, rollout.task[-1], rollout.last_state, None
         ).value
-        if rollout.final is not None:
+        if rollout.final_obs is not None:
             # A recurrent state after the last step is gone: the zero state stands in for it.
-            where = rollout.final.time, rollout.final.rows
-            next_value[where] = policy(rollout.final.observation, rollout.task[where]).value
+            where = rollout.final_obs.time, rollout.final_obs.rows
+            next_value[where] = policy(rollout.final_obs.observation, rollout.task[where]).value
         advantage = generalized_advantage(
             rollout.reward, value, next_value, rollout.terminated, rollout.done,
-            self.discount, self.trace,
+            self.gamma, self.gae_lambda,
         )  # fmt: skip
         return {
             "advantage": advantage,
@@ -106,7 +106,7 @@ class Surrogate:
         advantage = (advantage - center) / (mean((advantage - center).square()).sqrt() + 1e-8)
         log_prob = output.log_prob(batch["action"])
         policy_loss = mean(
-            clipped_policy_loss(log_prob, batch["old_log_prob"], advantage, self.clip)
+            clipped_policy_loss(log_prob, batch["old_log_prob"], advantage, self.clip_range)
         )
         error = output.value.float() - batch["return"]
         value_loss = 0.5 * mean(error.square())
@@ -119,7 +119,7 @@ class Surrogate:
             ratio = log_ratio.exp()
             spread = mean((batch["return"] - mean(batch["return"])).square())
             explained = 1 - mean((error - mean(error)).square()) / spread.clamp(min=1e-8)
-            outside = ((ratio - 1).abs() > self.clip).float()
+            outside = ((ratio - 1).abs() > self.clip_range).float()
             metrics = {
                 "policy_loss": policy_loss,
                 "value_loss": value_loss,
@@ -159,22 +159,22 @@ class PPO(Method):
         check_range(self, "finite and at least 0", "learning_rate")
         check_range(self, "above 0", "max_grad_norm")
 
-    def build(self, setting: Setting) -> PPOAgent:
+    def build(self, context: TrainingContext) -> PPOAgent:
         """Returns the agent."""
         spec = PolicySpec(
             self.network,
-            setting.observation_space,
-            setting.action_space,
-            setting.action_mask,
-            num_tasks=len(setting.suite),
+            context.observation_space,
+            context.action_space,
+            context.action_mask,
+            num_tasks=len(context.suite),
         )
-        return PPOAgent(self, Policy(spec).to(setting.device), setting)
+        return PPOAgent(self, Policy(spec).to(context.device), context)
 
 
 class PPOAgent(Agent):
     """Acts by sampling its policy and learns from the clipped surrogate."""
 
-    def __init__(self, method: PPO, policy: Policy, setting: Setting) -> None:
+    def __init__(self, method: PPO, policy: Policy, context: TrainingContext) -> None:
         learner = Learner(
             policy,
             learning_rate=method.learning_rate,
@@ -182,7 +182,7 @@ class PPOAgent(Agent):
             max_grad_norm=method.max_grad_norm,
             precision=method.precision,
         )
-        super().__init__(policy, learner, setting.seed, setting.device)
+        super().__init__(policy, learner, context.seed, context.device)
         self.method = method
 
     def act(

@@ -1,9 +1,10 @@
 """Parallelised Q-learning: Q-value teachers, as the papers distil them, without replay or targets.
 
-For each rollout of `horizon` steps in every environment (Gallici 2024, algorithm 1):
+For each rollout of `rollout_length` steps in every environment (Gallici 2024, algorithm 1):
 
     1. act epsilon-greedily on Q;
-    2. lambda-returns R_t = r_t + discount * ((1 - trace) max_a Q(s_{t+1}, a) + trace R_{t+1});
+    2. lambda-returns, with lambda = `gae_lambda`,
+       R_t = r_t + gamma * ((1 - lambda) max_a Q(s_{t+1}, a) + lambda R_{t+1});
     3. for `epochs` epochs, for each minibatch: one step down E[(Q(s_t, a_t) - R_t)^2] / 2.
 
 LayerNorm before each nonlinearity stands in for target networks.
@@ -23,7 +24,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_range
-from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.exploration import epsilon_greedy
 from rltransfer.learning.learner import Learner, Loss, PrecisionName
 from rltransfer.learning.minibatches import Batch, minibatches
@@ -48,7 +49,7 @@ class PQN(Method):
 
     num_envs: int = 128
     """Environments of each task."""
-    horizon: int = 32
+    rollout_length: int = 32
     """Steps of each environment between two updates."""
     network: Network = Network(layer_norm=True)
     """The network that learns."""
@@ -58,9 +59,9 @@ class PQN(Method):
     """How often each rollout is gone through."""
     batch_size: int = 256
     """Samples a minibatch."""
-    discount: float = 0.99
+    gamma: float = 0.99
     """gamma."""
-    trace: float = 0.65
+    gae_lambda: float = 0.65
     """lambda."""
     epsilon: str | float | Schedule = "1->0.05@0.1"
     """Share of random actions over the run."""
@@ -74,34 +75,34 @@ class PQN(Method):
         check_range(self, "at least 1", "epochs", "batch_size")
         check_range(self, "finite and at least 0", "learning_rate")
         check_range(self, "above 0", "max_grad_norm")
-        check_range(self, "from 0 to 1", "discount", "trace")
+        check_range(self, "from 0 to 1", "gamma", "gae_lambda")
         epsilon = Schedule.of(self.epsilon)
         if min(epsilon.start, epsilon.end) < 0 or max(epsilon.start, epsilon.end) > 1:
             raise InputError(f"epsilon is {epsilon}: it must be from 0 to 1.")
 
-    def build(self, setting: Setting) -> PQNAgent:
+    def build(self, context: TrainingContext) -> PQNAgent:
         """Returns the agent."""
-        if not isinstance(setting.action_space, spaces.Discrete):
+        if not isinstance(context.action_space, spaces.Discrete):
             raise InputError(
-                f"pqn needs discrete actions, but those of {setting.suite.tasks[0].id!r} are "
+                f"pqn needs discrete actions, but those of {context.suite.tasks[0].id!r} are "
                 "continuous: take ppo."
             )
         spec = PolicySpec(
             self.network,
-            setting.observation_space,
-            setting.action_space,
-            setting.action_mask,
+            context.observation_space,
+            context.action_space,
+            context.action_mask,
             q_values=True,
             value=False,
-            num_tasks=len(setting.suite),
+            num_tasks=len(context.suite),
         )
-        return PQNAgent(self, Policy(spec).to(setting.device), setting)
+        return PQNAgent(self, Policy(spec).to(context.device), context)
 
 
 class PQNAgent(Agent):
     """Acts epsilon-greedily and learns lambda-returns."""
 
-    def __init__(self, method: PQN, policy: Policy, setting: Setting) -> None:
+    def __init__(self, method: PQN, policy: Policy, context: TrainingContext) -> None:
         learner = Learner(
             policy,
             learning_rate=method.learning_rate,
@@ -109,17 +110,17 @@ class PQNAgent(Agent):
             max_grad_norm=method.max_grad_norm,
             precision=method.precision,
         )
-        super().__init__(policy, learner, setting.seed, setting.device)
+        super().__init__(policy, learner, context.seed, context.device)
         self.method = method
         self.epsilon = Schedule.of(method.epsilon)
-        counts = [action_size(space) for _, space in setting.own_spaces]
-        self.num_actions = torch.tensor(counts, device=setting.device)
-        self.share = torch.zeros((), device=setting.device)
+        counts = [action_size(space) for _, space in context.own_spaces]
+        self.num_actions = torch.tensor(counts, device=context.device)
+        self.current_epsilon = torch.zeros((), device=context.device)
 
     def begin_rollout(self, progress: float) -> None:
         """Sets the share of random actions."""
         super().begin_rollout(progress)
-        self.share.fill_(self.epsilon(progress))
+        self.current_epsilon.fill_(self.epsilon(progress))
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -128,7 +129,7 @@ class PQNAgent(Agent):
         output: PolicyOutput = self.policy(observation, task, state, start)
         assert output.q_values is not None
         best_value, best = output.q_values.max(-1)
-        action = epsilon_greedy(best, self.num_actions[task], self.share, self.generator)
+        action = epsilon_greedy(best, self.num_actions[task], self.current_epsilon, self.generator)
         kept = {"action": action, "best_value": best_value}
         if output.state is not None and self.state_size:
             kept["state"] = output.state
@@ -157,13 +158,13 @@ class PQNAgent(Agent):
         next_value = torch.empty_like(rollout.reward)
         next_value[:-1] = rollout.extras["best_value"][1:]
         next_value[-1] = best(rollout.last_observation, rollout.task[-1], rollout.last_state)
-        if rollout.final is not None:
+        if rollout.final_obs is not None:
             # A recurrent state after the last step is gone: the zero state stands in for it.
-            where = rollout.final.time, rollout.final.rows
-            next_value[where] = best(rollout.final.observation, rollout.task[where], None)
+            where = rollout.final_obs.time, rollout.final_obs.rows
+            next_value[where] = best(rollout.final_obs.observation, rollout.task[where], None)
         return lambda_returns(
             rollout.reward, next_value, rollout.terminated, rollout.done,
-            self.method.discount, self.method.trace,
+            self.method.gamma, self.method.gae_lambda,
         )  # fmt: skip
 
     def loss(self, batch: Batch) -> Loss:
@@ -171,7 +172,11 @@ class PQNAgent(Agent):
         values = evaluate(self.policy, batch).preferences()
         chosen = values.gather(-1, batch["action"].unsqueeze(-1)).squeeze(-1).float()
         value_loss = 0.5 * (chosen - batch["target"]).square().mean()
-        metrics = {"value_loss": value_loss, "q_value": chosen.mean(), "epsilon": self.share}
+        metrics = {
+            "value_loss": value_loss,
+            "q_value": chosen.mean(),
+            "epsilon": self.current_epsilon,
+        }
         return Loss(value_loss, metrics)
 
     def learning_rate(self) -> float:

@@ -6,12 +6,12 @@ The policy of task i is (Teh 2017, eq. 2, and the equations of V and Q below it)
     V_i(s)    = 1/beta log sum_a pi_0(a|s)^alpha exp(beta Q_i(s, a)),
     Q_i(s, a) = R_i(s, a) + discount E[V_i(s')].
 
-For each rollout of `horizon` steps in every environment of every task, in turn (section 4.1):
+For each rollout of `rollout_length` steps in every environment of every task (section 4.1):
 
     1. act by sampling pi_i;
     2. soft Q-learning, from the last step of the rollout to the first:
-       Q_i(s, a) += learning_rate * (R + discount * V_i(s') - Q_i(s, a));
-    3. distillation: h(s) += distillation_rate * discount^t (pi_i(s) - pi_0(s)), t steps after an
+       Q_i(s, a) += learning_rate * (R + gamma * V_i(s') - Q_i(s, a));
+    3. distillation: h(s) += distillation_rate * gamma^t (pi_i(s) - pi_0(s)), t steps after an
        episode's first, with pi_0 = softmax(h): up the discounted likelihood of eq. 5.
 
 The tables are a `DistralPolicy` of two columns, linear in the observation: h, and beta Q_i of each
@@ -41,7 +41,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_range
-from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.exploration import epsilon_greedy
 from rltransfer.learning.learner import Learner, Loss
 from rltransfer.learning.minibatches import Batch, map_batch
@@ -68,7 +68,7 @@ class SoftQ(Method):
 
     num_envs: int = 1
     """Environments of each task."""
-    horizon: int = 10
+    rollout_length: int = 10
     """Steps of each environment between two updates."""
     alpha: float = 1.0
     """Share of the regulariser that is divergence from pi_0; the rest is entropy."""
@@ -80,7 +80,7 @@ class SoftQ(Method):
     """Step size of the distilled policy's logits; 0 leaves it as it began."""
     distilled: str = ""
     """Folder of a run with whose distilled policy this one begins; empty for a uniform one."""
-    discount: float = 0.95
+    gamma: float = 0.95
     """gamma."""
     exploration: float = 0.0
     """Share of random actions, beside those that the policies' own randomness takes."""
@@ -88,53 +88,53 @@ class SoftQ(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_regularizer(self.alpha, self.beta)
-        if not 0 <= self.discount < 1:
-            raise InputError(f"discount is {self.discount}: it must be from 0 to less than 1.")
+        if not 0 <= self.gamma < 1:
+            raise InputError(f"discount is {self.gamma}: it must be from 0 to less than 1.")
         check_range(self, "from 0 to 1", "learning_rate", "exploration")
         check_range(self, "finite and at least 0", "distillation_rate")
 
-    def build(self, setting: Setting) -> SoftQAgent:
+    def build(self, context: TrainingContext) -> SoftQAgent:
         """Returns the agent, whose policies are uniform."""
         if distributed.world_size() > 1:
             raise InputError(
                 "soft-q learns in one process: its tables take a step for each environment, and "
                 "those of several processes would be averaged."
             )
-        if not isinstance(setting.action_space, spaces.Discrete):
+        if not isinstance(context.action_space, spaces.Discrete):
             raise InputError(
-                f"soft-q needs discrete actions, but those of {setting.suite.tasks[0].id!r} are "
+                f"soft-q needs discrete actions, but those of {context.suite.tasks[0].id!r} are "
                 "continuous: take distral."
             )
         spec = DistralSpec(
             TABLE,
-            setting.observation_space,
-            setting.action_space,
-            setting.action_mask,
+            context.observation_space,
+            context.action_space,
+            context.action_mask,
             value=False,
-            num_tasks=len(setting.suite),
+            num_tasks=len(context.suite),
             shared_weight=self.alpha,
         )
-        policy = spec.build().to(setting.device)
+        policy = spec.build().to(context.device)
         for name, parameter in policy.named_parameters():
             parameter.data.zero_()
             # A bias would be learned from every state.
             parameter.requires_grad_(not name.endswith("bias"))
         assert policy.columns is not None
         for bias, (_, space) in zip(
-            policy.columns.action_head.bias, setting.own_spaces, strict=True
+            policy.columns.action_head.bias, context.own_spaces, strict=True
         ):
             bias.data.fill_(self.initial_value(action_size(space)))
         if self.distilled:
             begin_with(policy, self.distilled)
-        return SoftQAgent(self, policy, setting)
+        return SoftQAgent(self, policy, context)
 
     def initial_value(self, num_actions: int) -> float:
         """Returns beta Q where no reward is: what later entropies are worth.
 
-        It solves beta Q = discount * (beta Q + (1 - alpha) log num_actions), V of a uniform pi_0. A
+        It solves beta Q = gamma * (beta Q + (1 - alpha) log num_actions), V of a uniform pi_0. A
         table that begins lower takes the first thing that it tries for the best.
         """
-        return self.discount * (1 - self.alpha) * math.log(num_actions) / (1 - self.discount)
+        return self.gamma * (1 - self.alpha) * math.log(num_actions) / (1 - self.gamma)
 
 
 class SoftQAgent(Agent):
@@ -142,16 +142,16 @@ class SoftQAgent(Agent):
 
     policy: DistralPolicy
 
-    def __init__(self, method: SoftQ, policy: DistralPolicy, setting: Setting) -> None:
+    def __init__(self, method: SoftQ, policy: DistralPolicy, context: TrainingContext) -> None:
         # The step sizes are in the losses, as there are two of them.
         learner = Learner(policy, learning_rate=1.0, optimizer="sgd")
-        super().__init__(policy, learner, setting.seed, setting.device)
+        super().__init__(policy, learner, context.seed, context.device)
         self.method = method
-        self.tasks = setting.suite.names()
-        self.num_rows = setting.num_rows
-        self.ages = Ages(setting.num_rows, setting.device)
-        counts = [action_size(space) for _, space in setting.own_spaces]
-        self.num_actions = torch.tensor(counts, device=setting.device)
+        self.tasks = context.suite.names()
+        self.num_rows = context.num_rows
+        self.ages = Ages(context.num_rows, context.device)
+        counts = [action_size(space) for _, space in context.own_spaces]
+        self.num_actions = torch.tensor(counts, device=context.device)
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
@@ -159,9 +159,9 @@ class SoftQAgent(Agent):
         """Samples an action."""
         own = self.policy.both(observation, task, len(task) == self.num_rows)[1]
         action = own.sample(self.generator)
-        share = self.method.exploration
-        if share:
-            action = epsilon_greedy(action, self.num_actions[task], share, self.generator)
+        epsilon = self.method.exploration
+        if epsilon:
+            action = epsilon_greedy(action, self.num_actions[task], epsilon, self.generator)
         return {"action": action}
 
     def batches(self, rollout: Rollout) -> Iterator[Batch]:
@@ -178,7 +178,7 @@ class SoftQAgent(Agent):
                 "following": _followed(rollout, time, following),
             }
             following = observation
-        weight = self.method.discount ** self.ages.of(rollout.start)
+        weight = self.method.gamma ** self.ages.of(rollout.start)
         fields = {"observation": rollout.observation, "task": rollout.task, "weight": weight}
         yield map_batch(lambda tensor: tensor.flatten(0, 1), by_task(fields, len(self.tasks)))
 
@@ -197,7 +197,7 @@ class SoftQAgent(Agent):
             prior = method.alpha * log_policy(distilled.preferences(), 1.0)
             scores = own.preferences() - method.alpha * distilled.preferences()
             value = torch.logsumexp(prior + scores, -1)
-            target = method.beta * batch["reward"] + method.discount * value * ~batch["terminated"]
+            target = method.beta * batch["reward"] + method.gamma * value * ~batch["terminated"]
         scores, _ = self.policy.scores(batch["observation"], batch["task"], in_order=True)
         error = target - scores.gather(-1, action.unsqueeze(-1)).squeeze(-1)
         total = 0.5 * (error.square() / self._alike(batch["observation"], action)).sum()
@@ -241,7 +241,7 @@ def _followed(rollout: Rollout, time: int, seen_next: Observation) -> Observatio
         time: The step.
         seen_next: What was seen at the step after it.    (rows, ...)
     """
-    final = rollout.final
+    final = rollout.final_obs
     if final is None:
         return seen_next
     now = final.time == time

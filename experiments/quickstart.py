@@ -69,7 +69,7 @@ class Quickstart:
             method=minatar_student(game, 0.5, OBJECTIVE),
             suite=f"rltransfer/MinAtar-{game}-v0",
             options={
-                "steps": self.steps or STEPS[game],
+                "total_steps": self.steps or STEPS[game],
                 "seed": self.seed,
                 "episodes": self.episodes,
                 "evaluate_episodes": 0,

@@ -5,7 +5,7 @@
     run = rt.train(
         rt.agents.PolicyDistillation(teacher="zoo", student=rt.policies.conv(width=0.5)),
         suite="rltransfer/MinAtar-Breakout-v0",
-        steps=1_000_000,
+        total_steps=1_000_000,
         run_dir="runs/breakout",
     )
 

@@ -23,10 +23,12 @@ def load_entry(entry: EntryPoint) -> Any:
         return entry.load()
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{told_entry(entry)} cannot be loaded: {reason.rstrip('.')}.") from error
+        raise InputError(
+            f"{describe_entry(entry)} cannot be loaded: {reason.rstrip('.')}."
+        ) from error
 
 
-def told_entry(entry: EntryPoint) -> str:
+def describe_entry(entry: EntryPoint) -> str:
     """Returns what an entry point is, at the beginning of a sentence."""
     package = "" if entry.dist is None else f" of the package {entry.dist.name}"
     return f"The entry point {entry.name} = {entry.value!r} in {entry.group}{package}"

@@ -48,7 +48,7 @@ def test_a_student_64_times_smaller_keeps_the_score(
     words = [
         "train", "policy-distillation", "--task", "CartPole-v1", "--quiet",
         "--teacher", str(FOLDER / "dqn-CartPole-v1.zip"), "--hidden", "28", "28",
-        "--num-envs", "16", "--horizon", "64", "--steps", "60_000", "--batch-size", "256",
+        "--num-envs", "16", "--rollout-length", "64", "--steps", "60_000", "--batch-size", "256",
         "--epochs", "4", "--teacher-acts", "1->0@0.5", "--episodes", "50",
         "--evaluate-episodes", "0", "--run-dir", str(tmp_path / "run"),
     ]  # fmt: skip
@@ -63,7 +63,7 @@ def test_a_continuous_teacher_is_distilled(tmp_path: Path) -> None:
     words = [
         "train", "policy-distillation", "--task", "Pendulum-v1", "--quiet",
         "--teacher", str(FOLDER / "sac-Pendulum-v1.zip"), "--objective", "mse",
-        "--hidden", "32", "32", "--num-envs", "16", "--horizon", "50", "--steps", "40_000",
+        "--hidden", "32", "32", "--num-envs", "16", "--rollout-length", "50", "--steps", "40_000",
         "--batch-size", "256", "--epochs", "20", "--teacher-acts", "1->0@0.5",
         "--episodes", "50", "--evaluate-episodes", "0", "--run-dir", str(tmp_path / "run"),
     ]  # fmt: skip
@@ -80,7 +80,7 @@ def test_one_student_of_a_pendulum_and_a_cheetah(tmp_path: Path) -> None:
         "--teacher", f"PerTask({{'Pendulum-v1': '{FOLDER / 'sac-Pendulum-v1.zip'}', "
         f"'HalfCheetah-v4': load_teacher('{cheetah}', vecnormalize='{statistics}')}})",
         "--objective", "mse", "--heads", "per-task", "--statistics", "per-task",
-        "--num-envs", "16", "--horizon", "50", "--steps", "40_000", "--batch-size", "256",
+        "--num-envs", "16", "--rollout-length", "50", "--steps", "40_000", "--batch-size", "256",
         "--epochs", "8", "--learning-rate", "3e-3", "--teacher-acts", "1->0@0.5",
         "--episodes", "8", "--evaluate-episodes", "0", "--run-dir", str(tmp_path / "run"),
     ]  # fmt: skip

@@ -88,7 +88,7 @@ class GridworldVectorEnv(WarpVectorEnv):
         )
         from .kernels import reset, step
 
-        def in_words(tensor: Tensor) -> Any:
+        def as_values(tensor: Tensor) -> Any:
             return wp.from_torch(tensor.view(len(tensor), -1).view(torch.int32))
 
         self._warp_device = wp.device_from_torch(self.device)
@@ -97,14 +97,14 @@ class GridworldVectorEnv(WarpVectorEnv):
             wp.from_torch(torch.from_numpy(array).to(self.device))
             for array in (self.rules.destination, self.rules.starts)
         ]
-        appearances = in_words(shown)
+        appearances = as_values(shown)
         states = [
             wp.from_torch(self._state["states"]),
             wp.from_torch(self._state["times"]),
             wp.from_torch(self._state["counters"], dtype=wp.uint64),
-            in_words(self._state["observation"]),
+            as_values(self._state["observation"]),
         ]
-        answers = [in_words(self._final_observation)]
+        answers = [as_values(self._final_observation)]
         answers += [wp.from_torch(tensor) for tensor in (self._reward, self._truncated)]
         given = [wp.from_torch(self._actions), self.time_limit]
         self._step = wp.launch(

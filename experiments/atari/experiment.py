@@ -43,9 +43,9 @@ from rltransfer.experiments.common.comparison import (
 from rltransfer.experiments.common.intervals import Interval, interval_json, share_row
 from rltransfer.experiments.common.page import (
     footer,
+    format_hardware,
+    format_parameters,
     markdown_table,
-    told_hardware,
-    told_parameters,
     write_results,
 )
 from rltransfer.experiments.common.pictures import bar_picture
@@ -178,7 +178,7 @@ class AtariDistillation:
 
     def _options(self, steps: int, seed: int) -> dict[str, Any]:
         return {
-            "steps": steps,
+            "total_steps": steps,
             "seed": seed,
             "episodes": RUN_EPISODES,
             "evaluate_episodes": 0,
@@ -258,7 +258,7 @@ class AtariDistillation:
             teachers: A row for each teacher.
         """
         rows = [
-            [name, told_parameters(done[name].values()), *(one.percent() for one in row.values())]
+            [name, format_parameters(done[name].values()), *(one.percent() for one in row.values())]
             for name, row in table.items()
         ]
         head = ["student", "parameters", "all games", *self.games]
@@ -317,7 +317,7 @@ network for three games, 117. What differs stands in the module's docstring.
             "seeds": self.seeds,
             "episodes": self.episodes,
             "precision": self.precision,
-            "hardware": told_hardware([one for found in done.values() for one in found.values()]),
+            "hardware": format_hardware([one for found in done.values() for one in found.values()]),
             "table": {
                 who: {game: interval_json(interval) for game, interval in row.items()}
                 for who, row in table.items()
@@ -363,7 +363,7 @@ def distilled(
         student=network,
         objective="KL(temperature=1.0)",
         num_envs=num_envs,
-        horizon=32,
+        rollout_length=32,
         teacher_acts="1->0@0.2",
         exploration=0.01,
         memory_steps=100_000,

@@ -75,7 +75,7 @@ class Teachers:
             method=replace(teacher_recipe(game), precision=self.precision),
             suite=task_of(game),
             options={
-                "steps": self.steps or STEPS[game],
+                "total_steps": self.steps or STEPS[game],
                 "seed": 0,
                 "episodes": TEACHER_EPISODES,
                 "evaluate_episodes": 0,
@@ -130,9 +130,9 @@ def teacher_recipe(game: str) -> PPO:
     return PPO(
         network=Network(encoder="nature"),
         num_envs=16,
-        horizon=128,
+        rollout_length=128,
         batch_size=256,
         epochs=3,
         learning_rate=LEARNING_RATES.get(game, 5e-4),
-        surrogate=Surrogate(clip=0.1, entropy_coefficient=0.01),
+        surrogate=Surrogate(clip_range=0.1, entropy_coefficient=0.01),
     )

@@ -29,7 +29,7 @@ class AtariRollout:
     """The game."""
     num_envs: int = 64
     """Environments."""
-    horizon: int = 16
+    rollout_length: int = 16
     """Steps of a rollout."""
 
     def run(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class AtariRollout:
         )
         generator = torch.Generator(watch.device).manual_seed(self.measuring.seed)
         actor = RandomActor(engine.own_actions, generator)
-        (speed,) = watch.speeds(lambda: engine.collect(actor, self.horizon).num_steps)
+        (speed,) = watch.speeds(lambda: engine.collect(actor, self.rollout_length).num_steps)
         engine.close()
         return {"steps_per_second": speed.median, "range": dataclasses.asdict(speed)}
 

@@ -39,7 +39,7 @@ class Curves:
     num_envs: Sequence[int] = NUM_ENVS
     num_tasks: Sequence[int] = NUM_TASKS
     rows: int = ROWS
-    horizon: int = 16
+    rollout_length: int = 16
 
     def run(self, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
         """Measures and returns both curves as JSON, with medians and ranges.
@@ -60,7 +60,7 @@ class Curves:
         return {
             "task": TASK,
             "repeats": self.measuring.repeats,
-            "horizon": self.horizon,
+            "rollout_length": self.rollout_length,
             "envs": envs,
             "tasks": tasks,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -69,7 +69,7 @@ class Curves:
 
     def _speeds(self, suite: Suite, num_envs: int) -> dict[str, Any]:
         """Returns the speeds of all tasks of a suite together."""
-        found = benchmark_rollout(suite, num_envs, self.horizon, Network(), self.measuring)
+        found = benchmark_rollout(suite, num_envs, self.rollout_length, Network(), self.measuring)
         together: dict[str, Any] = (
             found["together"] if len(suite) > 1 else found["tasks"][suite.names()[0]]
         )

@@ -41,7 +41,7 @@ class MlpDistillation:
     measuring: Measuring = Measuring(repeats=3, device="cpu")
     num_envs: int = 4096
     """Environments."""
-    horizon: int = 30
+    rollout_length: int = 30
     """Steps of each environment between two updates."""
 
     def run(self) -> dict[str, Any]:
@@ -55,8 +55,8 @@ class MlpDistillation:
             teacher_acts=0.0,
             exploration=0.1,
             num_envs=self.num_envs,
-            horizon=self.horizon,
-            memory_steps=self.num_envs * self.horizon,
+            rollout_length=self.rollout_length,
+            memory_steps=self.num_envs * self.rollout_length,
             epochs=1.0,
             batch_size=self.num_envs,
         )

@@ -136,7 +136,7 @@ def _envs(game: str, title: str) -> Pair:
 
 def _minatar_ppo(num_envs: int, batch_size: int, bar: float) -> Pair:
     """Returns the pair of PPO on MinAtar's Breakout with this many environments."""
-    words = f"--num-envs {num_envs} --horizon 128 --epochs 4 --batch-size {batch_size}"
+    words = f"--num-envs {num_envs} --rollout-length 128 --epochs 4 --batch-size {batch_size}"
     return Pair(
         name=f"ppo-minatar-{num_envs}",
         what=f"PPO on MinAtar Breakout, {num_envs} environments, 128 x 4 epochs, "
@@ -168,7 +168,7 @@ PAIRS: dict[str, Pair] = {
             ours=_script("ppo_return", "--until-return 10", "seconds", "rltransfer"),
             peer=_script(
                 "stable_baselines3_ppo",
-                "--until-return 10 --num-envs 64 --horizon 128 --epochs 2 --batch-size 512 "
+                "--until-return 10 --num-envs 64 --rollout-length 128 --epochs 2 --batch-size 512 "
                 "--learning-rate 3e-3",
                 "seconds",
                 "Stable-Baselines3",
@@ -192,15 +192,15 @@ PAIRS: dict[str, Pair] = {
             what="PPO on Atari Breakout, Nature CNN, 8 environments, 128 x 4 epochs, batch 256",
             unit="steps/s",
             ours=_shell(
-                "train ppo --task ALE/Breakout-v5 --encoder nature --num-envs 8 --horizon 128 "
-                "--epochs 4 --batch-size 256 --repeats 1 --seconds 4",
+                "train ppo --task ALE/Breakout-v5 --encoder nature --num-envs 8 "
+                "--rollout-length 128 --epochs 4 --batch-size 256 --repeats 1 --seconds 4",
                 "with_training",
                 "median",
             ),
             peer=_script(
                 "stable_baselines3_ppo",
-                "--game atari --num-envs 8 --horizon 128 --epochs 4 --batch-size 256 --repeats 1 "
-                "--seconds 4",
+                "--game atari --num-envs 8 --rollout-length 128 --epochs 4 --batch-size 256 "
+                "--repeats 1 --seconds 4",
                 "steps_per_second",
                 "Stable-Baselines3",
                 "opencv-python-headless",

@@ -30,7 +30,7 @@ class PgxMinAtar:
     """The game."""
     num_envs: int = 4096
     """Environments."""
-    horizon: int = 16
+    rollout_length: int = 16
     """Steps that are one compiled loop."""
     seed: int = 0
     """Seed."""
@@ -57,7 +57,7 @@ class PgxMinAtar:
             return (step(state, action, jax.random.split(for_steps, self.num_envs)), key), None
 
         def rollout(carry: Any) -> Any:
-            return jax.lax.scan(once, carry, None, length=self.horizon)[0]
+            return jax.lax.scan(once, carry, None, length=self.rollout_length)[0]
 
         compiled = jax.jit(rollout, donate_argnums=0)
         key = jax.random.key(self.seed)
@@ -66,7 +66,7 @@ class PgxMinAtar:
         def work() -> int:
             nonlocal carry
             carry = jax.block_until_ready(compiled(carry))
-            return self.num_envs * self.horizon
+            return self.num_envs * self.rollout_length
 
         return {"steps_per_second": self.timing.speed(work), "jax_devices": jax.device_count()}
 

@@ -42,7 +42,7 @@ class PPOReturn:
     """Steps after which the return counts as not reached; the step size falls to zero over them."""
     num_envs: int = 256
     """Environments."""
-    horizon: int = 32
+    rollout_length: int = 32
     """Steps of each environment between two updates."""
     epochs: int = 2
     """How often each rollout is gone through."""
@@ -61,13 +61,13 @@ class PPOReturn:
         method = PPO(
             network=Network(encoder="grid"),
             num_envs=self.num_envs,
-            horizon=self.horizon,
+            rollout_length=self.rollout_length,
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
         options = RunOptions(
-            steps=self.max_steps, seed=self.seed, device="cpu", threads=self.threads
+            total_steps=self.max_steps, seed=self.seed, device="cpu", threads=self.threads
         )
         suite = Suite.of("rltransfer/MinAtar-Breakout-v0")
         with tempfile.TemporaryDirectory() as folder:
@@ -83,9 +83,9 @@ class PPOReturn:
     def _train(self, run: Run) -> int:
         """Trains to the return and returns the steps that it took."""
         last: deque[float] = deque(maxlen=EPISODES)
-        for steps in range(0, self.max_steps, run.engine.num_rows * self.horizon):
+        for steps in range(0, self.max_steps, run.engine.num_rows * self.rollout_length):
             run.agent.begin_rollout(steps / self.max_steps)
-            rollout = run.engine.collect(run.agent, self.horizon)
+            rollout = run.engine.collect(run.agent, self.rollout_length)
             last.extend(_returns(rollout))
             run.agent.learn(rollout)
             if len(last) == EPISODES and sum(last) / EPISODES >= self.until_return:

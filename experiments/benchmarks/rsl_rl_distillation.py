@@ -60,7 +60,7 @@ class RslRlDistillation:
     timing: Timing = Timing()
     num_envs: int = 4096
     """Environments."""
-    horizon: int = 30
+    rollout_length: int = 30
     """Steps of each environment between two updates."""
     seed: int = 0
     """Seed."""
@@ -82,7 +82,7 @@ class RslRlDistillation:
 
         def work() -> int:
             runner.learn(1)
-            return self.num_envs * self.horizon
+            return self.num_envs * self.rollout_length
 
         return {"steps_per_second": self.timing.speed(work), "threads": torch.get_num_threads()}
 
@@ -91,7 +91,7 @@ class RslRlDistillation:
         model = {"class_name": "MLPModel", "activation": "relu", "obs_normalization": False}
         noise = {"class_name": "GaussianDistribution", "init_std": 0.1}
         return {
-            "num_steps_per_env": self.horizon,
+            "num_steps_per_env": self.rollout_length,
             "save_interval": 1_000_000,
             "obs_groups": {"student": [GROUP], "teacher": [GROUP]},
             "algorithm": {"class_name": "Distillation", "loss_type": "mse"},

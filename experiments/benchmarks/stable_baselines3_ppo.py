@@ -77,7 +77,7 @@ class StableBaselines3PPO:
     """Environments."""
     subprocesses: bool = False
     """Whether each environment has a process of its own."""
-    horizon: int = 128
+    rollout_length: int = 128
     """Steps of each environment between two updates."""
     epochs: int = 4
     """How often each rollout is gone through."""
@@ -117,13 +117,13 @@ class StableBaselines3PPO:
 
     def _iterate(self, model: PPO) -> int:
         """Collects one rollout, learns from it, and returns its steps."""
-        steps = self.num_envs * self.horizon
+        steps = self.num_envs * self.rollout_length
         model.learn(steps, reset_num_timesteps=False)
         return steps
 
     def _model(self) -> PPO:
         """Returns the agent with its environments."""
-        options: dict[str, Any] = {"n_steps": self.horizon, "n_epochs": self.epochs}
+        options: dict[str, Any] = {"n_steps": self.rollout_length, "n_epochs": self.epochs}
         if self.game == "minatar":
             options["policy_kwargs"] = {"features_extractor_class": Grid, "net_arch": []}
         return PPO(

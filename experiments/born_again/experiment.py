@@ -25,7 +25,12 @@ from typing import Any
 from rltransfer.experiments.common.checks import check_names, check_options, page_folder
 from rltransfer.experiments.common.comparison import RUN_EPISODES, TEACHER, Comparison, compare
 from rltransfer.experiments.common.intervals import Interval, geometric_mean_interval, interval_json
-from rltransfer.experiments.common.page import footer, markdown_table, told_hardware, write_results
+from rltransfer.experiments.common.page import (
+    footer,
+    format_hardware,
+    markdown_table,
+    write_results,
+)
 from rltransfer.experiments.common.pictures import bar_picture
 from rltransfer.experiments.common.trials import Trial, run_trials
 from rltransfer.experiments.zoo.experiment import EVALUATION_SEED, GAMES, task_of
@@ -89,7 +94,7 @@ class BornAgain:
                 suite=task_of(game),
                 options={
                     "generations": self.generations,
-                    "steps": self.steps,
+                    "total_steps": self.steps,
                     "seed": seed,
                     "episodes": RUN_EPISODES,
                     "evaluate_episodes": 0,
@@ -214,7 +219,7 @@ module's docstring.
             "generations": self.generations,
             "episodes": self.episodes,
             "precision": self.precision,
-            "hardware": told_hardware([one for chain in runs.values() for one in chain]),
+            "hardware": format_hardware([one for chain in runs.values() for one in chain]),
             "table": {who: interval_json(interval) for who, interval in table.items()},
             "chains": {
                 name: {

@@ -20,7 +20,7 @@ from rltransfer.files.atomic import write_text_whole
 from rltransfer.machine.devices import find_device
 from rltransfer.rollouts.evaluation import evaluate_random, evaluate_teacher, fitted_teacher
 from rltransfer.tasks.task import Suite
-from rltransfer.teachers.composition import Composition, in_words
+from rltransfer.teachers.composition import Composition, repr_option
 from rltransfer.teachers.loading import Teacher, load_teacher
 
 RANDOM = "random"
@@ -116,6 +116,6 @@ def _identity(source: str) -> Any:
 def _weights(teacher: Teacher) -> Any:
     """Returns the hash of a teacher's weights; of a composition what it is made of, and how."""
     if isinstance(teacher, Composition):
-        options = {name: in_words(value) for name, value in teacher.options.items()}
+        options = {name: repr_option(value) for name, value in teacher.options.items()}
         return [type(teacher).__name__, options, *map(_weights, teacher.members)]
     return teacher.sha256

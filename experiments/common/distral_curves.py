@@ -41,7 +41,7 @@ EPISODES = 1
 def run_options(steps: int, seed: int) -> dict[str, Any]:
     """Returns the options of a run that is judged by its training curve alone."""
     return {
-        "steps": steps,
+        "total_steps": steps,
         "seed": seed,
         "episodes": EPISODES,
         "evaluate_episodes": 0,

@@ -17,7 +17,7 @@ WHERE = ("jobs", "out", "results")
 """Options of experiments that say where something is computed or written, and not what."""
 
 
-def told_parameters(results: Iterable[Mapping[str, Any]]) -> str:
+def format_parameters(results: Iterable[Mapping[str, Any]]) -> str:
     """Returns the numbers of parameters of some runs' policies, each once."""
     counts = sorted({result["student_parameters"] for result in results})
     return " or ".join(f"{count:,}" for count in counts)
@@ -29,7 +29,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def told_hardware(results: Iterable[Mapping[str, Any]]) -> str:
+def format_hardware(results: Iterable[Mapping[str, Any]]) -> str:
     """Returns the machines of some runs in words, each once.
 
     Args:
@@ -57,12 +57,12 @@ def footer(name: str, experiment: Any, results: Collection[Mapping[str, Any]]) -
     minutes = sum(result["wall_seconds"] for result in results) / 60
     threads = "one thread a run; " if THREADS == 1 else ""
     return f"""\
-{len(results)} runs, {minutes:.0f} minutes of training; {threads}{told_hardware(results)}.
+{len(results)} runs, {minutes:.0f} minutes of training; {threads}{format_hardware(results)}.
 
-    {told_command(name, experiment)}"""
+    {format_command(name, experiment)}"""
 
 
-def told_command(name: str, experiment: Any) -> str:
+def format_command(name: str, experiment: Any) -> str:
     """Returns the command that repeats an experiment: every option that is not its default.
 
     Args:

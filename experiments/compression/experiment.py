@@ -30,7 +30,12 @@ from typing import Any
 from rltransfer.experiments.common.checks import check_names, check_options, page_folder
 from rltransfer.experiments.common.comparison import RUN_EPISODES, TEACHER, Comparison, compare
 from rltransfer.experiments.common.intervals import Interval, geometric_mean_interval, interval_json
-from rltransfer.experiments.common.page import footer, markdown_table, told_hardware, write_results
+from rltransfer.experiments.common.page import (
+    footer,
+    format_hardware,
+    markdown_table,
+    write_results,
+)
 from rltransfer.experiments.common.pictures import bar_picture
 from rltransfer.experiments.common.trials import Trial, run_trials
 from rltransfer.experiments.zoo.experiment import EVALUATION_SEED, GAMES, task_of
@@ -98,7 +103,7 @@ class Compression:
                 method=self._student(game, loss, size),
                 suite=task_of(game),
                 options={
-                    "steps": self.steps,
+                    "total_steps": self.steps,
                     "seed": seed,
                     "episodes": RUN_EPISODES,
                     "evaluate_episodes": 0,
@@ -241,7 +246,7 @@ docstring.
             "seeds": self.seeds,
             "episodes": self.episodes,
             "precision": self.precision,
-            "hardware": told_hardware(found.values()),
+            "hardware": format_hardware(found.values()),
             "table": {
                 loss: {
                     size: interval_json(interval)

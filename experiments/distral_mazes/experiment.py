@@ -48,9 +48,9 @@ from rltransfer.experiments.common.distral_curves import (
 from rltransfer.experiments.common.intervals import Interval, interval_json, mean_interval
 from rltransfer.experiments.common.page import (
     footer,
+    format_command,
+    format_hardware,
     markdown_table,
-    told_command,
-    told_hardware,
     write_results,
 )
 from rltransfer.experiments.common.trials import Trial, run_trials
@@ -291,7 +291,7 @@ class DistralMazes:
             **VARIANTS[variant],
             **setting._asdict(),
             num_envs=8,
-            horizon=16,
+            rollout_length=16,
             network=Network(encoder="mlp"),
         )
         name = trial_name(variant, setting, seed)
@@ -391,8 +391,8 @@ What differs from the paper (Teh 2017) stands in the module's docstring.
     def _data(self, findings: Findings, found: Mapping[str, Any]) -> dict[str, Any]:
         """Returns everything that the page was made from."""
         return {
-            "command": told_command("distral-mazes", self),
-            "hardware": told_hardware(found.values()),
+            "command": format_command("distral-mazes", self),
+            "hardware": format_hardware(found.values()),
             "optimal_returns": findings.optimal.tolist(),
             "best": {variant: setting._asdict() for variant, setting in findings.best.items()},
             "table": {

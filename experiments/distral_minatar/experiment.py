@@ -40,9 +40,9 @@ from rltransfer.experiments.common.intervals import (
 )
 from rltransfer.experiments.common.page import (
     footer,
+    format_command,
+    format_hardware,
     markdown_table,
-    told_command,
-    told_hardware,
     write_results,
 )
 from rltransfer.experiments.common.trials import Trial, run_trials
@@ -184,7 +184,7 @@ class DistralMinAtar:
             beta=self.beta,
             learning_rate=self.learning_rate,
             num_envs=16,
-            horizon=8,
+            rollout_length=8,
             network=Network(encoder="grid"),
         )
 
@@ -278,8 +278,8 @@ What differs from the paper (Teh 2017) stands in the module's docstring.
     ) -> dict[str, Any]:
         """Returns everything that the page was made from."""
         return {
-            "command": told_command("distral-minatar", self),
-            "hardware": told_hardware(found.values()),
+            "command": format_command("distral-minatar", self),
+            "hardware": format_hardware(found.values()),
             "finals": {
                 variant: {game: returns.tolist() for game, returns in by_game.items()}
                 for variant, by_game in finals.items()

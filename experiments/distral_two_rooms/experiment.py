@@ -47,7 +47,12 @@ from rltransfer.experiments.common.intervals import (
     interval_json,
     mean_interval,
 )
-from rltransfer.experiments.common.page import footer, markdown_table, told_hardware, write_results
+from rltransfer.experiments.common.page import (
+    footer,
+    format_hardware,
+    markdown_table,
+    write_results,
+)
 from rltransfer.experiments.common.training_curve import Curve, training_curves
 from rltransfer.experiments.common.trials import Trial, run_trials
 from rltransfer.machine.terminal import console
@@ -253,7 +258,7 @@ docstring.
             "steps": self.steps,
             "seeds": self.seeds,
             "betas": self.betas,
-            "hardware": told_hardware(found.values()),
+            "hardware": format_hardware(found.values()),
             "reached": {
                 course: {
                     learner: findings.reached(course, learner).tolist() for learner in LEARNERS

@@ -38,7 +38,12 @@ from rltransfer.experiments.common.intervals import (
     interval_json,
     kept_share,
 )
-from rltransfer.experiments.common.page import footer, markdown_table, told_hardware, write_results
+from rltransfer.experiments.common.page import (
+    footer,
+    format_hardware,
+    markdown_table,
+    write_results,
+)
 from rltransfer.experiments.common.training_curve import Curve, training_curve
 from rltransfer.experiments.common.trials import Trial, run_trials
 from rltransfer.experiments.zoo.experiment import GAMES, task_of
@@ -53,7 +58,7 @@ LEARNERS: tuple[LearnerName, ...] = ("kickstarted", "scratch")
 
 SETTINGS: dict[str, Any] = {
     "num_envs": 16,
-    "horizon": 128,
+    "rollout_length": 128,
     "batch_size": 256,
     "epochs": 3,
     "learning_rate": 2e-3,
@@ -140,7 +145,7 @@ class Kickstarting:
                 method=self.method(learner),
                 suite=task_of(game),
                 options={
-                    "steps": self.steps,
+                    "total_steps": self.steps,
                     "seed": seed,
                     "episodes": self.episodes,
                     "evaluate_episodes": 0,
@@ -279,7 +284,7 @@ module's docstring.
             "seeds": self.seeds,
             "episodes": self.episodes,
             "distillation_weight": self.distillation_weight,
-            "hardware": told_hardware(found.values()),
+            "hardware": format_hardware(found.values()),
             "table": {learner: interval_json(interval) for learner, interval in table.items()},
             "races": {
                 f"{game}-{seed}": {

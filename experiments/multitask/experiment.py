@@ -32,9 +32,9 @@ from rltransfer.experiments.common.checks import check_names, check_options, pag
 from rltransfer.experiments.common.intervals import Interval, interval_json, kept_share, share_row
 from rltransfer.experiments.common.page import (
     footer,
+    format_hardware,
+    format_parameters,
     markdown_table,
-    told_hardware,
-    told_parameters,
     write_results,
 )
 from rltransfer.experiments.common.pictures import bar_picture
@@ -119,7 +119,7 @@ class Multitask:
                 method=self.method(learner),
                 suite=Suite.of(*map(task_of, self.games)),
                 options={
-                    "steps": self.steps,
+                    "total_steps": self.steps,
                     "seed": seed,
                     "episodes": self.episodes,
                     "evaluate_episodes": 0,
@@ -136,8 +136,8 @@ class Multitask:
         network = Network(encoder="grid", width=self.width, layer_norm=True, heads=heads)
         if learner == "PPO":
             baseline: Method = PPO(
-                network=network, num_envs=16, horizon=128, batch_size=512, learning_rate=2e-3,
-                precision=self.precision,
+                network=network, num_envs=16, rollout_length=128, batch_size=512,
+                learning_rate=2e-3, precision=self.precision,
             )  # fmt: skip
             return baseline
         student = distilled_into(network, OBJECTIVES[learner], self.precision)
@@ -201,7 +201,7 @@ PPO: a network of the same shape that learned the games by reinforcement, from a
 
 ![shares by game and learner](picture.png)
 
-Parameters that acting needs: {told_parameters(found.values())}; of the teachers: {sizes}.
+Parameters that acting needs: {format_parameters(found.values())}; of the teachers: {sizes}.
 
 Each network learned from {self.steps:,} environment steps, of all games together, the students from
 each {self.epochs:g} times on average. Networks and teachers were evaluated over {self.episodes}
@@ -227,7 +227,7 @@ ten games 89 with KL. What differs stands in the module's docstring.
             "episodes": self.episodes,
             "width": self.width,
             "precision": self.precision,
-            "hardware": told_hardware(found.values()),
+            "hardware": format_hardware(found.values()),
             "teacher_parameters": self._teacher_sizes(),
             "table": {
                 learner: {name: interval_json(interval) for name, interval in row.items()}

@@ -96,10 +96,15 @@ class Zoo:
         """Trains one agent, or goes on with it."""
         run_dir = self.out / name
         run: Run = train(
-            method, suite=task_of(game), run_dir=run_dir,
-            resume=(run_dir / "config.json").exists(), steps=self.steps or steps, seed=self.seed,
-            threads=self.threads, episodes=EPISODES,
-        )  # fmt: skip
+            method,
+            suite=task_of(game),
+            run_dir=run_dir,
+            resume=(run_dir / "config.json").exists(),
+            total_steps=self.steps or steps,
+            seed=self.seed,
+            threads=self.threads,
+            episodes=EPISODES,
+        )
         return run
 
 
@@ -127,7 +132,7 @@ def recipe(game: str, values: str = "") -> Method:
             reinforcement_weight=1.0,
             exploration=0.0,
             num_envs=256,
-            horizon=64,
+            rollout_length=64,
             batch_size=2048,
             epochs=3,
             learning_rate=1e-3,
@@ -137,11 +142,11 @@ def recipe(game: str, values: str = "") -> Method:
     reinforcement: Method = PPO(
         network=Network(encoder="grid", width=WIDTHS.get(game, 1.0)),
         num_envs=256,
-        horizon=64,
+        rollout_length=64,
         batch_size=2048,
         epochs=3,
         learning_rate=2e-3,
-        surrogate=Surrogate(discount=0.99, trace=0.95, entropy_coefficient=0.01),
+        surrogate=Surrogate(gamma=0.99, gae_lambda=0.95, entropy_coefficient=0.01),
     )
     return reinforcement
 

@@ -42,7 +42,7 @@ def distilled_into(
         student=network,
         objective=objective,
         num_envs=256,
-        horizon=16,
+        rollout_length=16,
         teacher_acts="1->0@0.2",
         exploration=0.01,
         memory_steps=500_000,

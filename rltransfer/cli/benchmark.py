@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from rltransfer.cli.parsing import parse
-from rltransfer.cli.task_options import TaskOptions, asked_suite
+from rltransfer.cli.task_options import TaskOptions, requested_suite
 from rltransfer.errors import InputError, check_range
 from rltransfer.learning import methods
 from rltransfer.machine.terminal import console
@@ -47,29 +47,31 @@ class BenchmarkRollout:
     network: Network = Network()
     num_envs: int = 4096
     """Environments of each task."""
-    horizon: int = 16
+    rollout_length: int = 16
     """Steps of a rollout."""
 
     def __post_init__(self) -> None:
-        check_range(self, "at least 1", "num_envs", "horizon")
+        check_range(self, "at least 1", "num_envs", "rollout_length")
 
     def run(self) -> dict[str, Any]:
         """Measures."""
-        suite = asked_suite(self.general)
-        return benchmark_rollout(suite, self.num_envs, self.horizon, self.network, self.measuring)
+        suite = requested_suite(self.general)
+        return benchmark_rollout(
+            suite, self.num_envs, self.rollout_length, self.network, self.measuring
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunLength:
     """The run of which the beginning is measured."""
 
-    steps: int = 1_000_000
+    total_steps: int = 1_000_000
     """Environment steps in all, which schedules follow."""
     compile: bool = False
     """Whether torch.compile builds the policy's kernels, as `rltransfer train --compile` does."""
 
     def __post_init__(self) -> None:
-        check_range(self, "at least 1", "steps")
+        check_range(self, "at least 1", "total_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ class BenchmarkTeachers:
 
     def run(self) -> dict[str, Any]:
         """Measures."""
-        suite = asked_suite(self.general)
+        suite = requested_suite(self.general)
         return benchmark_teachers(suite, self.num_envs, self.network, self.measuring)
 
 
@@ -167,8 +169,8 @@ def _benchmarked_training(words: list[str]) -> tuple[BenchmarkOptions, dict[str,
         namespace={"__doc__": method_class.__doc__, "__module__": __name__},
     )
     made: Any = parse(kind, words[1:], f"rltransfer benchmark train {words[0]}")
-    suite = asked_suite(made.general)
+    suite = requested_suite(made.general)
     result = benchmark_train(
-        words[0], made.method, suite, made.run.steps, made.measuring, made.run.compile
+        words[0], made.method, suite, made.run.total_steps, made.measuring, made.run.compile
     )
     return made.general, result

@@ -7,14 +7,14 @@ from typing import Protocol
 from rltransfer.cli.parsing import check_no_more, parse
 from rltransfer.entry_points import entries, load_entry
 from rltransfer.errors import InputError, unknown
-from rltransfer.machine.terminal import brief_reader
+from rltransfer.machine.terminal import ignore_closed_pipe
 
 
 def experiment_command(words: list[str]) -> None:
     """Lists the experiments, or runs one."""
     if words[:1] == ["list"]:
         check_no_more(words[1:], "experiment list")
-        with brief_reader():
+        with ignore_closed_pipe():
             for name, entry in experiments().items():
                 print(f"{name}: {(entry.__doc__ or '').splitlines()[0]}")
     elif words[:1] == ["run"] and len(words) > 1:

@@ -26,7 +26,7 @@ commands:
 ASKING = ("-h", "--help")
 
 
-def asked_help(words: Sequence[str]) -> str | None:
+def requested_help(words: Sequence[str]) -> str | None:
     """Returns the help on a command that needs another word; None if no such help is asked for.
 
     Args:

@@ -7,7 +7,7 @@ from collections import Counter
 from rltransfer.cli.parsing import check_no_more
 from rltransfer.errors import unknown
 from rltransfer.learning import methods
-from rltransfer.machine.terminal import brief_reader
+from rltransfer.machine.terminal import ignore_closed_pipe
 from rltransfer.tasks import families
 from rltransfer.tasks.task import Suite
 from rltransfer.teachers.zoo import zoo_cards
@@ -29,7 +29,7 @@ def list_command(words: list[str]) -> None:
     if words and words[0] not in sections:
         raise unknown("list", words[0], sections)
     check_no_more(words[1:], "list NAME")
-    with brief_reader():
+    with ignore_closed_pipe():
         if words:
             print("\n".join(sections[words[0]]))
             return

@@ -10,11 +10,11 @@ from rltransfer.cli.benchmark import benchmark_command
 from rltransfer.cli.evaluate import evaluate_command
 from rltransfer.cli.experiment import experiment_command
 from rltransfer.cli.export import export_command
-from rltransfer.cli.help import USAGE, asked_help
+from rltransfer.cli.help import USAGE, requested_help
 from rltransfer.cli.listing import list_command
 from rltransfer.cli.train import train_command
 from rltransfer.errors import InputError, unknown
-from rltransfer.machine.terminal import brief_reader
+from rltransfer.machine.terminal import ignore_closed_pipe
 from rltransfer.runs.run import InterruptedRunError
 
 
@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "benchmark": benchmark_command,
         "experiment": experiment_command,
     }
-    told = asked_help(words) if words else USAGE
+    told = requested_help(words) if words else USAGE
     if told is not None:
-        with brief_reader():
+        with ignore_closed_pipe():
             print(told, end="")
         return 0 if words else 2
     if words[0] == "--version":

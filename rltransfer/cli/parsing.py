@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from rltransfer.aliases import option_name
 from rltransfer.errors import InputError
 
 
@@ -26,22 +27,6 @@ def check_no_more(words: list[str], command: str) -> None:
 
 
 T = TypeVar("T")
-
-ALSO = {
-    "--clip-range": "--clip",
-    "--ent-coef": "--entropy-coefficient",
-    "--env": "--task",
-    "--env-id": "--task",
-    "--gae-lambda": "--trace",
-    "--gamma": "--discount",
-    "--lr": "--learning-rate",
-    "--n-envs": "--num-envs",
-    "--n-steps": "--horizon",
-    "--timesteps": "--steps",
-    "--total-timesteps": "--steps",
-    "--vf-coef": "--value-coefficient",
-}
-"""What other libraries call options that this one has under another name."""
 
 REGISTRY = tyro.constructors.ConstructorRegistry()
 
@@ -109,8 +94,10 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
     Raises:
         InputError: An option is unknown, missing, given twice, or has a value that it cannot have.
     """
+    known = _names(kind)
     if {"-h", "--help"} & set(argv):
         return _cli(kind, argv, prog, default)[0]
+    argv = [_with_current_name(word, known) for word in argv]
     given = [_name(word) for word in argv if word.startswith("--")]
     for name in given:
         if given.count(name) > 1:
@@ -170,8 +157,6 @@ def _unknown_option(kind: type[Any], extra: list[str], prog: str) -> InputError:
     # Without the dashes, which make all options alike.
     near = difflib.get_close_matches(name[2:], [one[2:] for one in known], n=1, cutoff=0.7)
     hint = f"did you mean '--{near[0]}'?" if near else f"`{prog} --help` shows every option."
-    if ALSO.get(name) in known:
-        hint = f"did you mean {ALSO[name]!r}?"
     if not word.startswith("-") and "--task" in known:
         hint = f"did you mean '--task {word}'?"
     return InputError(f"There is no option {word!r}: {hint}")
@@ -180,6 +165,15 @@ def _unknown_option(kind: type[Any], extra: list[str], prog: str) -> InputError:
 def _name(word: str) -> str:
     """Returns the option that a word gives, `--NAME` or `--NAME=VALUE`, as help shows it."""
     return word.split("=")[0].replace("_", "-")
+
+
+def _with_current_name(word: str, known: Sequence[str]) -> str:
+    """Returns a word with an option of an earlier version or of another library under its name."""
+    if not word.startswith("--"):
+        return word
+    name, sign, value = word[2:].replace("-", "_").partition("=")[0], *word.partition("=")[1:]
+    option = option_name(name, [one[2:].replace("-", "_") for one in known])
+    return word if option == name else f"--{option.replace('_', '-')}{sign}{value}"
 
 
 def _names(kind: type[Any]) -> list[str]:

@@ -23,7 +23,7 @@ class TaskOptions:
     """Keyword arguments of each task, e.g. `sticky_action_prob=0.0 difficulty_ramping=False`."""
 
 
-def asked_suite(where: TaskOptions) -> Suite:
+def requested_suite(where: TaskOptions) -> Suite:
     """Returns the suite or the tasks that were asked for.
 
     Raises:

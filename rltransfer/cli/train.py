@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.cli.parsing import parse
-from rltransfer.cli.task_options import TaskOptions, asked_suite
+from rltransfer.cli.task_options import TaskOptions, requested_suite
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.machine import distributed
@@ -60,7 +60,7 @@ def train_command(words: list[str]) -> None:
     made: Any
     if resumed is None:
         made = parse(kind, rest, prog)
-        suite = asked_suite(made.run)
+        suite = requested_suite(made.run)
         default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.training.seed}"
         run_dir = made.run.run_dir or default
     else:
@@ -91,7 +91,7 @@ def _as_before(
     if made.run.run_dir not in (None, folder):
         raise InputError(f"A run goes on in its own folder, {folder}: leave --run-dir out.")
     if made.run.suite is not None or made.run.task:
-        suite = asked_suite(made.run)
+        suite = requested_suite(made.run)
     elif made.run.task_option:
         raise InputError(f"{folder} keeps its tasks as they are: leave --task-option out.")
     return made, suite

@@ -9,22 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rltransfer.aliases import option_name
 from rltransfer.errors import InputError
 
 T = TypeVar("T")
 
 
-def plain(value: Any) -> Any:
+def to_builtin(value: Any) -> Any:
     """Returns a value with numbers and arrays of numpy and torch as Python's own.
 
     What a user gives an option by is then written as text that can be read again.
     """
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return to_builtin(value.tolist())
     if isinstance(value, tuple | list):
-        return tuple(plain(part) for part in value)
+        return tuple(to_builtin(part) for part in value)
     if isinstance(value, Mapping):
-        return {name: plain(part) for name, part in value.items()}
+        return {name: to_builtin(part) for name, part in value.items()}
     return value
 
 
@@ -36,7 +37,7 @@ def to_json(value: Any) -> Any:
     objective, becomes its text.
     """
     if hasattr(value, "tolist"):
-        value = plain(value)
+        value = to_builtin(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if getattr(value, "loadable", False):
@@ -62,6 +63,7 @@ def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
             object that no text stands for.
     """
     hints = typing.get_type_hints(kind)
+    data = {option_name(name, hints): value for name, value in data.items()}
     apart = {field.name for field in dataclasses.fields(kind)} ^ data.keys()  # type: ignore[arg-type]
     if apart:
         raise InputError(

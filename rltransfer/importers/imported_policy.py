@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 from rltransfer.policies.output import PolicyOutput
-from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, space_in_words
+from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, describe_space
 
 
 class FileModule(nn.Module, abc.ABC):
@@ -120,10 +120,10 @@ class FileModule(nn.Module, abc.ABC):
             reads: What the file holds, as a sentence's predicate, e.g. "reads 48 numbers".
         """
         assert self.observation_space is not None and self.action_space is not None
-        shown = " and ".join(space_in_words(self.observation_space[name]) for name in self.groups)
+        shown = " and ".join(describe_space(self.observation_space[name]) for name in self.groups)
         return InputError(
             f"The teacher {self.path} does not fit the task {task_id!r}: it {reads}, but the task "
-            f"shows {shown} and takes {space_in_words(self.action_space)}."
+            f"shows {shown} and takes {describe_space(self.action_space)}."
         )
 
 

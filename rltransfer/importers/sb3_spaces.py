@@ -12,7 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
-from rltransfer.tasks.observation import shape_in_words, space_in_words
+from rltransfer.tasks.observation import describe_shape, describe_space
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def read_action_space(
     if kind == "Discrete":
         num = _size(entry, path)
         if given is not None and not (isinstance(given, spaces.Discrete) and given.n == num):
-            raise _other_action_space(shape_in_words(num, np.dtype(np.int64), ()), given, path)
+            raise _other_action_space(describe_shape(num, np.dtype(np.int64), ()), given, path)
         return StoredActionSpace(num)
     if kind != "Box":
         raise InputError(f"{path} acts in a {kind} space: only Box and Discrete can be read.")
@@ -98,14 +98,14 @@ def read_action_space(
         low, high = (_bound(entry.get(name), shape[0], path) for name in ("low", "high"))
         return StoredActionSpace(shape[0], low, high)
     if not isinstance(given, spaces.Box) or given.shape != shape:
-        raise _other_action_space(shape_in_words(None, _dtype(entry, path), shape), given, path)
+        raise _other_action_space(describe_shape(None, _dtype(entry, path), shape), given, path)
     low, high = given.low.astype(np.float32), given.high.astype(np.float32)
     return StoredActionSpace(shape[0], low, high)
 
 
 def _other_action_space(own: str, given: spaces.Space[Any], path: Path) -> InputError:
     return InputError(
-        f"{path} acts in {own}, but the task takes {space_in_words(given)}: both must be the same."
+        f"{path} acts in {own}, but the task takes {describe_space(given)}: both must be the same."
     )
 
 

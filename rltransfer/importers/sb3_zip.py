@@ -40,7 +40,7 @@ from rltransfer.importers.sb3_weights import (
     build_q_network,
     build_squashed_actor,
 )
-from rltransfer.tasks.observation import shape_in_words, space_in_words
+from rltransfer.tasks.observation import describe_shape, describe_space
 
 ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
 """The algorithms whose policies can be read."""
@@ -159,11 +159,11 @@ def check_fit(
         InputError: A shape, a number or the kind of a space is another.
     """
     if not _observation_fits(loaded, observation_space):
-        seen = shape_in_words(
+        seen = describe_shape(
             loaded.num_observations, loaded.observation_dtype, loaded.observation_shape
         )
         raise InputError(
-            f"{path} observes {seen}, but the task shows {space_in_words(observation_space)}: "
+            f"{path} observes {seen}, but the task shows {describe_space(observation_space)}: "
             "both must be the same."
         )
     if isinstance(action_space, spaces.Discrete):
@@ -176,9 +176,9 @@ def check_fit(
         )
     if not fits:
         shape = () if loaded.action_low is None else loaded.action_low.shape
-        done = shape_in_words(loaded.num_actions, np.dtype(np.float32), shape)
+        done = describe_shape(loaded.num_actions, np.dtype(np.float32), shape)
         raise InputError(
-            f"{path} acts in {done}, but the task takes {space_in_words(action_space)}: "
+            f"{path} acts in {done}, but the task takes {describe_space(action_space)}: "
             "both must be the same."
         )
 
@@ -307,7 +307,7 @@ def _normalizer(
         raise InputError(
             f"{vecnormalize} holds statistics of observations of the shape "
             f"{list(statistics.mean.shape)}, but {path} observes "
-            f"{shape_in_words(observed.num, observed.dtype, observed.shape)}: both must be "
+            f"{describe_shape(observed.num, observed.dtype, observed.shape)}: both must be "
             "the same."
         )
     return ObservationNormalizer(statistics), statistics.sha256

@@ -22,7 +22,7 @@ from rltransfer.teachers.loading import TaskSpaces, Teacher
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingContext:
     """What a method is set to work on."""
 
     suite: Suite
@@ -46,19 +46,19 @@ class Method(abc.ABC):
 
     num_envs: int = 64
     """Environments of each task."""
-    horizon: int = 128
+    rollout_length: int = 128
     """Steps of each environment between two updates."""
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        check_range(self, "at least 1", "num_envs", "horizon")
+        check_range(self, "at least 1", "num_envs", "rollout_length")
 
     @abc.abstractmethod
-    def build(self, setting: Setting) -> Agent:
-        """Returns the agent, with fresh weights that depend on the setting's seed.
+    def build(self, context: TrainingContext) -> Agent:
+        """Returns the agent, with fresh weights that depend on the context's seed.
 
         Raises:
-            InputError: The method cannot take the setting's tasks.
+            InputError: The method cannot take the context's tasks.
         """
 
 
@@ -75,8 +75,8 @@ class Agent(abc.ABC):
         teacher_seconds: Time spent on the teacher's labels since it was last set to 0.
     """
 
-    expects = False
-    """Whether it needs what `expect` tells."""
+    needs_reference_returns = False
+    """Whether `set_reference_returns` must be called before training."""
 
     def __init__(self, policy: Policy, learner: Learner, seed: int, device: torch.device) -> None:
         self.policy = policy
@@ -93,7 +93,7 @@ class Agent(abc.ABC):
         return self.policy.state_size
 
     @property
-    def course(self) -> Hashable:
+    def graph_key(self) -> Hashable:
         """See `rollout.Actor`."""
         return None
 
@@ -111,15 +111,18 @@ class Agent(abc.ABC):
         """
         self.progress = progress
 
-    def expect(self, teacher: Mapping[str, float], chance: Mapping[str, float]) -> None:  # noqa: B027
-        """Is told, before the run, how well the teacher and random actions do, if it `expects` it.
+    def set_reference_returns(  # noqa: B027
+        self, teacher: Mapping[str, float], random: Mapping[str, float]
+    ) -> None:
+        """Stores the returns of the teacher and of a random policy, measured before the run.
 
-        The returns are those of the tasks as they are trained, with whatever is clipped or cut
-        short there: the policy's own returns in a rollout are to be compared with them.
+        Called only where `needs_reference_returns`. The returns are those of the tasks as trained,
+        with clipped rewards and lives that end episodes, so that they compare with the returns of
+        a rollout.
 
         Args:
-            teacher: The teacher's mean return of each task, by its name.
-            chance: That of random actions.
+            teacher: The teacher's mean return of each task, by the task's name.
+            random: The random policy's mean return, likewise.
         """
 
     @abc.abstractmethod

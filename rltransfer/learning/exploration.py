@@ -7,17 +7,18 @@ from torch import Tensor
 
 
 def epsilon_greedy(
-    action: Tensor, num_actions: Tensor, share: float | Tensor, generator: torch.Generator
+    action: Tensor, num_actions: Tensor, epsilon: float | Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Returns the actions, a share of them replaced by uniformly random legal ones.    (rows,)
+    """Replaces each action with probability epsilon by a uniformly random one.    (rows,)
 
     Args:
         action: The chosen actions.                    (rows,)
         num_actions: Legal actions of each row's task. (rows,)
-        share: epsilon; a tensor () may change between the replays of a CUDA graph.
+        epsilon: The probability of a random action; as a tensor () it may change between replays of
+            a CUDA graph.
         generator: The source of randomness, on the actions' device.
     """
     drawn = torch.rand(action.shape, generator=generator, device=action.device)
-    # One draw serves twice: where it is below the share, its place in there is uniform again.
-    random_action = torch.minimum((drawn / share * num_actions).long(), num_actions - 1)
-    return torch.where(drawn < share, random_action, action)
+    # One draw serves twice: where it is below the epsilon, its place in there is uniform again.
+    random_action = torch.minimum((drawn / epsilon * num_actions).long(), num_actions - 1)
+    return torch.where(drawn < epsilon, random_action, action)

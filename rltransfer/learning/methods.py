@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rltransfer.entry_points import entries, load_entry, told_entry
+from rltransfer.entry_points import describe_entry, entries, load_entry
 from rltransfer.errors import InputError, unknown
 from rltransfer.learning.agent import Method
 
@@ -22,7 +22,9 @@ def find_method(name: str) -> type[Method]:
         if entry.name == name:
             method: type[Method] = load_entry(entry)
             if not (isinstance(method, type) and hasattr(method, "build")):
-                raise InputError(f"{told_entry(entry)} is no Method: it must be a class of one.")
+                raise InputError(
+                    f"{describe_entry(entry)} is no Method: it must be a class of one."
+                )
             return method
     raise unknown("agent", name, method_names(), "rltransfer list")
 

@@ -17,13 +17,13 @@ def generalized_advantage(
     next_value: Tensor,
     terminated: Tensor,
     done: Tensor,
-    discount: float,
-    trace: float,
+    gamma: float,
+    gae_lambda: float,
 ) -> Tensor:
     """Returns the generalised advantage estimates.    (time, batch)
 
-    A_t = delta_t + discount * trace * A_{t+1}, with
-    delta_t = r_t + discount * V(s_{t+1}) - V(s_t).
+    A_t = delta_t + gamma * gae_lambda * A_{t+1}, with
+    delta_t = r_t + gamma * V(s_{t+1}) - V(s_t).
 
     Source: Schulman 2015 (arXiv 1506.02438), eq. 16.
 
@@ -33,11 +33,11 @@ def generalized_advantage(
         next_value: V of the state that followed, before a reset. (time, batch)
         terminated: Whether that state ended the episode.         (time, batch)
         done: Whether the episode ended, for whatever reason.     (time, batch)
-        discount: gamma.
-        trace: lambda, 0 for one-step and 1 for Monte-Carlo estimates.
+        gamma: gamma.
+        gae_lambda: lambda, 0 for one-step and 1 for Monte-Carlo estimates.
     """
-    delta = reward + discount * next_value * ~terminated - value
-    carry = discount * trace * (~done).to(reward.dtype)
+    delta = reward + gamma * next_value * ~terminated - value
+    carry = gamma * gae_lambda * (~done).to(reward.dtype)
     advantage = torch.empty_like(delta)
     following = torch.zeros_like(delta[0])
     steps = zip(delta.unbind(), carry.unbind(), advantage.unbind(), strict=True)
@@ -51,12 +51,12 @@ def lambda_returns(
     next_value: Tensor,
     terminated: Tensor,
     done: Tensor,
-    discount: float,
-    trace: float,
+    gamma: float,
+    gae_lambda: float,
 ) -> Tensor:
     """Returns lambda-returns over greedy values, Peng's Q(lambda).    (time, batch)
 
-    R_t = r_t + discount * ((1 - trace) * max_a Q(s_{t+1}, a) + trace * R_{t+1}), where an episode's
+    R_t = r_t + gamma * ((1 - lambda) * max_a Q(s_{t+1}, a) + lambda * R_{t+1}), where an episode's
     end and the rollout's end take max_a Q(s_{t+1}, a) alone.
 
     Source: Gallici 2024 (arXiv 2407.04811), section 4.
@@ -66,11 +66,11 @@ def lambda_returns(
         next_value: max_a Q of the state that followed.             (time, batch)
         terminated: Whether that state ended the episode.           (time, batch)
         done: Whether the episode ended, for whatever reason.       (time, batch)
-        discount: gamma.
-        trace: lambda.
+        gamma: gamma.
+        gae_lambda: lambda.
     """
-    one_step = reward + discount * next_value * ~terminated
-    carry = discount * trace * (~done).to(reward.dtype)
+    one_step = reward + gamma * next_value * ~terminated
+    carry = gamma * gae_lambda * (~done).to(reward.dtype)
     target = torch.empty_like(reward)
     target[-1] = one_step[-1]
     for time in reversed(range(len(reward) - 1)):
@@ -82,11 +82,11 @@ def lambda_returns(
 
 
 def clipped_policy_loss(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float
 ) -> Tensor:
     """Returns each sample's clipped surrogate, to be minimised.    (batch,)
 
-    L = -min(rho A, clip(rho, 1 - clip, 1 + clip) A), rho = pi(a) / pi_old(a).
+    L = -min(rho A, clip_range(rho, 1 - clip_range, 1 + clip_range) A), rho = pi(a) / pi_old(a).
 
     Source: Schulman 2017 (arXiv 1707.06347), eq. 7.
 
@@ -94,8 +94,8 @@ def clipped_policy_loss(
         log_prob: log pi(a) now.                       (batch,)
         old_log_prob: log pi_old(a), when it was taken. (batch,)
         advantage: A.                                  (batch,)
-        clip: How far the ratio may move before its gradient is cut.
+        clip_range: How far the ratio may move before its gradient is cut.
     """
     ratio = (log_prob - old_log_prob).exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     return -torch.minimum(ratio * advantage, clipped * advantage)

@@ -21,16 +21,16 @@ class Lag:
 
     Args:
         num_tasks: How many tasks there are.
-        device: Where the shares live.
+        device: Where the lags live.
     """
 
     def __init__(self, num_tasks: int, device: torch.device) -> None:
         self._student = torch.full((num_tasks,), torch.nan, device=device)
         self._teacher = torch.full((num_tasks,), torch.nan, device=device)
         self._chance = torch.full((num_tasks,), torch.nan, device=device)
-        self.share = torch.ones(num_tasks, device=device)
+        self.lag = torch.ones(num_tasks, device=device)
 
-    def expect(self, teacher: Sequence[float], chance: Sequence[float]) -> None:
+    def set_reference_returns(self, teacher: Sequence[float], chance: Sequence[float]) -> None:
         """Takes the returns that the student is measured by.
 
         Args:
@@ -63,7 +63,7 @@ class Lag:
         gap = (self._teacher - self._student) / (self._teacher - self._chance)
         # A teacher that is no better than chance has nothing to lag behind: then the lag is 1.
         gap = torch.where(self._teacher > self._chance, gap, 1.0)
-        self.share.copy_(gap.nan_to_num(1.0).clamp(0.0, 1.0))
+        self.lag.copy_(gap.nan_to_num(1.0).clamp(0.0, 1.0))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns what the episodes so far have said."""

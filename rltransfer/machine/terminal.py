@@ -20,7 +20,7 @@ def console() -> Console:
 
 
 @contextlib.contextmanager
-def brief_reader() -> Iterator[None]:
+def ignore_closed_pipe() -> Iterator[None]:
     """Lets whoever reads what is printed stop before its end, as `head` does."""
     try:
         yield
@@ -30,6 +30,6 @@ def brief_reader() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def tell(line: str, quiet: bool = False) -> None:
+def print_line(line: str, quiet: bool = False) -> None:
     """Prints a line of progress, unless nothing is to be printed."""
     Console(file=sys.stderr, quiet=quiet).print(line, highlight=False, markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rltransfer.policies.output import wide
+from rltransfer.policies.output import upcast
 from rltransfer.policies.scores import log_policy
 
 TINY = 1e-12
@@ -73,7 +73,7 @@ def gaussian_kl(
     mean: Tensor,
     log_std: Tensor,
     temperature: float,
-    absent: Tensor | None = None,
+    padding_mask: Tensor | None = None,
 ) -> Tensor:
     """Returns KL(N(teacher) || N(student)) of diagonal Gaussians.    (...)
 
@@ -85,13 +85,13 @@ def gaussian_kl(
         mean: The student's mean.                              (..., action_dim)
         log_std: Logarithm of its standard deviation.          (..., action_dim)
         temperature: tau.
-        absent: Which numbers are left out; none if None.      (..., action_dim)
+        padding_mask: Which numbers are left out; none if None.      (..., action_dim)
     """
     target_log_std = teacher_log_std + 0.5 * math.log(temperature)
     variance_ratio = (2 * (target_log_std - log_std)).exp()
-    distance = ((wide(teacher_mean) - wide(mean)) / log_std.exp()).square()
+    distance = ((upcast(teacher_mean) - upcast(mean)) / log_std.exp()).square()
     apart = 0.5 * (variance_ratio + distance - 1) + log_std - target_log_std
-    return (apart if absent is None else apart.masked_fill(absent, 0.0)).sum(-1)
+    return (apart if padding_mask is None else apart.masked_fill(padding_mask, 0.0)).sum(-1)
 
 
 def squared_error(teacher: Tensor, student: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def squared_error(teacher: Tensor, student: Tensor) -> Tensor:
         teacher: Q-values, logits, actions or features.    (..., n)
         student: The same of the student.                  (..., n)
     """
-    return (wide(teacher) - wide(student)).square().sum(-1)
+    return (upcast(teacher) - upcast(student)).square().sum(-1)
 
 
 def huber_error(teacher: Tensor, student: Tensor, delta: float) -> Tensor:
@@ -116,7 +116,7 @@ def huber_error(teacher: Tensor, student: Tensor, delta: float) -> Tensor:
         student: The same of the student.        (..., n)
         delta: Where the square ends and the straight line begins.
     """
-    error = F.huber_loss(wide(student), wide(teacher), reduction="none", delta=delta)
+    error = F.huber_loss(upcast(student), upcast(teacher), reduction="none", delta=delta)
     return error.sum(-1)
 
 
@@ -126,9 +126,9 @@ def direction(vector: Tensor) -> Tensor:
     Args:
         vector: Any vectors.    (..., n)
     """
-    length: Tensor = torch.linalg.vector_norm(wide(vector), dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(upcast(vector), dim=-1, keepdim=True)
     nowhere = length < TINY
-    return wide(vector).masked_fill(nowhere, 0) / length.masked_fill(nowhere, 1)
+    return upcast(vector).masked_fill(nowhere, 0) / length.masked_fill(nowhere, 1)
 
 
 def relative_distances(features: Tensor, alike: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def relative_distances(features: Tensor, alike: Tensor) -> Tensor:
         features: What is compared.                             (n, num_features)
         alike: 1 where two rows are of one group, 0 elsewhere.  (n, n)
     """
-    centered = wide(features) - wide(features).mean(0)
+    centered = upcast(features) - upcast(features).mean(0)
     # Products in full precision: what is small is a difference of what is large.
     with torch.autocast(features.device.type, enabled=False):
         products = centered @ centered.T

@@ -12,7 +12,7 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.objectives.divergences import direction, relative_distances, squared_error
 from rltransfer.objectives.objective import Term, in_text
 from rltransfer.policies.linear import Linear
-from rltransfer.policies.output import PolicyOutput, wide
+from rltransfer.policies.output import PolicyOutput, upcast
 
 MAPS = ("linear", "conv")
 
@@ -104,7 +104,7 @@ class FeatureRegression(Term):
         axes = 1 if self.map == "linear" else 3
         flat = own.flatten(0, -axes - 1)
         mapped = learned(flat, None if task is None else task.flatten())
-        error = (wide(mapped) - wide(wanted.reshape(mapped.shape))).square().sum(1)
+        error = (upcast(mapped) - upcast(wanted.reshape(mapped.shape))).square().sum(1)
         if self.map == "conv":
             error = error.mean((1, 2))
         scores: Tensor = error.unflatten(0, own.shape[:-axes])
@@ -181,7 +181,7 @@ class RepresentationalDistance(Term):
         assert student.features is not None and teacher.features is not None
         leading = student.features.shape[:-1]
         own, wanted = (
-            wide(features).flatten(0, -2) for features in (student.features, teacher.features)
+            upcast(features).flatten(0, -2) for features in (student.features, teacher.features)
         )
         alike = torch.ones(len(own), len(own), dtype=own.dtype, device=own.device)
         if task is not None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_number, unknown
-from rltransfer.files.serialization import plain
+from rltransfer.files.serialization import to_builtin
 from rltransfer.objectives.text import WrittenTerm, malformed, read
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.schedule import Schedule
@@ -160,7 +160,7 @@ class Term(Objective):
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+            object.__setattr__(self, field.name, to_builtin(getattr(self, field.name)))
         if self.weights is None:
             return
         name = type(self).__name__

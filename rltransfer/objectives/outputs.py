@@ -24,7 +24,7 @@ from rltransfer.objectives.divergences import (
     squared_error,
 )
 from rltransfer.objectives.objective import Term, in_text
-from rltransfer.policies.output import ILLEGAL, PolicyOutput, wide
+from rltransfer.policies.output import ILLEGAL, PolicyOutput, upcast
 from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_illegal, log_policy
 
 
@@ -41,12 +41,12 @@ def legal_scores(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, 
     Raises:
         InputError: They are over different numbers of actions.
     """
-    wanted, scores = wide(teacher.preferences()), wide(student.preferences())
+    wanted, scores = upcast(teacher.preferences()), upcast(student.preferences())
     _check_alike(wanted, scores, "actions")
     return wanted.masked_fill(is_illegal(scores), ILLEGAL), scores
 
 
-def present_means(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, Tensor]:
+def masked_means(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, Tensor]:
     """Returns the continuous actions of both, 0 where the student's task has no such number.
 
     Args:
@@ -57,7 +57,7 @@ def present_means(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor,
         The teacher's and the student's.    (..., action_dim) each
     """
     assert teacher.mean is not None and student.mean is not None
-    return student.present(teacher.mean), student.mean
+    return student.mask_padding(teacher.mean), student.mean
 
 
 def _check_alike(wanted: Tensor, said: Tensor, what: str) -> None:
@@ -178,7 +178,7 @@ class KL(Divergence):
         assert student.mean is not None and student.log_std is not None
         return gaussian_kl(
             teacher.mean, teacher.log_std, student.mean, student.log_std, temperature,
-            student.absent,
+            student.padding_mask,
         )  # fmt: skip
 
 
@@ -208,7 +208,7 @@ class ReverseKL(Divergence):
         # The temperature multiplies the teacher's variance here too.
         log_std = teacher.log_std + 0.5 * math.log(temperature)
         return gaussian_kl(
-            student.mean, student.log_std, teacher.mean, log_std, 1.0, student.absent
+            student.mean, student.log_std, teacher.mean, log_std, 1.0, student.padding_mask
         )
 
 
@@ -267,7 +267,7 @@ class ErrorTerm(OutputTerm):
 
     def score_continuous(self, student: PolicyOutput, teacher: PolicyOutput) -> Tensor:
         """Returns the error of each sample.    (...)"""
-        return self.error(*present_means(student, teacher))
+        return self.error(*masked_means(student, teacher))
 
     @abc.abstractmethod
     def error(self, wanted: Tensor, said: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def asked(field: str) -> bool:
     return field in _asked
 
 
-def wide(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor) -> Tensor:
     """Returns a tensor in float32, which a softmax or a sum of squares needs, or in float64."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -63,7 +63,7 @@ class PolicyOutput:
     """The greedy continuous action, in the environment's units.    (..., action_dim)"""
     log_std: Tensor | None = None
     """Log standard deviation of the action, same units.            (..., action_dim)"""
-    absent: Tensor | None = None
+    padding_mask: Tensor | None = None
     """Which numbers of a continuous action the task does not have, of which `mean` and `log_std`
     are 0; None where each task has all, and in labels.             (..., action_dim)"""
     value: Tensor | None = None
@@ -89,7 +89,7 @@ class PolicyOutput:
         if asked("maps"):
             self.maps = maps
         if asked("attention"):
-            self.attention = wide(maps).square().sum(-3)
+            self.attention = upcast(maps).square().sum(-3)
 
     def preferences(self) -> Tensor:
         """Returns the logits, or the Q-values where there are none.    (..., num_actions)
@@ -116,7 +116,7 @@ class PolicyOutput:
             if self.log_std is None:
                 return self.mean
             noise = torch.empty_like(self.mean).normal_(generator=generator)
-            return self.mean + self.present(self.log_std.exp() * noise)
+            return self.mean + self.mask_padding(self.log_std.exp() * noise)
         if self.logits is None:
             return self.greedy()
         # The Gumbel trick: the argmax of logits plus Gumbel noise is a sample of their softmax.
@@ -132,7 +132,7 @@ class PolicyOutput:
         """
         if self._log_probs is None:
             assert self.logits is not None
-            self._log_probs = F.log_softmax(wide(self.logits), -1)
+            self._log_probs = F.log_softmax(upcast(self.logits), -1)
         return self._log_probs
 
     def log_prob(self, action: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class PolicyOutput:
             raise ValueError("Only a stochastic policy has log-probabilities.")
         error = (action - self.mean) / self.log_std.exp()
         density = -0.5 * error.square() - self.log_std - 0.5 * math.log(2 * math.pi)
-        return self.present(density).sum(-1)
+        return self.mask_padding(density).sum(-1)
 
     def entropy(self) -> Tensor:
         """Returns the entropy in nats, differential for continuous actions.    (...)
@@ -163,8 +163,8 @@ class PolicyOutput:
             return -(log_probs.exp() * log_probs).sum(-1)
         if self.mean is None or self.log_std is None:
             raise ValueError("Only a stochastic policy has an entropy.")
-        return self.present(self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+        return self.mask_padding(self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
-    def present(self, values: Tensor) -> Tensor:
+    def mask_padding(self, values: Tensor) -> Tensor:
         """Returns values of an action's numbers, 0 for those that the task does not have."""
-        return values if self.absent is None else values.masked_fill(self.absent, 0.0)
+        return values if self.padding_mask is None else values.masked_fill(self.padding_mask, 0.0)

@@ -242,9 +242,9 @@ class Policy(nn.Module):
         """
         if self.action_mask is None:
             return PolicyOutput(mean=mean, log_std=log_std)
-        absent = ~self.action_mask[task]
-        mean, log_std = mean.masked_fill(absent, 0.0), log_std.masked_fill(absent, 0.0)
-        return PolicyOutput(mean=mean, log_std=log_std, absent=absent)
+        padding_mask = ~self.action_mask[task]
+        mean, log_std = mean.masked_fill(padding_mask, 0.0), log_std.masked_fill(padding_mask, 0.0)
+        return PolicyOutput(mean=mean, log_std=log_std, padding_mask=padding_mask)
 
     def _of_task(self, outputs: Tensor, task: Tensor | None) -> Tensor:
         """Returns the output of each row's own head.    (..., size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from rltransfer.policies.output import ILLEGAL, wide
+from rltransfer.policies.output import ILLEGAL, upcast
 
 
 def log_policy(scores: Tensor, temperature: float) -> Tensor:
@@ -15,7 +15,7 @@ def log_policy(scores: Tensor, temperature: float) -> Tensor:
         scores: Logits or Q-values; `ILLEGAL` where an action is illegal.    (..., num_actions)
         temperature: tau; below 1 sharpens, above 1 softens.
     """
-    return F.log_softmax(wide(scores) if temperature == 1 else tempered(scores, temperature), -1)
+    return F.log_softmax(upcast(scores) if temperature == 1 else tempered(scores, temperature), -1)
 
 
 def tempered(scores: Tensor, temperature: float) -> Tensor:
@@ -27,7 +27,7 @@ def tempered(scores: Tensor, temperature: float) -> Tensor:
         scores: Logits or Q-values; `ILLEGAL` where an action is illegal.    (..., num_actions)
         temperature: tau; below 1 sharpens, above 1 softens.
     """
-    scores = wide(scores)
+    scores = upcast(scores)
     scaled = (scores - scores.amax(-1, keepdim=True)) / temperature
     return scaled.clamp(min=ILLEGAL / 4).masked_fill(is_illegal(scores), ILLEGAL)
 

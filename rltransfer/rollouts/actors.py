@@ -19,7 +19,7 @@ from rltransfer.teachers.loading import Teacher
 class PolicyActor:
     """Lets a policy act greedily, or by sampling."""
 
-    course = None
+    graph_key = None
 
     def __init__(self, policy: Policy, generator: torch.Generator | None = None) -> None:
         self.policy = policy
@@ -46,7 +46,7 @@ class TeacherActor:
     """Lets a teacher act greedily, or by sampling."""
 
     state_size = 0
-    course = None
+    graph_key = None
 
     def __init__(self, teacher: Teacher, generator: torch.Generator | None = None) -> None:
         self.teacher = teacher
@@ -75,7 +75,7 @@ class RandomActor:
     """
 
     state_size = 0
-    course = None
+    graph_key = None
 
     def __init__(self, own: Sequence[spaces.Space[Any]], generator: torch.Generator) -> None:
         self.generator = generator

@@ -14,7 +14,7 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.rollouts.cuda_graph import CapturedCalls
 from rltransfer.rollouts.episodes import episode_totals
-from rltransfer.rollouts.rollout import Actor, Final, Rollout
+from rltransfer.rollouts.rollout import Actor, Rollout, TruncatedObservations
 from rltransfer.tasks.action import action_mask, action_size, joint_action_space
 from rltransfer.tasks.families import make_vector_env
 from rltransfer.tasks.observation import Observation, as_groups, grouped, joint_observation_space
@@ -31,7 +31,7 @@ class Store:
 
 
 @dataclass
-class Lane:
+class EnvSlice:
     """One vector environment and the rows that it fills."""
 
     env: VectorEnv
@@ -86,26 +86,26 @@ class RolloutEngine:
         self.num_rows = len(suite) * num_envs
         self.device = device
         self.seed = seed
-        self.halves = self._make_lanes()
-        self.lanes = [lane for half in self.halves for lane in half]
+        self.pipeline_stages = self._make_env_slices()
+        self.env_slices = [env_slice for stage in self.pipeline_stages for env_slice in stage]
         self._agree_on_spaces(spaces_like)
         self.task = torch.arange(len(suite), device=device).repeat_interleave(num_envs)
         self.running_return = torch.zeros(self.num_rows, device=device)
         self.running_length = torch.zeros(self.num_rows, device=device)
         self._resize_state(0)
         self._last_start = torch.ones(self.num_rows, dtype=torch.bool, device=device)
-        capturable = all(lane.env.capturable for lane in self.lanes)
+        capturable = all(env_slice.env.capturable for env_slice in self.env_slices)
         self._captured = (
             CapturedCalls() if captures and capturable and device.type == "cuda" else None
         )
-        self._horizon = 0
+        self._rollout_length = 0
         self.restarts = 0
         self._allocate(1)
         self.restart()
 
-    def _make_lanes(self) -> list[list[Lane]]:
-        """Makes the environments: each task's as one lane, or as two where that lets it overlap."""
-        halves: list[list[Lane]] = [[], []]
+    def _make_env_slices(self) -> list[list[EnvSlice]]:
+        """Makes the environments: one slice a task, or two where they can overlap."""
+        stages: list[list[EnvSlice]] = [[], []]
         for index, task in enumerate(self.suite):
             base, split = index * self.num_envs, self.num_envs // 2
             env = make_vector_env(task, max(split, 1), self.device)
@@ -116,18 +116,21 @@ class RolloutEngine:
                 )
             if env.overlaps and split:
                 rest = make_vector_env(task, self.num_envs - split, self.device)
-                halves[0].append(Lane(env, slice(base, base + split)))
-                halves[1].append(Lane(rest, slice(base + split, base + self.num_envs)))
+                stages[0].append(EnvSlice(env, slice(base, base + split)))
+                stages[1].append(EnvSlice(rest, slice(base + split, base + self.num_envs)))
                 continue
             if self.num_envs > 1:
                 env.close()
                 env = make_vector_env(task, self.num_envs, self.device)
-            halves[0].append(Lane(env, slice(base, base + self.num_envs)))
-        return [half for half in halves if half]
+            stages[0].append(EnvSlice(env, slice(base, base + self.num_envs)))
+        return [stage for stage in stages if stage]
 
     def _agree_on_spaces(self, like: tuple[spaces.Dict, spaces.Space[Any]] | None) -> None:
         """Finds the spaces that all tasks fit, and which part of the actions each has."""
-        owners = {lane.rows.start // self.num_envs: lane.env for lane in reversed(self.lanes)}
+        owners = {
+            env_slice.rows.start // self.num_envs: env_slice.env
+            for env_slice in reversed(self.env_slices)
+        }
         envs = [(task.id, owners[index]) for index, task in enumerate(self.suite)]
         observed = [(name, env.single_observation_space) for name, env in envs]
         acted = [(name, env.single_action_space) for name, env in envs]
@@ -143,13 +146,13 @@ class RolloutEngine:
             self.observation_space, self.action_space = like
         self.action_mask = action_mask(self.action_space, self.own_actions)
         if self.action_mask is not None and isinstance(self.action_space, spaces.Box):
-            for lane in self.lanes:
-                lane.action_size = action_size(lane.env.single_action_space)
+            for env_slice in self.env_slices:
+                env_slice.action_size = action_size(env_slice.env.single_action_space)
 
-    def _allocate(self, horizon: int) -> None:
-        """Makes room for `horizon` steps; what is seen now is carried over."""
+    def _allocate(self, rollout_length: int) -> None:
+        """Makes room for `rollout_length` steps; what is seen now is carried over."""
         old = getattr(self, "_observation", None)
-        shape = (horizon + 1, self.num_rows)
+        shape = (rollout_length + 1, self.num_rows)
 
         def store(dtype: torch.dtype, *rest: int) -> Store:
             return Store(*shape, *rest, dtype=dtype, device=self.device)
@@ -163,16 +166,16 @@ class RolloutEngine:
         self._reward = store(torch.float32)
         self._terminated = store(torch.bool)
         self._truncated = store(torch.bool)
-        self._episode_return = torch.zeros(horizon, self.num_rows, device=self.device)
+        self._episode_return = torch.zeros(rollout_length, self.num_rows, device=self.device)
         self._episode_length = torch.zeros_like(self._episode_return)
         self._extras: dict[str, Store] = {}
         self._final: Observation = {}
-        self._final_parts: list[Final] = []
+        self._final_parts: list[TruncatedObservations] = []
         if old is not None:
             for name, kept in old.items():
-                self._observation[name].at[horizon].copy_(kept.at[self._horizon])
-            self._start.at[horizon].copy_(self._last_start)
-        self._horizon = horizon
+                self._observation[name].at[rollout_length].copy_(kept.at[self._rollout_length])
+            self._start.at[rollout_length].copy_(self._last_start)
+        self._rollout_length = rollout_length
         if self._captured is not None:
             self._captured.clear()
 
@@ -187,62 +190,62 @@ class RolloutEngine:
         Args:
             only_forgetful: Whether only those environments begin anew that cannot say their state.
         """
-        for index, lane in enumerate(self.lanes):
-            if only_forgetful and lane.env.state_dict() is not None:
+        for index, env_slice in enumerate(self.env_slices):
+            if only_forgetful and env_slice.env.state_dict() is not None:
                 continue
             mixed = np.random.SeedSequence([self.seed, self.restarts, index]).generate_state(1)
-            observation, _ = lane.env.reset(seed=int(mixed[0]) % 2**31)
-            self._write_observation(self._horizon, lane, observation)
-            self._start.at[self._horizon][lane.rows] = True
-            self.running_return[lane.rows] = 0
-            self.running_length[lane.rows] = 0
-            self.state[lane.rows] = 0
+            observation, _ = env_slice.env.reset(seed=int(mixed[0]) % 2**31)
+            self._write_observation(self._rollout_length, env_slice, observation)
+            self._start.at[self._rollout_length][env_slice.rows] = True
+            self.running_return[env_slice.rows] = 0
+            self.running_length[env_slice.rows] = 0
+            self.state[env_slice.rows] = 0
         self.restarts += 1
-        self._last_start.copy_(self._start.at[self._horizon])
+        self._last_start.copy_(self._start.at[self._rollout_length])
 
     @torch.no_grad()
-    def collect(self, actor: Actor, horizon: int) -> Rollout:
-        """Lets the actor act for `horizon` steps in every environment.
+    def collect(self, actor: Actor, rollout_length: int) -> Rollout:
+        """Lets the actor act for `rollout_length` steps in every environment.
 
         Args:
             actor: Who acts.
-            horizon: Steps of each environment.
+            rollout_length: Steps of each environment.
 
         Returns:
             What happened; the next call overwrites it.
         """
-        if horizon != self._horizon:
-            self._allocate(horizon)
+        if rollout_length != self._rollout_length:
+            self._allocate(rollout_length)
         if self.state.shape[1] != actor.state_size:
             self._resize_state(actor.state_size)
         self._final_parts.clear()
         if self._captured is None:
-            self._play(actor, horizon)
+            self._play(actor, rollout_length)
         else:
             # The actor itself is in the key: its identity must not pass to another one.
-            key = (actor, actor.course)
-            self._captured(key, lambda: self._play(actor, horizon), actor.generators)
-        return self._view(horizon)
+            key = (actor, actor.graph_key)
+            self._captured(key, lambda: self._play(actor, rollout_length), actor.generators)
+        return self._view(rollout_length)
 
-    def _play(self, actor: Actor, horizon: int) -> None:
+    def _play(self, actor: Actor, rollout_length: int) -> None:
         """Fills the stores."""
         for store in self._observation.values():
-            store.at[0].copy_(store.at[horizon])
+            store.at[0].copy_(store.at[rollout_length])
         self._start.at[0].copy_(self._last_start)
         self._initial_state.copy_(self.state)
-        for time in range(horizon):
-            for half in self.halves:
+        for time in range(rollout_length):
+            for stage in self.pipeline_stages:
                 if time > 0:
-                    self._receive(half, time - 1)
-                self._send(actor, half, time)
-        for half in self.halves:
-            self._receive(half, horizon - 1)
-        self._last_start.copy_(self._start.at[horizon])
-        self._sum_episodes(horizon)
+                    self._receive(stage, time - 1)
+                self._send(actor, stage, time)
+        for stage in self.pipeline_stages:
+            self._receive(stage, rollout_length - 1)
+        self._last_start.copy_(self._start.at[rollout_length])
+        self._sum_episodes(rollout_length)
 
-    def _send(self, actor: Actor, half: list[Lane], time: int) -> None:
+    def _send(self, actor: Actor, stage: list[EnvSlice], time: int) -> None:
         """Acts for one half and begins its step."""
-        for rows, _ in _runs(half):
+        for rows, _ in _runs(stage):
             seen = {name: _part(store.at[time], rows) for name, store in self._observation.items()}
             start = _part(self._start.at[time], rows)
             before = _part(self.state, rows)
@@ -253,31 +256,31 @@ class RolloutEngine:
             for name, value in output.items():
                 _part(self._extra(name, value).at[time], rows).copy_(value)
         action = self._extras["action"].at[time]
-        for lane in half:
-            lane.send(action)
+        for env_slice in stage:
+            env_slice.send(action)
 
     def _extra(self, name: str, value: Tensor) -> Store:
         """Returns the store of one of the actor's tensors, made at its first use."""
         if name not in self._extras:
             self._extras[name] = Store(
-                self._horizon, self.num_rows, *value.shape[1:],
+                self._rollout_length, self.num_rows, *value.shape[1:],
                 dtype=value.dtype, device=self.device,
             )  # fmt: skip
         return self._extras[name]
 
-    def _receive(self, half: list[Lane], time: int) -> None:
+    def _receive(self, stage: list[EnvSlice], time: int) -> None:
         """Ends the step of one half."""
-        for rows, lanes in _runs(half):
+        for rows, env_slices in _runs(stage):
             rewards, ends, cuts = [], [], []
-            for lane in lanes:
-                observation, reward, terminated, truncated, info = lane.env.recv()
-                self._write_observation(time + 1, lane, observation)
-                if lane.env.truncates and "final_obs" in info:
-                    self._keep_final(lane, time, truncated & ~terminated, info["final_obs"])
+            for env_slice in env_slices:
+                observation, reward, terminated, truncated, info = env_slice.env.recv()
+                self._write_observation(time + 1, env_slice, observation)
+                if env_slice.env.truncates and "final_obs" in info:
+                    self._keep_final(env_slice, time, truncated & ~terminated, info["final_obs"])
                 rewards.append(reward)
                 ends.append(terminated)
                 cuts.append(truncated)
-            # All lanes at once: with many tasks, copies of a few numbers each would add up.
+            # All env_slices at once: with many tasks, copies of a few numbers each would add up.
             torch.cat(rewards, out=_part(self._reward.at[time], rows))
             torch.cat(ends, out=_part(self._terminated.at[time], rows))
             torch.cat(cuts, out=_part(self._truncated.at[time], rows))
@@ -289,21 +292,21 @@ class RolloutEngine:
             if self.state.shape[1]:
                 _part(self.state, rows).masked_fill_(done.unsqueeze(-1), 0.0)
 
-    def _sum_episodes(self, horizon: int) -> None:
+    def _sum_episodes(self, rollout_length: int) -> None:
         """Finds the returns and lengths of the episodes that ended."""
-        reward, done = self._reward.all[:horizon], self._start.all[1:]
+        reward, done = self._reward.all[:rollout_length], self._start.all[1:]
         self._episode_return.copy_(episode_totals(reward, done, self.running_return))
         one = torch.ones_like(reward)
         self._episode_length.copy_(episode_totals(one, done, self.running_length))
 
-    def _keep_final(self, lane: Lane, time: int, cut: Tensor, observation: Any) -> None:
+    def _keep_final(self, env_slice: EnvSlice, time: int, cut: Tensor, observation: Any) -> None:
         """Keeps the last observations of episodes that were cut short."""
-        if lane.env.capturable:
+        if env_slice.env.capturable:
             # Which rows are meant would have to be waited for: all are kept, and chosen later.
             for name, value in as_groups(observation).items():
                 if name not in self._final:
                     self._final[name] = torch.zeros_like(self._observation[name].all)
-                _fill(self._final[name][time, lane.rows], value)
+                _fill(self._final[name][time, env_slice.rows], value)
             return
         rows = cut.nonzero().squeeze(-1)
         if not len(rows):
@@ -313,24 +316,24 @@ class RolloutEngine:
             store = self._observation[name].all
             kept[name] = _fill(store.new_zeros(len(rows), *store.shape[2:]), value[rows])
         times = torch.full_like(rows, time)
-        self._final_parts.append(Final(times, rows + lane.rows.start, kept))
+        self._final_parts.append(TruncatedObservations(times, rows + env_slice.rows.start, kept))
 
-    def _finals(self, horizon: int) -> Final | None:
+    def _final_obs(self, rollout_length: int) -> TruncatedObservations | None:
         """Returns what followed where episodes were cut short."""
         parts = list(self._final_parts)
-        for lane in self.lanes:
-            if not (lane.env.capturable and lane.env.truncates):
+        for env_slice in self.env_slices:
+            if not (env_slice.env.capturable and env_slice.env.truncates):
                 continue
-            where = slice(horizon), lane.rows
+            where = slice(rollout_length), env_slice.rows
             cut = self._truncated.all[where] & ~self._terminated.all[where]
             time, rows = cut.nonzero(as_tuple=True)
-            rows = rows + lane.rows.start
+            rows = rows + env_slice.rows.start
             kept = {name: store[time, rows] for name, store in self._final.items()}
-            parts.append(Final(time, rows, kept))
+            parts.append(TruncatedObservations(time, rows, kept))
         parts = [part for part in parts if len(part.time)]
         if not parts:
             return None
-        return Final(
+        return TruncatedObservations(
             torch.cat([part.time for part in parts]),
             torch.cat([part.rows for part in parts]),
             {
@@ -339,51 +342,57 @@ class RolloutEngine:
             },
         )
 
-    def _write_observation(self, time: int, lane: Lane, observation: Any) -> None:
-        """Copies what a lane observes to its place."""
+    def _write_observation(self, time: int, env_slice: EnvSlice, observation: Any) -> None:
+        """Copies what a env_slice observes to its place."""
         for name, value in as_groups(observation).items():
-            store = _part(self._observation[name].at[time], lane.rows)
-            if lane.env.overlaps and self.device.type == "cpu" and value.dim() > 2:
+            store = _part(self._observation[name].at[time], env_slice.rows)
+            if env_slice.env.overlaps and self.device.type == "cpu" and value.dim() > 2:
                 # By numpy, in this thread: torch's would keep spinning after the copy, on the cores
                 # that the emulators of the other half are waiting for.
                 store.numpy()[:, : value.shape[1]] = value.numpy()
             else:
                 _fill(store, value)
 
-    def _view(self, horizon: int) -> Rollout:
+    def _view(self, rollout_length: int) -> Rollout:
         return Rollout(
-            observation={name: store.all[:horizon] for name, store in self._observation.items()},
-            last_observation={name: store.at[horizon] for name, store in self._observation.items()},
-            reward=self._reward.all[:horizon],
-            terminated=self._terminated.all[:horizon],
-            truncated=self._truncated.all[:horizon],
-            start=self._start.all[:horizon],
-            task=self.task.expand(horizon, -1),
+            observation={
+                name: store.all[:rollout_length] for name, store in self._observation.items()
+            },
+            last_observation={
+                name: store.at[rollout_length] for name, store in self._observation.items()
+            },
+            reward=self._reward.all[:rollout_length],
+            terminated=self._terminated.all[:rollout_length],
+            truncated=self._truncated.all[:rollout_length],
+            start=self._start.all[:rollout_length],
+            task=self.task.expand(rollout_length, -1),
             initial_state=self._initial_state,
             extras={name: store.all for name, store in self._extras.items()},
             last_state=self.state,
-            final=self._finals(horizon),
+            final_obs=self._final_obs(rollout_length),
             episode_return=self._episode_return,
             episode_length=self._episode_length,
         )
 
     def close(self) -> None:
         """Closes every environment."""
-        for lane in self.lanes:
-            lane.env.close()
+        for env_slice in self.env_slices:
+            env_slice.env.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the next `collect` depends on."""
         state: dict[str, Any] = {
-            "observation": {n: s.at[self._horizon].clone() for n, s in self._observation.items()},
+            "observation": {
+                n: s.at[self._rollout_length].clone() for n, s in self._observation.items()
+            },
             "start": self._last_start.clone(),
             "running_return": self.running_return.clone(),
             "running_length": self.running_length.clone(),
             "state": self.state.clone(),
             "restarts": self.restarts,
         }
-        for index, lane in enumerate(self.lanes):
-            env_state = lane.env.state_dict()
+        for index, env_slice in enumerate(self.env_slices):
+            env_state = env_slice.env.state_dict()
             if env_state is not None:
                 state[f"env-{index}"] = env_state
         return state
@@ -395,13 +404,13 @@ class RolloutEngine:
         self._resize_state(state["state"].shape[1])
         self.state.copy_(state["state"])
         for name, tensor in state["observation"].items():
-            self._observation[name].at[self._horizon].copy_(tensor)
+            self._observation[name].at[self._rollout_length].copy_(tensor)
         self._last_start.copy_(state["start"])
         self.running_return.copy_(state["running_return"])
         self.running_length.copy_(state["running_length"])
-        for index, lane in enumerate(self.lanes):
+        for index, env_slice in enumerate(self.env_slices):
             if f"env-{index}" in state:
-                lane.env.load_state_dict(state[f"env-{index}"])
+                env_slice.env.load_state_dict(state[f"env-{index}"])
 
 
 def _fill(store: Tensor, value: Tensor) -> Tensor:
@@ -422,12 +431,12 @@ def _part(tensor: Tensor, rows: slice) -> Tensor:
     return tensor if rows.stop - rows.start == len(tensor) else tensor[rows]
 
 
-def _runs(half: list[Lane]) -> Iterator[tuple[slice, list[Lane]]]:
-    """Yields the lanes of a half that stand side by side, with their rows as one slice."""
-    run = half[:1]
-    for lane in half[1:]:
-        if lane.rows.start != run[-1].rows.stop:
+def _runs(stage: list[EnvSlice]) -> Iterator[tuple[slice, list[EnvSlice]]]:
+    """Yields the env_slices of a half that stand side by side, with their rows as one slice."""
+    run = stage[:1]
+    for env_slice in stage[1:]:
+        if env_slice.rows.start != run[-1].rows.stop:
             yield slice(run[0].rows.start, run[-1].rows.stop), run
             run = []
-        run = [*run, lane]
+        run = [*run, env_slice]
     yield slice(run[0].rows.start, run[-1].rows.stop), run

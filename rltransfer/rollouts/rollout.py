@@ -20,7 +20,7 @@ class Actor(Protocol):
         """Columns of the recurrent state; 0 for none."""
 
     @property
-    def course(self) -> Hashable:
+    def graph_key(self) -> Hashable:
         """What `act` does depends on this and on values in tensors, and on nothing else.
 
         On CUDA a rollout is captured once for each course and replayed from then on: what changes
@@ -48,7 +48,7 @@ class Actor(Protocol):
 
 
 @dataclass(frozen=True)
-class Final:
+class TruncatedObservations:
     """The observations that followed where episodes were cut short, before the reset."""
 
     time: Tensor
@@ -61,7 +61,7 @@ class Final:
 
 @dataclass
 class Rollout:
-    """What `horizon` steps of all environments gave: views of the engine's tensors, time first.
+    """Steps of all environments: views of the engine's tensors, time first.
 
     A row is one environment; the rows of a task stand together, in the order of the suite. The next
     `collect` overwrites everything here.
@@ -87,7 +87,7 @@ class Rollout:
     """What the actor returned, "action" among it.                  (time, rows, ...)"""
     last_state: Tensor
     """The recurrent state after the last step.                     (rows, state_size)"""
-    final: Final | None = None
+    final_obs: TruncatedObservations | None = None
     """Where episodes were cut short; None if none was."""
     episode_return: Tensor | None = None
     """Return of the episode that the step ended; 0 elsewhere.      (time, rows)"""

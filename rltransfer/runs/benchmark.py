@@ -48,26 +48,26 @@ MEMORY_ROWS = 8
 
 
 def benchmark_rollout(
-    suite: Suite, num_envs: int, horizon: int, network: Network, options: Measuring
+    suite: Suite, num_envs: int, rollout_length: int, network: Network, options: Measuring
 ) -> dict[str, Any]:
     """Measures environments alone and with inference, for each task and for all together.
 
     Args:
         suite: The tasks.
         num_envs: Environments of each task.
-        horizon: Steps of a rollout.
+        rollout_length: Steps of a rollout.
         network: The policy that acts, with fresh weights.
         options: How to measure.
     """
     watch = Stopwatch(options)
     tasks = {}
     for name, task in zip(suite.names(), suite, strict=True):
-        alone, acting = _rollout_speeds(watch, Suite.of(task), num_envs, horizon, network)
+        alone, acting = _rollout_speeds(watch, Suite.of(task), num_envs, rollout_length, network)
         tasks[name] = {"environments_only": asdict(alone), "with_inference": asdict(acting)}
     result: dict[str, Any] = {
         "unit": "environment steps per second",
         "num_envs": num_envs,
-        "horizon": horizon,
+        "rollout_length": rollout_length,
         "tasks": tasks,
         "geometric_mean": {
             meaning: statistics.geometric_mean(one[meaning]["median"] for one in tasks.values())
@@ -75,13 +75,13 @@ def benchmark_rollout(
         },
     }
     if len(suite) > 1:
-        alone, acting = _rollout_speeds(watch, suite, num_envs, horizon, network)
+        alone, acting = _rollout_speeds(watch, suite, num_envs, rollout_length, network)
         result["together"] = {"environments_only": asdict(alone), "with_inference": asdict(acting)}
     return {**result, "hardware": hardware(watch.device)}
 
 
 def _rollout_speeds(
-    watch: Stopwatch, suite: Suite, num_envs: int, horizon: int, network: Network
+    watch: Stopwatch, suite: Suite, num_envs: int, rollout_length: int, network: Network
 ) -> list[Speed]:
     """Returns the speeds of an engine's environments alone, and of the engine with a policy."""
     seed = watch.options.seed
@@ -92,10 +92,10 @@ def _rollout_speeds(
     random_actor = RandomActor(engine.own_actions, generator)
 
     def environments_only() -> int:
-        return _step_alone(engine, random_actor, horizon)
+        return _step_alone(engine, random_actor, rollout_length)
 
     def with_inference() -> int:
-        return engine.collect(actor, horizon).num_steps
+        return engine.collect(actor, rollout_length).num_steps
 
     try:
         return watch.speeds(environments_only, with_inference)
@@ -103,15 +103,15 @@ def _rollout_speeds(
         engine.close()
 
 
-def _step_alone(engine: RolloutEngine, actor: RandomActor, horizon: int) -> int:
+def _step_alone(engine: RolloutEngine, actor: RandomActor, rollout_length: int) -> int:
     """Steps an engine's environments, storing nothing, and returns the number of steps."""
-    for _ in range(horizon):
+    for _ in range(rollout_length):
         action = actor.act({}, engine.task, engine.state, engine.task)["action"]
-        for lane in engine.lanes:
-            lane.send(action)
-        for lane in engine.lanes:
-            lane.env.recv()
-    return horizon * engine.num_rows
+        for env_slice in engine.env_slices:
+            env_slice.send(action)
+        for env_slice in engine.env_slices:
+            env_slice.env.recv()
+    return rollout_length * engine.num_rows
 
 
 def fresh_policy(engine: RolloutEngine, network: Network, seed: int) -> Policy:
@@ -132,7 +132,7 @@ def benchmark_train(
     name: str,
     method: Method,
     suite: Suite,
-    steps: int,
+    total_steps: int,
     options: Measuring,
     compiled: bool = False,
 ) -> dict[str, Any]:
@@ -142,13 +142,14 @@ def benchmark_train(
         name: The method's name.
         method: Its configuration.
         suite: The tasks.
-        steps: Environment steps of the run that is measured the beginning of; schedules follow it.
+        total_steps: Environment steps of the whole run, which schedules follow; only its
+            beginning is measured.
         options: How to measure.
         compiled: Whether torch.compile builds the policy's kernels.
     """
     watch = Stopwatch(options)
     run_options = RunOptions(
-        steps=steps,
+        total_steps=total_steps,
         seed=options.seed,
         device=options.device,
         threads=options.threads,
@@ -160,7 +161,7 @@ def benchmark_train(
 
         def with_inference() -> int:
             run.agent.begin_rollout(0.0)
-            return run.engine.collect(run.agent, method.horizon).num_steps
+            return run.engine.collect(run.agent, method.rollout_length).num_steps
 
         def with_training() -> int:
             run.env_steps = 0
@@ -173,7 +174,7 @@ def benchmark_train(
         random_actor = RandomActor(run.engine.own_actions, run.agent.generator)
 
         def environments_only() -> int:
-            return _step_alone(run.engine, random_actor, method.horizon)
+            return _step_alone(run.engine, random_actor, method.rollout_length)
 
         (alone,) = watch.speeds(environments_only)
         run.engine.close()
@@ -182,7 +183,7 @@ def benchmark_train(
         "agent": name,
         "suite": suite.name,
         "num_envs": method.num_envs,
-        "horizon": method.horizon,
+        "rollout_length": method.rollout_length,
         "environments_only": asdict(alone),
         "with_inference": asdict(acting),
         "with_training": asdict(training),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError, check_kinds, check_range
 from rltransfer.files.serialization import from_json, to_json
 from rltransfer.learning import methods
@@ -22,7 +23,7 @@ FRAMES = "frame_stack"
 class RunOptions:
     """What every run has, whatever the method."""
 
-    steps: int = 1_000_000
+    total_steps: int = 1_000_000
     """Environment steps in all, over all tasks and environments; whole rollouts, rounded up."""
     seed: int = 0
     """Seed of weights, environments and order of samples."""
@@ -44,7 +45,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        check_range(self, "at least 1", "steps", "episodes")
+        check_range(self, "at least 1", "total_steps", "episodes")
         check_range(
             self, "at least 0",
             "evaluate_episodes", "checkpoint_every", "evaluate_every", "seed", "threads",
@@ -72,6 +73,9 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         raise InputError(f"{run_dir} is no run: it has no config.json.")
     try:
         entries = json.loads(path.read_text())
+        for part in ("method", "options", "teacher"):
+            if part in entries:
+                entries[part] = with_current_names(entries[part])
         Suite.from_json(entries["suite"])
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(run_dir) from error

@@ -24,7 +24,7 @@ MEASURED = (FRAMES, "recorded_return")
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def io_errors_as_input_errors(folder: Path) -> Iterator[None]:
     """Says which folder it is that the block cannot write.
 
     Raises:
@@ -56,7 +56,7 @@ def make_folder(run_dir: Path, config: Mapping[str, Any]) -> None:
         InputError: The folder holds something already, or cannot be written.
     """
     check_free(run_dir)
-    with writing(run_dir):
+    with io_errors_as_input_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config, indent=1) + "\n"
         atomic.write_text_whole(run_dir / "config.json", text)

@@ -32,8 +32,8 @@ from rltransfer.files.checkpoint import generation_folder
 from rltransfer.learning.agent import Method
 from rltransfer.machine import distributed
 from rltransfer.runs.config import RunOptions, settings
-from rltransfer.runs.folder import check_free, check_same, make_folder, writing
-from rltransfer.runs.run import InterruptedRunError, Run, closed_if_refused, told_stop
+from rltransfer.runs.folder import check_free, check_same, io_errors_as_input_errors, make_folder
+from rltransfer.runs.run import InterruptedRunError, Run, closed_if_refused, format_stop
 from rltransfer.tasks.task import Suite
 
 SEED_STEP = 100_000
@@ -111,10 +111,10 @@ class Chain:
             last = self._begun(self.generations, resume)
             last.execute()
         except InterruptedRunError:
-            raise InterruptedRunError(told_stop(self.name, self.folder)) from None
+            raise InterruptedRunError(format_stop(self.name, self.folder)) from None
         if distributed.rank() == 0:
             text = json.dumps(last.result, indent=1) + "\n"
-            with writing(self.folder):
+            with io_errors_as_input_errors(self.folder):
                 atomic.write_text_whole(self.folder / "result.json", text)
         return last
 

@@ -122,7 +122,7 @@ class Exportable(nn.Module):
         output: PolicyOutput = self.policy(observation, task, given.get("state"))
         action = output.greedy()
         if self.low is not None:
-            action = output.present(action.clamp(self.low, self.high))
+            action = output.mask_padding(action.clamp(self.low, self.high))
         said = {"action": action}
         for name in () if self.stochastic_free else LABELS:
             if getattr(output, name) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rltransfer.learning.agent import Agent, Setting
+from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.rollouts.evaluation import (
     Evaluation,
     evaluate_policy,
@@ -14,25 +14,25 @@ from rltransfer.runs.teacher_check import evaluate_agent_teacher
 
 
 def final_evaluation(
-    agent: Agent, setting: Setting, episodes: int, seed: int
+    agent: Agent, context: TrainingContext, episodes: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """Evaluates policy, teacher and random actions, with the same seeds.
 
     Args:
         agent: Whose policy and teacher.
-        setting: What the agent works on.
+        context: What the agent works on.
         episodes: Whole episodes of each.
         seed: Seeds the environments.
 
     Returns:
         For each task the figures of `result.json`.
     """
-    policy, device = agent.policy.eval(), setting.device
-    found = evaluate_policy(policy, setting.suite, episodes, seed=seed, device=device)
-    by_chance = evaluate_random(setting.suite, episodes, seed=seed, device=device)
+    policy, device = agent.policy.eval(), context.device
+    found = evaluate_policy(policy, context.suite, episodes, seed=seed, device=device)
+    by_chance = evaluate_random(context.suite, episodes, seed=seed, device=device)
     taught: Mapping[str, Evaluation] = {}
     if agent.teacher is not None:
-        taught = evaluate_agent_teacher(agent, setting, episodes, seed)
+        taught = evaluate_agent_teacher(agent, context, episodes, seed)
     tasks: dict[str, dict[str, float]] = {}
     for name, one in found.items():
         tasks[name] = {

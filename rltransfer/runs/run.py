@@ -18,20 +18,20 @@ import torch
 
 from rltransfer.errors import InputError
 from rltransfer.files import atomic, checkpoint
-from rltransfer.learning.agent import Agent, Method, Setting
+from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import NonFiniteGradientError
 from rltransfer.machine import distributed
 from rltransfer.machine.allocator import keep_freed_memory
 from rltransfer.machine.devices import find_device
 from rltransfer.machine.hardware import hardware
-from rltransfer.machine.terminal import tell
+from rltransfer.machine.terminal import print_line
 from rltransfer.policies.saving import save_policy
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, RunOptions, settings
-from rltransfer.runs.folder import check_same, make_folder, writing
+from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
 from rltransfer.runs.teacher_check import teacher_check
@@ -41,7 +41,7 @@ from rltransfer.tasks.task import Suite
 from rltransfer.tasks.vector_env import VectorEnv
 
 
-def told_stop(agent: str, folder: Path) -> str:
+def format_stop(agent: str, folder: Path) -> str:
     """Returns what is said of a run, or of a chain, that was asked to stop."""
     return f"Stopped: `rltransfer train {agent} --resume {folder}` goes on."
 
@@ -100,20 +100,20 @@ class Run:
         self._stop = False
         seed = options.seed + 1_000 * distributed.rank()
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
-        self.setting = Setting(
+        self.context = TrainingContext(
             suite=suite,
             observation_space=self.engine.observation_space,
             action_space=self.engine.action_space,
             action_mask=self.engine.action_mask,
             own_spaces=self.engine.own_spaces,
-            frame_stack=_frame_stack([lane.env for lane in self.engine.lanes]),
+            frame_stack=_frame_stack([env_slice.env for env_slice in self.engine.env_slices]),
             num_rows=self.engine.num_rows,
             seed=seed,
             device=self.device,
         )
         torch.manual_seed(options.seed)
         with closed_if_refused(self.engine):
-            self.agent: Agent = method.build(self.setting)
+            self.agent: Agent = method.build(self.context)
             distributed.broadcast(self.agent.policy)
             if options.compile:
                 self.agent.policy.compile()
@@ -150,7 +150,7 @@ class Run:
                 return
             if distributed.rank() == 0:
                 # The frames are told for whoever learns from this run; the options decide them.
-                told = {**self.config(), FRAMES: self.setting.frame_stack}
+                told = {**self.config(), FRAMES: self.context.frame_stack}
                 make_folder(self.run_dir, told)
             distributed.wait()
 
@@ -194,13 +194,13 @@ class Run:
     def _tracked(self) -> Iterator[Tracker]:
         """Yields the run's curves, with its configuration as a text, and closes them."""
         run_dir = self.run_dir if distributed.rank() == 0 else None
-        with writing(self.run_dir):
+        with io_errors_as_input_errors(self.run_dir):
             tracker = Tracker(run_dir, self.env_steps + 1 if self._goes_on else None)
             tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
         try:
             yield tracker
         finally:
-            with writing(self.run_dir):
+            with io_errors_as_input_errors(self.run_dir):
                 tracker.close()
 
     def _after_divergence(self) -> str:
@@ -218,8 +218,8 @@ class Run:
     def _loop(self, tracker: Tracker) -> None:
         """Collects and learns until the steps are done."""
         options = self.options
-        save_every = options.checkpoint_every or max(options.steps // 10, 1)
-        evaluate_every = options.evaluate_every or max(options.steps // 4, 1)
+        save_every = options.checkpoint_every or max(options.total_steps // 10, 1)
+        evaluate_every = options.evaluate_every or max(options.total_steps // 4, 1)
         if not options.evaluate_episodes:
             evaluate_every = 0
         figures = {
@@ -229,21 +229,23 @@ class Run:
         began, first_step = time.monotonic(), self.env_steps
         before = self.wall_seconds
         self._loops = True
-        with Progress(self._title, options.steps, self.quiet or distributed.rank() > 0) as progress:
-            while self.env_steps < options.steps:
+        with Progress(
+            self._title, options.total_steps, self.quiet or distributed.rank() > 0
+        ) as progress:
+            while self.env_steps < options.total_steps:
                 last_step = self.env_steps
                 metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
                 if _passed(last_step, self.env_steps, evaluate_every):
                     metrics.update(self._evaluate_quickly())
-                with writing(self.run_dir):
+                with io_errors_as_input_errors(self.run_dir):
                     tracker.scalars(metrics, self.env_steps)
                 # Of this rollout's episodes; where none ended, no older one is shown beside it.
                 figures.pop(TRAINING_RETURN, None)
                 figures.update(_worth_a_look(metrics))
                 speed = (self.env_steps - first_step) / (time.monotonic() - began)
                 progress.show(self.env_steps, speed, figures)
-                ended = self.env_steps >= options.steps
+                ended = self.env_steps >= options.total_steps
                 stops = distributed.any_of(self._stop)
                 if ended or stops or _passed(last_step, self.env_steps, save_every):
                     self.save()
@@ -256,14 +258,14 @@ class Run:
 
     def _interrupted(self) -> InterruptedRunError:
         """Returns the error for a run that was asked to stop, with what goes on with it."""
-        return InterruptedRunError(told_stop(self.name, self.run_dir))
+        return InterruptedRunError(format_stop(self.name, self.run_dir))
 
     def iterate(self) -> dict[str, float]:
         """Collects one rollout, learns from it, and returns what is to be logged."""
         began = time.perf_counter()
-        self.agent.begin_rollout(self.env_steps / self.options.steps)
+        self.agent.begin_rollout(self.env_steps / self.options.total_steps)
         self.agent.teacher_seconds = 0.0
-        rollout = self.engine.collect(self.agent, self.method.horizon)
+        rollout = self.engine.collect(self.agent, self.method.rollout_length)
         self._check_finite(rollout)
         collected = time.perf_counter()
         learned = self.agent.learn(rollout)
@@ -324,7 +326,7 @@ class Run:
             "engine": self.engine.state_dict(),
         }
         target = checkpoint.checkpoint_folder(self.run_dir, self.env_steps)
-        with writing(self.run_dir):
+        with io_errors_as_input_errors(self.run_dir):
             with atomic.written_together(target) as folder:
                 if distributed.rank() == 0:
                     save_policy(self.agent.policy, folder / "policy")
@@ -336,11 +338,11 @@ class Run:
         """Evaluates policy, teacher and random actions, and writes `result.json`."""
         options, agent = self.options, self.agent
         who = "policy, teacher and random actions" if agent.teacher else "policy and random actions"
-        tell(
+        print_line(
             f"{self._title}  evaluating {who}, {options.episodes} episodes of each task",
             self.quiet or distributed.rank() > 0,
         )
-        found = final_evaluation(agent, self.setting, options.episodes, options.seed + 2)
+        found = final_evaluation(agent, self.context, options.episodes, options.seed + 2)
         # JSON has no infinity, which is the interval of one episode.
         tasks = {
             task: {name: None if math.isinf(value) else value for name, value in figures.items()}
@@ -362,7 +364,7 @@ class Run:
         }
         if distributed.rank() == 0:
             text = json.dumps(self.result, indent=1) + "\n"
-            with writing(self.run_dir):
+            with io_errors_as_input_errors(self.run_dir):
                 atomic.write_text_whole(self.run_dir / "result.json", text)
                 for task, figures in found.items():
                     final = {f"final/{name}/{task}": value for name, value in figures.items()}
@@ -371,7 +373,7 @@ class Run:
     def _check_teacher(self) -> None:
         """Lets the teacher play a few episodes, and says so if it is no better than chance."""
         seed = self.options.seed + 3
-        self.teacher_returns, sentences = teacher_check(self.agent, self.setting, seed)
+        self.teacher_returns, sentences = teacher_check(self.agent, self.context, seed)
         if distributed.rank() == 0:
             for sentence in sentences:
                 print(sentence, file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rltransfer.learning.agent import Agent, Setting
+from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.rollouts.evaluation import (
     Evaluation,
     evaluate_random,
@@ -16,14 +16,16 @@ CHECK_EPISODES = 8
 """Episodes that a teacher plays before a run."""
 
 
-def teacher_check(agent: Agent, setting: Setting, seed: int) -> tuple[dict[str, float], list[str]]:
+def teacher_check(
+    agent: Agent, context: TrainingContext, seed: int
+) -> tuple[dict[str, float], list[str]]:
     """Lets the teacher play a few episodes before a minute is spent on learning from it.
 
     The agent is told how well the teacher and random actions do, if it asks for that.
 
     Args:
         agent: Whose teacher; nothing happens if it has none.
-        setting: What the agent works on.
+        context: What the agent works on.
         seed: Seeds the environments.
 
     Returns:
@@ -32,29 +34,29 @@ def teacher_check(agent: Agent, setting: Setting, seed: int) -> tuple[dict[str, 
     """
     if agent.teacher is None:
         return {}, []
-    taught, by_chance = _compared(agent, setting, seed)
+    taught, by_chance = _compared(agent, context, seed)
     sentences = [
         f"The teacher's return on {name!r} is {one.mean:.1f} over {CHECK_EPISODES} episodes, "
         f"no better than that of random actions, {by_chance[name].mean:.1f}."
         for name, one in taught.items()
         if one.mean <= by_chance[name].mean
     ]
-    if agent.expects:
+    if agent.needs_reference_returns:
         trained = taught, by_chance
-        if any(evaluation_task(task) != task for task in setting.suite):
+        if any(evaluation_task(task) != task for task in context.suite):
             # Of another seed: each label of a vote must have noise of its own.
-            trained = _compared(agent, setting, seed + 1, as_trained=True)
-        agent.expect(*map(_means, trained))
+            trained = _compared(agent, context, seed + 1, as_trained=True)
+        agent.set_reference_returns(*map(_means, trained))
     return _means(taught), sentences
 
 
 def _compared(
-    agent: Agent, setting: Setting, seed: int, as_trained: bool = False
+    agent: Agent, context: TrainingContext, seed: int, as_trained: bool = False
 ) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
     """Lets the teacher and random actions play a few episodes each."""
-    taught = evaluate_agent_teacher(agent, setting, CHECK_EPISODES, seed, as_trained)
+    taught = evaluate_agent_teacher(agent, context, CHECK_EPISODES, seed, as_trained)
     by_chance = evaluate_random(
-        setting.suite, CHECK_EPISODES, seed=seed, device=setting.device, as_trained=as_trained
+        context.suite, CHECK_EPISODES, seed=seed, device=context.device, as_trained=as_trained
     )
     return taught, by_chance
 
@@ -65,11 +67,11 @@ def _means(found: Mapping[str, Evaluation]) -> dict[str, float]:
 
 
 def evaluate_agent_teacher(
-    agent: Agent, setting: Setting, episodes: int, seed: int, as_trained: bool = False
+    agent: Agent, context: TrainingContext, episodes: int, seed: int, as_trained: bool = False
 ) -> dict[str, Evaluation]:
     """Evaluates the agent's teacher."""
     assert agent.teacher is not None
     return evaluate_teacher(
-        agent.teacher, setting.suite, episodes, seed=seed, device=setting.device,
-        spaces_like=(setting.observation_space, setting.action_space), as_trained=as_trained,
+        agent.teacher, context.suite, episodes, seed=seed, device=context.device,
+        spaces_like=(context.observation_space, context.action_space), as_trained=as_trained,
     )  # fmt: skip

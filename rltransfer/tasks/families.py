@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import gymnasium
 import torch
 
-from rltransfer.entry_points import entries, load_entry, told_entry
+from rltransfer.entry_points import describe_entry, entries, load_entry
 from rltransfer.errors import InputError, unknown
 from rltransfer.tasks.gymnasium_env import make_host_env
 from rltransfer.tasks.task import Suite, Task
@@ -30,7 +30,9 @@ def families() -> tuple[EnvFamily, ...]:
         try:
             family = load_entry(entry)
             if isinstance(family, type) or not isinstance(family, EnvFamily):
-                raise InputError(f"{told_entry(entry)} is no EnvFamily: it must be an instance.")
+                raise InputError(
+                    f"{describe_entry(entry)} is no EnvFamily: it must be an instance."
+                )
             found.append(family)
         except InputError as error:
             # One package's mistake is not to take every command away.

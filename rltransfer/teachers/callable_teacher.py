@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.policies.output import LABELS, PolicyOutput, asked, wide
+from rltransfer.policies.output import LABELS, PolicyOutput, asked, upcast
 from rltransfer.policies.scores import marked_illegal
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import Observation
@@ -78,8 +78,8 @@ class CallableTeacher(Teacher):
         counts = torch.tensor([action_size(acted) for _, acted in own_spaces])
         fitted._width = int(counts.max())
         several = len(counts.unique()) > 1
-        absent = torch.arange(fitted._width) >= counts.unsqueeze(1)
-        fitted._absent = absent if several else None
+        padding_mask = torch.arange(fitted._width) >= counts.unsqueeze(1)
+        fitted._absent = padding_mask if several else None
         return fitted
 
     def spec(self) -> TeacherSpec:
@@ -133,7 +133,7 @@ class CallableTeacher(Teacher):
                 "tensor with a row for each, and a column for each action."
             )
         filler = LABELS[name]
-        own = wide(value)[:, : self._width]
+        own = upcast(value)[:, : self._width]
         if self._absent is not None:
             own = own.masked_fill(self._absent[task][:, : own.shape[1]], filler)
         return own if filler == 0 else marked_illegal(own)

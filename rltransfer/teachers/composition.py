@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.files.serialization import plain, to_json
+from rltransfer.files.serialization import to_builtin, to_json
 from rltransfer.policies.output import ILLEGAL, LABELS, PolicyOutput
 from rltransfer.policies.scores import is_illegal
 from rltransfer.tasks.task import Suite
@@ -68,7 +68,7 @@ class Composition(Teacher):
                     "of a path."
                 )
         self.members = tuple(members)
-        self.options: dict[str, Any] = plain(options)
+        self.options: dict[str, Any] = to_builtin(options)
         self.generator = torch.Generator() if self.draws else None
         self.num_parameters = sum(member.num_parameters for member in members)
         self.loadable = all(member.loadable for member in members)
@@ -81,7 +81,7 @@ class Composition(Teacher):
         words = [member.quoted() for member in self.members]
         for name, value in self.options.items():
             if value != defaults[name].default:
-                words.append(f"{name}={in_words(value)}")
+                words.append(f"{name}={repr_option(value)}")
         return f"{type(self).__name__}({', '.join(words)})"
 
     def _again(self, members: Sequence[Teacher]) -> Self:
@@ -136,7 +136,7 @@ class Composition(Teacher):
             source=self.source,
             kind=type(self).__name__,
             options={
-                name: in_words(value) if callable(value) else to_json(value)
+                name: repr_option(value) if callable(value) else to_json(value)
                 for name, value in self.options.items()
             },
             members=tuple(member.spec() for member in self.members),
@@ -155,10 +155,10 @@ class Composition(Teacher):
         return self.source
 
 
-def in_words(value: Any) -> str:
+def repr_option(value: Any) -> str:
     """Returns an option as it is written: a function by its name, everything else as in Python."""
     if isinstance(value, functools.partial):
-        return f"{in_words(value.func)} with some arguments"
+        return f"{repr_option(value.func)} with some arguments"
     if callable(value):
         return f"the function {getattr(value, '__name__', type(value).__name__)}"
     return repr(value)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number, unknown
-from rltransfer.files.serialization import plain
+from rltransfer.files.serialization import to_builtin
 from rltransfer.policies.output import PolicyOutput, asked
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import (
@@ -46,7 +46,7 @@ def _checked_weights(
     count = len(members)
     if weights is None:
         return None
-    checked: tuple[float, ...] = plain(weights)
+    checked: tuple[float, ...] = to_builtin(weights)
     if not isinstance(checked, tuple):
         raise InputError(f"The weights of {name} are {weights!r}: each teacher has a number.")
     if len(checked) != count:

@@ -100,20 +100,20 @@ class Labeller:
                 if missing and self._is_first and name == "mean":
                     self._check_long_enough(said, illegal)
                 masked[name] = F.pad(said, (0, missing), value=filler).masked_fill(illegal, filler)
-        absent = None if output.mean is None else illegal
-        return dataclasses.replace(output, **masked, absent=absent)
+        padding_mask = None if output.mean is None else illegal
+        return dataclasses.replace(output, **masked, padding_mask=padding_mask)
 
-    def _check_long_enough(self, mean: Tensor, absent: Tensor) -> None:
+    def _check_long_enough(self, mean: Tensor, padding_mask: Tensor) -> None:
         """Checks that a teacher says every number of a continuous action that the tasks have.
 
         Raises:
             InputError: It says too few.
         """
         known = mean.shape[-1]
-        if not bool(absent[:, known:].all()):
+        if not bool(padding_mask[:, known:].all()):
             raise InputError(
                 f"The teacher {self.teacher.source} says {known} numbers of an action, but a task "
-                f"has {int((~absent).sum(-1).max())}: take a teacher of the same actions."
+                f"has {int((~padding_mask).sum(-1).max())}: take a teacher of the same actions."
             )
 
 
@@ -166,8 +166,8 @@ def _gradient(
     )
     if not scores.requires_grad:
         return None
-    if output.absent is not None:
-        wanted = wanted.masked_fill(output.absent, -math.inf)
+    if output.padding_mask is not None:
+        wanted = wanted.masked_fill(output.padding_mask, -math.inf)
     chosen = scores.gather(-1, wanted.argmax(-1, keepdim=True)).sum()
     found = torch.autograd.grad(chosen, list(by.values()), create_graph=again, allow_unused=True)
     if all(gradient is None for gradient in found):

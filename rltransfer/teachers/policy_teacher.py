@@ -119,7 +119,7 @@ class PolicyTeacher(ModuleTeacher):
 
     def cut(self, output: PolicyOutput) -> PolicyOutput:
         """Returns an output without the actions that no task has that is labelled."""
-        for name in (*LABELS, "absent"):
+        for name in (*LABELS, "padding_mask"):
             said = getattr(output, name)
             if said is not None and self._action_size is not None:
                 setattr(output, name, said[..., : self._action_size])

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import re
 from typing import Any, Protocol
 
+from rltransfer.aliases import option_name
 from rltransfer.errors import InputError, unknown
 from rltransfer.expression import LARGEST
 from rltransfer.tasks.task import Suite
@@ -88,7 +90,11 @@ class _Reader:
             case ast.Constant(str() as source):
                 return self.load(source, suite=suite)
             case ast.Call(ast.Name(name), arguments, keywords):
-                options = {word.arg or "**": self.value(word.value) for word in keywords}
+                known = inspect.signature(KINDS[name]).parameters if name in KINDS else ()
+                options = {
+                    option_name(word.arg or "**", known): self.value(word.value)
+                    for word in keywords
+                }
                 try:
                     return self._made(name, arguments, options, suite)
                 except TypeError as error:

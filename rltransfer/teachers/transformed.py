@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number
-from rltransfer.files.serialization import plain
+from rltransfer.files.serialization import to_builtin
 from rltransfer.policies.output import ILLEGAL, LABELS, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_illegal, tempered
@@ -53,17 +53,17 @@ class Noisy(Wrapper):
     Args:
         teacher: Over discrete actions.
         sigma: Standard deviation of the noise, as a share of each score.
-        share: The paper's alpha: the share of observations whose scores are perturbed.
+        alpha: Fraction of observations whose scores are perturbed.
     """
 
     draws = True
 
-    def __init__(self, teacher: Teacher, sigma: float, share: float = 1.0) -> None:
-        check_number("The sigma of Noisy", plain(sigma), "finite and at least 0")
-        check_number("The share of Noisy", plain(share), "from 0 to 1")
-        super().__init__(teacher, sigma=sigma, share=share)
+    def __init__(self, teacher: Teacher, sigma: float, alpha: float = 1.0) -> None:
+        check_number("The sigma of Noisy", to_builtin(sigma), "finite and at least 0")
+        check_number("The alpha of Noisy", to_builtin(alpha), "from 0 to 1")
+        super().__init__(teacher, sigma=sigma, alpha=alpha)
         self.sigma = sigma
-        self.share = share
+        self.alpha = alpha
 
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
         """Returns what the teacher says, perturbed."""
@@ -71,7 +71,7 @@ class Noisy(Wrapper):
         name, scores = self._scores(output)
         xi = self.sigma * torch.empty_like(scores).normal_(generator=self.generator)
         drawn = torch.rand(len(scores), 1, generator=self.generator, device=scores.device)
-        noisy = scores * (1 + xi * (drawn < self.share))
+        noisy = scores * (1 + xi * (drawn < self.alpha))
         return dataclasses.replace(output, **{name: noisy.masked_fill(is_illegal(scores), ILLEGAL)})
 
 
@@ -88,7 +88,7 @@ class Boltzmann(Wrapper):
     """
 
     def __init__(self, teacher: Teacher, temperature: float = Q_VALUE_TEMPERATURE) -> None:
-        check_number("The temperature of Boltzmann", plain(temperature), "finite and above 0")
+        check_number("The temperature of Boltzmann", to_builtin(temperature), "finite and above 0")
         super().__init__(teacher, temperature=temperature)
         self.temperature = temperature
 
@@ -131,12 +131,12 @@ class MonteCarloDropout(Wrapper):
                 f"MonteCarloDropout drops what one last hidden layer says, but {teacher.source} is "
                 f"a {type(teacher.module).__name__}: take a teacher that another method trained."
             )
-        whole = plain(samples)
+        whole = to_builtin(samples)
         if not isinstance(whole, int | float) or whole != int(whole) or whole < 1:
             raise InputError(
                 f"The samples of MonteCarloDropout are {samples!r}: a whole number, at least 1."
             )
-        check_number("The p of MonteCarloDropout", plain(p), "at least 0 and below 1")
+        check_number("The p of MonteCarloDropout", to_builtin(p), "at least 0 and below 1")
         super().__init__(teacher, samples=samples, p=p)
         self.samples = int(samples)
         self.p = p

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number
-from rltransfer.files.serialization import plain
+from rltransfer.files.serialization import to_builtin
 from rltransfer.machine import distributed
 from rltransfer.policies.output import ILLEGAL, PolicyOutput
 from rltransfer.policies.scores import is_illegal
@@ -51,8 +51,8 @@ class Vote(Composition):
     draws = True
 
     def __init__(self, members: Sequence[Teacher], noise_scale: float, delta: float = 1e-5) -> None:
-        check_number("The noise_scale of Vote", plain(noise_scale), "finite and at least 0")
-        check_number("The delta of Vote", plain(delta), "above 0 and below 1")
+        check_number("The noise_scale of Vote", to_builtin(noise_scale), "finite and at least 0")
+        check_number("The delta of Vote", to_builtin(delta), "above 0 and below 1")
         super().__init__(members, noise_scale=noise_scale, delta=delta)
         self.noise_scale = noise_scale
         self.delta = delta

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rltransfer.aliases import with_current_names
 from rltransfer.entry_points import entries, load_entry
 from rltransfer.errors import InputError, unknown
 from rltransfer.files.hashing import weights_sha256
@@ -42,7 +43,7 @@ def zoo_cards() -> list[Card]:
     cards = []
     for folder in zoo_folders():
         for path in sorted(folder.glob("*.card.json")):
-            data = json.loads(path.read_text())
+            data = with_current_names(json.loads(path.read_text()))
             stem = path.with_name(path.name.removesuffix(".card.json"))
             cards.append(Card(Task.from_json(data["task"]), stem, data))
     return cards

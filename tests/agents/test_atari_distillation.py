@@ -20,15 +20,15 @@ CAPPED = rt.Task(PONG, {"max_num_frames_per_episode": 400})
 def test_pong_is_distilled(tmp_path: Path) -> None:
     quick = {"episodes": 2, "evaluate_episodes": 0, "quiet": True}
     rt.train(
-        PPO(num_envs=4, horizon=16, batch_size=32, epochs=1), suite=CAPPED, steps=128,
+        PPO(num_envs=4, rollout_length=16, batch_size=32, epochs=1), suite=CAPPED, total_steps=128,
         run_dir=tmp_path / "teacher", **quick,
     )  # fmt: skip
     run = rt.train(
         PolicyDistillation(
             teacher=str(tmp_path / "teacher"), student=rt.policies.conv(width=0.5), num_envs=4,
-            horizon=16, batch_size=32, epochs=1, memory_steps=512,
+            rollout_length=16, batch_size=32, epochs=1, memory_steps=512,
         ),
-        suite=CAPPED, steps=256, run_dir=tmp_path / "student", **quick,
+        suite=CAPPED, total_steps=256, run_dir=tmp_path / "student", **quick,
     )  # fmt: skip
     # Rusu 2015: the first student has a quarter of the teacher's parameters.
     share = run.result["student_parameters"] / run.result["teacher_parameters"]
@@ -49,7 +49,7 @@ def test_pong_is_distilled(tmp_path: Path) -> None:
 def test_stacks_from_the_memory_are_what_the_student_would_have_seen(tmp_path: Path) -> None:
     teacher = rt.CallableTeacher(lambda o, t: rt.PolicyOutput(logits=torch.zeros(len(t), 6)))
     method = PolicyDistillation(
-        teacher=teacher, num_envs=4, horizon=40, batch_size=32, memory_steps=1_000
+        teacher=teacher, num_envs=4, rollout_length=40, batch_size=32, memory_steps=1_000
     )
     run = Run("x", method, rt.Suite.of(CAPPED), RunOptions(), tmp_path / "run")
     seen, agent = [], run.agent

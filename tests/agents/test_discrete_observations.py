@@ -36,7 +36,7 @@ def test_it_reaches_the_goal(teacher: Path, capsys: pytest.CaptureFixture[str]) 
 def test_it_is_distilled(teacher: Path, tmp_path: Path) -> None:
     words = [
         "train", "policy-distillation", *WORDS, "--teacher", str(teacher), "--quiet",
-        "--num-envs", "16", "--horizon", "16", "--batch-size", "64", "--steps", "4_000",
+        "--num-envs", "16", "--rollout-length", "16", "--batch-size", "64", "--steps", "4_000",
         "--hidden", "16", "--exploration", "0.3", "--learning-rate", "1e-2", "--episodes", "32",
         "--evaluate-episodes", "0", "--run-dir", str(tmp_path / "run"),
     ]  # fmt: skip

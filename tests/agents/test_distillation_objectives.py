@@ -17,7 +17,7 @@ from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
 
 SMALL: dict[str, Any] = {
-    "num_envs": 8, "horizon": 10, "batch_size": 40, "epochs": 4, "learning_rate": 3e-3,
+    "num_envs": 8, "rollout_length": 10, "batch_size": 40, "epochs": 4, "learning_rate": 3e-3,
     "memory_steps": 800, "student": rt.policies.mlp(hidden=(16,)),
 }  # fmt: skip
 MINATAR = "rltransfer/MinAtar-Breakout-v0"
@@ -28,7 +28,7 @@ def expert(tmp_path_factory: pytest.TempPathFactory) -> rt.Teacher:
     """A policy that is of no use, but has features and gradients."""
     folder = tmp_path_factory.mktemp("expert") / "run"
     rt.train(
-        rt.agents.PPO(num_envs=8, horizon=10), suite=TASK, steps=80, run_dir=folder,
+        rt.agents.PPO(num_envs=8, rollout_length=10), suite=TASK, total_steps=80, run_dir=folder,
         episodes=1, evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     return rt.load_teacher(folder)
@@ -37,7 +37,7 @@ def expert(tmp_path_factory: pytest.TempPathFactory) -> rt.Teacher:
 def run_of(folder: Path, teacher: rt.Teacher | str, suite: str = TASK, **options: Any) -> Run:
     method = PolicyDistillation(teacher=teacher, **{**SMALL, **options})
     return Run(
-        "policy-distillation", method, rt.Suite.of(suite), RunOptions(steps=800), folder, True
+        "policy-distillation", method, rt.Suite.of(suite), RunOptions(total_steps=800), folder, True
     )
 
 
@@ -173,7 +173,7 @@ def test_refused_before_the_run(tmp_path: Path, options: dict[str, Any], sentenc
     with pytest.raises(rt.InputError) as caught:
         rt.train(
             PolicyDistillation(teacher=rt.CallableTeacher(no_features), **{**SMALL, **options}),
-            suite=TASK, steps=80, run_dir=tmp_path / "run", quiet=True,
+            suite=TASK, total_steps=80, run_dir=tmp_path / "run", quiet=True,
         )  # fmt: skip
     assert str(caught.value) == sentence
     assert not (tmp_path / "run").exists()

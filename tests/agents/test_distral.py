@@ -36,12 +36,12 @@ from rltransfer.envs.gridworld.layouts import make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import appearance, make_rules
 from rltransfer.files.checkpoint import newest_checkpoint
-from rltransfer.learning.agent import Setting
+from rltransfer.learning.agent import TrainingContext
 from rltransfer.learning.minibatches import Batch
 from rltransfer.policies.network import Network, StatisticsName
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.saving import load_policy
-from rltransfer.rollouts.rollout import Final, Rollout
+from rltransfer.rollouts.rollout import Rollout, TruncatedObservations
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
 from rltransfer.tasks.task import Suite, Task
@@ -67,13 +67,13 @@ def table_agent(
     acted: spaces.Space[Any] = spaces.Discrete(actions)
     if continuous:
         acted = spaces.Box(-3, 3, (1,), np.float32)
-    setting = Setting(
+    context = TrainingContext(
         suite=Suite.of(*(f"task-{index}" for index in range(tasks))), observation_space=seen,
         action_space=acted, action_mask=None, own_spaces=[(seen, acted)] * tasks, frame_stack=0,
         num_rows=rows, seed=0, device=torch.device("cpu"),
     )  # fmt: skip
     torch.manual_seed(0)
-    return Distral(network=TABLE, num_envs=rows // tasks, **options).build(setting)
+    return Distral(network=TABLE, num_envs=rows // tasks, **options).build(context)
 
 
 def write(policy: DistralPolicy, h: Array, scores: Array) -> None:
@@ -101,7 +101,7 @@ def one_hot(states: Any) -> dict[str, Tensor]:
 
 def rollout_of(
     reward: Any, *, terminated: Any = False, truncated: Any = False, start: Any = False,
-    states: Any = 0, last: Any = 0, final: Final | None = None, **kept: Any,
+    states: Any = 0, last: Any = 0, final_obs: TruncatedObservations | None = None, **kept: Any,
 ) -> Rollout:  # fmt: skip
     """A rollout by hand, (time, rows); what is given once holds everywhere."""
     reward = torch.as_tensor(reward, dtype=torch.float32)
@@ -122,7 +122,7 @@ def rollout_of(
         initial_state=torch.zeros(rows, 0),
         extras={"action": filled(0, torch.int64), **{n: filled(v) for n, v in extras.items()}},
         last_state=torch.zeros(rows, 0),
-        final=final,
+        final_obs=final_obs,
     )
 
 
@@ -352,7 +352,7 @@ def test_regularised_return_of_three_steps_by_hand() -> None:
     #     -4/4 + 2/2 = 0,   -8/4 + 2/2 = -1,   0 + 6/2 = 3,
     # the regularised rewards 1, 0 - 1 = -1, 2 + 3 = 5; with discount 1/2 the returns are
     #     5,   -1 + 5/2 = 1.5,   1 + 1.5/2 = 1.75.
-    agent = table_agent(alpha=0.5, beta=2.0, discount=0.5, trace=1.0)
+    agent = table_agent(alpha=0.5, beta=2.0, gamma=0.5, gae_lambda=1.0)
     rollout = rollout_of(
         [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]],
         log_prior=[[-4.0], [-8.0], [0.0]], log_prob=[[-2.0], [-2.0], [-6.0]],
@@ -369,17 +369,17 @@ def test_regularised_return_of_three_steps_by_hand() -> None:
 
 
 def test_a_rollout_that_ends_and_an_episode_that_is_cut_short_go_on_in_their_values() -> None:
-    agent = table_agent(discount=0.5, trace=1.0, rows=4)
+    agent = table_agent(gamma=0.5, gae_lambda=1.0, rows=4)
     assert agent.policy.columns is not None
     assert agent.policy.columns.value_head is not None
     # Values of the states 0, 1 and 2: 0, 2, 6 for the first task, 0, 20, 60 for the second.
     values = torch.tensor([[0.0, 2.0, 6.0], [0.0, 20.0, 60.0]]).unsqueeze(-1)
     agent.policy.columns.value_head.weight.data = values
-    final = Final(torch.tensor([0, 0]), torch.tensor([0, 2]), one_hot([2, 2]))
+    final_obs = TruncatedObservations(torch.tensor([0, 0]), torch.tensor([0, 2]), one_hot([2, 2]))
     # Each task's first row is cut short in state 2 at once, and then ends the rollout in state 1,
     # as its second row does.
     rollout = rollout_of(
-        torch.zeros(2, 4), last=1, truncated=[[True, False] * 2, [False] * 4], final=final
+        torch.zeros(2, 4), last=1, truncated=[[True, False] * 2, [False] * 4], final_obs=final_obs
     )
     (batch,) = agent.batches(rollout)
     expected = [[3.0, 0.5, 1.0, 1.0], [30.0, 5.0, 10.0, 10.0]]
@@ -401,9 +401,9 @@ def test_ages_count_from_zero_in_each_episode_and_on_in_the_next_rollout() -> No
 def test_the_distilled_policy_sees_discounts_of_the_episode(
     centroid: float | None, weights: list[float]
 ) -> None:
-    agent = table_agent(discount=0.9, centroid_discount=centroid)
+    agent = table_agent(gamma=0.9, centroid_discount=centroid)
     agent.batches(rollout_of(torch.zeros(2, 2), start=[[True], [False]]))
-    resumed = table_agent(discount=0.9, centroid_discount=centroid)
+    resumed = table_agent(gamma=0.9, centroid_discount=centroid)
     resumed.load_state_dict(agent.state_dict())
     (batch,) = resumed.batches(rollout_of(torch.zeros(2, 2), start=[[False], [True]]))
     torch.testing.assert_close(batch["weight"], torch.tensor(weights).expand(TASKS, 2))
@@ -539,7 +539,7 @@ def columns_of_first(
 ) -> dict[str, Tensor]:  # fmt: skip
     """The first task's weights after training beside one whose rewards are `factor` as large."""
     method = Distral(
-        num_envs=8, horizon=10, architecture=architecture, alpha=alpha, learning_rate=1e-2,
+        num_envs=8, rollout_length=10, architecture=architecture, alpha=alpha, learning_rate=1e-2,
         shared_weight=shared_weight, beta=10.0, network=Network(hidden=(8,)),
     )  # fmt: skip
     run = Run("distral", method, ECHOES, RunOptions(device="cpu"), folder / "run", quiet=True)
@@ -592,7 +592,7 @@ def test_at_equal_policies_nothing_of_the_regulariser_is_left() -> None:
 
 @pytest.mark.parametrize("architecture", ["one-column", "two-column"])
 def test_without_rewards_the_policies_meet(architecture: distral.Architecture) -> None:
-    agent = table_agent(architecture=architecture, alpha=1.0, beta=1.0, rows=120, trace=1.0,
+    agent = table_agent(architecture=architecture, alpha=1.0, beta=1.0, rows=120, gae_lambda=1.0,
                         learning_rate=0.03)  # fmt: skip
     write(agent.policy, *drawn(2.0))
     divergences = []
@@ -623,7 +623,9 @@ def test_the_papers_methods_take_a_step(name: str, tmp_path: Path) -> None:
     assert distral.__doc__ is not None
     words = re.search(rf"^    {re.escape(name)}  +(--.*)$", distral.__doc__, re.MULTILINE)
     assert words is not None
-    method = parse(Distral, [*words[1].split(), "--num-envs", "4", "--horizon", "5"], "distral")
+    method = parse(
+        Distral, [*words[1].split(), "--num-envs", "4", "--rollout-length", "5"], "distral"
+    )
     run = Run("distral", method, ECHOES, RunOptions(device="cpu"), tmp_path / "run", quiet=True)
     policy = run.agent.policy
     assert isinstance(policy, DistralPolicy)
@@ -654,10 +656,10 @@ def test_the_papers_methods_take_a_step(name: str, tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0: it must be finite and at least 0"),
         ({"value_coefficient": -1.0}, "value_coefficient is -1.0: it must be finite"),
-        ({"clip": 0.0}, "clip is 0.0: it must be above 0"),
-        ({"discount": 2.0}, "discount is 2.0: it must be from 0 to 1"),
-        ({"trace": 2.0}, "trace is 2.0: it must be from 0 to 1"),
-        ({"centroid_discount": 2.0}, "centroid_discount is 2.0: it must be from 0 to 1"),
+        ({"clip_range": 0.0}, "clip_range is 0.0: it must be above 0"),
+        ({"gamma": 2.0}, "gamma is 2.0: it must be from 0 to 1"),
+        ({"gae_lambda": 2.0}, "gae_lambda is 2.0: it must be from 0 to 1"),
+        ({"centroid_discount": 2.0}, "centroid_gamma is 2.0: it must be from 0 to 1"),
         ({"network": Network(gru=8)}, "leave out --gru and --heads"),
         ({"network": Network(heads="per-task")}, "leave out --gru and --heads"),
     ],
@@ -677,9 +679,14 @@ def test_statistics_of_other_tasks_are_not_begun_with(
     network = Network(hidden=(8,), statistics=statistics)
     known = tmp_path / "known"
     rt.train(
-        Distral(num_envs=2, horizon=10, network=network), suite=ECHOES, steps=40, run_dir=known,
-        episodes=1, evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        Distral(num_envs=2, rollout_length=10, network=network),
+        suite=ECHOES,
+        total_steps=40,
+        run_dir=known,
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+    )
     learned = load_policy(newest_checkpoint(known) / "policy")
     for tasks in (2, 3):
         spec = dataclasses.replace(learned.spec, num_tasks=tasks)
@@ -696,9 +703,9 @@ def test_statistics_of_other_tasks_are_not_begun_with(
 def test_a_run_is_loaded_and_evaluated_as_it_was(
     architecture: distral.Architecture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    method = Distral(num_envs=8, horizon=10, architecture=architecture, learning_rate=1e-2)
+    method = Distral(num_envs=8, rollout_length=10, architecture=architecture, learning_rate=1e-2)
     run = rt.train(
-        method, suite=ECHOES, steps=3_200, run_dir=tmp_path / "run", episodes=4,
+        method, suite=ECHOES, total_steps=3_200, run_dir=tmp_path / "run", episodes=4,
         evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     policy, teacher = run.agent.policy, load_teacher(tmp_path / "run")
@@ -725,11 +732,11 @@ def test_a_run_is_loaded_and_evaluated_as_it_was(
 def test_learns_two_rooms(architecture: distral.Architecture, tmp_path: Path) -> None:
     rooms = {"room": 3, "corridor": 2}
     method = Distral(
-        num_envs=32, horizon=10, architecture=architecture, learning_rate=3e-3, discount=0.9,
+        num_envs=32, rollout_length=10, architecture=architecture, learning_rate=3e-3, gamma=0.9,
         network=rt.policies.mlp(hidden=(32,)),
     )  # fmt: skip
     run = rt.train(
-        method, suite=two_rooms(TASKS, time_limit=40, **rooms), steps=100_000,
+        method, suite=two_rooms(TASKS, time_limit=40, **rooms), total_steps=100_000,
         run_dir=tmp_path / "run", episodes=1, evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     found = best = 0.0
@@ -771,9 +778,11 @@ def test_host_tasks_with_continuous_actions(
     other: Task, architecture: distral.Architecture, tmp_path: Path
 ) -> None:
     suite = Suite.of("Pendulum-v1", other)
-    method = Distral(num_envs=4, horizon=16, architecture=architecture, epochs=2, batch_size=64)
+    method = Distral(
+        num_envs=4, rollout_length=16, architecture=architecture, epochs=2, batch_size=64
+    )
     run = rt.train(
-        method, suite=suite, steps=1_024, run_dir=tmp_path / "run", episodes=2,
+        method, suite=suite, total_steps=1_024, run_dir=tmp_path / "run", episodes=2,
         evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     assert set(run.result["tasks"]) == set(suite.names())

@@ -31,9 +31,14 @@ WAYS: dict[str, Callable[[str, rt.Teacher], rt.Teacher]] = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teachers")
     rt.train(
-        rt.agents.PPO(num_envs=4, horizon=10), suite=TASK, steps=80, run_dir=folder / "run",
-        episodes=1, evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        rt.agents.PPO(num_envs=4, rollout_length=10),
+        suite=TASK,
+        total_steps=80,
+        run_dir=folder / "run",
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+    )
     PPO("MlpPolicy", "CartPole-v1", device="cpu").save(folder / "ppo.zip")
     return folder
 
@@ -47,7 +52,7 @@ def weights(teacher: rt.Teacher, task: str, seed: int = 0) -> dict[str, torch.Te
     """Returns the student's weights after three rollouts, in which the teacher acts at times."""
     method = PolicyDistillation(
         teacher=teacher, student=rt.policies.Network(width=0.25), teacher_acts=0.5, num_envs=8,
-        horizon=16, batch_size=32, epochs=1,
+        rollout_length=16, batch_size=32, epochs=1,
     )  # fmt: skip
     run = Run(
         "policy-distillation", method, rt.Suite.of(task), RunOptions(seed=seed), Path("student")

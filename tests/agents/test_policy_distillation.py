@@ -19,7 +19,7 @@ from rltransfer.runs.run import Run
 from rltransfer.runs.teacher_check import teacher_check
 
 SMALL: dict[str, Any] = {
-    "num_envs": 16, "horizon": 10, "batch_size": 80, "epochs": 4, "learning_rate": 3e-3,
+    "num_envs": 16, "rollout_length": 10, "batch_size": 80, "epochs": 4, "learning_rate": 3e-3,
     "memory_steps": 5_000, "student": rt.policies.mlp(hidden=(16,)),
 }  # fmt: skip
 
@@ -34,12 +34,17 @@ def policy_teacher(observation: rt.Observation, task: torch.Tensor) -> rt.Policy
     return rt.PolicyOutput(logits=3.4 * observation["policy"])
 
 
-def distilled(tmp_path: Path, steps: int = 8_000, **options: Any) -> Run:
+def distilled(tmp_path: Path, total_steps: int = 8_000, **options: Any) -> Run:
     teacher = rt.CallableTeacher(options.pop("function", policy_teacher))
     return rt.train(
-        PolicyDistillation(teacher=teacher, **{**SMALL, **options}), suite=TASK, steps=steps,
-        run_dir=tmp_path / "run", episodes=64, evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        PolicyDistillation(teacher=teacher, **{**SMALL, **options}),
+        suite=TASK,
+        total_steps=total_steps,
+        run_dir=tmp_path / "run",
+        episodes=64,
+        evaluate_episodes=0,
+        quiet=True,
+    )
 
 
 def says(run: Run) -> rt.PolicyOutput:
@@ -84,9 +89,16 @@ def test_the_defaults_are_enough_for_cartpole(tmp_path: Path) -> None:
     returns = []
     for seed in range(3):
         run = rt.train(
-            method, suite="CartPole-v1", steps=50_000, seed=seed, run_dir=tmp_path / str(seed),
-            episodes=20, evaluate_episodes=0, threads=1, quiet=True,
-        )  # fmt: skip
+            method,
+            suite="CartPole-v1",
+            total_steps=50_000,
+            seed=seed,
+            run_dir=tmp_path / str(seed),
+            episodes=20,
+            evaluate_episodes=0,
+            threads=1,
+            quiet=True,
+        )
         returns.append(run.result["tasks"]["CartPole-v1"]["return_mean"])
     assert sum(returns) / len(returns) > 450
 
@@ -148,7 +160,7 @@ def test_exploration_replaces_a_share_of_the_actions(tmp_path: Path) -> None:
 def test_kickstarting_ends_above_its_teacher(tmp_path: Path) -> None:
     # The teacher names the wrong symbol; its fading weight leaves the reward to learn from.
     run = distilled(
-        tmp_path, steps=30_000, function=q_teacher, teacher_acts=0.0,
+        tmp_path, total_steps=30_000, function=q_teacher, teacher_acts=0.0,
         distillation_weight="1->0@0.5", reinforcement_weight=1.0,
     )  # fmt: skip
     assert run.result["tasks"][TASK]["return_mean"] > 9.0
@@ -156,7 +168,7 @@ def test_kickstarting_ends_above_its_teacher(tmp_path: Path) -> None:
 
 def test_without_distillation_it_is_plain_reinforcement(tmp_path: Path) -> None:
     run = distilled(
-        tmp_path, steps=20_000, function=q_teacher, teacher_acts=0.0,
+        tmp_path, total_steps=20_000, function=q_teacher, teacher_acts=0.0,
         distillation_weight=0.0, reinforcement_weight=1.0,
     )  # fmt: skip
     assert run.result["tasks"][TASK]["return_mean"] > 9.0
@@ -164,19 +176,24 @@ def test_without_distillation_it_is_plain_reinforcement(tmp_path: Path) -> None:
 
 def test_a_recurrent_student_learns_from_whole_sequences(tmp_path: Path) -> None:
     student = rt.policies.mlp(hidden=(16,), gru=16)
-    run = distilled(tmp_path, steps=16_000, student=student)
+    run = distilled(tmp_path, total_steps=16_000, student=student)
     assert run.result["tasks"][TASK]["return_mean"] > 9.5
 
 
 def test_the_teacher_stays_and_the_student_changes(tmp_path: Path) -> None:
     expert = rt.train(
-        rt.agents.PPO(num_envs=8, horizon=10), suite=TASK, steps=80, run_dir=tmp_path / "expert",
-        episodes=1, evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        rt.agents.PPO(num_envs=8, rollout_length=10),
+        suite=TASK,
+        total_steps=80,
+        run_dir=tmp_path / "expert",
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+    )
     teacher = rt.load_teacher(tmp_path / "expert")
     before = {n: t.clone() for n, t in teacher.module.state_dict().items()}
     run = rt.train(
-        PolicyDistillation(teacher=teacher, **SMALL), suite=TASK, steps=200,
+        PolicyDistillation(teacher=teacher, **SMALL), suite=TASK, total_steps=200,
         run_dir=tmp_path / "run", episodes=1, evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     for name, tensor in teacher.module.state_dict().items():
@@ -190,9 +207,9 @@ def test_the_teacher_stays_and_the_student_changes(tmp_path: Path) -> None:
 def test_a_teacher_that_knows_nothing_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    distilled(tmp_path / "bad", steps=160, function=q_teacher)
+    distilled(tmp_path / "bad", total_steps=160, function=q_teacher)
     assert "no better than that of random actions" in capsys.readouterr().err
-    distilled(tmp_path / "good", steps=160, function=policy_teacher)
+    distilled(tmp_path / "good", total_steps=160, function=policy_teacher)
     assert capsys.readouterr().err == ""
 
 
@@ -222,7 +239,7 @@ def test_a_teacher_that_knows_nothing_is_reported(
         ),
         ({"reinforcement_weight": 1.0}, "teacher_acts is 1, so that the student never acts"),
         ({"distillation_weight": 0.0}, "both 0, so that nothing is learned"),
-        ({"surrogate": rt.agents.ppo.Surrogate(discount=0.5)}, "are those of reinforcement"),
+        ({"surrogate": rt.agents.ppo.Surrogate(gamma=0.5)}, "are those of reinforcement"),
         ({"num_envs": "8"}, "num_envs is '8': it must be a whole number"),
         ({"teacher": q_teacher}, r"The teacher is a function: write CallableTeacher\(function\)"),
         ({"distillation_weight": "lag"}, "teacher_acts is 1, so that the student never plays"),
@@ -247,7 +264,7 @@ def test_refusals(tmp_path: Path, options: dict[str, Any], words: str) -> None:
 
 def test_every_option_of_learning_changes_something(tmp_path: Path) -> None:
     def weights(index: int, **options: Any) -> torch.Tensor:
-        run = distilled(tmp_path / str(index), steps=400, **options)
+        run = distilled(tmp_path / str(index), total_steps=400, **options)
         return torch.cat([p.flatten() for p in run.agent.policy.parameters()])
 
     # Who acts changes nothing here: what this task shows does not depend on the actions.
@@ -274,7 +291,7 @@ def test_the_teachers_weight_fades_as_the_student_comes_close(tmp_path: Path) ->
     held, faded = (
         distilled(
             tmp_path / str(weight),
-            steps=30_000,
+            total_steps=30_000,
             function=half_right,
             teacher_acts=0.0,
             distillation_weight=weight,
@@ -284,7 +301,7 @@ def test_the_teachers_weight_fades_as_the_student_comes_close(tmp_path: Path) ->
     )
     assert faded.result["tasks"][TASK]["return_mean"] > 9.0
     assert held.result["tasks"][TASK]["return_mean"] < 9.0
-    assert faded.agent.lag.share.item() == 0.0  # type: ignore[attr-defined]
+    assert faded.agent.lag.lag.item() == 0.0  # type: ignore[attr-defined]
 
 
 def test_only_what_the_student_plays_by_itself_says_how_far_it_lags(tmp_path: Path) -> None:
@@ -295,7 +312,7 @@ def test_only_what_the_student_plays_by_itself_says_how_far_it_lags(tmp_path: Pa
     run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
     agent = run.agent
     assert isinstance(agent, PolicyDistillationAgent)
-    agent.expect({TASK: 10.0}, {TASK: 2.5})
+    agent.set_reference_returns({TASK: 10.0}, {TASK: 2.5})
     found = []
     for progress in (0.0, 0.49, 0.5):
         agent.begin_rollout(progress)
@@ -323,7 +340,7 @@ def test_lag_is_of_returns_as_they_are_trained(
     name = "tests/ScaledEcho-v0"
     if name not in gymnasium.registry:
         gymnasium.register(name, entry_point=None, vector_entry_point=ScaledEcho)
-    for module in ("evaluation", "result"):
+    for module in ("rollouts.evaluation", "runs.teacher_check"):
         monkeypatch.setattr(
             f"rltransfer.{module}.evaluation_task", lambda task: task.with_kwargs(scale=5.0)
         )
@@ -335,7 +352,7 @@ def test_lag_is_of_returns_as_they_are_trained(
     agent = run.agent
     assert isinstance(agent, PolicyDistillationAgent)
     told: list[Any] = []
-    monkeypatch.setattr(agent, "expect", lambda *returns: told.extend(returns))
+    monkeypatch.setattr(agent, "set_reference_returns", lambda *returns: told.extend(returns))
     seeds: list[int] = []
 
     def taught(*given: Any, seed: int, **options: Any) -> Any:
@@ -343,7 +360,7 @@ def test_lag_is_of_returns_as_they_are_trained(
         return evaluate_teacher(*given, seed=seed, **options)
 
     monkeypatch.setattr("rltransfer.runs.teacher_check.evaluate_teacher", taught)
-    returns, sentences = teacher_check(agent, run.setting, seed=0)
+    returns, sentences = teacher_check(agent, run.context, seed=0)
     # What is said of the teacher is as in an evaluation: ten rewards of 5.
     assert returns == {name: 50.0} and not sentences
     if weight == "lag":
@@ -376,7 +393,9 @@ def test_labels_that_are_not_numbers_are_the_teachers_fault(tmp_path: Path) -> N
 
     method = PolicyDistillation(teacher=rt.CallableTeacher(broken), **SMALL)
     with pytest.raises(rt.InputError, match="said logits that are not finite: the teacher is at"):
-        rt.train(method, suite=TASK, run_dir=tmp_path / "run", steps=100, quiet=True, episodes=2)
+        rt.train(
+            method, suite=TASK, run_dir=tmp_path / "run", total_steps=100, quiet=True, episodes=2
+        )
 
 
 def test_a_vote_counts_no_label_before_the_run(tmp_path: Path) -> None:
@@ -398,7 +417,7 @@ def test_tasks_in_which_the_student_lags_are_drawn_more_often(tmp_path: Path) ->
         run = Run("policy-distillation", method, suite, RunOptions(), tmp_path)
         agent = run.agent
         assert isinstance(agent, PolicyDistillationAgent)
-        agent.lag.share.copy_(torch.tensor([0.75, 0.25]))
+        agent.lag.lag.copy_(torch.tensor([0.75, 0.25]))
         agent.lag.hear = lambda *rollout: None  # type: ignore[assignment,method-assign]
         rollout = run.engine.collect(agent, 10)
         (batch,) = agent.batches(rollout)

@@ -16,12 +16,14 @@ from rltransfer.learning.minibatches import Batch
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.rollouts.rollout import Rollout
 
-SMALL = {"num_envs": 32, "horizon": 20, "batch_size": 160, "learning_rate": 3e-3}
+SMALL = {"num_envs": 32, "rollout_length": 20, "batch_size": 160, "learning_rate": 3e-3}
 
 
-def trained(tmp_path: Path, method: rt.agents.PPO, task: str = TASK, steps: int = 20_000) -> float:
+def trained(
+    tmp_path: Path, method: rt.agents.PPO, task: str = TASK, total_steps: int = 20_000
+) -> float:
     run = rt.train(
-        method, suite=task, steps=steps, run_dir=tmp_path / "run", episodes=64,
+        method, suite=task, total_steps=total_steps, run_dir=tmp_path / "run", episodes=64,
         evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     return run.result["tasks"][task]["return_mean"]
@@ -37,7 +39,7 @@ def test_learns_to_name_the_symbol(tmp_path: Path, task: str) -> None:
 @pytest.mark.parametrize("task", [TASK, "rltransfer/MinAtar-Breakout-v0", "CartPole-v1"])
 def test_trains_on_cuda(tmp_path: Path, task: str) -> None:
     run = rt.train(
-        PPO(**SMALL), suite=task, steps=20_000, run_dir=tmp_path / "run", device="cuda",
+        PPO(**SMALL), suite=task, total_steps=20_000, run_dir=tmp_path / "run", device="cuda",
         episodes=64, evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     assert run.result["device"] == "cuda"
@@ -61,24 +63,24 @@ def test_a_flipped_advantage_does_not_learn(
 
 def test_learns_with_a_gru(tmp_path: Path) -> None:
     method = PPO(**SMALL, network=rt.policies.mlp(hidden=(32,), gru=32), epochs=6)
-    assert trained(tmp_path, method, steps=30_000) > 9.0
+    assert trained(tmp_path, method, total_steps=30_000) > 9.0
 
 
 def test_learns_continuous_actions(tmp_path: Path) -> None:
     # Pendulum: random actions earn about -1200; standing upright most of the time, above -400.
     method = PPO(
-        num_envs=16, horizon=64, batch_size=256, epochs=10, learning_rate=1e-3,
-        surrogate=Surrogate(discount=0.9, entropy_coefficient=0.0),
+        num_envs=16, rollout_length=64, batch_size=256, epochs=10, learning_rate=1e-3,
+        surrogate=Surrogate(gamma=0.9, entropy_coefficient=0.0),
     )  # fmt: skip
     run = rt.train(
-        method, suite="Pendulum-v1", steps=120_000, run_dir=tmp_path / "run", episodes=32,
+        method, suite="Pendulum-v1", total_steps=120_000, run_dir=tmp_path / "run", episodes=32,
         evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     assert run.result["tasks"]["Pendulum-v1"]["return_mean"] > -600
 
 
 def test_advantages_bootstrap_from_what_followed_a_cut_off_episode(tmp_path: Path) -> None:
-    # A constant value of 5, no reward, discount 0.5, trace 0: advantage = 0.5 * 5 - 5 = -2.5 at
+    # A constant value of 5, no reward, gamma 0.5, lambda 0: advantage = 0.5 * 5 - 5 = -2.5 at
     # each step, at a cut-off too; at a termination it is 0 - 5.
     class Constant(torch.nn.Module):
         def forward(self, observation: rt.Observation, *_: object) -> PolicyOutput:
@@ -103,7 +105,7 @@ def test_advantages_bootstrap_from_what_followed_a_cut_off_episode(tmp_path: Pat
     for task, at_the_end in ((TASK, -5.0), (SHORT_TASK, -2.5)):
         engine = RolloutEngine(rt.Suite.of(task), 3, torch.device("cpu"), seed=0)
         rollout = engine.collect(Actor(), 12)
-        batch = Surrogate(discount=0.5, trace=0.0).advantages(rollout, Constant())
+        batch = Surrogate(gamma=0.5, gae_lambda=0.0).advantages(rollout, Constant())
         expected = torch.full((12, 3), -2.5)
         expected[9] = at_the_end
         torch.testing.assert_close(batch["advantage"], expected)
@@ -129,9 +131,9 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"discount": 1.1}, "discount is 1.1: it must be from 0 to 1."),
-        ({"trace": -0.1}, "trace is -0.1: it must be from 0 to 1."),
-        ({"clip": 0.0}, "clip is 0.0: it must be above 0."),
+        ({"gamma": 1.1}, "gamma is 1.1: it must be from 0 to 1."),
+        ({"gae_lambda": -0.1}, "gae_lambda is -0.1: it must be from 0 to 1."),
+        ({"clip_range": 0.0}, "clip_range is 0.0: it must be above 0."),
         (
             {"entropy_coefficient": -0.1},
             "entropy_coefficient is -0.1: it must be finite and at least 0.",
@@ -151,7 +153,7 @@ def test_a_surrogate_out_of_range_is_refused(options: dict[str, Any], words: str
 def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
     def weights(name: str, seed: int) -> torch.Tensor:
         run = rt.train(
-            PPO(**SMALL), suite=TASK, steps=2_000, seed=seed, run_dir=tmp_path / name,
+            PPO(**SMALL), suite=TASK, total_steps=2_000, seed=seed, run_dir=tmp_path / name,
             episodes=1, evaluate_episodes=0, quiet=True,
         )  # fmt: skip
         return torch.cat([p.flatten() for p in run.agent.policy.parameters()])

@@ -14,13 +14,13 @@ from rltransfer.agents.pqn import PQN
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
 
-SMALL = {"num_envs": 32, "horizon": 20, "batch_size": 160, "learning_rate": 3e-3}
+SMALL = {"num_envs": 32, "rollout_length": 20, "batch_size": 160, "learning_rate": 3e-3}
 
 
 def test_learns_values_that_are_right(tmp_path: Path) -> None:
     # With discount 0 the value of naming the symbol is 1 and of every other action 0.
     run = rt.train(
-        PQN(**SMALL, discount=0.0), suite=TASK, steps=40_000, run_dir=tmp_path / "run",
+        PQN(**SMALL, gamma=0.0), suite=TASK, total_steps=40_000, run_dir=tmp_path / "run",
         episodes=64, evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     assert run.result["tasks"][TASK]["return_mean"] > 9.5
@@ -34,8 +34,8 @@ def test_learns_values_that_are_right(tmp_path: Path) -> None:
         ({"epsilon": "often"}, "'often' is no schedule"),
         ({"epsilon": "2->0"}, "epsilon is 2->0: it must be from 0 to 1"),
         ({"epsilon": -0.1}, "epsilon is -0.1: it must be from 0 to 1"),
-        ({"trace": 2.0}, "trace is 2.0: it must be from 0 to 1"),
-        ({"discount": -1.0}, "discount is -1.0: it must be from 0 to 1"),
+        ({"gae_lambda": 2.0}, "gae_lambda is 2.0: it must be from 0 to 1"),
+        ({"gamma": -1.0}, "gamma is -1.0: it must be from 0 to 1"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
         ({"batch_size": 0}, "batch_size is 0: it must be at least 1"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0: it must be finite and at least 0"),

@@ -22,8 +22,8 @@ from rltransfer.envs.gridworld.family import two_rooms
 from rltransfer.envs.gridworld.layouts import make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import make_rules
-from rltransfer.learning.agent import Setting
-from rltransfer.rollouts.rollout import Final, Rollout
+from rltransfer.learning.agent import TrainingContext
+from rltransfer.rollouts.rollout import Rollout, TruncatedObservations
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.folder import load_run_policy
 from rltransfer.runs.run import Run
@@ -39,12 +39,12 @@ def table_agent(*, tasks: int = 1, rows: int = 1, **options: Any) -> SoftQAgent:
     """An agent of tasks that show a state as a one-hot vector."""
     seen = spaces.Dict(policy=spaces.Box(0, 1, (STATES,), np.float32))
     acted = spaces.Discrete(ACTIONS)
-    setting = Setting(
+    context = TrainingContext(
         suite=Suite.of(*(f"task-{index}" for index in range(tasks))), observation_space=seen,
         action_space=acted, action_mask=None, own_spaces=[(seen, acted)] * tasks, frame_stack=0,
         num_rows=rows, seed=0, device=torch.device("cpu"),
     )  # fmt: skip
-    return SoftQ(num_envs=rows // tasks, **options).build(setting)
+    return SoftQ(num_envs=rows // tasks, **options).build(context)
 
 
 def write(agent: SoftQAgent, h: Array, q_values: Array) -> None:
@@ -70,7 +70,7 @@ def one_hot(states: Any) -> dict[str, Tensor]:
 
 def rollout_of(
     states: Any, action: Any, reward: Any, *, last: Any, tasks: int = 1, terminated: Any = None,
-    truncated: Any = None, start: Any = None, final: Final | None = None,
+    truncated: Any = None, start: Any = None, final_obs: TruncatedObservations | None = None,
 ) -> Rollout:  # fmt: skip
     """A rollout by hand; everything is (time, rows), what is seen last (rows,)."""
     reward = torch.as_tensor(reward, dtype=torch.float32)
@@ -83,7 +83,7 @@ def rollout_of(
         start=never if start is None else torch.as_tensor(start),
         task=torch.arange(tasks).repeat_interleave(rows // tasks).expand(reward.shape),
         initial_state=torch.zeros(rows, 0), extras={"action": torch.as_tensor(action)},
-        last_state=torch.zeros(rows, 0), final=final,
+        last_state=torch.zeros(rows, 0), final_obs=final_obs,
     )  # fmt: skip
 
 
@@ -116,14 +116,18 @@ def policies(h: Array, q_values: Array, alpha: float, beta: float) -> tuple[Arra
     ],
 )
 def test_two_steps_by_hand(end: str | None, expected: tuple[float, float]) -> None:
-    agent = table_agent(beta=1.0, discount=0.5, learning_rate=0.5, distillation_rate=0.0)
+    agent = table_agent(beta=1.0, gamma=0.5, learning_rate=0.5, distillation_rate=0.0)
     q_values = np.repeat([[[0.0], [4.0], [8.0]]], ACTIONS, 2)
     write(agent, np.zeros((STATES, ACTIONS)), q_values)
     over = {end: [[False], [True]]} if end else {}
-    final = (
-        Final(torch.tensor([1]), torch.tensor([0]), one_hot([1])) if end == "truncated" else None
+    final_obs = (
+        TruncatedObservations(torch.tensor([1]), torch.tensor([0]), one_hot([1]))
+        if end == "truncated"
+        else None
     )
-    agent.learn(rollout_of([[0], [1]], [[0], [1]], [[1.0], [2.0]], last=[2], final=final, **over))
+    agent.learn(
+        rollout_of([[0], [1]], [[0], [1]], [[1.0], [2.0]], last=[2], final_obs=final_obs, **over)
+    )
     q_values[0, 0, 0], q_values[0, 1, 1] = expected
     np.testing.assert_allclose(read(agent)[1], q_values, atol=1e-5)
 
@@ -132,7 +136,7 @@ def test_the_distilled_policy_goes_to_the_tasks_by_hand() -> None:
     # pi_0 uniform; the first task's pi_i is (1, 0, 0, 0) in state 0, the second's uniform. Step
     # size 0.8, discount 1/2: the first task's steps are at t = 0 and 1 of an episode and then at
     # t = 0 of the next, of weights 1 + 1/2 + 1, each up by 0.8 * (3/4, -1/4, -1/4, -1/4).
-    agent = table_agent(tasks=2, rows=2, beta=1.0, discount=0.5, learning_rate=0.0,
+    agent = table_agent(tasks=2, rows=2, beta=1.0, gamma=0.5, learning_rate=0.0,
                         distillation_rate=0.8)  # fmt: skip
     q_values = np.zeros((2, STATES, ACTIONS))
     q_values[0, 0, 0] = 50.0
@@ -152,7 +156,7 @@ def test_rollouts_are_learned_from_as_in_a_plain_loop(alpha: float, beta: float)
     rng = np.random.default_rng(0)
     time, tasks, rows = 5, 2, 8
     rates = {"learning_rate": 0.1, "distillation_rate": 0.1}
-    agent = table_agent(tasks=tasks, rows=rows, alpha=alpha, beta=beta, discount=0.9, **rates)
+    agent = table_agent(tasks=tasks, rows=rows, alpha=alpha, beta=beta, gamma=0.9, **rates)
     h, q_values = rng.normal(size=(STATES, ACTIONS)), rng.normal(size=(tasks, STATES, ACTIONS))
     write(agent, h, q_values)
     age = np.full(rows, -1)
@@ -166,10 +170,17 @@ def test_rollouts_are_learned_from_as_in_a_plain_loop(alpha: float, beta: float)
         indices = [torch.from_numpy(index) for index in where]
         agent.learn(
             rollout_of(
-                states[:-1], action[:-1], reward, last=states[-1], tasks=tasks, terminated=ended,
-                truncated=cut, start=start, final=Final(*indices, one_hot(seen_last)),
+                states[:-1],
+                action[:-1],
+                reward,
+                last=states[-1],
+                tasks=tasks,
+                terminated=ended,
+                truncated=cut,
+                start=start,
+                final_obs=TruncatedObservations(*indices, one_hot(seen_last)),
             )
-        )  # fmt: skip
+        )
 
         following = states[1:].copy()
         following[where] = seen_last
@@ -198,7 +209,7 @@ def test_rollouts_are_learned_from_as_in_a_plain_loop(alpha: float, beta: float)
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_without_rewards_the_first_table_is_a_fixed_point(alpha: float) -> None:
-    agent = table_agent(alpha=alpha, beta=3.0, discount=0.9)
+    agent = table_agent(alpha=alpha, beta=3.0, gamma=0.9)
     # (1 - alpha) log 4 nats for ever: 0.9 * (1 - alpha) * log 4 / (1 - 0.9), in units of 1 / beta.
     expected = 9 * (1 - alpha) * math.log(ACTIONS) / 3.0
     np.testing.assert_allclose(read(agent)[1], expected, rtol=1e-6)
@@ -279,7 +290,7 @@ def test_without_alpha_no_task_reaches_another(alpha: float, coupled: bool, tmp_
     [
         ({"alpha": 1.5}, "alpha is 1.5: it is a share"),
         ({"beta": -1.0}, "beta is -1.0: it must be finite and above 0"),
-        ({"discount": 1.0}, "discount is 1.0: it must be from 0 to less than 1"),
+        ({"gamma": 1.0}, "discount is 1.0: it must be from 0 to less than 1"),
         ({"learning_rate": 1.5}, "learning_rate is 1.5: it must be from 0 to 1"),
         ({"exploration": -0.1}, "exploration is -0.1: it must be from 0 to 1"),
         ({"distillation_rate": -1.0}, "distillation_rate is -1.0: it must be finite and at least"),
@@ -312,7 +323,7 @@ def planner_of(goal: int) -> Planner:
 def test_converges_to_soft_value_iteration(tmp_path: Path) -> None:
     # A prior that is not uniform and stays as it is; all that is done is random.
     method = SoftQ(
-        num_envs=32, alpha=0.5, beta=3.0, discount=0.8, learning_rate=0.5, distillation_rate=0.0,
+        num_envs=32, alpha=0.5, beta=3.0, gamma=0.8, learning_rate=0.5, distillation_rate=0.0,
         exploration=1.0,
     )  # fmt: skip
     suite = two_rooms(1, time_limit=20, **ROOMS)
@@ -341,9 +352,16 @@ def test_converges_to_soft_value_iteration(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_gone_on_with_equals_an_unbroken_one(tmp_path: Path) -> None:
-    # The time limit is no multiple of the horizon: episodes' ages are carried over.
+    # The time limit is no multiple of the rollout_length: episodes' ages are carried over.
     suite = two_rooms(2, time_limit=33, **ROOMS)
-    asked = "soft-q", SoftQ(), suite, RunOptions(steps=1_000, device="cpu"), tmp_path / "run", True
+    asked = (
+        "soft-q",
+        SoftQ(),
+        suite,
+        RunOptions(total_steps=1_000, device="cpu"),
+        tmp_path / "run",
+        True,
+    )
     unbroken, resumed = Run(*asked), Run(*asked)
     unbroken.begin(resume=False)
     for iteration in range(8):
@@ -362,9 +380,14 @@ def test_a_run_that_is_gone_on_with_equals_an_unbroken_one(tmp_path: Path) -> No
 
 def test_learns_two_rooms_and_distils_them(tmp_path: Path) -> None:
     run = rt.train(
-        SoftQ(num_envs=4, beta=10.0), suite=two_rooms(2, time_limit=40, **ROOMS), steps=20_000,
-        run_dir=tmp_path / "run", episodes=1, evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        SoftQ(num_envs=4, beta=10.0),
+        suite=two_rooms(2, time_limit=40, **ROOMS),
+        total_steps=20_000,
+        run_dir=tmp_path / "run",
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+    )
     assert isinstance(run.agent, SoftQAgent)
     for goal in range(2):
         planner = planner_of(goal)
@@ -385,9 +408,15 @@ def test_learns_two_rooms_and_distils_them(tmp_path: Path) -> None:
 def trained(folder: Path, **options: Any) -> Path:
     """Learns a small pair of rooms for a moment and returns the run's folder."""
     rt.train(
-        SoftQ(**options), suite=two_rooms(2, **ROOMS), run_dir=folder, steps=2_000, episodes=1,
-        evaluate_episodes=0, quiet=True, threads=1,
-    )  # fmt: skip
+        SoftQ(**options),
+        suite=two_rooms(2, **ROOMS),
+        run_dir=folder,
+        total_steps=2_000,
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+        threads=1,
+    )
     return folder
 
 
@@ -404,12 +433,18 @@ def test_only_a_fitting_run_of_distral_has_something_to_begin_with(tmp_path: Pat
         trained(tmp_path / "a", distilled=str(tmp_path / "nowhere"))
     ppo = tmp_path / "ppo"
     rt.train(
-        PPO(num_envs=2, horizon=4, batch_size=8), suite=two_rooms(2, **ROOMS), run_dir=ppo, steps=8,
-        episodes=1, evaluate_episodes=0, quiet=True, threads=1,
-    )  # fmt: skip
+        PPO(num_envs=2, rollout_length=4, batch_size=8),
+        suite=two_rooms(2, **ROOMS),
+        run_dir=ppo,
+        total_steps=8,
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+        threads=1,
+    )
     with pytest.raises(rt.InputError, match="no run of Distral"):
         trained(tmp_path / "b", distilled=str(ppo))
     smaller = two_rooms(2, **{**ROOMS, "corridor": 2})
     known = trained(tmp_path / "known")
     with pytest.raises(rt.InputError, match="another observation space"):
-        rt.train(SoftQ(distilled=str(known)), suite=smaller, run_dir=tmp_path / "c", steps=8)
+        rt.train(SoftQ(distilled=str(known)), suite=smaller, run_dir=tmp_path / "c", total_steps=8)

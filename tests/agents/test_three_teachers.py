@@ -35,11 +35,11 @@ def distilled(run_dir: Path) -> dict[str, float]:
     method = PolicyDistillation(
         teacher=f"PerTask({{{', '.join(f'{task!r}: {text}' for task, text in each.items())}}})",
         student=rt.policies.Network(heads="per-task", statistics="per-task"),
-        num_envs=16, horizon=32, batch_size=256, epochs=8, learning_rate=3e-3,
+        num_envs=16, rollout_length=32, batch_size=256, epochs=8, learning_rate=3e-3,
         teacher_acts="1->0@0.5",
     )  # fmt: skip
     run = rt.train(
-        method, suite=rt.Suite.of(*each), steps=16_000, run_dir=run_dir, episodes=8,
+        method, suite=rt.Suite.of(*each), total_steps=16_000, run_dir=run_dir, episodes=8,
         evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     return {

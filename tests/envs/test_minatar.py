@@ -139,7 +139,7 @@ def test_make_vec_returns_tensors(device: torch.device) -> None:
 def test_nothing_is_printed_and_warp_is_loaded_late() -> None:
     code = """
 import sys
-import rltransfer.envs.minatar as minatar
+import rltransfer.envs.minatar.family as minatar
 assert "warp" not in sys.modules
 minatar.FAMILY.register()
 assert "warp" not in sys.modules

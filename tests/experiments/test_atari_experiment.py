@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from in_turn import one_by_one
 
+from rltransfer.aliases import with_current_names
 from rltransfer.cli.main import main
 from rltransfer.envs import atari as emulator
 from rltransfer.errors import InputError
@@ -41,7 +42,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (zoo, "EPISODES"), (teachers, "TEACHER_EPISODES"), (teacher_check, "CHECK_EPISODES"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, 2)
-    brief = {"num_envs": 2, "horizon": 32, "epochs": 1, "batch_size": 64}
+    brief = {"num_envs": 2, "rollout_length": 32, "epochs": 1, "batch_size": 64}
     taught, distilled = teachers.teacher_recipe, atari.distilled
     monkeypatch.setattr(teachers, "teacher_recipe", lambda game: replace(taught(game), **brief))
     monkeypatch.setattr(atari, "distilled", lambda *given: replace(distilled(*given), **brief))
@@ -81,7 +82,7 @@ def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     # A teacher of other settings does not pass for the one that is asked for.
     other = WORDS.replace("--teacher-steps 128", "--teacher-steps 256 --part teachers --games Pong")
     assert main(other.split()) == 2
-    assert "Pong-teacher holds a run with another steps (128, not" in capsys.readouterr().err
+    assert "Pong-teacher holds a run with another total_steps (128, not" in capsys.readouterr().err
 
     before = weights.stat().st_mtime_ns
     data = run("students", "Pong")
@@ -103,7 +104,7 @@ def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     # Neither do students, even of another part than the one that is asked for.
     other = WORDS.replace("--steps 256", "--steps 512 --part multitask --games Pong Boxing")
     assert main(other.split()) == 2
-    assert "Pong-7-0 holds a run with another steps (256, not" in capsys.readouterr().err
+    assert "Pong-7-0 holds a run with another total_steps (256, not" in capsys.readouterr().err
     assert not list(tmp_path.glob("runs/together-*"))
     data = run("multitask", "Pong", "Boxing")
     assert list(data["table"]) == ["one for all"]
@@ -130,7 +131,7 @@ def test_students_need_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_teachers_in_the_zoo_are_what_the_experiment_makes() -> None:
     for path in zoo.FOLDER.glob("ALE-*.card.json"):
-        card = json.loads(path.read_text())
+        card = with_current_names(json.loads(path.read_text()))
         game = path.name.removeprefix("ALE-").removesuffix("-v5.card.json")
         recipe = replace(teachers.teacher_recipe(game), precision=card["recipe"]["precision"])
         assert card["env_steps"] >= teachers.STEPS[game]

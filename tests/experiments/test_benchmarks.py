@@ -233,7 +233,7 @@ def test_curves_over_environments_and_tasks(tmp_path: Path) -> None:
     assert len(set(eight.names())) == 8
     assert eight.tasks[5].kwargs == {"sticky_action_prob": 0.0}
     quick = Curves().measuring.__class__(repeats=1, seconds=0.0, device="cpu")
-    small = Curves(measuring=quick, num_envs=(4, 8), num_tasks=(1, 2), rows=8, horizon=2)
+    small = Curves(measuring=quick, num_envs=(4, 8), num_tasks=(1, 2), rows=8, rollout_length=2)
     found = small.run()
     assert [one["num_envs"] for one in found["envs"]] == [4, 8]
     assert [(one["num_tasks"], one["num_envs"]) for one in found["tasks"]] == [(1, 8), (2, 4)]
@@ -279,13 +279,16 @@ def test_episodes_of_the_linear_task_end_and_begin_anew() -> None:
 
 def test_our_own_scripts() -> None:
     measuring = AtariRollout().measuring.__class__(repeats=1, seconds=0.0, device="cpu")
-    assert AtariRollout(measuring=measuring, num_envs=4, horizon=2).run()["steps_per_second"] > 0
-    found = MlpDistillation(measuring=measuring, num_envs=16, horizon=2).run()
+    assert (
+        AtariRollout(measuring=measuring, num_envs=4, rollout_length=2).run()["steps_per_second"]
+        > 0
+    )
+    found = MlpDistillation(measuring=measuring, num_envs=16, rollout_length=2).run()
     assert found["steps_per_second"] == found["with_training"]["median"] > 0
     # 84 * 84 bytes of a frame, 18 labels of 4 bytes, the task's 8 and the age's 1, for 540,000
     # steps and the three that each of the 80 rows keeps for the oldest stack.
     assert MemoryAtari().run()["bytes"] == (7056 + 72 + 8 + 1) * (540_000 + 3 * 80)
-    options = {"num_envs": 64, "horizon": 16, "batch_size": 256}
+    options = {"num_envs": 64, "rollout_length": 16, "batch_size": 256}
     found = PPOReturn(until_return=0.01, max_steps=100_000, **options).run()
     assert found["seconds"] > 0 and 0 < found["env_steps"] < 100_000
     with pytest.raises(InputError, match="The return after 2048 steps is only"):
@@ -299,7 +302,7 @@ def test_ale_and_bare_torch() -> None:
 
 
 def test_stable_baselines3() -> None:
-    small = {"timing": QUICK, "num_envs": 2, "horizon": 64, "batch_size": 64, "epochs": 1}
+    small = {"timing": QUICK, "num_envs": 2, "rollout_length": 64, "batch_size": 64, "epochs": 1}
     for env in ("minatar", "rltransfer"):
         found = StableBaselines3PPO(env=env, **small).run()
         assert found["steps_per_second"] > 0
@@ -311,7 +314,7 @@ def test_stable_baselines3() -> None:
 
 def test_stable_baselines3_on_atari() -> None:
     pytest.importorskip("cv2")
-    small = {"num_envs": 2, "horizon": 8, "batch_size": 8, "epochs": 1}
+    small = {"num_envs": 2, "rollout_length": 8, "batch_size": 8, "epochs": 1}
     found = StableBaselines3PPO(timing=QUICK, game="atari", **small).run()
     assert found["steps_per_second"] > 0
 
@@ -321,7 +324,7 @@ def test_pgx(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     from rltransfer.experiments.benchmarks.pgx_minatar import PgxMinAtar
     from rltransfer.experiments.benchmarks.script import main as run_script
 
-    words = ["--num-envs", "8", "--horizon", "2", "--repeats", "1", "--seconds", "0"]
+    words = ["--num-envs", "8", "--rollout-length", "2", "--repeats", "1", "--seconds", "0"]
     monkeypatch.setattr(sys, "argv", ["pgx_minatar", *words])
     assert run_script(PgxMinAtar, "pgx_minatar") == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -335,5 +338,5 @@ def test_rsl_rl() -> None:
     pytest.importorskip("rsl_rl")
     from rltransfer.experiments.benchmarks.rsl_rl_distillation import RslRlDistillation
 
-    found = RslRlDistillation(timing=QUICK, num_envs=16, horizon=15).run()
+    found = RslRlDistillation(timing=QUICK, num_envs=16, rollout_length=15).run()
     assert found["steps_per_second"] > 0

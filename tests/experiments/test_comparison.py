@@ -25,9 +25,15 @@ TASK = "CartPole-v1"
 
 def trained(folder: Path, seed: int) -> str:
     rt.train(
-        rt.agents.PPO(num_envs=2, horizon=8), suite=TASK, run_dir=folder, steps=16, seed=seed,
-        episodes=1, evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        rt.agents.PPO(num_envs=2, rollout_length=8),
+        suite=TASK,
+        run_dir=folder,
+        total_steps=16,
+        seed=seed,
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+    )
     return str(folder)
 
 

@@ -68,7 +68,7 @@ def test_only_the_variant_tells_the_learners_apart() -> None:
     methods = [trial.method for trial in DistralMinAtar(seeds=1).trials()]
     told = [(one.architecture, one.alpha) for one in methods]
     assert told == [("one-column", 0), ("two-column", 1), ("two-column", 0.5), ("shared", 0)]
-    for name in ("network", "num_envs", "horizon", "learning_rate", "beta"):
+    for name in ("network", "num_envs", "rollout_length", "learning_rate", "beta"):
         assert len({repr(getattr(one, name)) for one in methods}) == 1
 
 

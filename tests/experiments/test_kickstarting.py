@@ -50,7 +50,14 @@ def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_only_the_advice_tells_the_learners_apart() -> None:
     scratch, kickstarted = (Kickstarting().method(who) for who in ("scratch", "kickstarted"))
     assert kickstarted.student == scratch.network
-    for name in ("num_envs", "horizon", "epochs", "batch_size", "learning_rate", "max_grad_norm"):
+    for name in (
+        "num_envs",
+        "rollout_length",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "max_grad_norm",
+    ):
         assert getattr(kickstarted, name) == getattr(scratch, name)
     assert kickstarted.surrogate == scratch.surrogate
 

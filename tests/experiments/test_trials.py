@@ -19,7 +19,7 @@ from rltransfer.experiments.common.intervals import (
     interval_json,
     mean_interval,
 )
-from rltransfer.experiments.common.page import footer, told_hardware
+from rltransfer.experiments.common.page import footer, format_hardware
 from rltransfer.experiments.common.pictures import bar_picture
 from rltransfer.experiments.common.trials import (
     Trial,
@@ -34,7 +34,7 @@ from rltransfer.runs.config import RunOptions, settings
 from rltransfer.runs.run import Run
 from rltransfer.tasks.task import Suite
 
-SHORT = {"steps": 2_000, "episodes": 2, "evaluate_episodes": 0, "device": "cpu"}
+SHORT = {"total_steps": 2_000, "episodes": 2, "evaluate_episodes": 0, "device": "cpu"}
 
 
 EMPTY: dict[str, Any] = {"tasks": {}}
@@ -42,7 +42,7 @@ EMPTY: dict[str, Any] = {"tasks": {}}
 
 
 def trial(seed: int, **options: Any) -> Trial:
-    method = rt.agents.PPO(network=Network(hidden=(8,)), num_envs=8, horizon=16)
+    method = rt.agents.PPO(network=Network(hidden=(8,)), num_envs=8, rollout_length=16)
     return Trial(
         name=f"ppo-{seed}", method=method, suite="CartPole-v1",
         options={**SHORT, "seed": seed, **options},
@@ -83,8 +83,10 @@ def stored(trial: Trial, folder: Path, **changes: Any) -> Path:
 def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
     stored(trial(0), tmp_path)
     assert results_so_far([trial(0)], tmp_path) == {"ppo-0": EMPTY}
-    with pytest.raises(InputError, match=r"ppo-0 holds a run with another steps \(2000, not 9\):"):
-        run_trials([trial(1), trial(0, steps=9)], tmp_path)
+    with pytest.raises(
+        InputError, match=r"ppo-0 holds a run with another total_steps \(2000, not 9\):"
+    ):
+        run_trials([trial(1), trial(0, total_steps=9)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["ppo-0"]
     for other, said in (
         (
@@ -102,7 +104,7 @@ def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
     # So is one that is not done yet, before anything else is run.
     (tmp_path / "ppo-0" / "result.json").unlink()
     with pytest.raises(InputError, match="give another --out"):
-        run_trials([trial(1), trial(0, steps=9)], tmp_path)
+        run_trials([trial(1), trial(0, total_steps=9)], tmp_path)
 
 
 def test_a_result_of_another_machine_or_version_counts(tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_a_trial_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_trial_that_is_done_keeps_its_policy_and_no_memory(tmp_path: Path) -> None:
     method = rt.agents.PolicyDistillation(
         teacher=rt.CallableTeacher(lambda o, t: rt.PolicyOutput(logits=torch.zeros(len(t), 2))),
-        student=Network(hidden=(8,)), num_envs=8, horizon=16,
+        student=Network(hidden=(8,)), num_envs=8, rollout_length=16,
     )  # fmt: skip
     done = Trial(name="one", method=method, suite="CartPole-v1", options=SHORT)
     run_trial(done, tmp_path)
@@ -230,9 +232,9 @@ def test_a_page_ends_with_what_it_cost_and_how_to_repeat_it() -> None:
         {"wall_seconds": 60.0, "hardware": machine},
     ]
     same = "2 cores, Python 3.11.7, torch 2.13.0"
-    assert told_hardware(results) == f"a CPU, {same}; a GPU, {same}"
+    assert format_hardware(results) == f"a CPU, {same}; a GPU, {same}"
     # A run of an earlier version does not say where it was.
-    assert "torch" in told_hardware([{"wall_seconds": 1.0}])
+    assert "torch" in format_hardware([{"wall_seconds": 1.0}])
     asked = Compression(sizes=("7 %",), seeds=3, out=Path("elsewhere"), jobs=2)
     said = footer("compression", asked, results)
     assert said.startswith("3 runs, 3 minutes of training; one thread a run; a CPU, 2 cores")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import rltransfer as rt
+from rltransfer.aliases import with_current_names
 from rltransfer.experiments.zoo.experiment import (
     EPISODES,
     FOLDER,
@@ -53,7 +54,7 @@ def _is_default(method: Any, name: str) -> bool:
 
 @pytest.mark.parametrize("game", GAMES)
 def test_the_card_tells_how_the_teacher_was_made(game: str) -> None:
-    card = json.loads((FOLDER / f"MinAtar-{game}-v0.card.json").read_text())
+    card = with_current_names(json.loads((FOLDER / f"MinAtar-{game}-v0.card.json").read_text()))
     assert card["return_mean"] - card["return_ci95"] > BARS[game]
     assert card["episodes"] == EPISODES
     method, taught = recipe(game), card["recipe"].get("teacher")
@@ -62,7 +63,7 @@ def test_the_card_tells_how_the_teacher_was_made(game: str) -> None:
     assert {**completed(method, card["recipe"]), "teacher": ""} == made
     if game in VALUE_STEPS:
         assert completed(VALUES, taught["method"]) == plain(to_json(VALUES))
-        assert taught["options"]["steps"] == VALUE_STEPS[game]
+        assert taught["options"]["total_steps"] == VALUE_STEPS[game]
     assert card["env_steps"] >= STEPS[game]
     assert {"seed", "hardware", "wall_seconds", "torch"} <= set(card)
 

@@ -20,7 +20,16 @@ from rltransfer.tasks.task import Suite
 
 ONE = {"a task": Evaluation((1.0,), (1,))}
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
-SMALL = ["--num-envs", "4", "--horizon", "10", "--batch-size", "40", "--evaluate-episodes", "0"]
+SMALL = [
+    "--num-envs",
+    "4",
+    "--rollout-length",
+    "10",
+    "--batch-size",
+    "40",
+    "--evaluate-episodes",
+    "0",
+]
 QUICK = [*SMALL, "--episodes", "4", "--steps", "200", "--quiet"]
 
 
@@ -128,8 +137,6 @@ def test_bad_words_are_refused_in_a_sentence(
         ("train", "ppo", "--task", TASK, "--steps", "many"): "'many' is no whole number",
         ("train", "ppo", "--task", TASK, "--steps", "0"): "steps is 0",
         ("train", "ppo", "--task", TASK, "--num-envs", "-3"): "num_envs is -3",
-        ("train", "ppo", "--task", TASK, "--lr", "1"): "did you mean '--learning-rate'?",
-        ("train", "ppo", "--task", TASK, "--gamma", "1"): "did you mean '--discount'?",
         ("train", "ppo", "--env", TASK): "did you mean '--task'?",
         ("train", "ppo", TASK): f"did you mean '--task {TASK}'?",
         ("train", "ppo", "--task", "My/Env-v0"): "'my_module:My/Env-v0'",
@@ -283,7 +290,9 @@ def test_a_task_of_several_is_evaluated_by_its_own_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = str(tmp_path / "run")
-    words = "train ppo --task CartPole-v1 Acrobot-v1 --heads per-task --num-envs 2 --horizon 8"
+    words = (
+        "train ppo --task CartPole-v1 Acrobot-v1 --heads per-task --num-envs 2 --rollout-length 8"
+    )
     sizes = "--steps 64 --episodes 1 --evaluate-episodes 0 --quiet --run-dir"
     assert main([*words.split(), *sizes.split(), run]) == 0
     first: list[int] = []
@@ -302,7 +311,9 @@ def test_a_task_of_one_id_is_evaluated_by_its_own_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = str(tmp_path / "run")
-    words = "train distral --suite two-rooms --num-envs 2 --horizon 8 --steps 64 --episodes 1"
+    words = (
+        "train distral --suite two-rooms --num-envs 2 --rollout-length 8 --steps 64 --episodes 1"
+    )
     assert main([*words.split(), "--evaluate-episodes", "0", "--quiet", "--run-dir", run]) == 0
     first: list[int] = []
     suites: list[Suite] = []

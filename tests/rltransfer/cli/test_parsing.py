@@ -8,9 +8,11 @@ from typing import Literal
 
 import pytest
 
+from rltransfer.agents import PPO
 from rltransfer.cli.parsing import parse, parse_count
 from rltransfer.errors import InputError, unknown
 from rltransfer.policies.network import Network
+from rltransfer.runs.config import RunOptions
 from rltransfer.schedule import Schedule
 
 
@@ -113,14 +115,42 @@ def test_nested_options_have_no_prefix():
         ("--epsilom=0.5", "--epsilon"),
         ("--layer_nrom", "--layer-norm"),
         ("--widht", "--width"),
-        ("--total-timesteps", "--steps"),
-        ("--total_timesteps=4", "--steps"),
     ],
 )
 def test_unknown_option_with_the_nearest(word: str, near: str):
     with pytest.raises(InputError) as caught:
         parsed(word, "4")
     assert str(caught.value) == f"There is no option {word!r}: did you mean {near!r}?"
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [("--total-timesteps 4", 4), ("--total_timesteps=5", 5), ("--timesteps 2e3", 2000)],
+)
+def test_names_of_other_libraries_are_taken(words: str, steps: int):
+    assert parsed(*words.split()).steps == steps
+
+
+def test_former_names_and_names_of_other_libraries_train(tmp_path: Path):
+    former = "--steps 9 --horizon 8 --discount 0.9 --trace 0.8 --clip 0.3"
+    current = "--total-steps 9 --rollout-length 8 --gamma 0.9 --gae-lambda 0.8 --clip-range 0.3"
+    others = "--total-timesteps 9 --n-steps 8 --gamma 0.9 --gae-lambda 0.8 --clip-coef 0.3"
+
+    @dataclass(frozen=True)
+    class Both:
+        method: PPO = PPO()
+        options: RunOptions = RunOptions()
+
+    made = [parse(Both, words.split(), PROG) for words in (former, current, others)]
+    assert made[0] == made[1] == made[2] != Both()
+    assert made[0].options.total_steps == 9 and made[0].method.surrogate.gae_lambda == 0.8
+    names = "--lr 1e-3 --ent-coef 0.5 --vf-coef 0.25 --n-envs 4 --n-epochs 2"
+    method = parse(Both, names.split(), PROG).method
+    assert (method.learning_rate, method.num_envs, method.epochs) == (1e-3, 4, 2)
+    surrogate = method.surrogate
+    assert (surrogate.entropy_coefficient, surrogate.value_coefficient) == (0.5, 0.25)
+    with pytest.raises(InputError, match="'--total-steps' is given twice"):
+        parse(Both, ["--steps", "9", "--total-timesteps", "9"], PROG)
 
 
 @pytest.mark.parametrize("words", [["--xyzzy", "4"], ["--xyzzy"], ["--stop"], ["--lr", "1"]])

@@ -6,11 +6,11 @@ import pytest
 
 import rltransfer as rt
 from rltransfer.cli.parsing import parse
-from rltransfer.cli.task_options import TaskOptions, asked_suite
+from rltransfer.cli.task_options import TaskOptions, requested_suite
 
 
 def asked(*words: str) -> rt.Suite:
-    return asked_suite(parse(TaskOptions, words, "rltransfer"))
+    return requested_suite(parse(TaskOptions, words, "rltransfer"))
 
 
 def test_one_task_or_several_for_one_policy() -> None:

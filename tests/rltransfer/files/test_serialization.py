@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rltransfer.errors import InputError
-from rltransfer.files.serialization import from_json, plain, to_json
+from rltransfer.files.serialization import from_json, to_builtin, to_json
 from rltransfer.objectives.objective import Objective
 from rltransfer.objectives.outputs import KL, MSE
 from rltransfer.policies.network import Network
@@ -75,8 +75,8 @@ def test_what_has_a_text_form_becomes_text_that_means_the_same():
 
 def test_numbers_of_numpy_and_torch_become_pythons():
     given = {"a": np.float64(0.5), "b": (torch.tensor(2), np.arange(2)), "c": "x", "d": None}
-    assert plain(given) == {"a": 0.5, "b": (2, (0, 1)), "c": "x", "d": None}
-    assert type(plain(np.float32(0.5))) is float and type(plain(np.bool_(True))) is bool
+    assert to_builtin(given) == {"a": 0.5, "b": (2, (0, 1)), "c": "x", "d": None}
+    assert type(to_builtin(np.float32(0.5))) is float and type(to_builtin(np.bool_(True))) is bool
     assert to_json(np.float32(0.5)) == 0.5 and to_json(np.arange(2)) == [0, 1]
 
 

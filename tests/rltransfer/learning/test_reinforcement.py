@@ -31,7 +31,7 @@ NEVER = flags(0, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("trace", "terminated", "done", "expected"),
+    ("gae_lambda", "terminated", "done", "expected"),
     [
         # delta = 1 + 3/2 - 1, 2 + 5/2 - 3, 4 + 8/2 - 5 = 1.5, 1.5, 3 with discount 1/2.
         (0.0, NEVER, NEVER, (1.5, 1.5, 3.0)),
@@ -47,13 +47,15 @@ NEVER = flags(0, 0, 0)
         (0.0, flags(0, 0, 1), flags(0, 0, 1), (1.5, 1.5, -1.0)),
     ],
 )
-def test_advantages_by_hand(trace: float, terminated: Tensor, done: Tensor, expected: tuple[float]):
-    found = generalized_advantage(REWARD, VALUE, NEXT_VALUE, terminated, done, 0.5, trace)
+def test_advantages_by_hand(
+    gae_lambda: float, terminated: Tensor, done: Tensor, expected: tuple[float]
+):
+    found = generalized_advantage(REWARD, VALUE, NEXT_VALUE, terminated, done, 0.5, gae_lambda)
     assert found.squeeze(1).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("trace", "terminated", "done", "expected"),
+    ("gae_lambda", "terminated", "done", "expected"),
     [
         # r + V'/2.
         (0.0, NEVER, NEVER, (2.5, 4.5, 8.0)),
@@ -70,9 +72,9 @@ def test_advantages_by_hand(trace: float, terminated: Tensor, done: Tensor, expe
     ],
 )
 def test_lambda_returns_by_hand(
-    trace: float, terminated: Tensor, done: Tensor, expected: tuple[float]
+    gae_lambda: float, terminated: Tensor, done: Tensor, expected: tuple[float]
 ):
-    found = lambda_returns(REWARD, NEXT_VALUE, terminated, done, 0.5, trace)
+    found = lambda_returns(REWARD, NEXT_VALUE, terminated, done, 0.5, gae_lambda)
     assert found.squeeze(1).tolist() == pytest.approx(expected, abs=1e-6)
 
 
@@ -86,16 +88,16 @@ def rollout(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 def advantage_by_definition(
     reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor,
-    discount: float, trace: float,
+    gamma: float, gae_lambda: float,
 ) -> Tensor:  # fmt: skip
-    """The sum of (discount * trace)^l delta_{t+l} up to the episode's end, term by term."""
+    """The sum of (gamma * gae_lambda)^l delta_{t+l} up to the episode's end, term by term."""
     found = torch.zeros_like(reward)
     for env in range(reward.shape[1]):
         for start in range(len(reward)):
             for time in range(start, len(reward)):
                 follows = 0.0 if terminated[time, env] else next_value[time, env]
-                delta = reward[time, env] + discount * follows - value[time, env]
-                found[start, env] += (discount * trace) ** (time - start) * delta
+                delta = reward[time, env] + gamma * follows - value[time, env]
+                found[start, env] += (gamma * gae_lambda) ** (time - start) * delta
                 if done[time, env]:
                     break
     return found
@@ -106,32 +108,32 @@ def lambda_return_by_definition(
     next_value: Tensor,
     terminated: Tensor,
     done: Tensor,
-    discount: float,
-    trace: float,
+    gamma: float,
+    gae_lambda: float,
 ) -> Tensor:
-    """The mean of n-step returns, weighted by (1 - trace) trace^(n-1), the rest on the longest."""
+    """The mean of n-step returns, weighted by (1 - l) l^(n-1), the rest on the longest."""
     found = torch.zeros_like(reward)
     for env in range(reward.shape[1]):
         for start in range(len(reward)):
             returns, rewards = [], 0.0
             for time in range(start, len(reward)):
                 ahead = time - start
-                rewards = rewards + discount**ahead * reward[time, env].item()
+                rewards = rewards + gamma**ahead * reward[time, env].item()
                 follows = 0.0 if terminated[time, env] else next_value[time, env].item()
-                returns.append(rewards + discount ** (ahead + 1) * follows)
+                returns.append(rewards + gamma ** (ahead + 1) * follows)
                 if done[time, env]:
                     break
-            weights = [(1 - trace) * trace**n for n in range(len(returns))]
-            weights[-1] = trace ** (len(returns) - 1)
+            weights = [(1 - gae_lambda) * gae_lambda**n for n in range(len(returns))]
+            weights[-1] = gae_lambda ** (len(returns) - 1)
             found[start, env] = sum(w * r for w, r in zip(weights, returns, strict=True))
     return found
 
 
-@pytest.mark.parametrize("trace", [0.0, 0.65, 1.0])
-def test_against_the_definitions(trace: float):
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.65, 1.0])
+def test_against_the_definitions(gae_lambda: float):
     for seed in range(3):
         reward, value, next_value, terminated, done = rollout(seed)
-        ends = (terminated, done, 0.9, trace)
+        ends = (terminated, done, 0.9, gae_lambda)
         # Tolerance: float32 sums in another order.
         torch.testing.assert_close(
             generalized_advantage(reward, value, next_value, *ends),

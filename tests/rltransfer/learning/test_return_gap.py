@@ -21,9 +21,9 @@ def heard(lag: Lag, *episodes: tuple[int, float], rows: int = 2, time: int = 4) 
 
 def shares(teacher: list[float], chance: list[float], *episodes: tuple[int, float]) -> Tensor:
     lag = Lag(2, CPU)
-    lag.expect(teacher, chance)
+    lag.set_reference_returns(teacher, chance)
     heard(lag, *episodes)
-    return lag.share
+    return lag.lag
 
 
 def test_worked_by_hand() -> None:
@@ -38,7 +38,7 @@ def test_it_is_within_its_bounds() -> None:
 
 
 def test_what_is_not_known_counts_as_all_of_the_way() -> None:
-    assert Lag(2, CPU).share.tolist() == [1.0, 1.0]
+    assert Lag(2, CPU).lag.tolist() == [1.0, 1.0]
     assert shares([10.0, 10.0], [0.0, 0.0], (0, 5.0)).tolist() == pytest.approx([0.5, 1.0])
     # A teacher that plays as chance does.
     assert shares([3.0, 3.0], [3.0, 3.0], (0, 3.0), (1, 1.0)).tolist() == [1.0, 1.0]
@@ -48,19 +48,19 @@ def test_what_is_not_known_counts_as_all_of_the_way() -> None:
 
 def test_later_episodes_count_more() -> None:
     lag = Lag(1, CPU)
-    lag.expect([1.0], [0.0])
+    lag.set_reference_returns([1.0], [0.0])
     heard(lag, (0, 0.0), rows=1)
     heard(lag, (0, 1.0), (0, 1.0), rows=1)
     # Two episodes of 1 after one of 0: the mean is 1 - FORGETTING ** 2.
-    assert lag.share.item() == pytest.approx(FORGETTING**2, abs=1e-6)
+    assert lag.lag.item() == pytest.approx(FORGETTING**2, abs=1e-6)
 
 
 def test_it_goes_on_where_it_was() -> None:
     lag, other = Lag(2, CPU), Lag(2, CPU)
     for one in (lag, other):
-        one.expect([10.0, 10.0], [0.0, 0.0])
+        one.set_reference_returns([10.0, 10.0], [0.0, 0.0])
     heard(lag, (0, 4.0))
     other.load_state_dict(lag.state_dict())
     for one in (lag, other):
         heard(one, (0, 8.0), (1, 5.0))
-    assert torch.equal(lag.share, other.share)
+    assert torch.equal(lag.lag, other.lag)

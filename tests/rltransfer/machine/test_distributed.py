@@ -115,11 +115,30 @@ def test_a_run_of_two_processes_goes_on_bitwise(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train = ("-m", "rltransfer.cli", "train", "policy-distillation")
     printed = two_processes(
-        *train, "--task", "CartPole-v1", "--teacher", str(teacher_run(tmp_path)), "--num-envs", "4",
-        "--horizon", "16", "--batch-size", "64", "--steps", "1024", "--checkpoint-every", "256",
-        "--evaluate-every", "512", "--episodes", "2", "--run-dir", str(whole),
-        "--memory-dir", str(tmp_path / "memory"),
-    )  # fmt: skip
+        *train,
+        "--task",
+        "CartPole-v1",
+        "--teacher",
+        str(teacher_run(tmp_path)),
+        "--num-envs",
+        "4",
+        "--rollout-length",
+        "16",
+        "--batch-size",
+        "64",
+        "--steps",
+        "1024",
+        "--checkpoint-every",
+        "256",
+        "--evaluate-every",
+        "512",
+        "--episodes",
+        "2",
+        "--run-dir",
+        str(whole),
+        "--memory-dir",
+        str(tmp_path / "memory"),
+    )
     # One of them shows the result and writes the files; both learned from half of the steps.
     assert "CartPole-v1" in printed[0] and not printed[1]
     assert len(list(whole.glob("events.*"))) == 1
@@ -151,7 +170,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 def teacher_run(folder: Path) -> Path:
     """Returns the folder of a run whose policy has hardly learned."""
-    words = ["train", "ppo", "--task", "CartPole-v1", "--num-envs", "4", "--horizon", "16"]
+    words = ["train", "ppo", "--task", "CartPole-v1", "--num-envs", "4", "--rollout-length", "16"]
     words += ["--steps", "64", "--episodes", "1", "--quiet", "--run-dir", str(folder / "teacher")]
     assert main(words) == 0
     return folder / "teacher"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal
 
-from rltransfer.policies.output import ILLEGAL, PolicyOutput, wide
+from rltransfer.policies.output import ILLEGAL, PolicyOutput, upcast
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -133,4 +133,4 @@ def test_wide_is_float32_at_least():
         (torch.float32, torch.float32),
         (torch.float64, torch.float64),
     ):
-        assert wide(torch.zeros(1, dtype=dtype)).dtype == expected
+        assert upcast(torch.zeros(1, dtype=dtype)).dtype == expected

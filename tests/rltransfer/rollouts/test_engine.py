@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from toy import SHORT_TASK, TASK, EchoVectorEnv
 
 import rltransfer as rt
-from rltransfer.learning.agent import Agent, Setting
+from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.policies.policy import PolicySpec
 from rltransfer.rollouts.actors import RandomActor
 from rltransfer.rollouts.engine import RolloutEngine
@@ -26,7 +26,7 @@ class Scripted:
     """Acts by a table, time first, and keeps the observation's sum."""
 
     state_size = 0
-    course = None
+    graph_key = None
     generators = ()
 
     def __init__(self, actions: torch.Tensor) -> None:
@@ -46,8 +46,8 @@ def random_actor(engine: RolloutEngine, seed: int = 0) -> RandomActor:
 def test_a_rollout_is_what_the_environment_said() -> None:
     engine = RolloutEngine(rt.Suite.of("rltransfer/MinAtar-Breakout-v0"), 5, CPU, seed=3)
     env = make_vector_env(rt.Task("rltransfer/MinAtar-Breakout-v0"), 5, CPU)
-    env.load_state_dict(engine.lanes[0].env.state_dict())
-    observation = engine._observation["policy"].at[engine._horizon].clone()
+    env.load_state_dict(engine.env_slices[0].env.state_dict())
+    observation = engine._observation["policy"].at[engine._rollout_length].clone()
     actions = torch.randint(6, (60, 5), generator=torch.Generator().manual_seed(1))
     rollout = engine.collect(Scripted(actions), 60)
     for time in range(60):
@@ -67,7 +67,7 @@ def test_a_rollout_is_what_the_environment_said() -> None:
 def test_two_halves_of_a_host_environment_equal_gymnasium() -> None:
     # 3 + 3 environments: each half is seeded by itself, and stepped as Gymnasium would.
     engine = RolloutEngine(rt.Suite.of("ALE/Pong-v5"), 4, CPU, seed=0)
-    assert [len(half) for half in engine.halves] == [1, 1]
+    assert [len(stage) for stage in engine.pipeline_stages] == [1, 1]
     first = engine.collect(random_actor(engine), 8)
     assert first.observation["policy"].shape == (8, 4, 4, 84, 84)
     assert first.observation["policy"].dtype == torch.uint8
@@ -115,20 +115,20 @@ def test_episode_returns_and_lengths() -> None:
 def test_final_observations_of_cut_off_episodes_are_kept() -> None:
     engine = RolloutEngine(rt.Suite.of(SHORT_TASK), 4, CPU, seed=0)
     rollout = engine.collect(random_actor(engine), 12)
-    assert rollout.final is not None
-    assert rollout.final.time.tolist() == [9] * 4
-    assert rollout.final.rows.tolist() == [0, 1, 2, 3]
-    assert rollout.final.observation["policy"].shape == (4, 4)
-    assert engine.collect(random_actor(engine), 5).final is None
+    assert rollout.final_obs is not None
+    assert rollout.final_obs.time.tolist() == [9] * 4
+    assert rollout.final_obs.rows.tolist() == [0, 1, 2, 3]
+    assert rollout.final_obs.observation["policy"].shape == (4, 4)
+    assert engine.collect(random_actor(engine), 5).final_obs is None
 
 
 def test_final_observations_are_the_same_when_chosen_after_the_rollout() -> None:
-    # Two tasks, so that rows are not those of the first lane alone; episodes of ten steps.
+    # Two tasks, so that rows are not those of the first env_slice alone; episodes of ten steps.
     def finals(capturable: bool) -> Any:
         task = rt.Task(SHORT_TASK, {"capturable": capturable})
         other = rt.Task(SHORT_TASK, {"capturable": capturable, "nan_at": 0})
         engine = RolloutEngine(rt.Suite("two", (task, other)), 3, CPU, seed=0)
-        return engine.collect(random_actor(engine), 25).final
+        return engine.collect(random_actor(engine), 25).final_obs
 
     at_once, afterwards = finals(False), finals(True)
 
@@ -159,10 +159,10 @@ def test_a_rollout_makes_no_new_stores() -> None:
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 METHODS = {
-    "ppo": lambda: rt.agents.PPO(num_envs=64, horizon=8),
-    "pqn": lambda: rt.agents.PQN(num_envs=64, horizon=8),
+    "ppo": lambda: rt.agents.PPO(num_envs=64, rollout_length=8),
+    "pqn": lambda: rt.agents.PQN(num_envs=64, rollout_length=8),
     "distillation": lambda: rt.agents.PolicyDistillation(
-        teacher="zoo", num_envs=64, horizon=8, teacher_acts=0.5
+        teacher="zoo", num_envs=64, rollout_length=8, teacher_acts=0.5
     ),
 }
 
@@ -172,13 +172,13 @@ def acting_agent(method: str, captures: bool) -> tuple[RolloutEngine, Agent]:
     device = torch.device("cuda")
     suite = rt.Suite.of("rltransfer/MinAtar-Breakout-v0")
     engine = RolloutEngine(suite, 64, device, seed=0, captures=captures)
-    setting = Setting(
+    context = TrainingContext(
         suite=suite, observation_space=engine.observation_space, action_space=engine.action_space,
         action_mask=engine.action_mask, own_spaces=engine.own_spaces, frame_stack=0,
         num_rows=engine.num_rows, seed=0, device=device,
     )  # fmt: skip
     torch.manual_seed(0)
-    agent = METHODS[method]().build(setting)
+    agent = METHODS[method]().build(context)
     agent.begin_rollout(0.5)
     return engine, agent
 

@@ -47,7 +47,9 @@ def test_functions_are_measured_in_turn_and_the_median_counts() -> None:
 
 
 def test_each_meaning_of_a_step_costs_more_than_the_one_before() -> None:
-    method = rt.agents.PPO(network=Network(hidden=(64,)), num_envs=32, horizon=16, batch_size=128)
+    method = rt.agents.PPO(
+        network=Network(hidden=(64,)), num_envs=32, rollout_length=16, batch_size=128
+    )
     found = benchmark_train("ppo", method, rt.Suite.of(TASK), 10_000, QUICK)
     speeds = [
         found[name]["median"] for name in ("environments_only", "with_inference", "with_training")
@@ -57,7 +59,7 @@ def test_each_meaning_of_a_step_costs_more_than_the_one_before() -> None:
 
 
 def test_the_teachers_share_is_told() -> None:
-    method = rt.agents.PolicyDistillation(teacher="zoo", num_envs=16, horizon=4)
+    method = rt.agents.PolicyDistillation(teacher="zoo", num_envs=16, rollout_length=4)
     suite = rt.Suite.of("rltransfer/MinAtar-Breakout-v0")
     found = benchmark_train("policy-distillation", method, suite, 10_000, QUICK)
     assert 0 < found["teacher_share"] < 1
@@ -71,7 +73,9 @@ def test_labels_of_one_teacher_and_of_one_a_task() -> None:
 
 
 def test_rollouts_from_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    found = said(["rollout", "--suite", "minatar", "--num-envs", "4", "--horizon", "2"], capsys)
+    found = said(
+        ["rollout", "--suite", "minatar", "--num-envs", "4", "--rollout-length", "2"], capsys
+    )
     assert len(found["tasks"]) == 5
     speeds = [task["environments_only"]["median"] for task in found["tasks"].values()]
     product = 1.0
@@ -83,7 +87,9 @@ def test_rollouts_from_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_training_from_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    found = said(["train", "ppo", "--task", TASK, "--num-envs", "4", "--horizon", "8"], capsys)
+    found = said(
+        ["train", "ppo", "--task", TASK, "--num-envs", "4", "--rollout-length", "8"], capsys
+    )
     assert found["agent"] == "ppo"
     assert found["with_training"]["median"] > 0
 
@@ -112,7 +118,7 @@ def test_teachers_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "pp0", "--task", TASK], "pp0"),
         (["train", "ppo", "--task", TASK, "--steps", "0"], "steps is 0: it must be at least 1"),
         (["rollout", "--task", TASK, "--num-envs", "0"], "num_envs is 0"),
-        (["rollout", "--task", TASK, "--horizon", "0"], "horizon is 0"),
+        (["rollout", "--task", TASK, "--rollout-length", "0"], "rollout_length is 0"),
         (["rollout", "--task", TASK, "--repeats", "0"], "repeats is 0"),
         (["rollout", "--task", TASK, "--seconds", "-1"], "seconds is -1.0"),
         (["rollout", "--task", TASK, "--seconds", "nan"], "seconds is nan"),
@@ -132,10 +138,19 @@ def test_what_cannot_be_measured(
 def test_compiling_changes_the_kernels_and_not_what_is_learned(tmp_path: Path) -> None:
     def weights(compiled: bool) -> dict[str, Tensor]:
         run = rt.train(
-            rt.agents.PPO(network=Network(hidden=(8,)), num_envs=4, horizon=8, batch_size=32),
-            suite=TASK, run_dir=tmp_path / str(compiled), steps=64, compile=compiled,
-            episodes=1, evaluate_episodes=0, quiet=True, device="cpu", threads=1,
-        )  # fmt: skip
+            rt.agents.PPO(
+                network=Network(hidden=(8,)), num_envs=4, rollout_length=8, batch_size=32
+            ),
+            suite=TASK,
+            run_dir=tmp_path / str(compiled),
+            total_steps=64,
+            compile=compiled,
+            episodes=1,
+            evaluate_episodes=0,
+            quiet=True,
+            device="cpu",
+            threads=1,
+        )
         return run.agent.policy.state_dict()
 
     plain, compiled = weights(False), weights(True)

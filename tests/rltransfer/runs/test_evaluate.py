@@ -13,14 +13,17 @@ from rltransfer.cli.main import main
 from rltransfer.rollouts.evaluation import Evaluation
 from rltransfer.runs import evaluate as evaluate_module
 
-SMALL: dict[str, Any] = {"steps": 64, "episodes": 1, "evaluate_episodes": 0, "quiet": True}
+SMALL: dict[str, Any] = {"total_steps": 64, "episodes": 1, "evaluate_episodes": 0, "quiet": True}
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     rt.train(
-        rt.agents.PPO(num_envs=4, horizon=8), suite=[TASK, SHORT_TASK], run_dir=folder, **SMALL
+        rt.agents.PPO(num_envs=4, rollout_length=8),
+        suite=[TASK, SHORT_TASK],
+        run_dir=folder,
+        **SMALL,
     )
     return folder
 
@@ -48,7 +51,7 @@ def test_an_option_of_all_tasks_is_no_other_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms = [rt.Task("rltransfer/TwoRooms-v0", {"goal": g, "time_limit": 20}) for g in (0, 1)]
-    method = rt.agents.Distral(num_envs=2, horizon=8)
+    method = rt.agents.Distral(num_envs=2, rollout_length=8)
     rt.train(method, suite=rooms, run_dir=tmp_path / "run", **SMALL)
     asked: list[tuple[int, Any]] = []
 

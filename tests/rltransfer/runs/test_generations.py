@@ -31,10 +31,10 @@ from rltransfer.runs.config import read_config
 from rltransfer.runs.generations import SEED_STEP, generation_results
 from rltransfer.runs.run import Run
 
-QUICK = {"steps": 160, "episodes": 2, "evaluate_episodes": 0, "quiet": True}
-SMALL = {"num_envs": 4, "horizon": 10, "batch_size": 40}
+QUICK = {"total_steps": 160, "episodes": 2, "evaluate_episodes": 0, "quiet": True}
+SMALL = {"num_envs": 4, "rollout_length": 10, "batch_size": 40}
 STUDENT = {**SMALL, "student": rt.policies.mlp(hidden=(8,))}
-WORDS = ["--num-envs", "4", "--horizon", "10", "--batch-size", "40", "--hidden", "8"]
+WORDS = ["--num-envs", "4", "--rollout-length", "10", "--batch-size", "40", "--hidden", "8"]
 QUICK_WORDS = ["--episodes", "2", "--evaluate-episodes", "0", "--quiet", "--threads", "1"]
 
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_done_writes_nothing(tmp_path: Path, teacher: Path) -> No
     cases = [
         (PPO(**SMALL), {}, "ppo has no teacher"),
         (distil, {"generations": -1}, "generations is -1: it must be at least 1"),
-        (distil, {"steps": 0}, "steps is 0"),
+        (distil, {"total_steps": 0}, "total_steps is 0"),
         (distil, {"suite": "CartPole-v1"}, "does not fit the task 'CartPole-v1'"),
         (recurrent, {}, "A recurrent student cannot teach the next generation"),
     ]

@@ -34,7 +34,7 @@ TOLERANCE = 1e-5
 """Both compute in float32, but sum in another order."""
 
 QUICK = [
-    *("--num-envs", "4", "--horizon", "10", "--batch-size", "40", "--steps", "400"),
+    *("--num-envs", "4", "--rollout-length", "10", "--batch-size", "40", "--steps", "400"),
     *("--evaluate-episodes", "0", "--episodes", "1", "--quiet"),
 ]
 

@@ -37,7 +37,7 @@ from rltransfer.runs.run import InterruptedRunError, Run, _frame_stack
 
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 QUICK = ["--episodes", "2", "--evaluate-episodes", "0", "--threads", "1", "--quiet"]
-PPO_OPTIONS = ["--num-envs", "8", "--horizon", "16", "--batch-size", "64"]
+PPO_OPTIONS = ["--num-envs", "8", "--rollout-length", "16", "--batch-size", "64"]
 
 
 def command(*words: str | Path) -> list[str]:
@@ -67,7 +67,7 @@ CASES = {
     "recurrent": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS, "--gru", "16"],
     "pqn": ["pqn", "--task", BREAKOUT, *PPO_OPTIONS],
     "distral": ["distral", "--task", BREAKOUT, "rltransfer/MinAtar-Asterix-v0",
-                "--num-envs", "8", "--horizon", "16", "--epochs", "2", "--batch-size", "64"],
+                "--num-envs", "8", "--rollout-length", "16", "--epochs", "2", "--batch-size", "64"],
     "memory": ["policy-distillation", "--task", BREAKOUT, *PPO_OPTIONS, "--memory-steps", "500",
                "--teacher-acts", "1->0"],
     "random teacher": ["policy-distillation", "--task", BREAKOUT, *PPO_OPTIONS,
@@ -79,9 +79,14 @@ CASES = {
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("teacher") / "run"
     rt.train(
-        PPO(num_envs=4, horizon=8), suite=BREAKOUT, steps=32, run_dir=run_dir, episodes=1,
-        evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        PPO(num_envs=4, rollout_length=8),
+        suite=BREAKOUT,
+        total_steps=32,
+        run_dir=run_dir,
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+    )
     return run_dir
 
 
@@ -115,12 +120,12 @@ def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
     assert 0 < state["env_steps"] < 2_000_000
 
 
-METHOD = PPO(num_envs=4, horizon=10, batch_size=40)
+METHOD = PPO(num_envs=4, rollout_length=10, batch_size=40)
 
 
 def begun(run_dir: Path, **options: Any) -> Run:
     """A run of 40 steps an iteration that has begun."""
-    asked = RunOptions(**{"steps": 10_000, "evaluate_episodes": 0, "episodes": 2, **options})
+    asked = RunOptions(**{"total_steps": 10_000, "evaluate_episodes": 0, "episodes": 2, **options})
     run = Run("ppo", METHOD, rt.Suite.of(TASK), asked, run_dir, quiet=True)
     run.begin(resume=False)
     return run
@@ -141,7 +146,7 @@ def fail_at(run: Run, number: int, error: Exception = ZeroDivisionError()) -> No
 def quick_run(run_dir: Path, **options: object) -> Run:
     return rt.train(
         METHOD, suite=TASK, run_dir=run_dir,
-        **{"steps": 200, "episodes": 8, "evaluate_episodes": 4, "quiet": True, **options},
+        **{"total_steps": 200, "episodes": 8, "evaluate_episodes": 4, "quiet": True, **options},
     )  # fmt: skip
 
 
@@ -155,7 +160,7 @@ def test_result_and_files(tmp_path: Path) -> None:
     assert set(result["tasks"][TASK]) >= {"return_mean", "return_ci95", "episodes"}
     assert result["tasks"][TASK]["random_return_mean"] == pytest.approx(2.5, abs=1.5)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["method"]["surrogate"]["clip"] == 0.2
+    assert config["method"]["surrogate"]["clip_range"] == 0.2
 
 
 def test_curves_are_real_event_files(tmp_path: Path) -> None:
@@ -178,7 +183,7 @@ def steps_of(run_dir: Path, name: str) -> list[int]:
 
 
 def test_resuming_hides_what_came_after_the_checkpoint_alone(tmp_path: Path) -> None:
-    run = begun(tmp_path / "run", steps=200, checkpoint_every=120)
+    run = begun(tmp_path / "run", total_steps=200, checkpoint_every=120)
     fail_at(run, 5)
     with pytest.raises(ZeroDivisionError):
         run.execute()
@@ -193,7 +198,7 @@ def test_resuming_hides_what_came_after_the_checkpoint_alone(tmp_path: Path) -> 
 
 
 def test_resuming_before_a_checkpoint_hides_everything(tmp_path: Path) -> None:
-    run = begun(tmp_path / "run", steps=200, checkpoint_every=120)
+    run = begun(tmp_path / "run", total_steps=200, checkpoint_every=120)
     fail_at(run, 2)
     with pytest.raises(ZeroDivisionError):
         run.execute()
@@ -240,7 +245,7 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
 def test_a_reward_that_is_not_finite_is_named(tmp_path: Path) -> None:
     with pytest.raises(rt.InputError, match=r"EchoNaN.*a reward that is not finite, at step 49 "):
         rt.train(
-            METHOD, suite=NAN_TASK, steps=4_000,
+            METHOD, suite=NAN_TASK, total_steps=4_000,
             run_dir=tmp_path / "run", evaluate_episodes=0, quiet=True,
         )  # fmt: skip
 
@@ -321,12 +326,12 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"steps": 0}, "steps is 0"),
+        ({"total_steps": 0}, "total_steps is 0"),
         ({"episodes": 0}, "episodes is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"device": "cuda:99"}, "There is no device 'cuda:99'"),
         ({"device": "gpu"}, "There is no device 'gpu'"),
-        ({"stesp": 3}, "did you mean 'steps'"),
+        ({"total_stesp": 3}, "did you mean 'total_steps'"),
     ],
 )
 def test_bad_options(tmp_path: Path, options: dict[str, object], words: str) -> None:
@@ -379,7 +384,7 @@ def test_a_damaged_configuration_is_named(damage: Callable[[str], str], tmp_path
 def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
     config = begun(tmp_path / "run").config()
     configured(config)
-    for part, name in (("options", "steps"), ("method", "num_envs")):
+    for part, name in (("options", "total_steps"), ("method", "num_envs")):
         damaged = {**config, part: {**config[part], name: "many"}}
         with pytest.raises(rt.InputError, match=f"{name} is 'many': it must be a whole number"):
             configured(damaged)
@@ -400,7 +405,7 @@ def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
 def test_outside_the_loop_a_signal_stops_at_once(
     phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = begun(tmp_path / "run", steps=40)
+    run = begun(tmp_path / "run", total_steps=40)
     monkeypatch.setattr(run, phase, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         run.execute()
@@ -412,7 +417,7 @@ def test_outside_the_loop_a_signal_stops_at_once(
 def test_a_signal_at_any_time_stops_after_a_checkpoint(
     place: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = begun(tmp_path / "run", steps=steps, checkpoint_every=40)
+    run = begun(tmp_path / "run", total_steps=steps, checkpoint_every=40)
     module = distributed if place == "any_of" else checkpoint
     calls = itertools.count()
     called = getattr(module, place)
@@ -449,7 +454,7 @@ def test_an_interruption_from_python_raises(tmp_path: Path) -> None:
 def test_the_live_table_shows_no_return_of_another_rollout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = begun(tmp_path / "run", steps=80)
+    run = begun(tmp_path / "run", total_steps=80)
     told = iter([{"rollout/return/a": 3.0}, {"train/loss": 1.0}])
     iterate, shown = run.iterate, []
 
@@ -466,7 +471,7 @@ def test_the_live_table_shows_no_return_of_another_rollout(
 def test_the_seed_is_a_whole_number() -> None:
     with pytest.raises(rt.InputError, match=r"seed is 1.5: it must be a whole number"):
         RunOptions(seed=1.5)  # type: ignore[arg-type]
-    assert RunOptions(steps=2e5).steps == 200_000  # type: ignore[arg-type]
+    assert RunOptions(total_steps=2e5).total_steps == 200_000  # type: ignore[arg-type]
 
 
 def test_a_teacher_that_was_moved_is_told_where_it_lies(
@@ -474,8 +479,10 @@ def test_a_teacher_that_was_moved_is_told_where_it_lies(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, seed in (("first", 0), ("second", 1)):
-        rt.train(METHOD, suite=TASK, run_dir=name, steps=40, episodes=2, seed=seed, quiet=True)
-    words = ["train", "policy-distillation", *QUICK, "--num-envs", "4", "--horizon", "10"]
+        rt.train(
+            METHOD, suite=TASK, run_dir=name, total_steps=40, episodes=2, seed=seed, quiet=True
+        )
+    words = ["train", "policy-distillation", *QUICK, "--num-envs", "4", "--rollout-length", "10"]
     asked = [*words, "--task", TASK, "--steps", "40", "--teacher", "first", "--run-dir", "student"]
     assert main(asked) == 0
     Path("first").rename("moved")
@@ -490,7 +497,7 @@ def test_it_says_when_it_evaluates_unless_it_is_quiet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for quiet in (False, True):
-        run = begun(tmp_path / f"run-{quiet}", steps=40)
+        run = begun(tmp_path / f"run-{quiet}", total_steps=40)
         run.quiet = quiet
         run.execute()
         said = capsys.readouterr().err

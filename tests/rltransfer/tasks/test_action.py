@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 import rltransfer as rt
-from rltransfer.agents.policy_distillation import _half_ranges, _likeness
+from rltransfer.agents.policy_distillation import _agreement_metrics, _half_ranges
 from rltransfer.files.checkpoint import newest_checkpoint
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
@@ -104,7 +104,7 @@ def test_a_policy_of_the_same_actions_fits() -> None:
 @pytest.mark.parametrize("heads", ["shared", "per-task"])
 def test_a_gaussian_is_over_the_numbers_of_its_task(heads: str) -> None:
     output = policy(heads=heads)(observed(), TASK)
-    assert output.absent is not None and output.absent.tolist() == [
+    assert output.padding_mask is not None and output.padding_mask.tolist() == [
         [False, True],
         *[[False] * 2] * 2,
     ]
@@ -120,7 +120,7 @@ def test_a_gaussian_is_over_the_numbers_of_its_task(heads: str) -> None:
         output.entropy(), torch.stack([one.entropy().sum() for one in dists])
     )
     drawn = output.sample(torch.Generator().manual_seed(0))
-    assert drawn[0, 1] == 0 and (drawn != mean)[~output.absent].all()
+    assert drawn[0, 1] == 0 and (drawn != mean)[~output.padding_mask].all()
 
 
 def test_absent_numbers_have_no_gradient() -> None:
@@ -181,7 +181,7 @@ def test_what_a_teacher_says_of_absent_numbers_changes_nothing(text: str) -> Non
         values.append(value.item())
         # The mean is over the numbers that there are.
         error = (output.mean - label.mean)[:, 0].abs().mean()
-        torch.testing.assert_close(_likeness(output, label)["action_error"], error)
+        torch.testing.assert_close(_agreement_metrics(output, label)["action_error"], error)
     assert values[0] == values[1] != 0
 
 
@@ -218,7 +218,7 @@ class Constant:
     """Does the same all the time."""
 
     state_size = 0
-    course = None
+    graph_key = None
     generators = ()
 
     def act(self, observation: Any, task: Tensor, state: Any, start: Any) -> dict[str, Tensor]:
@@ -230,13 +230,13 @@ def test_each_environment_is_sent_its_own_numbers(monkeypatch: pytest.MonkeyPatc
     assert engine.action_space == BOTH and engine.action_mask == MASK
     assert [action_size(space) for _, space in engine.own_spaces] == [1, 2]
     sent: list[Tensor] = []
-    for lane in engine.lanes:
+    for env_slice in engine.env_slices:
 
-        def send(action: Tensor, send: Callable[[Tensor], None] = lane.env.send) -> None:
+        def send(action: Tensor, send: Callable[[Tensor], None] = env_slice.env.send) -> None:
             sent.append(action)
             send(action)
 
-        monkeypatch.setattr(lane.env, "send", send)
+        monkeypatch.setattr(env_slice.env, "send", send)
     engine.collect(Constant(), 1)
     rows = [row for actions in sent for row in actions.tolist()]
     assert sorted(rows) == [[0.25, -0.5]] * 3 + [[1.5]] * 3
@@ -294,8 +294,8 @@ def test_labels_hold_what_every_task_has() -> None:
 
 @pytest.mark.parametrize("text", ["MSE", "Huber"])
 def test_errors_leave_out_what_the_task_does_not_have(text: str) -> None:
-    absent = torch.tensor([[False, True]])
-    student = PolicyOutput(mean=torch.tensor([[1.0, 0.0]]), absent=absent)
+    padding_mask = torch.tensor([[False, True]])
+    student = PolicyOutput(mean=torch.tensor([[1.0, 0.0]]), padding_mask=padding_mask)
     teacher = PolicyOutput(mean=torch.tensor([[1.0, 7.0]]))
     objective = rt.Objective.of(f"{text}()").fitted(student, teacher, ("a",))
     (value,) = objective(student, teacher, torch.zeros(1, dtype=torch.int64)).values()
@@ -307,13 +307,18 @@ def test_errors_leave_out_what_the_task_does_not_have(text: str) -> None:
 
 def test_ppo_and_its_students_in_tasks_of_other_sizes(tmp_path: Path) -> None:
     method = rt.agents.PPO(
-        network=Network(heads="per-task", statistics="per-task"), num_envs=4, horizon=16,
+        network=Network(heads="per-task", statistics="per-task"), num_envs=4, rollout_length=16,
         batch_size=32,
     )  # fmt: skip
     run = rt.train(
-        method, suite=TWO, steps=600, run_dir=tmp_path / "run", episodes=2, evaluate_episodes=0,
+        method,
+        suite=TWO,
+        total_steps=600,
+        run_dir=tmp_path / "run",
+        episodes=2,
+        evaluate_episodes=0,
         quiet=True,
-    )  # fmt: skip
+    )
     assert all(math.isfinite(task["return_mean"]) for task in run.result["tasks"].values())
     learned = load_policy(newest_checkpoint(tmp_path / "run") / "policy")
     assert learned.spec.action_mask == MASK and learned.log_std is not None
@@ -330,11 +335,11 @@ def test_ppo_and_its_students_in_tasks_of_other_sizes(tmp_path: Path) -> None:
     # A student of the whole, and of one task alone.
     for suite in (TWO, rt.Suite.of(LANDER), rt.Suite.of(PENDULUM)):
         student = rt.agents.PolicyDistillation(
-            teacher=str(tmp_path / "run"), num_envs=4, horizon=16, batch_size=32
+            teacher=str(tmp_path / "run"), num_envs=4, rollout_length=16, batch_size=32
         )
         run_dir = tmp_path / f"of-{len(suite)}-{suite.names()[0]}"
         taught = rt.train(
-            student, suite=suite, steps=200, run_dir=run_dir, episodes=2, evaluate_episodes=0,
+            student, suite=suite, total_steps=200, run_dir=run_dir, episodes=2, evaluate_episodes=0,
             quiet=True,
         )  # fmt: skip
         joint = taught.agent.policy.spec.action_space

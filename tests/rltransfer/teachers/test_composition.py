@@ -235,7 +235,7 @@ def test_noise_has_the_moments_of_the_paper() -> None:
 
 
 def test_a_share_of_the_rows_is_perturbed() -> None:
-    scores = repeated(rt.Noisy(says(q_values=[2.0, 1.0]), sigma=0.5, share=0.25)).q_values
+    scores = repeated(rt.Noisy(says(q_values=[2.0, 1.0]), sigma=0.5, alpha=0.25)).q_values
     changed = scores != torch.tensor([2.0, 1.0])
     assert (changed[:, 0] == changed[:, 1]).all()
     assert changed[:, 0].float().mean() == pytest.approx(0.25, abs=NOISE_TOLERANCE)
@@ -244,7 +244,7 @@ def test_a_share_of_the_rows_is_perturbed() -> None:
 def test_without_noise_it_is_the_teacher() -> None:
     one = says(logits=[2.0, -1.0])
     assert torch.equal(label(rt.Noisy(one, sigma=0.0)).logits, label(one).logits)
-    assert torch.equal(label(rt.Noisy(one, sigma=1.0, share=0.0)).logits, label(one).logits)
+    assert torch.equal(label(rt.Noisy(one, sigma=1.0, alpha=0.0)).logits, label(one).logits)
 
 
 def test_seeds() -> None:
@@ -493,7 +493,7 @@ def test_gradients_by_the_observation_pass_through_when_they_are_asked_for() -> 
         (lambda a: rt.ProductOfExperts([a], weights=(math.inf,)), "finite and above 0"),
         (lambda a: rt.Ensemble([a], of="logit"), "did you mean 'logits'"),
         (lambda a: rt.Noisy(a, sigma=-1.0), "sigma of Noisy is -1.0"),
-        (lambda a: rt.Noisy(a, sigma=1.0, share=2.0), "from 0 to 1"),
+        (lambda a: rt.Noisy(a, sigma=1.0, alpha=2.0), "from 0 to 1"),
         (lambda a: rt.Noisy(a, sigma="1"), "sigma of Noisy is '1': it must be a number"),
         (lambda a: rt.Vote([a], "1"), "noise_scale of Vote is '1': it must be a number"),
         (lambda a: rt.Vote([a], 1.0, delta=1.0), "above 0 and below 1"),

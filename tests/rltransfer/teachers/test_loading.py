@@ -57,9 +57,14 @@ def test_only_what_acts_is_counted(tmp_path: Path) -> None:
 
 def test_a_run_is_a_teacher(tmp_path: Path) -> None:
     run = rt.train(
-        rt.agents.PPO(num_envs=4, horizon=10), suite=TASK, steps=40, run_dir=tmp_path / "run",
-        episodes=1, evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        rt.agents.PPO(num_envs=4, rollout_length=10),
+        suite=TASK,
+        total_steps=40,
+        run_dir=tmp_path / "run",
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+    )
     teacher = fitted_teacher(rt.load_teacher(tmp_path / "run"), rt.Suite.of(TASK), CPU)
     assert isinstance(teacher, PolicyTeacher)
     observation = {"policy": torch.eye(4)}
@@ -121,9 +126,14 @@ def test_a_policy_with_statistics_of_each_task_is_told_the_task() -> None:
 
 def test_a_run_without_its_configuration_is_no_teacher(tmp_path: Path) -> None:
     rt.train(
-        rt.agents.PPO(num_envs=4, horizon=10), suite=TASK, steps=40, run_dir=tmp_path / "run",
-        episodes=1, evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        rt.agents.PPO(num_envs=4, rollout_length=10),
+        suite=TASK,
+        total_steps=40,
+        run_dir=tmp_path / "run",
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+    )
     (tmp_path / "run" / "config.json").write_text("{}")
     with pytest.raises(rt.InputError, match=r"config\.json is missing or damaged"):
         rt.load_teacher(tmp_path / "run")
@@ -133,9 +143,14 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path: Path, zip_path: Path) ->
     with pytest.raises(rt.InputError, match="observes"):
         fitted_teacher(rt.load_teacher(zip_path), rt.Suite.of("Acrobot-v1"), CPU)
     rt.train(
-        rt.agents.PPO(num_envs=4, horizon=10), suite=TASK, steps=40, run_dir=tmp_path / "run",
-        episodes=1, evaluate_episodes=0, quiet=True,
-    )  # fmt: skip
+        rt.agents.PPO(num_envs=4, rollout_length=10),
+        suite=TASK,
+        total_steps=40,
+        run_dir=tmp_path / "run",
+        episodes=1,
+        evaluate_episodes=0,
+        quiet=True,
+    )
     teacher = rt.load_teacher(tmp_path / "run")
     with pytest.raises(rt.InputError, match=r"reads the group 'policy' as float32\[4\]"):
         fitted_teacher(teacher, rt.Suite.of("Acrobot-v1"), CPU)
@@ -144,11 +159,16 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path: Path, zip_path: Path) ->
 
 
 def test_a_recurrent_teacher_is_refused(tmp_path: Path) -> None:
-    method = rt.agents.PPO(num_envs=4, horizon=10, network=rt.policies.mlp(gru=8))
+    method = rt.agents.PPO(num_envs=4, rollout_length=10, network=rt.policies.mlp(gru=8))
     rt.train(
-        method, suite=TASK, steps=40, run_dir=tmp_path / "run", episodes=1, evaluate_episodes=0,
+        method,
+        suite=TASK,
+        total_steps=40,
+        run_dir=tmp_path / "run",
+        episodes=1,
+        evaluate_episodes=0,
         quiet=True,
-    )  # fmt: skip
+    )
     with pytest.raises(rt.InputError, match="is recurrent"):
         rt.load_teacher(tmp_path / "run")
 

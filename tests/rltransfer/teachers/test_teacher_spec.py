@@ -31,8 +31,8 @@ from rltransfer.teachers.zoo import zoo_cards
 CPU = torch.device("cpu")
 CARTPOLE, PENDULUM = Suite.of("CartPole-v1"), Suite.of("Pendulum-v1")
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
-QUICK = {"steps": 40, "episodes": 2, "evaluate_episodes": 0, "quiet": True}
-SMALL = {"num_envs": 4, "horizon": 10, "batch_size": 40}
+QUICK = {"total_steps": 40, "episodes": 2, "evaluate_episodes": 0, "quiet": True}
+SMALL = {"num_envs": 4, "rollout_length": 10, "batch_size": 40}
 
 FULL = TeacherSpec(
     source="hf:owner/name/model.zip@v1",

@@ -23,7 +23,7 @@ from rltransfer.runs.run import Run
 from rltransfer.teachers.loading import PolicyTeacher, Teacher, ZipTeacher
 
 CPU = torch.device("cpu")
-SMALL = {"num_envs": 4, "horizon": 10, "batch_size": 40, "memory_steps": 200}
+SMALL = {"num_envs": 4, "rollout_length": 10, "batch_size": 40, "memory_steps": 200}
 QUICK = {"episodes": 2, "evaluate_episodes": 0, "quiet": True}
 
 
@@ -33,9 +33,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teachers")
     for seed, name in enumerate(("a", "b")):
         rt.train(
-            PPO(num_envs=4, horizon=10), suite=TASK, steps=40, seed=seed, run_dir=folder / name,
+            PPO(num_envs=4, rollout_length=10),
+            suite=TASK,
+            total_steps=40,
+            seed=seed,
+            run_dir=folder / name,
             **QUICK,
-        )  # fmt: skip
+        )
     DQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=100).save(folder / "dqn.zip")
     return folder
 
@@ -50,7 +54,7 @@ TEXTS = [
     "Ensemble('a', 'b', weights=(1, 2.5), of='logits')",
     "ProductOfExperts('a', Noisy('b', sigma=0.5), weights=(1, 3))",
     "Vote('a', 'b', 'a', noise_scale=2.0, delta=1e-06)",
-    "Noisy(Ensemble('a', Noisy('b', sigma=1)), sigma=0.5, share=0.25)",
+    "Noisy(Ensemble('a', Noisy('b', sigma=1)), sigma=0.5, alpha=0.25)",
     "Boltzmann('dqn.zip')",
     "Boltzmann('dqn.zip', temperature=0.5)",
     "MonteCarloDropout('a', samples=4, p=0.5)",
@@ -174,7 +178,7 @@ def test_a_folder_may_be_called_like_a_composition(folder: Path) -> None:
 
 def distilled(run_dir: Path, teacher: str | Teacher, **options: object) -> Run:
     method = PolicyDistillation(teacher=teacher, **SMALL)
-    return rt.train(method, suite=TASK, steps=120, run_dir=run_dir, **QUICK, **options)
+    return rt.train(method, suite=TASK, total_steps=120, run_dir=run_dir, **QUICK, **options)
 
 
 def test_a_run_goes_on_with_the_same_composition(tmp_path: Path) -> None:
@@ -278,7 +282,10 @@ def test_tasks_that_share_a_policy_stand_in_one_composition(tmp_path: Path) -> N
     suite = rt.Suite.of(TASK, SHORT_TASK)
     text = f"PerTask({{'{TASK}': 'a', '{SHORT_TASK}': Ensemble('a', 'b')}})"
     run = rt.train(
-        PolicyDistillation(teacher=text, **SMALL), suite=suite, steps=160, run_dir=tmp_path / "run",
+        PolicyDistillation(teacher=text, **SMALL),
+        suite=suite,
+        total_steps=160,
+        run_dir=tmp_path / "run",
         **QUICK,
-    )  # fmt: skip
+    )
     assert set(run.result["tasks"]) == {TASK, SHORT_TASK}
