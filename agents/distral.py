@@ -142,12 +142,9 @@ class Distral(Method):
     def build(self, context: TrainingContext) -> DistralAgent:
         """Returns the agent."""
         weight = self.alpha if self.shared_weight is None else self.shared_weight
-        spec = DistralSpec(
+        spec = DistralSpec.of_suite(
             self.network,
-            context.observation_space,
-            context.action_space,
-            context.action_mask,
-            num_tasks=len(context.suite),
+            context.spaces,
             columns=self.architecture != "shared",
             shared_weight=weight if self.architecture == "two-column" else 0.0,
         )

@@ -64,7 +64,8 @@ from rltransfer.schedule import Schedule
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.labeller import Labeller
-from rltransfer.teachers.loading import Teacher, load_teacher
+from rltransfer.teachers.loading import load_teacher
+from rltransfer.teachers.teacher import Teacher
 
 from .ppo import Surrogate, sample, sequence_fields
 
@@ -205,13 +206,12 @@ class PolicyDistillation(Method):
     def build(self, context: TrainingContext) -> PolicyDistillationAgent:
         """Returns the agent."""
         teacher = load_teacher(self.teacher, self.vecnormalize, context.suite)
-        teacher = teacher.fitted(context.suite, context.own_spaces).to(context.device)
+        teacher = teacher.fitted(context.spaces).to(context.device)
         teacher.seed(context.seed)
         blank = teacher.state_dict()
         objective = Objective.of(self.objective)
-        mask = context.action_mask
-        legal = None if mask is None else torch.tensor(mask, device=context.device)
-        labeller = Labeller(teacher, objective.needs, self.student.groups, legal)
+        mask = context.spaces.mask_tensor(context.device)
+        labeller = Labeller(teacher, objective.needs, self.student.groups, mask)
         seen, task = _example_observation(context)
         label = labeller(seen, task)
         # Learned from Q-values by their errors, the student's scores are Q-values too.
@@ -222,14 +222,11 @@ class PolicyDistillation(Method):
                 f"{objective} of the Q-values of {teacher.source} makes a Q-network, which has no "
                 "policy to reinforce: take KL or NLL."
             )
-        spec = PolicySpec(
+        spec = PolicySpec.of_suite(
             self.student,
-            context.observation_space,
-            context.action_space,
-            mask,
+            context.spaces,
             q_values=q_values,
             value=reinforces,
-            num_tasks=len(context.suite),
         )
         student = Policy(spec).to(context.device)
         if student.state_size and "jacobian" in objective.needs:
@@ -250,7 +247,7 @@ def _example_observation(context: TrainingContext) -> tuple[Observation, Tensor]
     """Returns an observation for each task, and the tasks' indices.    (num_tasks, ...)"""
     task = torch.arange(len(context.suite), device=context.device)
     seen: Observation = {}
-    for name, space in context.observation_space.spaces.items():
+    for name, space in context.spaces.observation_space.spaces.items():
         sample = torch.as_tensor(space.sample(), device=context.device)
         seen[name] = sample.expand(len(task), *sample.shape).contiguous()
     return seen, task
@@ -289,10 +286,9 @@ class PolicyDistillationAgent(Agent):
         self.tasks = context.suite.names()
         self.reinforcement_weight = Schedule.of(method.reinforcement_weight)
         self.reinforces = not self.reinforcement_weight.is_zero
-        self.action_space = context.action_space
-        own_actions = [space for _, space in context.own_spaces]
-        counts = [action_size(space) for space in own_actions]
-        self.num_actions = torch.tensor(counts, device=context.device)
+        self.action_space = context.spaces.action_space
+        self.num_actions = context.spaces.num_actions(context.device)
+        own_actions = [one.action for one in context.spaces.own]
         self.half_range = _half_ranges(own_actions, context.device)
         self.teacher_probability = torch.zeros((), device=context.device)
         self.log_agreement = True

@@ -161,13 +161,7 @@ class PPO(Method):
 
     def build(self, context: TrainingContext) -> PPOAgent:
         """Returns the agent."""
-        spec = PolicySpec(
-            self.network,
-            context.observation_space,
-            context.action_space,
-            context.action_mask,
-            num_tasks=len(context.suite),
-        )
+        spec = PolicySpec.of_suite(self.network, context.spaces)
         return PPOAgent(self, Policy(spec).to(context.device), context)
 
 

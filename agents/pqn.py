@@ -20,7 +20,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_range
@@ -34,7 +33,6 @@ from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.schedule import Schedule
-from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import Observation
 
 from .ppo import evaluate, sequence_fields
@@ -82,19 +80,16 @@ class PQN(Method):
 
     def build(self, context: TrainingContext) -> PQNAgent:
         """Returns the agent."""
-        if not isinstance(context.action_space, spaces.Discrete):
+        if not context.spaces.is_discrete:
             raise InputError(
                 f"pqn needs discrete actions, but those of {context.suite.tasks[0].id!r} are "
                 "continuous: take ppo."
             )
-        spec = PolicySpec(
+        spec = PolicySpec.of_suite(
             self.network,
-            context.observation_space,
-            context.action_space,
-            context.action_mask,
+            context.spaces,
             q_values=True,
             value=False,
-            num_tasks=len(context.suite),
         )
         return PQNAgent(self, Policy(spec).to(context.device), context)
 
@@ -113,8 +108,7 @@ class PQNAgent(Agent):
         super().__init__(policy, learner, context.seed, context.device)
         self.method = method
         self.epsilon = Schedule.of(method.epsilon)
-        counts = [action_size(space) for _, space in context.own_spaces]
-        self.num_actions = torch.tensor(counts, device=context.device)
+        self.num_actions = context.spaces.num_actions(context.device)
         self.current_epsilon = torch.zeros((), device=context.device)
 
     def begin_rollout(self, progress: float) -> None:

@@ -37,7 +37,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_range
@@ -49,7 +48,6 @@ from rltransfer.machine import distributed
 from rltransfer.policies.network import Network
 from rltransfer.policies.scores import log_policy
 from rltransfer.rollouts.rollout import Rollout
-from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 
 from .distral import Ages, by_task, check_regularizer
@@ -100,18 +98,15 @@ class SoftQ(Method):
                 "soft-q learns in one process: its tables take a step for each environment, and "
                 "those of several processes would be averaged."
             )
-        if not isinstance(context.action_space, spaces.Discrete):
+        if not context.spaces.is_discrete:
             raise InputError(
                 f"soft-q needs discrete actions, but those of {context.suite.tasks[0].id!r} are "
                 "continuous: take distral."
             )
-        spec = DistralSpec(
+        spec = DistralSpec.of_suite(
             TABLE,
-            context.observation_space,
-            context.action_space,
-            context.action_mask,
+            context.spaces,
             value=False,
-            num_tasks=len(context.suite),
             shared_weight=self.alpha,
         )
         policy = spec.build().to(context.device)
@@ -120,10 +115,9 @@ class SoftQ(Method):
             # A bias would be learned from every state.
             parameter.requires_grad_(not name.endswith("bias"))
         assert policy.columns is not None
-        for bias, (_, space) in zip(
-            policy.columns.action_head.bias, context.own_spaces, strict=True
-        ):
-            bias.data.fill_(self.initial_value(action_size(space)))
+        biases = policy.columns.action_head.bias
+        for bias, num_actions in zip(biases, context.spaces.action_sizes, strict=True):
+            bias.data.fill_(self.initial_value(num_actions))
         if self.distilled:
             begin_with(policy, self.distilled)
         return SoftQAgent(self, policy, context)
@@ -150,8 +144,7 @@ class SoftQAgent(Agent):
         self.tasks = context.suite.names()
         self.num_rows = context.num_rows
         self.ages = Ages(context.num_rows, context.device)
-        counts = [action_size(space) for _, space in context.own_spaces]
-        self.num_actions = torch.tensor(counts, device=context.device)
+        self.num_actions = context.spaces.num_actions(context.device)
 
     def act(
         self, observation: Observation, task: Tensor, state: Tensor, start: Tensor

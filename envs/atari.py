@@ -110,6 +110,7 @@ class Atari:
     """The family of ale-py's games."""
 
     name = "atari"
+    overlaps = True
 
     def register(self) -> None:
         """Registers nothing: the ids are ale-py's own, known once it is imported."""

@@ -37,9 +37,11 @@ from rltransfer.tasks import families as _registry
 from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.task import Suite, Task
 from rltransfer.teachers.adapted import Adapted
+from rltransfer.teachers.callable_teacher import CallableTeacher
 from rltransfer.teachers.ensembles import Ensemble, ProductOfExperts
-from rltransfer.teachers.loading import CallableTeacher, Teacher, load_teacher
+from rltransfer.teachers.loading import load_teacher
 from rltransfer.teachers.per_task import PerTask
+from rltransfer.teachers.teacher import Teacher
 from rltransfer.teachers.transformed import Boltzmann, MonteCarloDropout, Noisy
 from rltransfer.teachers.vote import Vote
 

@@ -39,7 +39,7 @@ class AtariRollout:
             Suite.of(self.task), self.num_envs, watch.device, self.measuring.seed
         )
         generator = torch.Generator(watch.device).manual_seed(self.measuring.seed)
-        actor = RandomActor(engine.own_actions, generator)
+        actor = RandomActor(engine.spaces, generator)
         (speed,) = watch.speeds(lambda: engine.collect(actor, self.rollout_length).num_steps)
         engine.close()
         return {"steps_per_second": speed.median, "range": dataclasses.asdict(speed)}

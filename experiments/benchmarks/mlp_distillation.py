@@ -23,7 +23,7 @@ from rltransfer.runs.benchmark import benchmark_train
 from rltransfer.runs.stopwatch import Measuring
 from rltransfer.tasks.observation import DEFAULT_GROUP
 from rltransfer.tasks.task import Suite
-from rltransfer.teachers.loading import PolicyTeacher
+from rltransfer.teachers.policy_teacher import PolicyTeacher
 
 from .linear_env import ACTION_SIZE, OBSERVATION_SIZE, TASK, register
 from .script import main

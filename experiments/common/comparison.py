@@ -18,10 +18,11 @@ import torch
 from rltransfer.experiments.common.trials import THREADS, side_by_side
 from rltransfer.files.atomic import write_text_whole
 from rltransfer.machine.devices import find_device
-from rltransfer.rollouts.evaluation import evaluate_random, evaluate_teacher, fitted_teacher
+from rltransfer.rollouts.evaluation import evaluate_random, evaluate_teacher
 from rltransfer.tasks.task import Suite
 from rltransfer.teachers.composition import Composition, repr_option
-from rltransfer.teachers.loading import Teacher, load_teacher
+from rltransfer.teachers.loading import load_teacher
+from rltransfer.teachers.teacher import Teacher
 
 RANDOM = "random"
 """What figures call random actions; as a player's source too."""
@@ -76,7 +77,7 @@ class Comparison:
             found = evaluate_random(suite, self.episodes, seed=self.seed, device=device)
         else:
             found = evaluate_teacher(
-                fitted_teacher(load_teacher(source), suite, device), suite, self.episodes,
+                load_teacher(source), suite, self.episodes,
                 seed=self.seed, device=device,
             )  # fmt: skip
         return found[self.task].mean

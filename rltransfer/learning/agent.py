@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import check_kinds, check_range
@@ -17,27 +16,28 @@ from rltransfer.learning.minibatches import Batch
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.tasks.task import Suite
-from rltransfer.teachers.loading import TaskSpaces, Teacher
+from rltransfer.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)
 class TrainingContext:
     """What a method is set to work on."""
 
-    suite: Suite
-    observation_space: spaces.Dict
-    action_space: spaces.Space[Any]
-    action_mask: tuple[tuple[bool, ...], ...] | None
-    """For each task, which discrete actions, or numbers of an action, it has; None where all."""
-    own_spaces: Sequence[TaskSpaces]
-    """Each task's own spaces, before padding."""
+    spaces: SuiteSpaces
+    """The tasks with their observation and action spaces."""
     frame_stack: int
     """Frames that an observation stacks, 0 for none."""
     num_rows: int
     """Environments in all."""
     seed: int
     device: torch.device
+
+    @property
+    def suite(self) -> Suite:
+        """The tasks."""
+        return self.spaces.suite
 
 
 @dataclass(frozen=True, kw_only=True)

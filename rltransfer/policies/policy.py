@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import torch
 from gymnasium import spaces
@@ -14,6 +14,7 @@ from rltransfer.policies.encoder import Encoder, head
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import ILLEGAL, PolicyOutput, asked
 from rltransfer.tasks.observation import Observation, space_from_json, space_to_json
+from rltransfer.tasks.suite_spaces import SuiteSpaces
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Bounds of a continuous policy's log standard deviation, in which its density stays finite."""
@@ -67,6 +68,24 @@ class PolicySpec:
     """Whether there is a head for the state's value."""
     num_tasks: int = 1
     """Tasks that the policy is for; each has a head of its own if the network says so."""
+
+    @classmethod
+    def of_suite(cls, network: Network, suite: SuiteSpaces, **rest: Any) -> Self:
+        """The specification of a policy for all tasks of a suite.
+
+        Args:
+            network: The shape of the policy.
+            suite: The tasks with their spaces.
+            rest: The other fields.
+        """
+        return cls(
+            network=network,
+            observation_space=suite.observation_space,
+            action_space=suite.action_space,
+            action_mask=suite.action_mask,
+            num_tasks=len(suite.suite),
+            **rest,
+        )
 
     @property
     def num_heads(self) -> int:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy
-from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import Observation
-from rltransfer.teachers.loading import Teacher
+from rltransfer.tasks.suite_spaces import SuiteSpaces
+from rltransfer.teachers.teacher import Teacher
 
 
 class PolicyActor:
@@ -70,24 +70,24 @@ class RandomActor:
     """Acts uniformly at random in each task's own actions; without bounds, by a standard normal.
 
     Args:
-        own: Each task's actions.
+        suite_spaces: The tasks' actions.
         generator: The source of randomness.
     """
 
     state_size = 0
     graph_key = None
 
-    def __init__(self, own: Sequence[spaces.Space[Any]], generator: torch.Generator) -> None:
+    def __init__(self, suite_spaces: SuiteSpaces, generator: torch.Generator) -> None:
         self.generator = generator
         self.generators = (generator,)
-        self.discrete = isinstance(own[0], spaces.Discrete)
-        sizes = [action_size(space) for space in own]
+        self.discrete = suite_spaces.is_discrete
+        sizes = suite_spaces.action_sizes
         self.same_size = sizes[0] if len(set(sizes)) == 1 else None
-        self.sizes = torch.tensor(sizes, device=generator.device)
+        self.sizes = suite_spaces.num_actions(generator.device)
         self.low, self.width, self.deviation = (
-            torch.zeros(len(own), 0 if self.discrete else max(sizes)) for _ in range(3)
+            torch.zeros(len(sizes), 0 if self.discrete else max(sizes)) for _ in range(3)
         )
-        for index, space in enumerate(own):
+        for index, (_, space) in enumerate(suite_spaces.own):
             if isinstance(space, spaces.Box):
                 numbers = slice(sizes[index])
                 if space.is_bounded():

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.rollouts.cuda_graph import CapturedCalls
 from rltransfer.rollouts.episodes import episode_totals
 from rltransfer.rollouts.rollout import Actor, Rollout, TruncatedObservations
-from rltransfer.tasks.action import action_mask, action_size, joint_action_space
-from rltransfer.tasks.families import make_vector_env
-from rltransfer.tasks.observation import Observation, as_groups, grouped, joint_observation_space
+from rltransfer.tasks.action import action_size
+from rltransfer.tasks.families import make_vector_env, overlaps
+from rltransfer.tasks.observation import Observation, as_groups, grouped
+from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
 from rltransfer.tasks.task import Suite
 from rltransfer.tasks.vector_env import VectorEnv
 
@@ -51,6 +52,16 @@ class EnvSlice:
         self.env.send(own)
 
 
+@contextlib.contextmanager
+def closed_if_refused(engine: RolloutEngine) -> Iterator[None]:
+    """Closes the environments if the block ends with an error."""
+    try:
+        yield
+    except BaseException:
+        engine.close()
+        raise
+
+
 class RolloutEngine:
     """Steps every environment of every task and keeps what happens in preallocated tensors.
 
@@ -64,8 +75,8 @@ class RolloutEngine:
         num_envs: Environments of each task.
         device: Where tensors live.
         seed: Seeds the environments.
-        spaces_like: Observation and action space to pad to, where they are given, e.g. those of a
-            policy that was trained on a larger suite.
+        pad: Takes the suite's spaces and returns those that rollouts are padded to, e.g. those of a
+            policy that was trained on a larger suite, or refuses the suite.
         captures: Whether rollouts on a CUDA device are captured in CUDA graphs.
 
     Raises:
@@ -78,7 +89,7 @@ class RolloutEngine:
         num_envs: int,
         device: torch.device,
         seed: int,
-        spaces_like: tuple[spaces.Dict, spaces.Space[Any]] | None = None,
+        pad: Callable[[SuiteSpaces], SuiteSpaces] | None = None,
         captures: bool = True,
     ) -> None:
         self.suite = suite
@@ -88,7 +99,8 @@ class RolloutEngine:
         self.seed = seed
         self.pipeline_stages = self._make_env_slices()
         self.env_slices = [env_slice for stage in self.pipeline_stages for env_slice in stage]
-        self._agree_on_spaces(spaces_like)
+        with closed_if_refused(self):
+            self.spaces = self._joint_spaces(pad)
         self.task = torch.arange(len(suite), device=device).repeat_interleave(num_envs)
         self.running_return = torch.zeros(self.num_rows, device=device)
         self.running_length = torch.zeros(self.num_rows, device=device)
@@ -108,46 +120,31 @@ class RolloutEngine:
         stages: list[list[EnvSlice]] = [[], []]
         for index, task in enumerate(self.suite):
             base, split = index * self.num_envs, self.num_envs // 2
-            env = make_vector_env(task, max(split, 1), self.device)
-            if env.metadata["autoreset_mode"] != VectorEnv.metadata["autoreset_mode"]:
-                raise InputError(
-                    f"The task {task.id!r} resets in the step after an episode's end: "
-                    "its environment must reset in the same step."
-                )
-            if env.overlaps and split:
-                rest = make_vector_env(task, self.num_envs - split, self.device)
-                stages[0].append(EnvSlice(env, slice(base, base + split)))
-                stages[1].append(EnvSlice(rest, slice(base + split, base + self.num_envs)))
-                continue
-            if self.num_envs > 1:
-                env.close()
-                env = make_vector_env(task, self.num_envs, self.device)
-            stages[0].append(EnvSlice(env, slice(base, base + self.num_envs)))
+            parts = [split, self.num_envs - split] if split and overlaps(task) else [self.num_envs]
+            for stage, count in zip(stages, parts, strict=False):
+                env = make_vector_env(task, count, self.device)
+                if env.metadata["autoreset_mode"] != VectorEnv.metadata["autoreset_mode"]:
+                    raise InputError(
+                        f"The task {task.id!r} resets in the step after an episode's end: "
+                        "its environment must reset in the same step."
+                    )
+                stage.append(EnvSlice(env, slice(base, base + count)))
+                base += count
         return [stage for stage in stages if stage]
 
-    def _agree_on_spaces(self, like: tuple[spaces.Dict, spaces.Space[Any]] | None) -> None:
-        """Finds the spaces that all tasks fit, and which part of the actions each has."""
-        owners = {
-            env_slice.rows.start // self.num_envs: env_slice.env
-            for env_slice in reversed(self.env_slices)
-        }
-        envs = [(task.id, owners[index]) for index, task in enumerate(self.suite)]
-        observed = [(name, env.single_observation_space) for name, env in envs]
-        acted = [(name, env.single_action_space) for name, env in envs]
-        self.own_spaces = [
-            (grouped(env.single_observation_space), env.single_action_space) for _, env in envs
+    def _joint_spaces(self, pad: Callable[[SuiteSpaces], SuiteSpaces] | None) -> SuiteSpaces:
+        """The spaces that all tasks fit; tells each slice how much of an action is its own."""
+        envs = {one.rows.start // self.num_envs: one.env for one in reversed(self.env_slices)}
+        own = [
+            TaskSpaces(grouped(env.single_observation_space), env.single_action_space)
+            for _, env in sorted(envs.items())
         ]
-        self.own_actions = [space for _, space in self.own_spaces]
-        self.observation_space = joint_observation_space(observed)
-        self.action_space = joint_action_space(acted)
-        if like is not None:
-            joint_observation_space([("the policy", like[0]), *observed])
-            joint_action_space([("the policy", like[1]), *acted])
-            self.observation_space, self.action_space = like
-        self.action_mask = action_mask(self.action_space, self.own_actions)
-        if self.action_mask is not None and isinstance(self.action_space, spaces.Box):
+        joint = SuiteSpaces.of(self.suite, own)
+        joint = joint if pad is None else pad(joint)
+        if joint.action_mask is not None and not joint.is_discrete:
             for env_slice in self.env_slices:
                 env_slice.action_size = action_size(env_slice.env.single_action_space)
+        return joint
 
     def _allocate(self, rollout_length: int) -> None:
         """Makes room for `rollout_length` steps; what is seen now is carried over."""
@@ -158,7 +155,7 @@ class RolloutEngine:
             return Store(*shape, *rest, dtype=dtype, device=self.device)
 
         self._observation: dict[str, Store] = {}
-        for name, space in self.observation_space.spaces.items():
+        for name, space in self.spaces.observation_space.spaces.items():
             dtype = torch.from_numpy(np.zeros(1, space.dtype)).dtype
             self._observation[name] = store(dtype, *(space.shape or ()))
         self._start = store(torch.bool)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,10 @@ from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.actors import PolicyActor, RandomActor, TeacherActor
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.rollouts.rollout import Actor
-from rltransfer.tasks.action import check_actions
-from rltransfer.tasks.families import evaluation_task, make_vector_env
-from rltransfer.tasks.observation import grouped
+from rltransfer.tasks.families import evaluation_task
+from rltransfer.tasks.suite_spaces import SuiteSpaces, check_actions, check_observation
 from rltransfer.tasks.task import Suite, Task
-from rltransfer.teachers.loading import Teacher
+from rltransfer.teachers.teacher import Teacher
 
 CHUNK = 64
 """Steps between two looks at which episodes have ended."""
@@ -61,7 +60,7 @@ def evaluate(
     seed: int = 0,
     device: torch.device | None = None,
     num_envs: int = 64,
-    spaces_like: tuple[spaces.Dict, spaces.Space[Any]] | None = None,
+    pad: Callable[[SuiteSpaces], SuiteSpaces] | None = None,
     index: int = 0,
     as_trained: bool = False,
 ) -> Evaluation:
@@ -78,7 +77,7 @@ def evaluate(
         seed: Seeds the environments.
         device: Where to play; the CPU if None.
         num_envs: Environments at once, at most.
-        spaces_like: Spaces of a policy that was trained on a larger suite.
+        pad: Pads the task's spaces to those of a larger suite: see `RolloutEngine`.
         index: The task's index in that suite.
         as_trained: Whether the task is played as it is trained, and nothing is turned off.
 
@@ -89,7 +88,7 @@ def evaluate(
         raise InputError(f"The number of episodes is {episodes}: it must be at least 1.")
     rows = _rows(episodes, num_envs)
     suite = Suite.of(task if as_trained else evaluation_task(task))
-    engine = RolloutEngine(suite, rows, device or torch.device("cpu"), seed, spaces_like)
+    engine = RolloutEngine(suite, rows, device or torch.device("cpu"), seed, pad)
     engine.task.fill_(index)
     try:
         return _play(engine, make_actor(engine), _shares(episodes, rows))
@@ -155,47 +154,31 @@ def evaluate_policy(
     Raises:
         InputError: See `evaluate`; or a task's observations or actions are not the policy's.
     """
-    spec = policy.spec
-    for task in suite:
-        _check_observation(spec, task, device)
-    like = (spec.observation_space, spec.action_space)
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
-
-    def actor(engine: RolloutEngine) -> Actor:
-        legal = spec.action_mask[int(engine.task[0])] if spec.action_mask else None
-        check_actions(engine.suite.tasks[0].id, engine.own_actions[0], spec.action_space, legal)
-        return PolicyActor(policy, generator)
-
     return {
         name: evaluate(
-            actor, task, episodes, seed=seed, device=device,
-            num_envs=num_envs, spaces_like=like, index=index,
+            lambda _: PolicyActor(policy, generator), task, episodes, seed=seed, device=device,
+            num_envs=num_envs, pad=functools.partial(_policy_spaces, policy.spec, index),
+            index=index,
         )
         for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True), first)
     }  # fmt: skip
 
 
-def _check_observation(spec: PolicySpec, task: Task, device: torch.device) -> None:
-    """Checks that a task shows every group that a policy reads, before anything is padded.
+def _policy_spaces(spec: PolicySpec, index: int, own: SuiteSpaces) -> SuiteSpaces:
+    """Pads a task's spaces to those of a policy that knows the task by this index.
 
-    A policy of several tasks was trained on padded observations: a task's own may be shorter.
+    Raises:
+        InputError: The observations or the actions of the task are not those of the policy.
     """
-    env = make_vector_env(evaluation_task(task), 1, device)
-    env.close()
-    given = grouped(env.single_observation_space)
-    is_padded = spec.num_tasks > 1 or spec.action_mask is not None
-    for name in spec.network.groups:
-        wanted, there = spec.observation_space[name], given.spaces.get(name)
-        if there is not None and there.dtype == wanted.dtype:
-            size, *rest = wanted.shape or (0,)
-            own, *own_rest = there.shape or (0,)
-            if rest == own_rest and (own == size or (is_padded and own < size)):
-                continue
-        found = "nothing" if there is None else f"{there.dtype}{list(there.shape or ())}"
-        raise InputError(
-            f"The policy does not fit the task {task.id!r}: it reads the group {name!r} as "
-            f"{wanted.dtype}{list(wanted.shape or ())}, the task gives {found}."
-        )
+    (task,), task_id = own.own, own.suite.tasks[0].id
+    reads = spaces.Dict([(name, spec.observation_space[name]) for name in spec.network.groups])
+    # A policy of several tasks was trained on padded observations.
+    padded = spec.num_tasks > 1 or spec.action_mask is not None
+    check_observation("The policy", reads, task_id, task.observation, padded)
+    mask = None if spec.action_mask is None else spec.action_mask[index]
+    check_actions("The policy", spec.action_space, mask, task_id, task.action)
+    return own.padded_to(spec.observation_space, spec.action_space)
 
 
 def evaluate_teacher(
@@ -207,21 +190,48 @@ def evaluate_teacher(
     device: torch.device,
     deterministic: bool = True,
     num_envs: int = 64,
-    spaces_like: tuple[spaces.Dict, spaces.Space[Any]] | None = None,
+    fitted_to: SuiteSpaces | None = None,
     as_trained: bool = False,
 ) -> dict[str, Evaluation]:
-    """Evaluates a teacher, fitted to a suite, on each of its tasks; see `evaluate`.
+    """Evaluates a teacher on each task of a suite; see `evaluate`.
 
     A teacher that draws random numbers draws them by `seed`, and afterwards goes on as before.
-    Where the suite's tasks differ in their actions, `spaces_like` must be given.
+
+    Args:
+        teacher: The teacher.
+        suite: The tasks.
+        episodes: How many episodes of each.
+        seed: Seeds the environments.
+        device: Where to play.
+        deterministic: Whether the greedy action is taken.
+        num_envs: Environments at once, at most.
+        fitted_to: The spaces that the teacher is fitted to; None fits it here.
+        as_trained: See `evaluate`.
+
+    Raises:
+        InputError: See `evaluate`; or the teacher does not fit a task.
     """
+    if fitted_to is None and len(suite) > 1:
+        # Refused before anything is played, whichever task it is.
+        fitted_to = probe_spaces(suite, device)
+        teacher = teacher.fitted(fitted_to).to(device)
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
+
+    def actor(engine: RolloutEngine) -> TeacherActor:
+        fits = teacher if fitted_to is not None else teacher.fitted(engine.spaces).to(device)
+        if fits is not teacher:
+            fits.seed(seed)
+        return TeacherActor(fits, generator)
+
+    def pad(own: SuiteSpaces) -> SuiteSpaces:
+        joint = fitted_to or own
+        return own.padded_to(joint.observation_space, joint.action_space)
+
     with _seeded(teacher, seed):
         return {
             name: evaluate(
-                lambda _: TeacherActor(teacher, generator), task, episodes, seed=seed,
-                device=device, num_envs=num_envs, spaces_like=spaces_like, index=index,
-                as_trained=as_trained,
+                actor, task, episodes, seed=seed, device=device, num_envs=num_envs, pad=pad,
+                index=index, as_trained=as_trained,
             )
             for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True))
         }  # fmt: skip
@@ -240,15 +250,15 @@ def _seeded(teacher: Teacher, seed: int) -> Iterator[None]:
             generator.set_state(state)
 
 
-def fitted_teacher(teacher: Teacher, suite: Suite, device: torch.device) -> Teacher:
-    """Returns a teacher that is ready to label a suite's tasks.
+def probe_spaces(suite: Suite, device: torch.device) -> SuiteSpaces:
+    """The spaces of a suite, read off one environment of each task.
 
     Raises:
-        InputError: It does not fit a task.
+        InputError: A task cannot be made, or the tasks cannot share a policy.
     """
     engine = RolloutEngine(suite, 1, device, seed=0)
     engine.close()
-    return teacher.fitted(suite, engine.own_spaces).to(device)
+    return engine.spaces
 
 
 def evaluate_random(
@@ -264,7 +274,7 @@ def evaluate_random(
 
     def random_actor(engine: RolloutEngine) -> Actor:
         generator = torch.Generator(device).manual_seed(seed)
-        return RandomActor(engine.own_actions, generator)
+        return RandomActor(engine.spaces, generator)
 
     return {
         name: evaluate(

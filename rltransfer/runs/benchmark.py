@@ -34,8 +34,11 @@ from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
 from rltransfer.runs.stopwatch import Measuring, Speed, Stopwatch
 from rltransfer.tasks.observation import DEFAULT_GROUP
+from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
 from rltransfer.tasks.task import Suite
-from rltransfer.teachers.loading import PerTask, PolicyTeacher, Teacher
+from rltransfer.teachers.per_task import PerTask
+from rltransfer.teachers.policy_teacher import PolicyTeacher
+from rltransfer.teachers.teacher import Teacher
 
 NUM_ACTIONS = 6
 """Actions of the learner's benchmark: as many as Pong and Space Invaders have."""
@@ -89,7 +92,7 @@ def _rollout_speeds(
     policy = fresh_policy(engine, network, seed)
     generator = torch.Generator(watch.device).manual_seed(seed)
     actor = PolicyActor(policy, generator)
-    random_actor = RandomActor(engine.own_actions, generator)
+    random_actor = RandomActor(engine.spaces, generator)
 
     def environments_only() -> int:
         return _step_alone(engine, random_actor, rollout_length)
@@ -117,13 +120,10 @@ def _step_alone(engine: RolloutEngine, actor: RandomActor, rollout_length: int) 
 def fresh_policy(engine: RolloutEngine, network: Network, seed: int) -> Policy:
     """Returns an untrained policy for an engine's tasks, on its device."""
     torch.manual_seed(seed)
-    spec = PolicySpec(
+    spec = PolicySpec.of_suite(
         network,
-        engine.observation_space,
-        engine.action_space,
-        engine.action_mask,
+        engine.spaces,
         value=False,
-        num_tasks=len(engine.suite),
     )
     return Policy(spec).to(engine.device).eval()
 
@@ -171,7 +171,7 @@ def benchmark_train(
             return run.env_steps
 
         acting, training = watch.speeds(with_inference, with_training)
-        random_actor = RandomActor(run.engine.own_actions, run.agent.generator)
+        random_actor = RandomActor(run.engine.spaces, run.agent.generator)
 
         def environments_only() -> int:
             return _step_alone(run.engine, random_actor, method.rollout_length)
@@ -271,12 +271,13 @@ def benchmark_teachers(
     watch = Stopwatch(options)
     engine = RolloutEngine(suite, num_envs, watch.device, options.seed)
     generator = torch.Generator(watch.device).manual_seed(options.seed)
-    seen = engine.collect(RandomActor(engine.own_actions, generator), 16).last_observation
+    seen = engine.collect(RandomActor(engine.spaces, generator), 16).last_observation
     policies = [fresh_policy(engine, network, options.seed + i) for i in range(len(suite))]
     teachers = [PolicyTeacher(policy, "fresh", "") for policy in policies]
     # The teachers know the suite's padded spaces, so that all of them do the same arithmetic.
-    joint = [(engine.observation_space, engine.action_space)] * len(suite)
-    each = PerTask(dict(zip(suite.names(), teachers, strict=True))).fitted(suite, joint)
+    joint = TaskSpaces(engine.spaces.observation_space, engine.spaces.action_space)
+    padded = SuiteSpaces.of(suite, [joint] * len(suite))
+    each = PerTask(dict(zip(suite.names(), teachers, strict=True))).fitted(padded)
 
     def labels(teacher: Teacher) -> Callable[[], int]:
         def label() -> int:

@@ -14,7 +14,6 @@ from rltransfer.rollouts.evaluation import (
     Evaluation,
     evaluate_policy,
     evaluate_teacher,
-    fitted_teacher,
 )
 from rltransfer.runs.config import read_config
 from rltransfer.runs.folder import load_run_policy
@@ -75,7 +74,6 @@ def evaluate(
         raise InputError(f"The teacher {source} does not say what it plays: add --task ID.")
     if teacher is None:
         teacher = load_teacher(source, vecnormalize, asked)
-    teacher = fitted_teacher(teacher, asked, how["device"])
     return evaluate_teacher(teacher, asked, episodes, **how)
 
 

@@ -26,7 +26,7 @@ from rltransfer.machine.devices import find_device
 from rltransfer.machine.hardware import hardware
 from rltransfer.machine.terminal import print_line
 from rltransfer.policies.saving import save_policy
-from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
 from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
@@ -52,16 +52,6 @@ class InterruptedRunError(Exception):
 
 TRAINING_RETURN = "training return"
 """What the live table calls the mean return of the episodes that ended while collecting."""
-
-
-@contextlib.contextmanager
-def closed_if_refused(engine: RolloutEngine) -> Iterator[None]:
-    """Closes the environments if the block ends with an error."""
-    try:
-        yield
-    except BaseException:
-        engine.close()
-        raise
 
 
 class Run:
@@ -101,11 +91,7 @@ class Run:
         seed = options.seed + 1_000 * distributed.rank()
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
         self.context = TrainingContext(
-            suite=suite,
-            observation_space=self.engine.observation_space,
-            action_space=self.engine.action_space,
-            action_mask=self.engine.action_mask,
-            own_spaces=self.engine.own_spaces,
+            spaces=self.engine.spaces,
             frame_stack=_frame_stack([env_slice.env for env_slice in self.engine.env_slices]),
             num_rows=self.engine.num_rows,
             seed=seed,

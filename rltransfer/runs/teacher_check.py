@@ -73,5 +73,5 @@ def evaluate_agent_teacher(
     assert agent.teacher is not None
     return evaluate_teacher(
         agent.teacher, context.suite, episodes, seed=seed, device=context.device,
-        spaces_like=(context.observation_space, context.action_space), as_trained=as_trained,
+        fitted_to=context.spaces, as_trained=as_trained,
     )  # fmt: skip

@@ -53,28 +53,6 @@ def _joint_box(boxes: Sequence[spaces.Box]) -> spaces.Box:
     return spaces.Box(low, high, dtype=np.float32)
 
 
-def check_actions(
-    task_id: str, own: spaces.Space[Any], known: spaces.Space[Any], legal: Sequence[bool] | None
-) -> None:
-    """Checks that a policy's actions in a task are the task's own.
-
-    Args:
-        task_id: The task.
-        own: Its actions.
-        known: The policy's, of all of its tasks.
-        legal: Which of them the policy has in this task; None for all.
-
-    Raises:
-        InputError: They are others, or more, or fewer.
-    """
-    size = action_size(known) if legal is None else sum(legal)
-    if type(own) is not type(known) or action_size(own) != size:
-        raise InputError(
-            f"The policy does not fit the task {task_id!r}: its actions are "
-            f"{type(known).__name__}({size}), the task's {type(own).__name__}({action_size(own)})."
-        )
-
-
 def action_mask(
     joint: spaces.Space[Any], own: Sequence[spaces.Space[Any]]
 ) -> tuple[tuple[bool, ...], ...] | None:

@@ -17,7 +17,7 @@ import torch
 
 from rltransfer.entry_points import describe_entry, entries, load_entry
 from rltransfer.errors import InputError, unknown
-from rltransfer.tasks.gymnasium_env import make_host_env
+from rltransfer.tasks.gymnasium_env import host_env_overlaps, make_host_env
 from rltransfer.tasks.task import Suite, Task
 from rltransfer.tasks.vector_env import EnvFamily, VectorEnv
 
@@ -115,6 +115,18 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
     if family is not None:
         return family.make(task, num_envs, device)
     return make_host_env(task, num_envs, device)
+
+
+def overlaps(task: Task) -> bool:
+    """Whether the task's environments step while the policy acts for others: see `VectorEnv`.
+
+    A family says so by an attribute `overlaps`; without one its environments are taken not to.
+    """
+    family = _family(task)
+    if family is not None:
+        return bool(getattr(family, "overlaps", False))
+    known = task.id in gymnasium.registry or ":" in task.id
+    return known and host_env_overlaps(task)
 
 
 def evaluation_task(task: Task) -> Task:

@@ -26,7 +26,7 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_i
 from gymnasium.vector import AutoresetMode
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.tasks.host_env import HostVectorEnv
+from rltransfer.tasks.host_env import STEP_HALVES, HostVectorEnv
 from rltransfer.tasks.task import Task
 from rltransfer.tasks.vector_env import VectorEnv
 
@@ -85,9 +85,7 @@ def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
             made = gymnasium.make_vec(task.id, num_envs, device=device, **kwargs)
             assert isinstance(made, VectorEnv)
             return made
-        metadata = getattr(creator, "metadata", {})
-        same_step = metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
-        if spec.entry_point is None or same_step:
+        if _is_vector_only(spec, creator):
             env = gymnasium.make_vec(task.id, num_envs, "vector_entry_point", **kwargs)
         else:
             options = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -97,6 +95,30 @@ def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
     except _REFUSALS as failure:
         raise _not_made(task, failure) from failure
     return HostVectorEnv(env, device, name=task.id)
+
+
+def host_env_overlaps(task: Task) -> bool:
+    """Whether `send` of the vector environment returns while the environments still step.
+
+    It is known before one is made, as far as the class of the environment tells.
+    """
+    spec = _find_spec(task)
+    try:
+        creator = _vector_creator(spec)
+    except ImportError:
+        return False  # `make_host_env` says what is missing
+    if isinstance(creator, type) and issubclass(creator, VectorEnv):
+        return creator.overlaps
+    if _is_vector_only(spec, creator):
+        return any(hasattr(creator, a) and hasattr(creator, b) for a, b in STEP_HALVES)
+    return task.kwargs.get("vectorization_mode") == "async"
+
+
+def _is_vector_only(spec: EnvSpec, creator: Any) -> bool:
+    """Whether the id is made as one vector environment, and not as many single ones."""
+    metadata = getattr(creator, "metadata", {})
+    same_step = metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
+    return spec.entry_point is None or same_step
 
 
 def _find_spec(task: Task) -> EnvSpec:

@@ -27,6 +27,10 @@ Array = NDArray[Any]
 NumpyVectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
 
 
+STEP_HALVES = (("step_async", "step_wait"), ("send", "recv"))
+"""Methods by which vector environments begin and end a step."""
+
+
 class HostVectorEnv(VectorEnv):
     """A numpy vector environment with tensors on `device`.
 
@@ -222,7 +226,7 @@ class HostVectorEnv(VectorEnv):
 
 def _halves(env: NumpyVectorEnv) -> tuple[Callable[[Array], None], Callable[[], Any]] | None:
     """Returns how an environment begins and ends a step; None if it only steps as a whole."""
-    for begin, end in (("step_async", "step_wait"), ("send", "recv")):
+    for begin, end in STEP_HALVES:
         if hasattr(env, begin) and hasattr(env, end):
             return getattr(env, begin), getattr(env, end)
     return None

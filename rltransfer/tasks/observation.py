@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
@@ -27,7 +29,31 @@ def as_groups(observation: Any) -> Observation:
     return observation if isinstance(observation, dict) else {DEFAULT_GROUP: observation}
 
 
-def joint_observation_space(named: list[tuple[str, spaces.Space[Any]]]) -> spaces.Dict:
+def resized(observation: Observation, space: spaces.Dict) -> Observation:
+    """The groups of a space, each cut or padded with zeros to its own size.    (rows, *shape) each
+
+    Vectors and channels come first: it is the first axis after the rows that suites pad.
+
+    Args:
+        observation: The groups, of any sizes.    (rows, ...)
+        space: The groups that are wanted.
+    """
+    own: Observation = {}
+    for name, part in space.spaces.items():
+        shape = shown_shape(part) or (1,)
+        group = observation[name][:, : shape[0]]
+        missing = shape[0] - group.shape[1]
+        # The first axis after the rows is the last that `pad` counts.
+        own[name] = F.pad(group, (*[0, 0] * (len(shape) - 1), 0, missing)) if missing else group
+    return own
+
+
+def shown_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """The shape of an observation as rollouts show it: discrete ones are one-hot."""
+    return (int(space.n),) if isinstance(space, spaces.Discrete) else tuple(space.shape or ())
+
+
+def joint_observation_space(named: Sequence[tuple[str, spaces.Space[Any]]]) -> spaces.Dict:
     """Returns the one space that the observations of several tasks fit, padded with zeros.
 
     Vectors and the channels of images may differ in length; all else must be the same.

@@ -14,9 +14,10 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.policies.output import ILLEGAL, PolicyOutput
 from rltransfer.policies.scores import marked_illegal
-from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
-from rltransfer.tasks.task import Suite, Task
-from rltransfer.teachers.teacher import TaskSpaces, Teacher, shown_shape
+from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, resized, shown_shape
+from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
+from rltransfer.tasks.task import Task
+from rltransfer.teachers.teacher import Teacher
 from rltransfer.teachers.transformed import Wrapper
 
 ObservationMap = Callable[[Observation], Observation] | Mapping[str, str] | Sequence[int]
@@ -60,7 +61,7 @@ class Adapted(Wrapper):
         self.observation = observation
         self.action = action
         self._picked = _indices(observation) if isinstance(observation, tuple) else None
-        self._sizes: dict[str, int] = {}
+        self._shown_space: spaces.Dict | None = None
         self._num_actions = 0 if action is None else max(action) + 1
 
     def to(self, device: torch.device) -> Teacher:
@@ -68,18 +69,18 @@ class Adapted(Wrapper):
         self._picked = None if self._picked is None else self._picked.to(device)
         return super().to(device)
 
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+    def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Fits the teacher to what it sees and does of every task."""
-        own = list(zip(suite, own_spaces, strict=True))
         seen = [
-            (self._seen(task, observed), self._done(task, acted)) for task, (observed, acted) in own
+            TaskSpaces(self._seen(task, own.observation), self._done(task, own.action))
+            for task, own in zip(spaces.suite, spaces.own, strict=True)
         ]
-        fitted = self._again([self.members[0].fitted(suite, seen)])
-        for _, (observed, acted) in own:
-            for name, space in observed.spaces.items():
-                fitted._sizes[name] = max(shown_shape(space)[0], fitted._sizes.get(name, 0))
-            if isinstance(acted, spaces.Discrete):
-                fitted._num_actions = max(int(acted.n), fitted._num_actions)
+        fitted = self._again([self.members[0].fitted(SuiteSpaces.of(spaces.suite, seen))])
+        # What its own tasks show and do: a suite of more tasks may pad both further.
+        own = SuiteSpaces.of(spaces.suite, spaces.own)
+        fitted._shown_space = own.observation_space
+        if own.is_discrete:
+            fitted._num_actions = max(*own.action_sizes, fitted._num_actions)
         return fitted
 
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
@@ -109,9 +110,8 @@ class Adapted(Wrapper):
             return {**observation, DEFAULT_GROUP: picked}
         assert callable(self.observation)
         # Functions see what the task itself shows, without what a suite pads it with.
-        return self.observation(
-            {name: group[:, : self._sizes.get(name)] for name, group in observation.items()}
-        )
+        space = self._shown_space
+        return self.observation(observation if space is None else resized(observation, space))
 
     def _gathered(self, scores: Tensor, together: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Returns scores of the task's actions.    (rows, num_actions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,11 +15,10 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.policies.output import LABELS, PolicyOutput, asked, upcast
 from rltransfer.policies.scores import marked_illegal
-from rltransfer.tasks.action import action_size
-from rltransfer.tasks.observation import Observation
-from rltransfer.tasks.task import Suite
+from rltransfer.tasks.observation import Observation, resized
+from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
-from rltransfer.teachers.teacher import TaskSpaces, Teacher, shown_shape
+from rltransfer.teachers.teacher import Teacher
 
 
 class CallableTeacher(Teacher):
@@ -56,30 +55,25 @@ class CallableTeacher(Teacher):
         self.num_parameters = 0
         self.observation_space: spaces.Dict | None = None
         self.action_space: spaces.Space[Any] | None = None
-        self._sizes: dict[str, int] = {}
+        self._shown: spaces.Dict | None = None
         self._width: int | None = None
-        self._absent: Tensor | None = None
+        self._padding_mask: Tensor | None = None
 
     def to(self, device: torch.device) -> Teacher:
         """Returns the teacher, on a device; the function sees to itself."""
-        self._absent = None if self._absent is None else self._absent.to(device)
+        self._padding_mask = None if self._padding_mask is None else self._padding_mask.to(device)
         return self
 
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+    def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Takes any task, and keeps the spaces of tasks that are all alike."""
         fitted = copy.copy(self)
-        if all(own == own_spaces[0] for own in own_spaces):
-            fitted.observation_space, fitted.action_space = own_spaces[0]
-        fitted._sizes = {}
-        for observed, _ in own_spaces:
-            for name, space in observed.spaces.items():
-                size = next(iter(shown_shape(space)), 0)
-                fitted._sizes[name] = max(size, fitted._sizes.get(name, 0))
-        counts = torch.tensor([action_size(acted) for _, acted in own_spaces])
-        fitted._width = int(counts.max())
-        several = len(counts.unique()) > 1
-        padding_mask = torch.arange(fitted._width) >= counts.unsqueeze(1)
-        fitted._absent = padding_mask if several else None
+        if all(own == spaces.own[0] for own in spaces.own):
+            fitted.observation_space, fitted.action_space = spaces.own[0]
+        # What its own tasks show and do: a suite of more tasks may pad both further.
+        own = SuiteSpaces.of(spaces.suite, spaces.own)
+        fitted._shown, fitted._width = own.observation_space, max(own.action_sizes)
+        mask = own.mask_tensor(torch.device("cpu"))
+        fitted._padding_mask = None if mask is None else ~mask
         return fitted
 
     def spec(self) -> TeacherSpec:
@@ -98,9 +92,8 @@ class CallableTeacher(Teacher):
             InputError: It says nothing that can be learned, or not of each row.
         """
         # Copies: what a function does in place must not reach the rollout.
-        seen = {
-            name: group[:, : self._sizes.get(name)].clone() for name, group in observation.items()
-        }
+        shown = observation if self._shown is None else resized(observation, self._shown)
+        seen = {name: group.clone() for name, group in shown.items()}
         # What is asked by its gradient is asked with gradients.
         with torch.set_grad_enabled(asked("jacobian")):
             output = self.function(seen, task)
@@ -134,6 +127,6 @@ class CallableTeacher(Teacher):
             )
         filler = LABELS[name]
         own = upcast(value)[:, : self._width]
-        if self._absent is not None:
-            own = own.masked_fill(self._absent[task][:, : own.shape[1]], filler)
+        if self._padding_mask is not None:
+            own = own.masked_fill(self._padding_mask[task][:, : own.shape[1]], filler)
         return own if filler == 0 else marked_illegal(own)

@@ -35,9 +35,9 @@ from rltransfer.errors import InputError
 from rltransfer.files.serialization import to_builtin, to_json
 from rltransfer.policies.output import ILLEGAL, LABELS, PolicyOutput
 from rltransfer.policies.scores import is_illegal
-from rltransfer.tasks.task import Suite
+from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
-from rltransfer.teachers.teacher import TaskSpaces, Teacher
+from rltransfer.teachers.teacher import Teacher
 
 Mean = Literal["probabilities", "logits"]
 
@@ -96,9 +96,9 @@ class Composition(Teacher):
             self.generator = torch.Generator(device).manual_seed(seed)
         return self
 
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+    def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Fits every member to every task."""
-        return self._again([member.fitted(suite, own_spaces) for member in self.members])
+        return self._again([member.fitted(spaces) for member in self.members])
 
     def generators(self) -> Sequence[torch.Generator]:
         """Returns its own generator and its members', each once."""

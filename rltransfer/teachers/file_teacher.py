@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ from rltransfer.importers.torch_file import SUFFIXES, load_torch_file
 from rltransfer.importers.torchscript import is_torchscript
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
-from rltransfer.tasks.task import Suite
+from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
-from rltransfer.teachers.teacher import ModuleTeacher, TaskSpaces, Teacher
+from rltransfer.teachers.teacher import ModuleTeacher, Teacher
 
 
 class FileTeacher(ModuleTeacher):
@@ -53,11 +53,11 @@ class FileTeacher(ModuleTeacher):
         output: PolicyOutput = self.module(observation)
         return output
 
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+    def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Checks observations and actions; a program of TorchScript is tried with some."""
         module = self.module
-        for task, (observation_space, action_space) in zip(suite, own_spaces, strict=True):
-            module = module.fitted(task.id, observation_space, action_space)
+        for task, own in zip(spaces.suite, spaces.own, strict=True):
+            module = module.fitted(task.id, own.observation, own.action)
         return FileTeacher(module, self.source, self.origin)
 
     def spec(self) -> TeacherSpec:
@@ -96,30 +96,25 @@ class ZipTeacher(ModuleTeacher):
         output: PolicyOutput = self.module(seen)
         return output
 
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+    def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Checks observation and action shapes, and takes the task's own action bounds."""
-        for task, (observation_space, action_space) in zip(suite, own_spaces, strict=True):
+        suite = spaces.suite
+        for task, (observation_space, action_space) in zip(suite, spaces.own, strict=True):
             if DEFAULT_GROUP not in observation_space.spaces:
                 raise InputError(
                     f"The teacher {self.source} does not fit the task {task.id!r}: it reads one "
                     "plain observation, the task gives named groups."
                 )
             check_fit(self.loaded, observation_space[DEFAULT_GROUP], action_space, self.path)
-        shapes = {observed[DEFAULT_GROUP].shape for observed, _ in own_spaces}
-        if len(shapes) > 1:
-            raise InputError(
-                f"The teacher {self.source} reads images with the channels first or last, and the "
-                f"tasks {', '.join(suite.names())} differ in that: give each its own teacher."
-            )
-        actions = own_spaces[0][1]
-        if any(acted != actions for _, acted in own_spaces):
+        actions = spaces.own[0].action
+        if any(acted != actions for _, acted in spaces.own):
             raise InputError(
                 f"The teacher {self.source} scales its actions to a task's bounds, and those of "
                 f"{', '.join(suite.names())} differ: give each its own teacher, with PerTask."
             )
         fitted = self.with_actions(actions)
         # As the tasks show it: of images the channels may be first or last.
-        fitted._shape = shapes.pop() or ()
+        fitted._shape = spaces.own[0].observation[DEFAULT_GROUP].shape or ()
         return fitted
 
     def with_actions(self, space: spaces.Space[Any]) -> ZipTeacher:

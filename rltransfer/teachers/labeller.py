@@ -17,7 +17,7 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.policies.output import LABELS, PolicyOutput, asking
 from rltransfer.tasks.observation import Observation
-from rltransfer.teachers.loading import Teacher
+from rltransfer.teachers.teacher import Teacher
 
 
 class Labeller:

@@ -13,25 +13,11 @@ from rltransfer.importers.source import is_zip
 from rltransfer.policies.saving import load_policy
 from rltransfer.tasks.families import SuiteLike, as_suite
 from rltransfer.tasks.task import Suite
-from rltransfer.teachers.callable_teacher import CallableTeacher
-from rltransfer.teachers.file_teacher import ZipTeacher, load_file_teacher
-from rltransfer.teachers.per_task import PerTask
+from rltransfer.teachers.file_teacher import load_file_teacher
 from rltransfer.teachers.policy_teacher import PolicyTeacher
-from rltransfer.teachers.teacher import ModuleTeacher, TaskSpaces, Teacher
+from rltransfer.teachers.teacher import Teacher
 from rltransfer.teachers.text import is_composition, read_composition
 from rltransfer.teachers.zoo import ZOO, card_teacher, zoo_teacher
-
-__all__ = [
-    "ZOO",
-    "CallableTeacher",
-    "ModuleTeacher",
-    "PerTask",
-    "PolicyTeacher",
-    "TaskSpaces",
-    "Teacher",
-    "ZipTeacher",
-    "load_teacher",
-]
 
 
 def load_teacher(

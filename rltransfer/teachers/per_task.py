@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 from rltransfer.errors import InputError, unknown
 from rltransfer.policies.output import PolicyOutput, asked
 from rltransfer.policies.stacked_policies import StackedPolicies, can_stack
-from rltransfer.tasks.observation import Observation
-from rltransfer.tasks.task import Suite, Task
+from rltransfer.tasks.observation import Observation, resized
+from rltransfer.tasks.suite_spaces import SuiteSpaces
+from rltransfer.tasks.task import Task
 from rltransfer.teachers.composition import Composition, labels_of
-from rltransfer.teachers.policy_teacher import PolicyTeacher, cropped
+from rltransfer.teachers.policy_teacher import PolicyTeacher
 from rltransfer.teachers.spec import TeacherSpec
-from rltransfer.teachers.teacher import TaskSpaces, Teacher
+from rltransfer.teachers.teacher import Teacher
 
 NOT_STACKED = ("features", "maps", "attention", "jacobian")
 """What policies say only one by one, if it is asked for."""
@@ -58,15 +59,15 @@ class PerTask(Composition):
         words = [f"{name!r}: {teacher.quoted()}" for name, teacher in self.teachers.items()]
         return f"PerTask({{{', '.join(words)}}})"
 
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+    def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Fits each teacher to its task, in the order of the suite."""
         fitted = {}
-        for name, task, own in zip(suite.names(), suite, own_spaces, strict=True):
+        for index, (name, task) in enumerate(zip(spaces.suite.names(), spaces.suite, strict=True)):
             fits = [key for key, one in self._tasks.items() if task.only(one) == one]
             if not fits:
                 raise unknown("teacher for the task", name, self.teachers)
             closest = max(fits, key=lambda key: len(self._tasks[key].kwargs))
-            fitted[name] = self.teachers[closest].fitted(Suite.of(task), [own])
+            fitted[name] = self.teachers[closest].fitted(spaces.of_task(index))
         return PerTask(fitted)
 
     def to(self, device: torch.device) -> Teacher:
@@ -92,7 +93,7 @@ class PerTask(Composition):
         if self._stacked is not None and stackable:
             first = self.members[0]
             assert isinstance(first, PolicyTeacher)
-            return self._stacked(cropped(first.module.spec, observation))
+            return self._stacked(resized(observation, first.reads))
         parts = []
         begin = 0
         for teacher, count in zip(self.members, counts, strict=True):

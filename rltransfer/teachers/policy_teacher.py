@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
-from gymnasium import spaces
+from gymnasium.spaces import Dict
 from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.files.hashing import tensors_sha256
 from rltransfer.policies.output import LABELS, PolicyOutput
-from rltransfer.policies.policy import Policy, PolicySpec
-from rltransfer.tasks.action import action_size
-from rltransfer.tasks.observation import Observation
+from rltransfer.policies.policy import Policy
+from rltransfer.tasks.observation import Observation, resized
+from rltransfer.tasks.suite_spaces import SuiteSpaces, check_actions, check_observation
 from rltransfer.tasks.task import Suite, Task
 from rltransfer.teachers.spec import TeacherSpec
-from rltransfer.teachers.teacher import ModuleTeacher, TaskSpaces, Teacher
+from rltransfer.teachers.teacher import ModuleTeacher, Teacher
 
 
 class PolicyTeacher(ModuleTeacher):
@@ -62,6 +60,8 @@ class PolicyTeacher(ModuleTeacher):
         self.kind = kind
         self.frame_stack = frame_stack
         self.recorded_return = dict(recorded_return or {})
+        spec = policy.spec
+        self.reads = Dict([(name, spec.observation_space[name]) for name in spec.network.groups])
         self._index: Tensor | None = None
         self._action_size: int | None = None
 
@@ -76,16 +76,15 @@ class PolicyTeacher(ModuleTeacher):
                 "epsilon": encoder.normalizer.epsilon,
                 "sha256": tensors_sha256([encoder.normalizer.mean, encoder.normalizer.variance]),
             }
-        groups = {name: spec.observation_space[name] for name in spec.network.groups}
-        is_image = len(groups[encoder.groups[0]].shape or ()) == 3
+        is_image = len(self.reads[encoder.groups[0]].shape or ()) == 3
         return TeacherSpec(
             source=str(self),
             kind=self.kind,
             sha256=self.sha256,
-            observation_space=spaces.Dict(list(groups.items())),
+            observation_space=self.reads,
             action_space=spec.action_space,
             preprocessing={
-                "groups": list(groups),
+                "groups": list(self.reads),
                 "scale": encoder.scale,
                 "channels": "first" if is_image else None,
                 "frame_stack": self.frame_stack,
@@ -107,7 +106,7 @@ class PolicyTeacher(ModuleTeacher):
             task: Index of each row's task in that suite.   (rows,)
         """
         spec = self.module.spec
-        seen = cropped(spec, observation)
+        seen = resized(observation, self.reads)
         if self._index is None:
             # A teacher of one task knows it as its first.
             one_mask = spec.action_mask is None or len(spec.action_mask) == 1
@@ -130,22 +129,23 @@ class PolicyTeacher(ModuleTeacher):
         self._index = None if self._index is None else self._index.to(device)
         return super().to(device)
 
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+    def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Checks every group that the policy reads, and the actions, and finds each task's index.
 
         A policy of several tasks was trained on padded observations and actions: it fits each task
         that it was trained on.
         """
         fitted = copy.copy(self)
-        indices = [self._index_of(task) for task in suite]
-        for task, index, (observation_space, action_space) in zip(
-            suite, indices, own_spaces, strict=True
-        ):
-            self._check_observation(task, observation_space)
-            self._check_actions(task, index, action_space)
+        spec, who = self.module.spec, f"The teacher {self.source}"
+        indices = [self._index_of(task) for task in spaces.suite]
+        for task, index, own in zip(spaces.suite, indices, spaces.own, strict=True):
+            check_observation(who, self.reads, task.id, own.observation, self._is_padded)
+            masks = spec.action_mask if self._is_padded else None
+            mask = None if masks is None else masks[index]
+            check_actions(who, spec.action_space, mask, task.id, own.action)
         if self.suite is not None:
             fitted._index = torch.tensor(indices)
-        fitted._action_size = max(action_size(space) for _, space in own_spaces)
+        fitted._action_size = max(spaces.action_sizes)
         return fitted
 
     @property
@@ -167,45 +167,3 @@ class PolicyTeacher(ModuleTeacher):
                 f"{', '.join(self.suite.names())}."
             )
         return place
-
-    def _check_observation(self, task: Task, space: spaces.Dict) -> None:
-        """Checks that a task shows every group that the policy reads."""
-        spec = self.module.spec
-        for name in spec.network.groups:
-            wanted, there = spec.observation_space[name], space.spaces.get(name)
-            if there is not None and there.dtype == wanted.dtype:
-                size, *rest = wanted.shape or (0,)
-                own, *own_rest = there.shape or (0,)
-                if rest == own_rest and (own == size or (self._is_padded and own < size)):
-                    continue
-            found = "nothing" if there is None else f"{there.dtype}{list(there.shape or ())}"
-            raise InputError(
-                f"The teacher {self.source} does not fit the task {task.id!r}: "
-                f"it reads the group {name!r} as {wanted.dtype}{list(wanted.shape or ())}, "
-                f"the task gives {found}."
-            )
-
-    def _check_actions(self, task: Task, index: int, there: spaces.Space[Any]) -> None:
-        """Checks that the policy's actions in a task are the task's own."""
-        spec = self.module.spec
-        wanted = spec.action_space
-        size, given = action_size(wanted), action_size(there)
-        if self._is_padded and spec.action_mask is not None:
-            size = sum(spec.action_mask[index])
-        if type(wanted) is not type(there) or size != given:
-            raise InputError(
-                f"The teacher {self.source} does not fit the task {task.id!r}: its actions are "
-                f"{type(wanted).__name__}({size}), the task's {type(there).__name__}({given})."
-            )
-
-
-def cropped(spec: PolicySpec, observation: Observation) -> Observation:
-    """Returns the groups that a policy reads, padded as its own suite pads them and no further."""
-    own: Observation = {}
-    for name in spec.network.groups:
-        shape = spec.observation_space[name].shape or (0,)
-        group = observation[name][:, : shape[0]]
-        missing = shape[0] - group.shape[1]
-        # The first dimension after the rows is the last that `pad` counts.
-        own[name] = F.pad(group, (*[0, 0] * (len(shape) - 1), 0, missing)) if missing else group
-    return own

@@ -8,21 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.tasks.observation import Observation
-from rltransfer.tasks.task import Suite
+from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
-
-TaskSpaces = tuple[spaces.Dict, spaces.Space[Any]]
-"""A task's observation and action space."""
-
-
-def shown_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
-    """Returns the shape of an observation as rollouts show it: discrete ones are one-hot."""
-    return (int(space.n),) if isinstance(space, spaces.Discrete) else tuple(space.shape or ())
 
 
 class Teacher(abc.ABC):
@@ -57,12 +48,11 @@ class Teacher(abc.ABC):
         """Returns the teacher, on a device; its generators begin anew."""
         return self
 
-    def fitted(self, suite: Suite, own_spaces: Sequence[TaskSpaces]) -> Teacher:
+    def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Returns the teacher, ready to label the tasks of a suite.
 
         Args:
-            suite: The tasks.
-            own_spaces: Each task's own observation and action space, before padding.
+            spaces: The tasks, with their observation and action spaces.
 
         Raises:
             InputError: Its spaces do not fit a task's.

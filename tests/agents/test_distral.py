@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fitting import spaces_of
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
@@ -68,9 +69,8 @@ def table_agent(
     if continuous:
         acted = spaces.Box(-3, 3, (1,), np.float32)
     context = TrainingContext(
-        suite=Suite.of(*(f"task-{index}" for index in range(tasks))), observation_space=seen,
-        action_space=acted, action_mask=None, own_spaces=[(seen, acted)] * tasks, frame_stack=0,
-        num_rows=rows, seed=0, device=torch.device("cpu"),
+        spaces_of(Suite.of(*(f"task-{index}" for index in range(tasks))), [(seen, acted)] * tasks),
+        frame_stack=0, num_rows=rows, seed=0, device=torch.device("cpu"),
     )  # fmt: skip
     torch.manual_seed(0)
     return Distral(network=TABLE, num_envs=rows // tasks, **options).build(context)
@@ -659,7 +659,7 @@ def test_the_papers_methods_take_a_step(name: str, tmp_path: Path) -> None:
         ({"clip_range": 0.0}, "clip_range is 0.0: it must be above 0"),
         ({"gamma": 2.0}, "gamma is 2.0: it must be from 0 to 1"),
         ({"gae_lambda": 2.0}, "gae_lambda is 2.0: it must be from 0 to 1"),
-        ({"centroid_discount": 2.0}, "centroid_gamma is 2.0: it must be from 0 to 1"),
+        ({"centroid_discount": 2.0}, "centroid_discount is 2.0: it must be from 0 to 1"),
         ({"network": Network(gru=8)}, "leave out --gru and --heads"),
         ({"network": Network(heads="per-task")}, "leave out --gru and --heads"),
     ],
@@ -717,7 +717,7 @@ def test_a_run_is_loaded_and_evaluated_as_it_was(
         found = teacher(observation, torch.full((4,), index)).log_probs()
         assert torch.equal(found, expected)
         # A teacher of one of the tasks knows it as its first.
-        alone = teacher.fitted(Suite.of(task), [run.engine.own_spaces[index]])
+        alone = teacher.fitted(run.engine.spaces.of_task(index))
         zero = torch.zeros(4, dtype=torch.int64)
         assert torch.equal(alone(observation, zero).log_probs(), expected)
         words = ["evaluate", str(tmp_path / "run"), "--task", task.id, "--episodes", "4", "--json"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fitting import spaces_of
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
@@ -40,9 +41,8 @@ def table_agent(*, tasks: int = 1, rows: int = 1, **options: Any) -> SoftQAgent:
     seen = spaces.Dict(policy=spaces.Box(0, 1, (STATES,), np.float32))
     acted = spaces.Discrete(ACTIONS)
     context = TrainingContext(
-        suite=Suite.of(*(f"task-{index}" for index in range(tasks))), observation_space=seen,
-        action_space=acted, action_mask=None, own_spaces=[(seen, acted)] * tasks, frame_stack=0,
-        num_rows=rows, seed=0, device=torch.device("cpu"),
+        spaces_of(Suite.of(*(f"task-{index}" for index in range(tasks))), [(seen, acted)] * tasks),
+        frame_stack=0, num_rows=rows, seed=0, device=torch.device("cpu"),
     )  # fmt: skip
     return SoftQ(num_envs=rows // tasks, **options).build(context)
 

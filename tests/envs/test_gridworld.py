@@ -235,8 +235,8 @@ def test_family_and_suites() -> None:
     assert mazes(16, size=13).name == "mazes-16"
     assert as_suite("mazes-8") == mazes()
     engine = RolloutEngine(mazes(), 2, torch.device("cpu"), seed=0)
-    assert engine.action_mask is None
-    assert engine.observation_space["policy"].shape == (4, 9, 9)
+    assert engine.spaces.action_mask is None
+    assert engine.spaces.observation_space["policy"].shape == (4, 9, 9)
 
 
 @pytest.mark.filterwarnings("ignore:.*is out of date.*:DeprecationWarning")

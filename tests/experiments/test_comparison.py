@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fitting import fitted_teacher
 from in_turn import one_by_one
 
 import rltransfer as rt
@@ -17,7 +18,6 @@ from rltransfer.rollouts.evaluation import (
     Evaluation,
     evaluate_random,
     evaluate_teacher,
-    fitted_teacher,
 )
 
 TASK = "CartPole-v1"

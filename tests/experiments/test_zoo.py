@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fitting import fitted_teacher
 
 import rltransfer as rt
 from rltransfer.aliases import with_current_names
@@ -23,7 +24,7 @@ from rltransfer.experiments.zoo.experiment import (
     recipe,
 )
 from rltransfer.files.serialization import to_json
-from rltransfer.rollouts.evaluation import evaluate_teacher, fitted_teacher
+from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.tasks.families import find_suite
 from rltransfer.teachers.zoo import zoo_cards
 

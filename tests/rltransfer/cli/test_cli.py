@@ -137,7 +137,6 @@ def test_bad_words_are_refused_in_a_sentence(
         ("train", "ppo", "--task", TASK, "--steps", "many"): "'many' is no whole number",
         ("train", "ppo", "--task", TASK, "--steps", "0"): "steps is 0",
         ("train", "ppo", "--task", TASK, "--num-envs", "-3"): "num_envs is -3",
-        ("train", "ppo", "--env", TASK): "did you mean '--task'?",
         ("train", "ppo", TASK): f"did you mean '--task {TASK}'?",
         ("train", "ppo", "--task", "My/Env-v0"): "'my_module:My/Env-v0'",
         ("train", "ppo", "--task", TASK, "--teacher", "zoo"): "`rltransfer train ppo --help`",

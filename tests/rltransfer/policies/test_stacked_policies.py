@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fitting import spaces_of
 from gymnasium import spaces
 
 import rltransfer as rt
@@ -12,7 +13,8 @@ from rltransfer.agents.distral_policy import DistralSpec
 from rltransfer.policies.network import Network
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.policies.stacked_policies import can_stack
-from rltransfer.teachers.loading import PerTask, PolicyTeacher
+from rltransfer.teachers.per_task import PerTask
+from rltransfer.teachers.policy_teacher import PolicyTeacher
 
 IMAGE = spaces.Box(0, 1, (6, 10, 10), np.uint8)
 VECTOR = spaces.Box(-1, 1, (5,), np.float32)
@@ -34,9 +36,9 @@ def policies(network: Network, seen: spaces.Box, action: spaces.Space, q_values:
 def test_stacked_teachers_say_what_each_says(network, seen, action, q_values) -> None:
     tasks = rt.Suite.of("a", "b", "c")
     teachers = [PolicyTeacher(one, "x", "") for one in policies(network, seen, action, q_values)]
-    own = [(spaces.Dict(policy=seen), action)] * 3
-    apart = PerTask(dict(zip(tasks.names(), teachers, strict=True))).fitted(tasks, own)
-    stacked = PerTask(dict(zip(tasks.names(), teachers, strict=True))).fitted(tasks, own)
+    own = spaces_of(tasks, [(spaces.Dict(policy=seen), action)] * 3)
+    apart = PerTask(dict(zip(tasks.names(), teachers, strict=True))).fitted(own)
+    stacked = PerTask(dict(zip(tasks.names(), teachers, strict=True))).fitted(own)
     assert isinstance(stacked, PerTask)
     stacked.stack()
     # The suite pads one channel, or one number, that no teacher reads.
@@ -79,7 +81,7 @@ def test_rows_are_counted_again_where_a_task_tensor_changes() -> None:
     discrete = spaces.Discrete(4)
     made = policies(Network(hidden=(8,)), VECTOR, discrete)[:2]
     teachers = dict(zip(tasks.names(), [PolicyTeacher(p, "x", "") for p in made], strict=True))
-    each = PerTask(teachers).fitted(tasks, [(spaces.Dict(policy=VECTOR), discrete)] * 2)
+    each = PerTask(teachers).fitted(spaces_of(tasks, [(spaces.Dict(policy=VECTOR), discrete)] * 2))
     observation = {"policy": torch.randn(4, 5)}
     task = torch.tensor([0, 0, 1, 1])
     each(observation, task)

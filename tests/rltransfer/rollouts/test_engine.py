@@ -40,7 +40,7 @@ class Scripted:
 
 
 def random_actor(engine: RolloutEngine, seed: int = 0) -> RandomActor:
-    return RandomActor(engine.own_actions, torch.Generator().manual_seed(seed))
+    return RandomActor(engine.spaces, torch.Generator().manual_seed(seed))
 
 
 def test_a_rollout_is_what_the_environment_said() -> None:
@@ -83,8 +83,8 @@ def test_two_halves_of_a_host_environment_equal_gymnasium() -> None:
 def test_tasks_of_other_sizes_are_padded_and_masked() -> None:
     engine = RolloutEngine(MINIMAL, 3, CPU, seed=0)
     # Breakout has 4 channels and 3 actions, Asterix 4 and 5.
-    assert engine.action_space == gymnasium.spaces.Discrete(5)
-    assert engine.action_mask == ((True, True, True, False, False), (True,) * 5)
+    assert engine.spaces.action_space == gymnasium.spaces.Discrete(5)
+    assert engine.spaces.action_mask == ((True, True, True, False, False), (True,) * 5)
     assert engine.task.tolist() == [0, 0, 0, 1, 1, 1]
     suite = rt.Suite.of("rltransfer/MinAtar-Breakout-v0", "rltransfer/MinAtar-Seaquest-v0")
     engine = RolloutEngine(suite, 2, CPU, seed=0)
@@ -173,9 +173,7 @@ def acting_agent(method: str, captures: bool) -> tuple[RolloutEngine, Agent]:
     suite = rt.Suite.of("rltransfer/MinAtar-Breakout-v0")
     engine = RolloutEngine(suite, 64, device, seed=0, captures=captures)
     context = TrainingContext(
-        suite=suite, observation_space=engine.observation_space, action_space=engine.action_space,
-        action_mask=engine.action_mask, own_spaces=engine.own_spaces, frame_stack=0,
-        num_rows=engine.num_rows, seed=0, device=device,
+        engine.spaces, frame_stack=0, num_rows=engine.num_rows, seed=0, device=device
     )  # fmt: skip
     torch.manual_seed(0)
     agent = METHODS[method]().build(context)
@@ -269,7 +267,5 @@ def test_observation_groups_reach_the_policy_by_name() -> None:
     engine = RolloutEngine(rt.Suite.of("tests/Split-v0"), 2, CPU, seed=0)
     rollout = engine.collect(random_actor(engine), 3)
     assert rollout.observation["privileged"].shape == (3, 2, 3)
-    spec = PolicySpec(
-        rt.policies.Network(groups=("privileged",)), engine.observation_space, engine.action_space
-    )
+    spec = PolicySpec.of_suite(rt.policies.Network(groups=("privileged",)), engine.spaces)
     assert rt.Policy(spec).encoder.layers[0].in_features == 3

@@ -23,7 +23,7 @@ CART_POLE = rt.Suite.of("CartPole-v1")
 
 
 def at_random(engine: RolloutEngine) -> Actor:
-    return RandomActor(engine.own_actions, torch.Generator().manual_seed(0))
+    return RandomActor(engine.spaces, torch.Generator().manual_seed(0))
 
 
 def test_interval_by_hand_and_by_scipy() -> None:

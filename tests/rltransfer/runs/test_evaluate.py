@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
 from rltransfer.cli.main import main
+from rltransfer.rollouts import engine
 from rltransfer.rollouts.evaluation import Evaluation
 from rltransfer.runs import evaluate as evaluate_module
+from rltransfer.tasks.families import make_vector_env
+from rltransfer.tasks.vector_env import VectorEnv
 
 SMALL: dict[str, Any] = {"total_steps": 64, "episodes": 1, "evaluate_episodes": 0, "quiet": True}
 
@@ -45,6 +49,24 @@ def test_teachers_of_any_kind_play(run_dir: Path) -> None:
     assert list(rt.evaluate(teacher, episodes=1)) == [TASK, SHORT_TASK]
     with pytest.raises(rt.InputError, match="does not say what it plays"):
         rt.evaluate(rt.Ensemble([teacher]))
+
+
+@pytest.mark.parametrize("task", [TASK, "CartPole-v1"])
+def test_one_task_is_made_once(
+    run_dir: Path, task: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[int] = []
+
+    def counted(task: rt.Task, num_envs: int, device: torch.device) -> VectorEnv:
+        made.append(num_envs)
+        return make_vector_env(task, num_envs, device)
+
+    monkeypatch.setattr(engine, "make_vector_env", counted)
+    balance = rt.CallableTeacher(lambda seen, _: rt.PolicyOutput(logits=seen["policy"][:, :2]))
+    for source in [run_dir, rt.load_teacher(run_dir)] if task == TASK else [balance]:
+        made.clear()
+        rt.evaluate(source, task, episodes=3, num_envs=3)
+        assert made == [3]
 
 
 def test_an_option_of_all_tasks_is_no_other_task(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fitting import spaces_of
 from gymnasium import spaces
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
@@ -26,11 +27,12 @@ from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.runs.benchmark import benchmark_rollout
 from rltransfer.runs.stopwatch import Measuring
-from rltransfer.tasks.action import action_mask, action_size, check_actions, joint_action_space
+from rltransfer.tasks.action import action_mask, action_size, joint_action_space
 from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.suite_spaces import check_actions
+from rltransfer.teachers.callable_teacher import CallableTeacher
 from rltransfer.teachers.composition import labels_of
 from rltransfer.teachers.labeller import Labeller
-from rltransfer.teachers.loading import CallableTeacher
 
 CPU = torch.device("cpu")
 PENDULUM, LANDER = "Pendulum-v1", rt.Task("LunarLander-v3", {"continuous": True})
@@ -90,15 +92,15 @@ def test_a_policy_of_other_actions_is_refused(
     with pytest.raises(
         rt.InputError, match=f"does not fit the task 'a': its actions are {sentence}"
     ):
-        check_actions("a", own, known, legal)
+        check_actions("The policy", known, legal, "a", own)
 
 
 def test_a_policy_of_the_same_actions_fits() -> None:
-    check_actions("a", ONE, BOTH, MASK[0])
-    check_actions("b", PAIR, BOTH, MASK[1])
-    check_actions("b", PAIR, PAIR, None)
+    check_actions("The policy", BOTH, MASK[0], "a", ONE)
+    check_actions("The policy", BOTH, MASK[1], "b", PAIR)
+    check_actions("The policy", PAIR, None, "b", PAIR)
     # Bounds are the environment's own affair.
-    check_actions("b", PAIR, BOTH, None)
+    check_actions("The policy", BOTH, None, "b", PAIR)
 
 
 @pytest.mark.parametrize("heads", ["shared", "per-task"])
@@ -227,8 +229,8 @@ class Constant:
 
 def test_each_environment_is_sent_its_own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = RolloutEngine(TWO, 3, CPU, seed=0)
-    assert engine.action_space == BOTH and engine.action_mask == MASK
-    assert [action_size(space) for _, space in engine.own_spaces] == [1, 2]
+    assert engine.spaces.action_space == BOTH and engine.spaces.action_mask == MASK
+    assert engine.spaces.action_sizes == (1, 2)
     sent: list[Tensor] = []
     for env_slice in engine.env_slices:
 
@@ -242,7 +244,11 @@ def test_each_environment_is_sent_its_own_numbers(monkeypatch: pytest.MonkeyPatc
     assert sorted(rows) == [[0.25, -0.5]] * 3 + [[1.5]] * 3
     # A policy that was trained on both acts in one of them.
     alone = RolloutEngine(
-        rt.Suite.of(PENDULUM), 3, CPU, seed=0, spaces_like=(engine.observation_space, BOTH)
+        rt.Suite.of(PENDULUM),
+        3,
+        CPU,
+        seed=0,
+        pad=lambda own: own.padded_to(engine.spaces.observation_space, BOTH),
     )
     assert alone.collect(Constant(), 8).reward.isfinite().all()
 
@@ -252,7 +258,9 @@ def test_random_actions_are_each_tasks_own() -> None:
     free = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
     def drawn(*own: spaces.Space[Any]) -> Tensor:
-        actor = RandomActor(own, torch.Generator().manual_seed(0))
+        suite, seen = rt.Suite.of(*map(str, range(len(own)))), spaces.Dict(policy=PAIR)
+        joint = spaces_of(suite, [(seen, acted) for acted in own])
+        actor = RandomActor(joint, torch.Generator().manual_seed(0))
         return actor.act({}, task, task, task)["action"]
 
     numbers = drawn(ONE, PAIR, free)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fitting import fitted_teacher, spaces_of
 from gymnasium import spaces
 from stable_baselines3 import DQN, SAC
 
 import rltransfer as rt
 from rltransfer.policies.output import ILLEGAL, PolicyOutput
-from rltransfer.rollouts.evaluation import fitted_teacher
-from rltransfer.teachers.loading import Teacher
+from rltransfer.teachers.teacher import Teacher
 
 CPU = torch.device("cpu")
 CARTPOLE = rt.Suite.of("CartPole-v1")
@@ -38,7 +38,7 @@ def label(teacher: Teacher, **groups: torch.Tensor) -> PolicyOutput:
 
 def fit(teacher: Teacher, observed: spaces.Space, acted: spaces.Space) -> Teacher:
     observed = observed if isinstance(observed, spaces.Dict) else spaces.Dict({"policy": observed})
-    return teacher.fitted(CARTPOLE, [(observed, acted)])
+    return teacher.fitted(spaces_of(CARTPOLE, [(observed, acted)]))
 
 
 VECTOR = spaces.Box(-1, 1, (4,), np.float32)

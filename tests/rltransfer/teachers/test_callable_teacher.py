@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from fitting import fitted_teacher, spaces_of
 from gymnasium import spaces
 
 import rltransfer as rt
 from rltransfer.policies.output import ILLEGAL, asking
-from rltransfer.rollouts.evaluation import evaluate_teacher, fitted_teacher
+from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.tasks.observation import Observation
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ def fit(teacher: rt.Teacher, *acted: spaces.Space[Any]) -> rt.Teacher:
     """Fits a teacher to tasks of two numbers, which do this."""
     seen = spaces.Dict(policy=spaces.Box(-1, 1, (2,)))
     suite = rt.Suite("tasks", tuple(rt.Task("T-v0", {"n": n}) for n in range(len(acted))))
-    return teacher.fitted(suite, [(seen, one) for one in acted])
+    return teacher.fitted(spaces_of(suite, [(seen, one) for one in acted]))
 
 
 def test_a_function_sees_what_its_task_shows() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from fitting import fitted_teacher
 from gymnasium import spaces
 from toy import TASK
 
@@ -17,8 +18,9 @@ from rltransfer.policies.network import Network
 from rltransfer.policies.output import ILLEGAL, PolicyOutput, asking
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.policies.scores import is_illegal, log_policy
-from rltransfer.rollouts.evaluation import evaluate_teacher, fitted_teacher
-from rltransfer.teachers.loading import PolicyTeacher, Teacher
+from rltransfer.rollouts.evaluation import evaluate_teacher
+from rltransfer.teachers.policy_teacher import PolicyTeacher
+from rltransfer.teachers.teacher import Teacher
 
 CPU = torch.device("cpu")
 NOISE_TOLERANCE = 0.02

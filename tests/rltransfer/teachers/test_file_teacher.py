@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from fitting import fitted_teacher
 from gymnasium import spaces
 from loopback_hub import NEW, OLD, REPO, Hub, point_at, serving
 from stable_baselines3 import DQN, PPO
@@ -18,7 +19,7 @@ from torch import nn
 
 from rltransfer.errors import InputError
 from rltransfer.importers.source import is_zip
-from rltransfer.rollouts.evaluation import evaluate_teacher, fitted_teacher
+from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.tasks.task import Suite
 from rltransfer.teachers.file_teacher import FileTeacher, ZipTeacher, load_file_teacher
 from rltransfer.teachers.spec import TeacherSpec

@@ -12,8 +12,9 @@ from rltransfer.policies.network import Network, conv, mlp
 from rltransfer.policies.output import ILLEGAL, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.tasks.observation import Observation
+from rltransfer.teachers.callable_teacher import CallableTeacher
 from rltransfer.teachers.labeller import Labeller, answer
-from rltransfer.teachers.loading import CallableTeacher, ModuleTeacher, Teacher
+from rltransfer.teachers.teacher import ModuleTeacher, Teacher
 
 VECTOR = spaces.Dict({"policy": spaces.Box(-9.0, 9.0, (3,), np.float32)})
 BYTES = spaces.Dict({"policy": spaces.Box(0, 255, (2, 6, 6), np.uint8)})

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
+from fitting import fitted_teacher
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
@@ -20,7 +21,6 @@ from rltransfer.agents import PPO, PolicyDistillation
 from rltransfer.errors import InputError
 from rltransfer.files.hashing import tensors_sha256
 from rltransfer.importers.source import split_source
-from rltransfer.rollouts.evaluation import fitted_teacher
 from rltransfer.runs.config import RunOptions, read_config
 from rltransfer.runs.run import Run
 from rltransfer.tasks.task import Suite

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fitting import fitted_teacher
 from stable_baselines3 import DQN
 from toy import SHORT_TASK, TASK
 
@@ -17,10 +18,11 @@ import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation
 from rltransfer.agents.ppo import PPO
 from rltransfer.files.serialization import to_json
-from rltransfer.rollouts.evaluation import fitted_teacher
 from rltransfer.runs.config import configured, read_config
 from rltransfer.runs.run import Run
-from rltransfer.teachers.loading import PolicyTeacher, Teacher, ZipTeacher
+from rltransfer.teachers.file_teacher import ZipTeacher
+from rltransfer.teachers.policy_teacher import PolicyTeacher
+from rltransfer.teachers.teacher import Teacher
 
 CPU = torch.device("cpu")
 SMALL = {"num_envs": 4, "rollout_length": 10, "batch_size": 40, "memory_steps": 200}

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fitting import fitted_teacher
 from toy import TASK
 
 import rltransfer as rt
 from rltransfer.policies.output import ILLEGAL, PolicyOutput
-from rltransfer.rollouts.evaluation import evaluate_teacher, fitted_teacher
+from rltransfer.rollouts.evaluation import evaluate_teacher, probe_spaces
 from rltransfer.teachers.privacy import laplace_epsilon
 from rltransfer.teachers.vote import LOSING
 
@@ -131,7 +132,10 @@ def test_a_fitted_teacher_begins_its_own_account() -> None:
     fitted = fitted_teacher(teacher, suite, CPU)
     assert fitted.figures()["labels"] == 0
     # What an evaluation asks is counted too: a return is published as well.
-    found = evaluate_teacher(fitted, suite, 2, seed=0, device=CPU, num_envs=2)[TASK]
+    fitted_to = probe_spaces(suite, CPU)
+    found = evaluate_teacher(fitted, suite, 2, seed=0, device=CPU, num_envs=2, fitted_to=fitted_to)[
+        TASK
+    ]
     assert fitted.figures()["labels"] >= sum(found.lengths)
 
 

@@ -1,0 +1,156 @@
+"""The spaces of a suite: those of each task, and the joint ones that all of them fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rltransfer.errors import InputError
+from rltransfer.tasks.action import action_mask, action_size, joint_action_space
+from rltransfer.tasks.observation import joint_observation_space
+from rltransfer.tasks.task import Suite
+
+
+class TaskSpaces(NamedTuple):
+    """The spaces of one task, without padding."""
+
+    observation: spaces.Dict
+    action: spaces.Space[Any]
+
+
+@dataclass(frozen=True)
+class SuiteSpaces:
+    """Everything that is known of what a suite's tasks show and of how to act in them.
+
+    Observations are padded with zeros to the largest task; actions are padded and masked.
+    """
+
+    suite: Suite
+    own: tuple[TaskSpaces, ...]
+    """The spaces of each task, without padding, in the order of the suite."""
+    observation_space: spaces.Dict
+    """The groups that all tasks fit."""
+    action_space: spaces.Space[Any]
+    """The actions that all tasks fit: `Discrete` or `Box`."""
+
+    @staticmethod
+    def of(suite: Suite, own: Sequence[TaskSpaces]) -> SuiteSpaces:
+        """The spaces of a suite, padded to its largest task.
+
+        Raises:
+            InputError: The tasks cannot share a policy.
+        """
+        names = [task.id for task in suite]
+        observed = [(name, one.observation) for name, one in zip(names, own, strict=True)]
+        acted = [(name, one.action) for name, one in zip(names, own, strict=True)]
+        joint = joint_observation_space(observed), joint_action_space(acted)
+        return SuiteSpaces(suite, tuple(own), *joint)
+
+    def padded_to(
+        self, observation_space: spaces.Dict, action_space: spaces.Space[Any]
+    ) -> SuiteSpaces:
+        """The same tasks, padded to the spaces of a policy that knows larger ones.
+
+        Raises:
+            InputError: A task cannot share a policy with these spaces.
+        """
+        names = ["the policy", *(task.id for task in self.suite)]
+        observed = [observation_space, *(one.observation for one in self.own)]
+        acted = [action_space, *(one.action for one in self.own)]
+        joint_observation_space(list(zip(names, observed, strict=True)))
+        joint_action_space(list(zip(names, acted, strict=True)))
+        return dataclasses.replace(
+            self, observation_space=observation_space, action_space=action_space
+        )
+
+    def of_task(self, index: int) -> SuiteSpaces:
+        """The spaces of one task alone, without padding."""
+        return SuiteSpaces.of(Suite.of(self.suite.tasks[index]), [self.own[index]])
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are discrete."""
+        return isinstance(self.action_space, spaces.Discrete)
+
+    @functools.cached_property
+    def action_mask(self) -> tuple[tuple[bool, ...], ...] | None:
+        """For each task, its discrete actions or action dimensions; None where each has all."""
+        return action_mask(self.action_space, [one.action for one in self.own])
+
+    @property
+    def action_sizes(self) -> tuple[int, ...]:
+        """The number of discrete actions, or of action dimensions, of each task."""
+        return tuple(action_size(one.action) for one in self.own)
+
+    def num_actions(self, device: torch.device) -> Tensor:
+        """`action_sizes` as a tensor.    (num_tasks,)"""
+        return torch.tensor(self.action_sizes, device=device)
+
+    def mask_tensor(self, device: torch.device) -> Tensor | None:
+        """`action_mask` as a tensor.    (num_tasks, num_actions) or (num_tasks, action_dim)"""
+        mask = self.action_mask
+        return None if mask is None else torch.tensor(mask, device=device)
+
+
+def check_observation(
+    who: str, reads: spaces.Dict, task_id: str, shown: spaces.Dict, padded: bool
+) -> None:
+    """Checks that a task shows every observation group that a policy reads.
+
+    Args:
+        who: The policy, at the beginning of a sentence.
+        reads: The groups that it reads.
+        task_id: The task.
+        shown: What the task shows, without padding.
+        padded: Whether the policy was trained on padded observations, so that those of the task may
+            be shorter.
+
+    Raises:
+        InputError: A group is missing, or has another type or shape.
+    """
+    for name, wanted in reads.spaces.items():
+        there = shown.spaces.get(name)
+        if there is not None and there.dtype == wanted.dtype:
+            size, *rest = wanted.shape or (0,)
+            own, *own_rest = there.shape or (0,)
+            if rest == own_rest and (own == size or (padded and own < size)):
+                continue
+        found = "nothing" if there is None else f"{there.dtype}{list(there.shape or ())}"
+        raise InputError(
+            f"{who} does not fit the task {task_id!r}: it reads the group {name!r} as "
+            f"{wanted.dtype}{list(wanted.shape or ())}, the task gives {found}."
+        )
+
+
+def check_actions(
+    who: str,
+    known: spaces.Space[Any],
+    mask: Sequence[bool] | None,
+    task_id: str,
+    own: spaces.Space[Any],
+) -> None:
+    """Checks that the actions of a policy in a task are those of the task.
+
+    Args:
+        who: The policy, at the beginning of a sentence.
+        known: Its actions, over all of its tasks.
+        mask: Which of them are available in this task; None for all.
+        task_id: The task.
+        own: The actions of the task, without padding.
+
+    Raises:
+        InputError: They are of another kind, or there are more or fewer.
+    """
+    size = action_size(known) if mask is None else sum(mask)
+    if type(known) is not type(own) or action_size(own) != size:
+        raise InputError(
+            f"{who} does not fit the task {task_id!r}: its actions are "
+            f"{type(known).__name__}({size}), the task's {type(own).__name__}({action_size(own)})."
+        )
