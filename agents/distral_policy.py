@@ -24,7 +24,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint
 from rltransfer.objectives.divergences import categorical_kl, gaussian_kl
 from rltransfer.policies.normalizer import RunningNormalizer
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import ILLEGAL, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec, bounded_log_std
 from rltransfer.policies.saving import load_policy
 from rltransfer.policies.stacked_layers import stacked
@@ -83,6 +83,7 @@ class DistralPolicy(Policy):
         task: Tensor | None = None,
         state: Tensor | None = None,
         start: Tensor | None = None,
+        needs: Needs = NOTHING,
     ) -> PolicyOutput:
         """Returns what each row's task's policy says, and its value; see `Policy`."""
         return self.both(observation, task)[1]

@@ -234,7 +234,9 @@ class PolicyDistillation(Method):
                 "JacobianMatching takes gradients by one observation, but the student remembers "
                 "those before it: take a student without a GRU."
             )
-        output = labeller.answered(lambda seen: student(seen, task), seen, label)
+        output = labeller.answered(
+            lambda seen: student(seen, task, needs=labeller.needs), seen, label
+        )
         fitted = objective.fitted(output, label, context.suite.names()).to(context.device)
         # Once before the run: an objective that cannot score this teacher is refused here.
         fitted(output, label, task)
@@ -453,7 +455,9 @@ class PolicyDistillationAgent(Agent):
         twice = "jacobian" in self.labeller.needs
         policy: Callable[..., PolicyOutput] = self.policy.forward if twice else self.policy
         rest = (batch["task"], batch.get("initial_state"), batch.get("start"))
-        return self.labeller.answered(lambda seen: policy(seen, *rest), batch["observation"], label)
+        return self.labeller.answered(
+            lambda seen: policy(seen, *rest, self.labeller.needs), batch["observation"], label
+        )
 
     def learning_rate(self) -> float:
         """Returns the step size, which falls to zero over the run."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer
 from rltransfer.policies.encoder import through
-from rltransfer.policies.output import PolicyOutput, asked
+from rltransfer.policies.output import MAPS, NOTHING, Needs, PolicyOutput
 
 
 class Inputs(nn.Module):
@@ -66,15 +66,16 @@ class QNetwork(nn.Module):
         self.hidden = hidden
         self.q_head = q_head
 
-    def forward(self, observation: Tensor) -> PolicyOutput:
+    def forward(self, observation: Tensor, needs: Needs = NOTHING) -> PolicyOutput:
         """Returns the Q-values and the last hidden layer.
 
         Args:
             observation: In the environment's own units.    (batch, ...)
+            needs: See `Policy`.
         """
-        extracted, maps = _extracted(self.extractor, self.inputs(observation))
+        extracted, maps = _extracted(self.extractor, self.inputs(observation), needs)
         features = self.hidden(extracted)
-        return _shown(PolicyOutput(q_values=self.q_head(features), features=features), maps)
+        return _shown(PolicyOutput(q_values=self.q_head(features), features=features), maps, needs)
 
 
 class ActionBounds(nn.Module):
@@ -142,14 +143,15 @@ class ActorCritic(nn.Module):
         self.bounds = bounds
         self.register_buffer("log_std", log_std)
 
-    def forward(self, observation: Tensor) -> PolicyOutput:
+    def forward(self, observation: Tensor, needs: Needs = NOTHING) -> PolicyOutput:
         """Returns the distribution's parameters, the value and the policy's last hidden layer.
 
         Args:
             observation: In the environment's own units.    (batch, ...)
+            needs: See `Policy`.
         """
         inputs = self.inputs(observation)
-        extracted, maps = _extracted(self.extractor, inputs)
+        extracted, maps = _extracted(self.extractor, inputs, needs)
         extracted = seen = self.shared(extracted)
         if self.value_extractor is not self.extractor:
             seen = self.value_extractor(inputs)
@@ -157,11 +159,11 @@ class ActorCritic(nn.Module):
         value = self.value_head(self.value_hidden(seen)).squeeze(-1)
         scores = self.action_head(features)
         if self.bounds is None:
-            return _shown(PolicyOutput(logits=scores, value=value, features=features), maps)
+            return _shown(PolicyOutput(logits=scores, value=value, features=features), maps, needs)
         log_std = None if self.log_std is None else self.log_std.expand_as(scores)
         mean = self.bounds(scores)
         output = PolicyOutput(mean=mean, log_std=log_std, value=value, features=features)
-        return _shown(output, maps)
+        return _shown(output, maps, needs)
 
 
 class SquashedActor(nn.Module):
@@ -182,27 +184,29 @@ class SquashedActor(nn.Module):
         self.head = head
         self.bounds = bounds
 
-    def forward(self, observation: Tensor) -> PolicyOutput:
+    def forward(self, observation: Tensor, needs: Needs = NOTHING) -> PolicyOutput:
         """Returns the greedy action and the last hidden layer.
 
         Args:
             observation: In the environment's own units.    (batch, ...)
+            needs: See `Policy`.
         """
-        extracted, maps = _extracted(self.extractor, self.inputs(observation))
+        extracted, maps = _extracted(self.extractor, self.inputs(observation), needs)
         features = self.hidden(extracted)
-        return _shown(PolicyOutput(mean=self.bounds(self.head(features)), features=features), maps)
+        return _shown(
+            PolicyOutput(mean=self.bounds(self.head(features)), features=features), maps, needs
+        )
 
 
-def _extracted(extractor: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Returns what an extractor says, and its last feature maps where they are asked for."""
-    wanted = asked("maps") or asked("attention")
-    if wanted and isinstance(extractor, nn.Sequential):
+def _extracted(extractor: nn.Module, inputs: Tensor, needs: Needs) -> tuple[Tensor, Tensor | None]:
+    """Returns what an extractor says, and its last feature maps where they are needed."""
+    if needs & MAPS and isinstance(extractor, nn.Sequential):
         return through(extractor, inputs)
     return extractor(inputs), None
 
 
-def _shown(output: PolicyOutput, maps: Tensor | None) -> PolicyOutput:
-    """Returns the output with what is asked for of the feature maps."""
+def _shown(output: PolicyOutput, maps: Tensor | None, needs: Needs) -> PolicyOutput:
+    """Returns the output with what is needed of the feature maps."""
     if maps is not None:
-        output.show(maps)
+        output.add_maps(maps, needs)
     return output

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -19,27 +17,11 @@ LABELS = {"logits": ILLEGAL, "q_values": ILLEGAL, "mean": 0.0, "log_std": 0.0}
 """What every label consists of, where there is such a thing; and what each holds for an action that
 a task does not have, or for such a number of a continuous action."""
 
-_asked: frozenset[str] = frozenset()
-
-
-@contextlib.contextmanager
-def asking(fields: Iterable[str]) -> Iterator[None]:
-    """Says which fields an objective needs: networks say "maps" and "attention" only when asked.
-
-    Args:
-        fields: Names of fields of `PolicyOutput`.
-    """
-    global _asked
-    before, _asked = _asked, frozenset(fields)
-    try:
-        yield
-    finally:
-        _asked = before
-
-
-def asked(field: str) -> bool:
-    """Tells whether a field of `PolicyOutput` is asked for."""
-    return field in _asked
+Needs = frozenset[str]
+"""Fields of `PolicyOutput` that an objective needs besides those that are always there."""
+NOTHING: Needs = frozenset()
+MAPS: Needs = frozenset({"maps", "attention"})
+"""Those that are made of feature maps."""
 
 
 def upcast(tensor: Tensor) -> Tensor:
@@ -71,24 +53,25 @@ class PolicyOutput:
     features: Tensor | None = None
     """The last hidden layer.                                       (..., num_features)"""
     maps: Tensor | None = None
-    """The last convolution's activations, if asked for.    (..., channels, height, width)"""
+    """The last convolution's activations, if needed.       (..., channels, height, width)"""
     attention: Tensor | None = None
-    """The sum of `maps` squared over channels, if asked for.       (..., height, width)"""
+    """The sum of `maps` squared over channels, if needed.          (..., height, width)"""
     jacobian: Tensor | None = None
     """Gradient of one output by the observation: see `labels.py`.  (..., observation_size)"""
     state: Tensor | None = None
     """The recurrent state after these observations.                (num_envs, state_size)"""
     _log_probs: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
-    def show(self, maps: Tensor) -> None:
-        """Takes over what is asked for of the last feature maps.
+    def add_maps(self, maps: Tensor, needs: Needs) -> None:
+        """Adds what is needed of the last feature maps.
 
         Args:
             maps: After the nonlinearity.    (..., channels, height, width)
+            needs: The fields that are needed.
         """
-        if asked("maps"):
+        if "maps" in needs:
             self.maps = maps
-        if asked("attention"):
+        if "attention" in needs:
             self.attention = upcast(maps).square().sum(-3)
 
     def preferences(self) -> Tensor:

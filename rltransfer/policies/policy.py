@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rltransfer.files.serialization import from_json
 from rltransfer.policies.encoder import Encoder, head
 from rltransfer.policies.network import Network
-from rltransfer.policies.output import ILLEGAL, PolicyOutput, asked
+from rltransfer.policies.output import ILLEGAL, MAPS, NOTHING, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation, space_from_json, space_to_json
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 
@@ -185,6 +185,7 @@ class Policy(nn.Module):
         task: Tensor | None = None,
         state: Tensor | None = None,
         start: Tensor | None = None,
+        needs: Needs = NOTHING,
     ) -> PolicyOutput:
         """Returns what the policy says about these observations.
 
@@ -196,6 +197,7 @@ class Policy(nn.Module):
             state: The recurrent state before the first observation.  (batch, state_size)
             start: Whether an observation is an episode's first: the state before it is zero.
                 (batch,) or (time, batch)
+            needs: The fields that are needed besides: "maps", "attention".
         """
         if task is None and self.spec.asks_for_task:
             raise ValueError("This policy's tasks differ: say which task it is.")
@@ -210,7 +212,7 @@ class Policy(nn.Module):
             flat_task = None if task is None else task.flatten()
 
         maps: Tensor | None = None
-        if asked("maps") or asked("attention"):
+        if needs & MAPS:
             features, maps = self.encoder.with_maps(flat, flat_task)
         else:
             features = self.encoder(flat, flat_task)
@@ -220,7 +222,7 @@ class Policy(nn.Module):
             features, state = self._remember(features, state, start)
         output = self._act(features, task)
         if maps is not None:
-            output.show(maps.unflatten(0, leading))
+            output.add_maps(maps.unflatten(0, leading), needs)
         if self.value_head is not None:
             seen = features
             if self.value_encoder is not None:

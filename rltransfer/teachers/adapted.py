@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import ILLEGAL, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.scores import marked_illegal
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, resized, shown_shape
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
@@ -83,9 +83,11 @@ class Adapted(Wrapper):
             fitted._num_actions = max(*own.action_sizes, fitted._num_actions)
         return fitted
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns what the teacher says of what it sees, as actions of the task."""
-        output = self.members[0](self._shown(observation), task)
+        output = self.members[0](self._shown(observation), task, needs)
         if self.action is None:
             return output
         changed = {

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.policies.output import LABELS, PolicyOutput, asked, upcast
+from rltransfer.policies.output import LABELS, NOTHING, Needs, PolicyOutput, upcast
 from rltransfer.policies.scores import marked_illegal
 from rltransfer.tasks.observation import Observation, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
@@ -85,7 +85,9 @@ class CallableTeacher(Teacher):
             action_space=self.action_space,
         )
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns what the function says.
 
         Raises:
@@ -95,7 +97,7 @@ class CallableTeacher(Teacher):
         shown = observation if self._shown is None else resized(observation, self._shown)
         seen = {name: group.clone() for name, group in shown.items()}
         # What is asked by its gradient is asked with gradients.
-        with torch.set_grad_enabled(asked("jacobian")):
+        with torch.set_grad_enabled("jacobian" in needs):
             output = self.function(seen, task)
         if not isinstance(output, PolicyOutput):
             raise InputError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError, check_number, unknown
 from rltransfer.files.serialization import to_builtin
-from rltransfer.policies.output import PolicyOutput, asked
+from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import (
     Composition,
@@ -25,10 +25,10 @@ from rltransfer.teachers.composition import (
 from rltransfer.teachers.teacher import Teacher
 
 
-def _joined_features(outputs: Sequence[PolicyOutput]) -> Tensor | None:
+def _joined_features(outputs: Sequence[PolicyOutput], needs: Needs) -> Tensor | None:
     """Returns the features of all members, where they are asked for and all have some."""
     features = [one.features for one in outputs if one.features is not None]
-    if not asked("features") or len(features) < len(outputs):
+    if "features" not in needs or len(features) < len(outputs):
         return None
     return torch.cat(features, -1)
 
@@ -82,13 +82,15 @@ class Ensemble(Composition):
         weighed = checked or (1.0,) * len(members)
         self.shares = [weight / sum(weighed) for weight in weighed]
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns the mean; a single member's own bits."""
-        outputs = [member(observation, task) for member in self.members]
+        outputs = [member(observation, task, needs) for member in self.members]
         if len(outputs) == 1:
             return outputs[0]
         mixed = mixture(labels_of(outputs), self.shares, self.of)
-        mixed.features = _joined_features(outputs)
+        mixed.features = _joined_features(outputs, needs)
         return mixed
 
 
@@ -112,13 +114,15 @@ class ProductOfExperts(Composition):
         super().__init__(members, weights=checked)
         self.weights = checked or (1.0,) * len(members)
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns the product; a single member's own bits where its weight is 1."""
-        outputs = [member(observation, task) for member in self.members]
+        outputs = [member(observation, task, needs) for member in self.members]
         if self.weights == (1.0,):
             return outputs[0]
         product = self._product(outputs)
-        product.features = _joined_features(outputs)
+        product.features = _joined_features(outputs, needs)
         return product
 
     def _product(self, outputs: Sequence[PolicyOutput]) -> PolicyOutput:

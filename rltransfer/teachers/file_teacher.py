@@ -24,7 +24,7 @@ from rltransfer.importers.sb3_zip import LoadedPolicy, check_fit, load_zip
 from rltransfer.importers.source import SOURCES, is_zip, located, split_source
 from rltransfer.importers.torch_file import SUFFIXES, load_torch_file
 from rltransfer.importers.torchscript import is_torchscript
-from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
@@ -48,7 +48,9 @@ class FileTeacher(ModuleTeacher):
         super().__init__(module, source, module.sha256, module.num_parameters())
         self.origin = dict(origin or {})
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns what the network says."""
         output: PolicyOutput = self.module(observation)
         return output
@@ -85,7 +87,9 @@ class ZipTeacher(ModuleTeacher):
         super().__init__(module, str(path), self.loaded.sha256, _acting_parameters(module))
         self._shape = self.loaded.observation_shape
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns what the policy says."""
         seen = observation[DEFAULT_GROUP]
         if self.loaded.num_observations is not None:
@@ -93,7 +97,7 @@ class ZipTeacher(ModuleTeacher):
         else:
             # A suite pads vectors and images to the largest of its tasks'.
             seen = seen[:, : self._shape[0]]
-        output: PolicyOutput = self.module(seen)
+        output: PolicyOutput = self.module(seen, needs)
         return output
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.policies.output import LABELS, PolicyOutput, asking
+from rltransfer.policies.output import LABELS, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.teacher import Teacher
 
@@ -57,7 +57,7 @@ class Labeller:
         """
 
         def says(seen: Observation) -> PolicyOutput:
-            return self._legal(self.teacher(seen, task), task)
+            return self._legal(self.teacher(seen, task, self.needs), task)
 
         output = answer(says, observation, self.needs, self.groups)
         if "features" in self.needs and output.features is not None:
@@ -135,15 +135,14 @@ def answer(
             the teacher; None if the network is the teacher. Only with a label can the gradient be
             differentiated again.
     """
-    with asking(needs):
-        if "jacobian" not in needs:
-            return says(observation)
-        with torch.enable_grad():
-            # Bytes have no gradient: the network gets float32. The caller's own tensors stay as
-            # they are.
-            by = {name: observation[name].detach().float().requires_grad_() for name in groups}
-            output = says({**observation, **by})
-            output.jacobian = _gradient(output, label or output, by, again=label is not None)
+    if "jacobian" not in needs:
+        return says(observation)
+    with torch.enable_grad():
+        # Bytes have no gradient: the network gets float32. The caller's own tensors stay as they
+        # are.
+        by = {name: observation[name].detach().float().requires_grad_() for name in groups}
+        output = says({**observation, **by})
+        output.jacobian = _gradient(output, label or output, by, again=label is not None)
     return output
 
 

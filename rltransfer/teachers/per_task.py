@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.policies.output import PolicyOutput, asked
+from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
 from rltransfer.policies.stacked_policies import StackedPolicies, can_stack
 from rltransfer.tasks.observation import Observation, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
@@ -22,8 +22,8 @@ from rltransfer.teachers.policy_teacher import PolicyTeacher
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import Teacher
 
-NOT_STACKED = ("features", "maps", "attention", "jacobian")
-"""What policies say only one by one, if it is asked for."""
+NOT_STACKED: Needs = frozenset({"features", "maps", "attention", "jacobian"})
+"""What policies output only one by one, where it is needed."""
 MOST_COUNTS = 64
 """Task tensors whose rows a `PerTask` remembers to have counted."""
 
@@ -84,12 +84,14 @@ class PerTask(Composition):
         if policies and len(policies) == len(self.members) and can_stack(policies):
             self._stacked = StackedPolicies(policies)
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns what each row's teacher says; a single task's teacher's own bits."""
         if len(self.members) == 1:
-            return self.members[0](observation, task)
+            return self.members[0](observation, task, needs)
         counts = self._counted(task)
-        stackable = min(counts) == max(counts) and not any(asked(name) for name in NOT_STACKED)
+        stackable = min(counts) == max(counts) and not needs & NOT_STACKED
         if self._stacked is not None and stackable:
             first = self.members[0]
             assert isinstance(first, PolicyTeacher)
@@ -99,7 +101,7 @@ class PerTask(Composition):
         for teacher, count in zip(self.members, counts, strict=True):
             rows = {name: group[begin : begin + count] for name, group in observation.items()}
             if count:
-                parts.append(teacher(rows, task[begin : begin + count]))
+                parts.append(teacher(rows, task[begin : begin + count], needs))
             begin += count
         return parts[0] if len(parts) == 1 else _concatenated(parts)
 

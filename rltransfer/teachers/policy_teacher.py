@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.files.hashing import tensors_sha256
-from rltransfer.policies.output import LABELS, PolicyOutput
+from rltransfer.policies.output import LABELS, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.tasks.observation import Observation, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces, check_actions, check_observation
@@ -93,9 +93,11 @@ class PolicyTeacher(ModuleTeacher):
             recorded_return=self.recorded_return,
         )
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns what the policy says."""
-        output: PolicyOutput = self.module(*self.own(observation, task))
+        output: PolicyOutput = self.module(*self.own(observation, task), needs=needs)
         return self.cut(output)
 
     def own(self, observation: Observation, task: Tensor) -> tuple[Observation, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
@@ -32,7 +32,9 @@ class Teacher(abc.ABC):
     loadable = False
 
     @abc.abstractmethod
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns what the teacher says, which has gradients by the observation alone.
 
         It is captured in CUDA graphs: it neither waits for the device nor draws from any generator
@@ -42,6 +44,7 @@ class Teacher(abc.ABC):
             observation: The groups.                  (rows, ...)
             task: Index of each row's task, sorted. Whoever was fitted to one task labels every row
                 as one of it.                         (rows,)
+            needs: The fields that are needed besides those of every label.
         """
 
     def to(self, device: torch.device) -> Teacher:

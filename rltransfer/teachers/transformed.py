@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.serialization import to_builtin
-from rltransfer.policies.output import ILLEGAL, LABELS, PolicyOutput
+from rltransfer.policies.output import ILLEGAL, LABELS, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_illegal, tempered
 from rltransfer.tasks.observation import Observation
@@ -65,9 +65,11 @@ class Noisy(Wrapper):
         self.sigma = sigma
         self.alpha = alpha
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns what the teacher says, perturbed."""
-        output = self.members[0](observation, task)
+        output = self.members[0](observation, task, needs)
         name, scores = self._scores(output)
         xi = self.sigma * torch.empty_like(scores).normal_(generator=self.generator)
         drawn = torch.rand(len(scores), 1, generator=self.generator, device=scores.device)
@@ -92,9 +94,11 @@ class Boltzmann(Wrapper):
         super().__init__(teacher, temperature=temperature)
         self.temperature = temperature
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns the policy."""
-        output = self.members[0](observation, task)
+        output = self.members[0](observation, task, needs)
         _, scores = self._scores(output)
         logits = tempered(scores, self.temperature)
         return dataclasses.replace(output, logits=logits, q_values=None)
@@ -141,7 +145,9 @@ class MonteCarloDropout(Wrapper):
         self.samples = int(samples)
         self.p = p
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns the mean over the masks."""
         teacher = self.members[0]
         assert isinstance(teacher, PolicyTeacher)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.serialization import to_builtin
 from rltransfer.machine import distributed
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import ILLEGAL, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.scores import is_illegal
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import Composition, labels_of
@@ -67,9 +67,11 @@ class Vote(Composition):
         self._moments = self._moments.to(device)
         return super().to(device)
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
         """Returns the winner: logit 0, the others' `LOSING`."""
-        said = labels_of([member(observation, task) for member in self.members])
+        said = labels_of([member(observation, task, needs) for member in self.members])
         scores = said.get("logits") or said.get("q_values")
         if scores is None:
             raise InputError(

@@ -17,7 +17,7 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.objectives.outputs import KL, MSE
 from rltransfer.policies.network import Network, conv, mlp
-from rltransfer.policies.output import ILLEGAL, PolicyOutput, asking
+from rltransfer.policies.output import ILLEGAL, PolicyOutput
 from rltransfer.policies.policy import LOG_STD_RANGE, Policy, PolicySpec
 from rltransfer.policies.saving import load_policy, save_policy
 
@@ -86,25 +86,20 @@ def test_what_each_kind_of_policy_says():
 
 
 @pytest.mark.parametrize("gru", [0, 6])
-def test_maps_and_attention_are_said_only_when_asked(gru: int):
+def test_maps_and_attention_are_there_only_where_they_are_needed(gru: int):
     torch.manual_seed(0)
     policy = Policy(spec_of(conv(gru=gru), GRID))
     observation = {"policy": torch.randint(0, 2, (3, 2, 4, 10, 10), dtype=torch.uint8)}
     plain = policy(observation)
     assert plain.maps is None and plain.attention is None
-    with asking(["maps", "attention"]):
-        asked = policy(observation)
+    asked = policy(observation, needs=frozenset({"maps", "attention"}))
     # Time and batch, 16 channels and 8 x 8 places.
     assert asked.maps.shape == (3, 2, 16, 8, 8)
     torch.testing.assert_close(asked.attention, asked.maps.square().sum(2))
-    # Nothing else is another for being asked.
+    # Nothing else changes where they are needed.
     assert torch.equal(asked.logits, plain.logits) and torch.equal(asked.features, plain.features)
-    with asking(["attention"]):
-        assert policy(observation).maps is None
-        with pytest.raises(ValueError, match="stop"), asking(["maps"]):
-            raise ValueError("stop")
-        assert policy(observation).attention is not None
-    assert policy(observation).attention is None
+    attention = policy(observation, needs=frozenset({"attention"}))
+    assert attention.maps is None and attention.attention is not None
 
 
 def test_fresh_policy_is_close_to_uniform():

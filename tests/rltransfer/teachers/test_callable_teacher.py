@@ -11,7 +11,7 @@ from fitting import fitted_teacher, spaces_of
 from gymnasium import spaces
 
 import rltransfer as rt
-from rltransfer.policies.output import ILLEGAL, asking
+from rltransfer.policies.output import ILLEGAL
 from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.tasks.observation import Observation
 
@@ -106,12 +106,11 @@ def test_minus_infinity_is_illegal(name: str, dtype: torch.dtype) -> None:
         assert torch.as_tensor(total).isfinite()
 
 
-def test_gradients_pass_where_they_are_asked_for() -> None:
+def test_gradients_pass_where_they_are_needed() -> None:
     function = rt.CallableTeacher(lambda o, t: rt.PolicyOutput(logits=3 * o["policy"]))
     seen = torch.zeros(2, 5, requires_grad=True)
     teacher = fit(function, spaces.Discrete(2))
-    with asking({"jacobian"}):
-        teacher({"policy": seen}, FIRST).logits.sum().backward()
+    teacher({"policy": seen}, FIRST, frozenset({"jacobian"})).logits.sum().backward()
     assert seen.grad is not None and seen.grad.tolist() == [[3, 3, 0, 0, 0]] * 2
     assert not teacher({"policy": seen}, FIRST).logits.requires_grad
 

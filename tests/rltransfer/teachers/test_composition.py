@@ -15,7 +15,7 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.policies.network import Network
-from rltransfer.policies.output import ILLEGAL, PolicyOutput, asking
+from rltransfer.policies.output import ILLEGAL, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.policies.scores import is_illegal, log_policy
 from rltransfer.rollouts.evaluation import evaluate_teacher
@@ -462,12 +462,12 @@ def test_descriptions_hold_every_members() -> None:
     assert all("sha256" in member for member in members)
 
 
-def test_gradients_by_the_observation_pass_through_when_they_are_asked_for() -> None:
+def test_gradients_by_the_observation_pass_through_where_they_are_needed() -> None:
     noisy = rt.Noisy(fresh_policy(2), sigma=0.1)
     teacher = rt.Ensemble([fresh_policy(1), noisy, policy([0.2] * 3)])
     seen = torch.rand(2, 4, requires_grad=True)
-    with asking(["jacobian"]):
-        output = teacher({"policy": seen}, torch.zeros(2, dtype=torch.int64))
+    task = torch.zeros(2, dtype=torch.int64)
+    output = teacher({"policy": seen}, task, frozenset({"jacobian"}))
     (gradient,) = torch.autograd.grad(output.logits.sum(), seen)
     assert (gradient != 0).any()
     # No weight of a teacher ever has one.
@@ -550,7 +550,7 @@ def test_what_members_said_is_not_written_to() -> None:
     assert table.tolist() == [[1.0, 2.0]]
 
 
-def test_features_stand_side_by_side_where_they_are_asked_for() -> None:
+def test_features_stand_side_by_side_where_they_are_needed() -> None:
     def says(value: float, size: int) -> rt.CallableTeacher:
         return rt.CallableTeacher(
             lambda seen, task: PolicyOutput(
@@ -562,5 +562,4 @@ def test_features_stand_side_by_side_where_they_are_asked_for() -> None:
     for both in (rt.Ensemble([says(1.0, 2), says(2.0, 1)]),
                  rt.ProductOfExperts([says(1.0, 2), says(2.0, 1)])):  # fmt: skip
         assert both({}, task).features is None
-        with asking(["features"]):
-            assert both({}, task).features.tolist() == [[1.0, 1.0, 2.0]] * 3
+        assert both({}, task, frozenset({"features"})).features.tolist() == [[1.0, 1.0, 2.0]] * 3

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.policies.network import Network, conv, mlp
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import ILLEGAL, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.callable_teacher import CallableTeacher
@@ -24,8 +24,10 @@ TASK = torch.zeros(5, dtype=torch.int64)
 class Frozen(ModuleTeacher):
     """A policy as a teacher."""
 
-    def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
-        return self.module(observation, task)  # type: ignore[no-any-return]
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+    ) -> PolicyOutput:
+        return self.module(observation, task, needs=needs)  # type: ignore[no-any-return]
 
 
 def teacher_of(network: Network, space: spaces.Dict, **more: object) -> Teacher:
