@@ -61,8 +61,9 @@ from torch import Tensor
 from rltransfer.errors import InputError, check_range
 from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import Learner, Loss
-from rltransfer.learning.minibatches import Batch, map_batch, minibatches
+from rltransfer.learning.minibatches import Batch, minibatches
 from rltransfer.learning.reinforcement import clipped_policy_loss, generalized_advantage
+from rltransfer.nested import map_nested
 from rltransfer.policies.network import Network
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
@@ -183,7 +184,7 @@ def by_task(fields: Batch, num_tasks: int) -> Batch:
         fields: What was kept.    (time, rows, ...)
         num_tasks: How many tasks there are.
     """
-    return map_batch(
+    return map_nested(
         lambda tensor: tensor.unflatten(1, (num_tasks, -1)).transpose(0, 1).flatten(1, 2), fields
     )
 
@@ -293,7 +294,7 @@ class DistralAgent(Agent):
     def loss(self, batch: Batch) -> Loss:
         """Scores a minibatch: the sum over tasks of the means over their samples."""
         method = self.method
-        batch = map_batch(lambda tensor: tensor.flatten(0, 1), batch)
+        batch = map_nested(lambda tensor: tensor.flatten(0, 1), batch)
         distilled, own = self.policy.both(batch["observation"], batch["task"], in_order=True)
         assert own.value is not None
         policy_loss = self._mean(

@@ -73,8 +73,6 @@ LAG = "lag"
 """The weight that follows how far the student lags behind."""
 LEAST_SHARE = 0.05
 """What a task's share of the memory's samples counts as at least, so that none is forgotten."""
-LABEL = "teacher_"
-"""What the names of labels begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,19 +323,12 @@ class PolicyDistillationAgent(Agent):
         super().begin_rollout(progress)
         self.teacher_probability.fill_(self.teacher_acts(progress))
 
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> dict[str, Tensor]:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
         """Labels the observation and lets teacher or student act."""
-        kept: dict[str, Tensor] = {}
         began = time.perf_counter()
         label = self.labeller(observation, task)
         self.teacher_seconds += time.perf_counter() - began
-        for name in self.labeller.fields:
-            value = getattr(label, name)
-            if value is not None:
-                kept[LABEL + name] = value
-
+        kept: Batch = {"label": label.tensors()}
         at_times, always = self.graph_key
         if not always or self.state_size or self.reinforces:
             own = self._student_acts(observation, task, state, start)
@@ -389,12 +380,13 @@ class PolicyDistillationAgent(Agent):
             # Where the teacher acts at times, returns are not the student's.
             assert rollout.episode_return is not None
             self.lag.hear(rollout.episode_return, rollout.done)
-        labels = {n: v for n, v in rollout.extras.items() if n.startswith(LABEL)}
-        self._check_labels(labels)
+        label = rollout.extras["label"]
+        self._check_label(label)
         if self.memory is not None:
-            self.memory.add(rollout.observation, rollout.start, {**labels, "task": rollout.task})
+            fields = {"label": label, "task": rollout.task}
+            self.memory.add(rollout.observation, rollout.start, fields)
             return self._remembered(rollout.num_steps)
-        batch: Batch = {**sequence_fields(rollout, self.policy), **labels}
+        batch: Batch = {**sequence_fields(rollout, self.policy), "label": label}
         if self.reinforces:
             with torch.no_grad():
                 batch.update(self.method.surrogate.advantages(rollout, self.policy))
@@ -402,18 +394,18 @@ class PolicyDistillationAgent(Agent):
         epochs = int(self.method.epochs)
         return minibatches(batch, self.method.batch_size, epochs, self.order, self.state_size > 0)
 
-    def _check_labels(self, labels: Mapping[str, Tensor]) -> None:
+    def _check_label(self, label: Mapping[str, Tensor]) -> None:
         """Refuses labels that are not numbers, which a student would learn in silence.
 
         Raises:
             InputError: The teacher said some.
         """
         assert self.teacher is not None
-        for name, value in labels.items():
+        for name, value in label.items():
             if not bool(value.isfinite().all()):
                 raise InputError(
-                    f"The teacher {self.teacher.source} said {name.removeprefix(LABEL)} that are "
-                    "not finite: the teacher is at fault."
+                    f"The teacher {self.teacher.source} outputs {name} that are not finite: the "
+                    "teacher is at fault."
                 )
 
     def _remembered(self, new_steps: int) -> Iterator[Batch]:
@@ -427,7 +419,7 @@ class PolicyDistillationAgent(Agent):
 
     def loss(self, batch: Batch) -> Loss:
         """Scores a minibatch: the weighted objective, and the surrogate where there is one."""
-        label = PolicyOutput(**{name: batch.get(LABEL + name) for name in self.labeller.fields})
+        label = PolicyOutput(**batch["label"])
         output = self._answered(batch, label)
         fading = self.distillation_weight is None
         weight = self.lag.lag[batch["task"]] if fading else None

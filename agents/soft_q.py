@@ -43,8 +43,9 @@ from rltransfer.errors import InputError, check_range
 from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.exploration import epsilon_greedy
 from rltransfer.learning.learner import Learner, Loss
-from rltransfer.learning.minibatches import Batch, map_batch
+from rltransfer.learning.minibatches import Batch
 from rltransfer.machine import distributed
+from rltransfer.nested import map_nested
 from rltransfer.policies.network import Network
 from rltransfer.policies.scores import log_policy
 from rltransfer.rollouts.rollout import Rollout
@@ -173,7 +174,7 @@ class SoftQAgent(Agent):
             following = observation
         weight = self.method.gamma ** self.ages.of(rollout.start)
         fields = {"observation": rollout.observation, "task": rollout.task, "weight": weight}
-        yield map_batch(lambda tensor: tensor.flatten(0, 1), by_task(fields, len(self.tasks)))
+        yield map_nested(lambda tensor: tensor.flatten(0, 1), by_task(fields, len(self.tasks)))
 
     def loss(self, batch: Batch) -> Loss:
         """Scores a step of every environment, or what is to be distilled."""

@@ -41,7 +41,7 @@ class MemoryAtari:
             *rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE, dtype=torch.uint8, device=nowhere
         )
         fields = {
-            "teacher_logits": torch.zeros(*rows, MOST_ACTIONS, device=nowhere),
+            "label": {"logits": torch.zeros(*rows, MOST_ACTIONS, device=nowhere)},
             "task": torch.zeros(rows, dtype=torch.int64, device=nowhere),
         }
         start = torch.zeros(rows, dtype=torch.bool, device=nowhere)

@@ -126,9 +126,7 @@ class Agent(abc.ABC):
         """
 
     @abc.abstractmethod
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> dict[str, Tensor]:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
         """Returns "action" and what else `batches` needs of this step: see `rollout.Actor`."""
 
     @abc.abstractmethod

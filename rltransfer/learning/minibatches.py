@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
-Batch = dict[str, Any]
-"""Tensors by name; an observation is a dictionary of tensors."""
+from rltransfer.nested import Nested, map_nested, select
 
+Batch = Nested
+"""Tensors by name; an observation and a label are dictionaries of tensors."""
 
-def map_batch(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
-    """Returns the batch with the function applied to every tensor."""
-    return {
-        name: map_batch(function, value) if isinstance(value, dict) else function(value)
-        for name, value in batch.items()
-    }
+INITIAL_STATE = "initial_state"
+"""The entry of a batch of sequences that is no sequence: one recurrent state a column."""
 
 
 def minibatches(
@@ -35,19 +30,19 @@ def minibatches(
         epochs: How often everything is gone through.
         generator: The source of the order, on the CPU.
         sequences: Whether minibatches are whole columns, (time, some, ...), for recurrent policies;
-            a name that begins with "initial_" is then no sequence but one row a column.
+            `INITIAL_STATE` then has no time, (some, state_size).
     """
     if sequences:
         time, columns = batch["task"].shape
         yield from _columns(batch, max(1, batch_size // time), columns, epochs, generator)
         return
-    flat = map_batch(lambda tensor: tensor.flatten(0, 1), batch)
+    flat = map_nested(lambda tensor: tensor.flatten(0, 1), batch)
     rows = flat["task"].shape[0]
     device = flat["task"].device
     for _ in range(epochs):
         order = torch.randperm(rows, generator=generator).to(device, non_blocking=True)
         for index in order.split(batch_size):
-            yield map_batch(lambda tensor, index=index: tensor.index_select(0, index), flat)  # type: ignore[misc]
+            yield select(flat, 0, index)
 
 
 def _columns(
@@ -55,14 +50,12 @@ def _columns(
 ) -> Iterator[Batch]:
     """Yields minibatches of whole columns."""
     device = batch["task"].device
+    initial_state = batch.get(INITIAL_STATE)
+    over_time = {name: value for name, value in batch.items() if name != INITIAL_STATE}
     for _ in range(epochs):
         order = torch.randperm(columns, generator=generator).to(device, non_blocking=True)
         for index in order.split(size):
-            chosen: Batch = {}
-            for name, value in batch.items():
-                axis = 0 if name.startswith("initial_") else 1
-                if isinstance(value, dict):
-                    chosen[name] = {k: v.index_select(axis, index) for k, v in value.items()}
-                else:
-                    chosen[name] = value.index_select(axis, index)
+            chosen = select(over_time, 1, index)
+            if initial_state is not None:
+                chosen[INITIAL_STATE] = initial_state.index_select(0, index)
             yield chosen

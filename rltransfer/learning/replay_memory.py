@@ -13,6 +13,7 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.learning.minibatches import Batch
 from rltransfer.machine import distributed
+from rltransfer.nested import Nested, from_leaves, leaves
 from rltransfer.tasks.observation import Observation
 
 FIELD = "field/"
@@ -64,18 +65,18 @@ class Memory:
         self.filled = 0
         self._store: dict[str, Tensor] = {}
 
-    def add(self, observation: Observation, start: Tensor, fields: dict[str, Tensor]) -> None:
+    def add(self, observation: Observation, start: Tensor, fields: Nested) -> None:
         """Appends steps of all rows.
 
         Args:
             observation: The groups.                             (time, rows, ...)
             start: Whether an observation begins an episode.     (time, rows)
-            fields: What else belongs to the step, e.g. labels.  (time, rows, ...)
+            fields: What else belongs to the step, e.g. a label.  (time, rows, ...)
         """
         time = len(start)
         if time > self.length:
             raise ValueError(f"{time} steps at once do not fit a memory of {self.length}.")
-        parts = {FIELD + name: value for name, value in fields.items()}
+        parts = {FIELD + "/".join(path): value for path, value in leaves(fields)}
         for name, group in observation.items():
             stacked = self._stacked(group)
             parts[(STACK if stacked else GROUP) + name] = group[:, :, -1] if stacked else group
@@ -176,17 +177,16 @@ class Memory:
         row = index % self.num_rows
         ring = next(iter(self._store.values()))
         time, row = time.to(ring.device), row.to(ring.device)
-        batch: Batch = {"observation": {}}
+        taken: dict[tuple[str, ...], Tensor] = {}
         for name, store in self._store.items():
             if name.startswith(FIELD):
-                batch[name.removeprefix(FIELD)] = self._gather(store, time, row)
+                path = tuple(name.removeprefix(FIELD).split("/"))
+                taken[path] = self._gather(store, time, row)
             elif name.startswith(GROUP):
-                group = self._gather(store, time, row)
-                batch["observation"][name.removeprefix(GROUP)] = group
+                taken["observation", name.removeprefix(GROUP)] = self._gather(store, time, row)
             elif name.startswith(STACK):
-                group = self._stack(store, time, row)
-                batch["observation"][name.removeprefix(STACK)] = group
-        return batch
+                taken["observation", name.removeprefix(STACK)] = self._stack(store, time, row)
+        return from_leaves(taken)
 
     def _gather(self, store: Tensor, time: Tensor, row: Tensor) -> Tensor:
         """Returns chosen steps, on the device."""
@@ -219,5 +219,7 @@ class Memory:
         """Goes back to what `state_dict` returned."""
         self.head, self.filled = state["head"], state["filled"]
         for key, tensor in state["store"].items():
-            store = self._room(key.replace("|", "/"), tensor)
+            # Earlier versions named the tensors of a label "teacher_logits" and so on.
+            name = key.replace("|", "/").replace(f"{FIELD}teacher_", f"{FIELD}label/")
+            store = self._room(name, tensor)
             store[: self.filled] = tensor.to(store.device)

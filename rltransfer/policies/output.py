@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,11 @@ class PolicyOutput:
     state: Tensor | None = None
     """The recurrent state after these observations.                (num_envs, state_size)"""
     _log_probs: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every field that is there, by name."""
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        return {name: value for name, value in named.items() if value is not None}
 
     def add_maps(self, maps: Tensor, needs: Needs) -> None:
         """Adds what is needed of the last feature maps.

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer.nested import Nested
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.tasks.observation import Observation
@@ -31,9 +32,7 @@ class PolicyActor:
         """See `rollout.Actor`."""
         return (self.generator,) if self.generator else ()
 
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> Observation:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
         """Returns the policy's action."""
         output: PolicyOutput = self.policy(observation, task, state, start)
         kept = {"action": output.sample(self.generator) if self.generator else output.greedy()}
@@ -58,9 +57,7 @@ class TeacherActor:
         own = (self.generator,) if self.generator else ()
         return (*own, *self.teacher.generators())
 
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> Observation:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
         """Returns the teacher's action."""
         output = self.teacher(observation, task)
         return {"action": output.sample(self.generator) if self.generator else output.greedy()}
@@ -100,9 +97,7 @@ class RandomActor:
             table.to(generator.device) for table in (self.low, self.width, self.deviation)
         )
 
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> Observation:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
         """Returns random actions."""
         where: dict[str, Any] = {"generator": self.generator, "device": task.device}
         if self.discrete and self.same_size is not None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rltransfer.errors import InputError
+from rltransfer.nested import Path, from_leaves, leaves
 from rltransfer.rollouts.cuda_graph import CapturedCalls
 from rltransfer.rollouts.episodes import episode_totals
 from rltransfer.rollouts.rollout import Actor, Rollout, TruncatedObservations
@@ -165,7 +166,7 @@ class RolloutEngine:
         self._truncated = store(torch.bool)
         self._episode_return = torch.zeros(rollout_length, self.num_rows, device=self.device)
         self._episode_length = torch.zeros_like(self._episode_return)
-        self._extras: dict[str, Store] = {}
+        self._extras: dict[Path, Store] = {}
         self._final: Observation = {}
         self._final_parts: list[TruncatedObservations] = []
         if old is not None:
@@ -250,20 +251,20 @@ class RolloutEngine:
             state = output.pop("state", None)
             if state is not None:
                 before.copy_(state)
-            for name, value in output.items():
-                _part(self._extra(name, value).at[time], rows).copy_(value)
-        action = self._extras["action"].at[time]
+            for path, value in leaves(output):
+                _part(self._extra(path, value).at[time], rows).copy_(value)
+        action = self._extras["action",].at[time]
         for env_slice in stage:
             env_slice.send(action)
 
-    def _extra(self, name: str, value: Tensor) -> Store:
+    def _extra(self, path: Path, value: Tensor) -> Store:
         """Returns the store of one of the actor's tensors, made at its first use."""
-        if name not in self._extras:
-            self._extras[name] = Store(
+        if path not in self._extras:
+            self._extras[path] = Store(
                 self._rollout_length, self.num_rows, *value.shape[1:],
                 dtype=value.dtype, device=self.device,
             )  # fmt: skip
-        return self._extras[name]
+        return self._extras[path]
 
     def _receive(self, stage: list[EnvSlice], time: int) -> None:
         """Ends the step of one half."""
@@ -364,7 +365,7 @@ class RolloutEngine:
             start=self._start.all[:rollout_length],
             task=self.task.expand(rollout_length, -1),
             initial_state=self._initial_state,
-            extras={name: store.all for name, store in self._extras.items()},
+            extras=from_leaves({path: store.all for path, store in self._extras.items()}),
             last_state=self.state,
             final_obs=self._final_obs(rollout_length),
             episode_return=self._episode_return,

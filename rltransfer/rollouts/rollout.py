@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rltransfer.nested import Nested
 from rltransfer.tasks.observation import Observation
 
 
@@ -31,9 +32,7 @@ class Actor(Protocol):
     def generators(self) -> Sequence[torch.Generator]:
         """The generators that `act` draws from."""
 
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> Observation:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
         """Returns "action" and whatever else is to be kept of this step, by name.
 
         Args:
@@ -43,7 +42,8 @@ class Actor(Protocol):
             start: Whether the observation is an episode's first.         (rows,)
 
         Returns:
-            Tensors of (rows, ...): "action"; "state", the new recurrent state, if there is one.
+            Tensors of (rows, ...), which may be nested: "action"; "state", the new recurrent state,
+            if there is one.
         """
 
 
@@ -83,7 +83,7 @@ class Rollout:
     """Index of the task.                                           (time, rows)"""
     initial_state: Tensor
     """The recurrent state before the first step.                   (rows, state_size)"""
-    extras: dict[str, Tensor]
+    extras: Nested
     """What the actor returned, "action" among it.                  (time, rows, ...)"""
     last_state: Tensor
     """The recurrent state after the last step.                     (rows, state_size)"""

@@ -12,6 +12,7 @@ from toy import TASK, EchoVectorEnv
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
+from rltransfer.nested import map_nested
 from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import RunOptions
@@ -114,9 +115,8 @@ def test_shuffled_labels_teach_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     def shuffled(self: PolicyDistillationAgent, rollout: Rollout) -> Any:
         order = torch.randperm(rollout.reward.shape[1])
-        for name, value in rollout.extras.items():
-            if name.startswith("teacher_"):
-                rollout.extras[name] = value[:, order]
+        label = map_nested(lambda tensor: tensor[:, order], rollout.extras["label"])
+        rollout.extras["label"] = label
         return straight(self, rollout)
 
     monkeypatch.setattr(PolicyDistillationAgent, "batches", shuffled)
@@ -392,7 +392,7 @@ def test_labels_that_are_not_numbers_are_the_teachers_fault(tmp_path: Path) -> N
         return rt.PolicyOutput(logits=logits + torch.tensor([0.0, torch.nan, 0.0, 0.0]))
 
     method = PolicyDistillation(teacher=rt.CallableTeacher(broken), **SMALL)
-    with pytest.raises(rt.InputError, match="said logits that are not finite: the teacher is at"):
+    with pytest.raises(rt.InputError, match="outputs logits that are not finite: the teacher is at"):
         rt.train(
             method, suite=TASK, run_dir=tmp_path / "run", total_steps=100, quiet=True, episodes=2
         )

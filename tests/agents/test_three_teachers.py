@@ -10,6 +10,7 @@ import pytest
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
+from rltransfer.nested import map_nested
 from rltransfer.rollouts.rollout import Rollout
 
 FOLDER = Path(os.environ.get("RLTRANSFER_TEACHERS", ""))
@@ -58,9 +59,9 @@ def test_labels_of_another_task_teach_none(tmp_path: Path, monkeypatch: pytest.M
     straight = PolicyDistillationAgent.batches
 
     def turned(self: PolicyDistillationAgent, rollout: Rollout) -> Any:
-        for name, value in rollout.extras.items():
-            if name.startswith("teacher_"):
-                rollout.extras[name] = value.roll(self.method.num_envs, 1)
+        label = rollout.extras["label"]
+        rolled = map_nested(lambda tensor: tensor.roll(self.method.num_envs, 1), label)
+        rollout.extras["label"] = rolled
         return straight(self, rollout)
 
     monkeypatch.setattr(PolicyDistillationAgent, "batches", turned)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rltransfer.learning.minibatches import Batch, map_batch, minibatches
+from rltransfer.learning.minibatches import INITIAL_STATE, Batch, minibatches
 
 
 def rollout(time: int, columns: int) -> Batch:
@@ -16,24 +16,16 @@ def rollout(time: int, columns: int) -> Batch:
         "reward": place.float(),
         "observation": {"joints": place.unsqueeze(-1).expand(time, columns, 3), "clock": place},
         "initial_state": torch.arange(columns).unsqueeze(-1).expand(columns, 2),
-        "initial_more": {"cell": torch.arange(columns)},
     }
 
 
 def steps_of(batch: Batch) -> Batch:
     """The batch without what there is once a column."""
-    return {name: value for name, value in batch.items() if not name.startswith("initial_")}
+    return {name: value for name, value in batch.items() if name != INITIAL_STATE}
 
 
 def order(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def test_map_batch_reaches_every_tensor():
-    batch = {"a": torch.tensor(1), "b": {"c": torch.tensor(2), "d": {"e": torch.tensor(3)}}}
-    doubled = map_batch(lambda tensor: 2 * tensor, batch)
-    assert doubled == {"a": 2, "b": {"c": 4, "d": {"e": 6}}}
-    assert batch["a"] == 1
 
 
 def test_every_sample_once_an_epoch_and_the_last_minibatch_is_smaller():
@@ -89,7 +81,6 @@ def test_sequences_are_whole_columns_with_their_initial_state():
         assert torch.equal(one["observation"]["clock"], expected)
         assert torch.equal(one["observation"]["joints"], expected.unsqueeze(-1).expand(4, -1, 3))
         assert torch.equal(one["initial_state"], columns.unsqueeze(-1).expand(-1, 2))
-        assert torch.equal(one["initial_more"]["cell"], columns)
     for epoch in (found[:3], found[3:]):
         assert sorted(column for one in epoch for column in columns_of(one)) == [0, 1, 2, 3, 4]
 

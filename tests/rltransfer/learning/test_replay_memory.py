@@ -96,7 +96,7 @@ def test_540_000_atari_steps_fit_in_four_and_a_half_gigabytes():
     observation = {"policy": torch.zeros(1, 64, 4, 84, 84, dtype=torch.uint8)}
     start = torch.ones(1, 64, dtype=torch.bool)
     fields = {
-        "teacher_q_values": torch.zeros(1, 64, 18),
+        "label": {"q_values": torch.zeros(1, 64, 18)},
         "task": torch.zeros(1, 64, dtype=torch.int64),
     }
     small.add(observation, start, fields)
@@ -253,3 +253,16 @@ def test_a_folder_that_is_a_file_is_refused_at_once(inside: str, tmp_path: Path)
 def test_more_at_once_than_the_ring_holds():
     with pytest.raises(ValueError, match="14 steps at once do not fit a memory of 13"):
         Memory(30, 3, CPU, 4).add(*Game(3, 4).play(14))
+
+
+def test_a_state_of_an_earlier_version_loads() -> None:
+    # It named the tensors of a label by a prefix.
+    made, loaded = Memory(20, 2, CPU), Memory(20, 2, CPU)
+    label = {"logits": torch.randn(3, 2, 4)}
+    made.add({"policy": torch.randn(3, 2, 5)}, torch.ones(3, 2, dtype=torch.bool), {"label": label})
+    state = made.state_dict()
+    former = {name.replace("label|", "teacher_"): value for name, value in state["store"].items()}
+    assert "field|teacher_logits" in former
+    loaded.load_state_dict({**state, "store": former})
+    index = torch.arange(6)
+    assert torch.equal(loaded.take(index)["label"]["logits"], made.take(index)["label"]["logits"])
