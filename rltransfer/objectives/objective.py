@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from rltransfer import expression
 from rltransfer.errors import InputError, check_number, unknown
+from rltransfer.expression import Call, Expression, Name, Product, is_literal, shown
 from rltransfer.files.serialization import to_builtin
-from rltransfer.objectives.text import WrittenTerm, malformed, read
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.schedule import Schedule
 
@@ -325,32 +327,50 @@ def in_text(term: TermType) -> TermType:
 
 
 def _parse(text: str) -> Objective:
-    """Returns the objective that a text spells."""
-    objective: Objective | None = None
-    for written in read(text):
-        part: Objective = _built(written, text)
-        for factor in written.factors:
-            part = factor * part
-        objective = part if objective is None else objective + part
-    assert objective is not None
-    return objective
+    """The objective that a text describes."""
+    remedy = "write 'kl', 'nll', 'mse', or a sum such as 'KL(temperature=0.01) + 0.5 * MSE()'."
+    if "->" in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):
+        remedy = "put the schedule in quotes, as in \"'1->0' * MSE()\"."
+    refusal = InputError(f"{shown(text)} is not an objective: {remedy}")
+    return _built(expression.read(text, refusal), refusal)
 
 
-def _built(written: WrittenTerm, text: str) -> Term:
-    """Returns the term that is written."""
-    named = [term for name, term in TERMS.items() if name.lower() == written.name.lower()]
-    if not named:
-        raise unknown("objective", written.name, TERMS)
-    # What is its own stands before what it shares with every other.
-    fields = sorted(dataclasses.fields(named[0]), key=lambda field: bool(field.kw_only))
-    known = [field.name for field in fields]
-    if written.nameless:
-        names = " or ".join(f"{name}=" for name in known)
-        raise InputError(f"{written.nameless[0]!r} in {text!r} has no name: write {names} first.")
-    for option in written.options:
+def _built(part: Expression, refusal: InputError) -> Objective:
+    """The objective of a sum, a product, a call or a name.
+
+    Raises:
+        InputError: A name is unknown or a value is not valid; otherwise `refusal`.
+    """
+    match part:
+        case expression.Sum(left, right):
+            return _built(left, refusal) + _built(right, refusal)
+        case Product(str() | float() | int() as factor, scaled):
+            return factor * _built(scaled, refusal)
+        case Product(scaled, str() | float() | int() as factor):
+            return factor * _built(scaled, refusal)
+        case Name(name):
+            return _term(name, (), {})
+        case Call(name, arguments, options) if is_literal((*arguments, *options.values())):
+            return _term(name, arguments, options)
+    raise refusal
+
+
+def _term(name: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Term:
+    """The term of a name, whatever its capitals, with options."""
+    kind = {known.lower(): term for known, term in TERMS.items()}.get(name.lower())
+    if kind is None:
+        raise unknown("objective", name, TERMS)
+    known = [field.name for field in dataclasses.fields(kind)]
+    known = [*known[1:], known[0]]  # the weights of tasks, which every term has, come last
+    if arguments:
+        names = " or ".join(f"{option}=" for option in known)
+        raise InputError(f"{arguments[0]!r} in {name} has no name: write {names} before it.")
+    for option in options:
         if option not in known:
-            raise unknown(f"option of the objective {written.name},", option, known)
-    try:
-        return named[0](**written.options)
-    except (TypeError, AttributeError) as error:  # text where a number is meant, or the like
-        raise malformed(text) from error
+            raise unknown(f"option of the objective {name},", option, known)
+    # As floats, whole numbers beyond the range of int64 are numbers like any others.
+    values: dict[str, Any] = {
+        option: float(value) if isinstance(value, int) else value
+        for option, value in options.items()
+    }
+    return kind(**values)
