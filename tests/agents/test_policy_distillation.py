@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from toy import TASK, EchoVectorEnv
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
+from rltransfer.files.serialization import to_json
 from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import RunOptions
@@ -216,9 +218,10 @@ def test_a_teacher_that_knows_nothing_is_reported(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"teacher_acts": 1.5}, "at most 1"),
-        ({"teacher_acts": "fast"}, "is no schedule"),
-        ({"distillation_weight": -1.0}, "must not be negative"),
+        ({"teacher_acts": 1.5}, "teacher_acts is 1.5: it must be from 0 to 1"),
+        ({"teacher_acts": "fast"}, "is not a schedule"),
+        ({"distillation_weight": "1->-1"}, "distillation_weight is 1->-1: it must be at least 0"),
+        ({"teacher_acts": "lag"}, "'lag' is not a schedule"),
         ({"objective": "kk"}, "There is no objective 'kk'"),
         ({"exploration": 2.0}, "from 0 to 1"),
         ({"num_envs": 0}, "at least 1"),
@@ -383,6 +386,32 @@ def test_lag_is_of_returns_as_they_are_trained(
 def test_options_are_checked_in_python_too(options: dict[str, Any], words: str) -> None:
     with pytest.raises(rt.InputError, match=words):
         PolicyDistillation(teacher="zoo", **options)
+
+
+def test_text_is_read_once_and_kept_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "kl + 0.5*mse()"
+    method = PolicyDistillation(
+        teacher=rt.CallableTeacher(policy_teacher), objective=text, teacher_acts="1.0 -> 0@.5",
+        **SMALL,
+    )  # fmt: skip
+    changed = dataclasses.replace(method, objective="mse", teacher_acts=0.0)
+    assert changed.parsed_objective == rt.Objective.of("mse")
+    assert changed.schedules["teacher_acts"] == rt.Schedule(0.0, 0.0)
+    # Neither the configuration nor what it is compared by knows of what was read.
+    stored = to_json(method)
+    assert stored["objective"] == text and stored["teacher_acts"] == "1.0 -> 0@.5"
+    assert stored.keys() == {field.name for field in dataclasses.fields(method)}
+    again = dataclasses.replace(method)
+    assert again == method and to_json(again) == stored
+    for reader in (rt.Objective, rt.Schedule):
+        monkeypatch.setattr(reader, "of", None)
+    run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
+    agent = run.agent
+    assert isinstance(agent, PolicyDistillationAgent)
+    assert agent.objective.objective is method.parsed_objective
+    assert agent.teacher_acts == rt.Schedule(1.0, 0.0, 0.5)
 
 
 def test_labels_that_are_not_numbers_are_the_teachers_fault(tmp_path: Path) -> None:

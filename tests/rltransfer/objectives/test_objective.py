@@ -513,7 +513,7 @@ def test_nothing_in_the_text_is_executed(tmp_path):
 
 
 def test_a_schedule_that_there_is_not():
-    with pytest.raises(InputError, match="'fast' is no schedule"):
+    with pytest.raises(InputError, match="'fast' is not a schedule"):
         Objective.of("'fast' * kl")
 
 
