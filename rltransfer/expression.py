@@ -15,13 +15,15 @@ from rltransfer.errors import InputError
 
 LARGEST = 1e38
 """What a number must be below, to be finite in float32."""
+EXACT = 2**53
+"""The largest whole number up to which floats represent all."""
 DEEPEST = 100
 """Levels of nesting that a text may have: far fewer than Python's own recursion allows."""
 LONGEST_SHOWN = 200
 """Characters of a text that an error shows."""
 
 Literal: TypeAlias = "str | float | tuple[Expression, ...] | dict[str, Expression] | None"
-Expression: TypeAlias = "Literal | Name | Call | Sum | Product"
+Expression: TypeAlias = "Literal | Name | Call | Operation"
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,11 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Sum:
-    """left + right."""
+class Operation:
+    """A sum or a product."""
 
-    left: Expression
-    right: Expression
-
-
-@dataclass(frozen=True)
-class Product:
-    """left * right."""
-
+    sign: str
+    """Either "+" or "*"."""
     left: Expression
     right: Expression
 
@@ -82,7 +78,7 @@ def is_literal(expression: Expression) -> bool:
             return all(map(is_literal, expression))
         case dict():
             return all(map(is_literal, expression.values()))
-    return not isinstance(expression, Name | Call | Sum | Product)
+    return not isinstance(expression, Name | Call | Operation)
 
 
 def shown(text: str) -> str:
@@ -118,19 +114,17 @@ def _read(node: ast.expr, depth: int) -> Expression:
         case ast.Call(ast.Name(name), arguments, keywords):
             options = {keyword.arg or "**": inner(keyword.value) for keyword in keywords}
             return Call(name, tuple(map(inner, arguments)), options)
-        case ast.BinOp(left, ast.Add(), right):
-            return Sum(inner(left), inner(right))
-        case ast.BinOp(left, ast.Mult(), right):
-            return Product(inner(left), inner(right))
+        case ast.BinOp(left, ast.Add() | ast.Mult() as sign, right):
+            return Operation("+" if isinstance(sign, ast.Add) else "*", inner(left), inner(right))
     raise ValueError(type(node).__name__)
 
 
 def _number(value: object) -> float:
-    """A finite number.
+    """A finite number; whole numbers that a float may not represent are read as floats.
 
     Raises:
         ValueError: The value is a boolean, too large, or not a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= LARGEST:
-        raise ValueError(value)
-    return value
+        raise ValueError(type(value).__name__)
+    return value if abs(value) < EXACT else float(value)

@@ -28,9 +28,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.start) and math.isfinite(self.end)):
-            raise InputError(
-                f"A schedule goes from {self.start} to {self.end}: both must be finite."
-            )
+            raise InputError(f"A schedule from {self.start} to {self.end}: both must be finite.")
         if not 0 < self.until <= 1:
             raise InputError(f"A schedule ends at {self.until} of the run: it must be in (0, 1].")
 
@@ -43,6 +41,8 @@ class Schedule:
         """
         if isinstance(value, Schedule):
             return value
+        if isinstance(value, float):
+            return Schedule(value, value)
         match = _FORM.fullmatch(str(value))
         try:
             numbers = [float(part) for part in match.groups() if part] if match else []
@@ -69,6 +69,10 @@ class Schedule:
         """The value after a fraction of the run, from 0 to 1."""
         fraction = min(progress / self.until, 1.0)
         return self.start + (self.end - self.start) * fraction
+
+    def scaled(self, factor: float) -> Schedule:
+        """The schedule of the value times a factor."""
+        return Schedule(self.start * factor, self.end * factor, self.until)
 
     @property
     def is_zero(self) -> bool:

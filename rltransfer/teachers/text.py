@@ -79,28 +79,21 @@ class _Builder:
             return self.load(expression, suite=suite)
         if not isinstance(expression, Call):
             raise self.refusal
-        name = expression.name
-        known = inspect.signature(KINDS[name]).parameters if name in KINDS else ()
-        options = {
-            option_name(option, known): self.literal(value)
-            for option, value in expression.options.items()
-        }
         try:
-            return self.call(name, expression.arguments, options, suite)
+            return self.composition(expression, suite)
         except TypeError as error:
             # Python reports which argument is missing or unknown.
             reported = re.search("(missing|got) .*'", str(error))
             reason = f": {reported[0]}" if reported else ""
-            raise InputError(f"{name} cannot be built from {self.text}{reason}.") from error
+            raise InputError(
+                f"{expression.name} cannot be built from {self.text}{reason}."
+            ) from error
 
-    def call(
-        self,
-        name: str,
-        arguments: tuple[Expression, ...],
-        options: dict[str, Any],
-        suite: Suite | None,
-    ) -> Teacher:
+    def composition(self, call: Call, suite: Suite | None) -> Teacher:
         """The teacher of a call: its first argument contains teachers, the others are options."""
+        name, arguments = call.name, call.arguments
+        known = inspect.signature(KINDS[name]).parameters if name in KINDS else ()
+        options = {option_name(o, known): self.literal(value) for o, value in call.options.items()}
         if name == LOAD:
             return self.load(*map(self.literal, arguments), **{"suite": suite, **options})
         if name not in KINDS:
@@ -108,8 +101,10 @@ class _Builder:
         kind: Any = KINDS[name]
         members: Any
         match arguments:
+            case [dict() as by_task, *rest] if kind is PerTask:
+                members = {name: self.teacher(one, Suite.of(name)) for name, one in by_task.items()}
             case [first, *rest] if kind is PerTask:
-                members = self.by_task(first)
+                members = self.literal(first)
             case [first, *rest] if issubclass(kind, Wrapper):
                 members = self.teacher(first, suite)
             case [tuple() as several, *rest]:
@@ -118,15 +113,6 @@ class _Builder:
                 members, rest = [self.teacher(one, suite) for one in arguments], []
         made: Teacher = kind(members, *map(self.literal, rest), **options)
         return made
-
-    def by_task(self, expression: Expression) -> dict[str, Teacher]:
-        """The teacher of each task."""
-        if not isinstance(expression, dict):
-            raise InputError(
-                "PerTask needs a teacher for each task, as in PerTask({'CartPole-v1': 'a.zip'}), "
-                f"but the text is {self.text}."
-            )
-        return {task: self.teacher(value, Suite.of(task)) for task, value in expression.items()}
 
     def literal(self, expression: Expression) -> Any:
         """The value of an option."""

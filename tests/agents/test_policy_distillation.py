@@ -405,8 +405,8 @@ def test_text_is_read_once_and_kept_as_it_was_written(
     assert stored.keys() == {field.name for field in dataclasses.fields(method)}
     again = dataclasses.replace(method)
     assert again == method and to_json(again) == stored
-    for reader in (rt.Objective, rt.Schedule):
-        monkeypatch.setattr(reader, "of", None)
+    for reader in ("rltransfer.objectives.objective.read", "rltransfer.schedule._FORM"):
+        monkeypatch.setattr(reader, None)
     run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
     agent = run.agent
     assert isinstance(agent, PolicyDistillationAgent)

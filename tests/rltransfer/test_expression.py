@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rltransfer.errors import InputError
-from rltransfer.expression import Call, Expression, Name, Product, Sum, is_literal, read, shown
+from rltransfer.expression import Call, Expression, Name, Operation, is_literal, read, shown
 
 REFUSAL = InputError("Not an expression.")
 
@@ -27,8 +27,12 @@ REFUSAL = InputError("Not an expression.")
         ("f(1, g, x='y')", Call("f", (1, Name("g")), {"x": "y"}), False),
         ("f(**2)", Call("f", (), {"**": 2}), False),
         # Python's precedence, from left to right.
-        ("a + 2 * b + 3", Sum(Sum(Name("a"), Product(2, Name("b"))), 3), False),
-        ("1 + 1", Sum(1, 1), False),
+        (
+            "a + 2 * b + 3",
+            Operation("+", Operation("+", Name("a"), Operation("*", 2, Name("b"))), 3),
+            False,
+        ),
+        ("1 + 1", Operation("+", 1, 1), False),
     ],
 )
 def test_what_is_read(text: str, expected: Expression, literal: bool):
@@ -40,11 +44,12 @@ def test_what_is_read(text: str, expected: Expression, literal: bool):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "1; 2", "a = 1", "True", "-True", "-'a'", "--1", "+1", "b'a'", "1j", "...", "f''",
-        "1e38", "-1e38", "1e999", "1" * 400, "1" * 5_000, "{1: 2}", "{'a': 1, **b}", "{'a'}",
-        "a.b", "a[0]", "a()()", "a.b()", "f(*a)", "a - b", "a / b", "a < b", "a and b", "not a",
+        "", "1; 2", "a = 1", "True", "-True", "-'was never closed'", "--1", "+1", "b'a'", "1j",
+        "...", "f''", "1e38", "-1e38", "1e999", "1" * 400, "1" * 5_000, "{1: 2}", "{'a': 1, **b}",
+        "{'a'}", "a.b", "a[0]", "a()()", "a.b()", "f(*a)", "a - b", "a / b", "a < b", "a and b",
         "lambda: 1", "[a for a in 'b']", "(a := 1)", "a if b else c", "a\0", ")", "(" * 300,
-        "[" * 150 + "]" * 150, "+".join("a" * 3_000), "-" * 3_000 + "1", "f(" * 3_000 + ")" * 3_000,
+        "not a", "[" * 150 + "]" * 150, "+".join("a" * 3_000), "-" * 3_000 + "1",
+        "f(" * 3_000 + ")" * 3_000,
     ],
 )  # fmt: skip
 def test_what_is_refused(text: str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from rltransfer.objectives.features import (
     JacobianMatching,
     RepresentationalDistance,
 )
-from rltransfer.objectives.objective import Objective, Sum
+from rltransfer.objectives.objective import Objective, Sum, Term
 from rltransfer.objectives.outputs import JS, KL, MSE, NLL, Huber, ReverseKL
 from rltransfer.policies.output import ILLEGAL, PolicyOutput
 from rltransfer.schedule import Schedule
@@ -236,7 +237,7 @@ def test_deterministic_teacher_has_no_kl():
         KL()(student, PolicyOutput(mean=torch.zeros(1, 2)))
     assert str(caught.value) == (
         "KL needs a teacher with a distribution, but in some task this one's actions are "
-        "deterministic: take MSE or NLL."
+        "deterministic: use MSE or NLL."
     )
 
 
@@ -316,7 +317,7 @@ def test_a_weight_follows_its_schedule():
             assert values["kl"].item() == pytest.approx(expected, abs=1e-6)
             # (ln 0.8 - ln 0.4)^2 + (ln 0.2 - ln 0.6)^2 = 0.480453 + 1.206949.
             assert values["mse"].item() == pytest.approx(1.687402, abs=1e-5)
-    with pytest.raises(InputError, match="1->0 times 0->1: take one schedule"):
+    with pytest.raises(InputError, match="1->0 times 0->1: use one schedule"):
         "0->1" * ("1->0" * KL())
 
 
@@ -442,11 +443,11 @@ def test_an_unknown_name_that_is_near_to_none_is_told_each_once():
         ("KL(weights={'a': 1)", "is not an objective"),
         ("KL(temperature=[1])", "The temperature of KL is .*: it must be a number"),
         ("KL(temperature='hot')", "The temperature of KL is 'hot': it must be a number"),
-        ("KL(weights={'a': 'b'})", "task 'a' in KL is 'b': it must be a number; a schedule stands"),
-        ("KL(weights={'a': '1->0'})", "a schedule stands before the term"),
+        ("KL(weights={'a': 'b'})", "task 'a' in KL is 'b': it must be a number. A schedule goes"),
+        ("KL(weights={'a': '1->0'})", "A schedule goes before the term"),
         ("KL(weights={'a': None})", "The weight of the task 'a' in KL is None"),
-        ("KL(weights=3)", "The weights of KL are 3.*: name a task for each"),
-        ("KL(weights='a')", "The weights of KL are 'a': name a task for each"),
+        ("KL(weights=3)", "The weights of KL are 3.*: pass one for each task"),
+        ("KL(weights='a')", "The weights of KL are 'a': pass one for each task"),
         ("Huber(delta='wide')", "The delta of Huber is 'wide': it must be a number"),
         ("Huber(delta=None)", "The delta of Huber is None: it must be a number"),
     ],
@@ -458,13 +459,13 @@ def test_what_would_be_right_is_told(text: str, sentence: str):
 
 @pytest.mark.parametrize("text", ["-1 * mse", "kl + mse * -0.5", "'1->-1' * mse", "'-1->1' * mse"])
 def test_a_weight_is_not_negative(text: str):
-    with pytest.raises(InputError, match=r"The weight of MSE\(\) is .*: it must not be negative"):
+    with pytest.raises(InputError, match=r"The weight of MSE\(\) is .*: it must be at least 0"):
         Objective.of(text)
 
 
 @pytest.mark.parametrize("what", [None, KL, [KL()], 1.0])
 def test_what_is_no_objective_is_told(what: object):
-    with pytest.raises(InputError, match=r"is no objective: write 'kl', or KL\(\) in Python"):
+    with pytest.raises(InputError, match=r"is not an objective: write 'kl', or KL\(\) in Python"):
         Objective.of(what)  # type: ignore[arg-type]
 
 
@@ -515,6 +516,24 @@ def test_nothing_in_the_text_is_executed(tmp_path):
 def test_a_schedule_that_there_is_not():
     with pytest.raises(InputError, match="'fast' is not a schedule"):
         Objective.of("'fast' * kl")
+
+
+def test_a_term_of_ones_own_can_be_written():
+    @dataclass(frozen=True)
+    class ZeroOne(Term):
+        margin: float = 0.0
+        name = "zero_one"
+        positive = "margin"
+
+        def score(self, student: PolicyOutput, teacher: PolicyOutput, *_: object) -> Tensor:
+            return (student.greedy() != teacher.greedy()).float()
+
+    made = Objective.of("2 * zeroone(margin=3)")
+    assert made == 2 * ZeroOne(margin=3) and Objective.of(str(made)) == made
+    student, teacher = PolicyOutput(logits=logs(STUDENT)), PolicyOutput(logits=logs(TEACHER))
+    assert made(student, teacher)["zero_one"].item() == 2.0
+    with pytest.raises(InputError, match="The margin of ZeroOne is -1: it must be finite and"):
+        Objective.of("ZeroOne(margin=-1)")
 
 
 def test_sum_is_an_objective_of_its_own():
