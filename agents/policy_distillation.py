@@ -38,6 +38,7 @@ reinforcement also what `ppo.py` logs.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,15 +130,9 @@ class PolicyDistillation(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Objective.of(self.objective)
-        for name in ("teacher_acts", "distillation_weight", "reinforcement_weight"):
-            if name == "distillation_weight" and self.distillation_weight == LAG:
-                continue
-            schedule = Schedule.of(getattr(self, name))
-            if min(schedule.start, schedule.end) < 0:
-                raise InputError(f"{name} is {schedule}: it must not be negative.")
-        if max(Schedule.of(self.teacher_acts).start, Schedule.of(self.teacher_acts).end) > 1:
-            raise InputError(f"teacher_acts is {self.teacher_acts}: it is a share, at most 1.")
+        self.parsed_objective  # noqa: B018 - an objective that cannot be read is refused here
+        for name, schedule in self.schedules.items():
+            schedule.check(name, "from 0 to 1" if name == "teacher_acts" else "at least 0")
         check_range(self, "from 0 to 1", "exploration")
         check_range(self, "at least 1", "memory_steps", "batch_size")
         check_range(self, "finite and above 0", "epochs")
@@ -148,18 +143,38 @@ class PolicyDistillation(Method):
         self._check_learning()
         self._check_lag()
 
+    @functools.cached_property
+    def parsed_objective(self) -> Objective:
+        """The objective; the field keeps what the user wrote, as `config.json` does."""
+        return Objective.of(self.objective)
+
+    @functools.cached_property
+    def schedules(self) -> dict[str, Schedule]:
+        """The numbers over time by their names, but for a `distillation_weight` of "lag"."""
+        values = {
+            "teacher_acts": self.teacher_acts,
+            "distillation_weight": self.distillation_weight,
+            "reinforcement_weight": self.reinforcement_weight,
+        }
+        if self.distillation_weight == LAG:
+            del values["distillation_weight"]
+        return {name: Schedule.of(value) for name, value in values.items()}
+
+    @property
+    def reinforces(self) -> bool:
+        """Whether the student learns with RL too."""
+        return not self.schedules["reinforcement_weight"].is_zero
+
     @property
     def remembers(self) -> bool:
         """Whether it learns from a memory: what is on-policy or in sequence is learned at once."""
-        return Schedule.of(self.reinforcement_weight).is_zero and not self.student.gru
+        return not self.reinforces and not self.student.gru
 
     def _check_learning(self) -> None:
         """Checks that something is learned, and that reinforcement has steps to learn from."""
-        reinforces = not Schedule.of(self.reinforcement_weight).is_zero
-        distils = (
-            self.distillation_weight == LAG or not Schedule.of(self.distillation_weight).is_zero
-        )
-        acts = Schedule.of(self.teacher_acts)
+        reinforces, acts = self.reinforces, self.schedules["teacher_acts"]
+        weight = self.schedules.get("distillation_weight")
+        distils = weight is None or not weight.is_zero
         if not reinforces and not distils:
             raise InputError(
                 "distillation_weight and reinforcement_weight are both 0, so that nothing is "
@@ -194,7 +209,7 @@ class PolicyDistillation(Method):
 
     def _check_lag(self) -> None:
         """Checks that there will be returns of the student's own, where they are needed."""
-        acts = Schedule.of(self.teacher_acts)
+        acts = self.schedules["teacher_acts"]
         if self.uses_lag and not acts.is_zero and (acts.end > 0 or acts.until == 1):
             raise InputError(
                 f"teacher_acts is {acts}, so that the student never plays by itself and nobody can "
@@ -207,15 +222,14 @@ class PolicyDistillation(Method):
         teacher = teacher.fitted(context.spaces).to(context.device)
         teacher.seed(context.seed)
         blank = teacher.state_dict()
-        objective = Objective.of(self.objective)
+        objective = self.parsed_objective
         mask = context.spaces.mask_tensor(context.device)
         labeller = Labeller(teacher, objective.needs, self.student.groups, mask)
         seen, task = _example_observation(context)
         label = labeller(seen, task)
         # Learned from Q-values by their errors, the student's scores are Q-values too.
         q_values = objective.learns_values and label.q_values is not None
-        reinforces = not Schedule.of(self.reinforcement_weight).is_zero
-        if q_values and reinforces:
+        if q_values and self.reinforces:
             raise InputError(
                 f"{objective} of the Q-values of {teacher.source} makes a Q-network, which has no "
                 "policy to reinforce: take KL or NLL."
@@ -224,7 +238,7 @@ class PolicyDistillation(Method):
             self.student,
             context.spaces,
             q_values=q_values,
-            value=reinforces,
+            value=self.reinforces,
         )
         student = Policy(spec).to(context.device)
         if student.state_size and "jacobian" in objective.needs:
@@ -278,14 +292,13 @@ class PolicyDistillationAgent(Agent):
         self.objective = objective
         self.teacher = teacher
         self.labeller = labeller
-        self.teacher_acts = Schedule.of(method.teacher_acts)
-        fades = method.distillation_weight == LAG
-        self.distillation_weight = None if fades else Schedule.of(method.distillation_weight)
+        self.teacher_acts = method.schedules["teacher_acts"]
+        self.distillation_weight = method.schedules.get("distillation_weight")
         self.lag = Lag(len(context.suite), context.device)
         self.needs_reference_returns = method.uses_lag
         self.tasks = context.suite.names()
-        self.reinforcement_weight = Schedule.of(method.reinforcement_weight)
-        self.reinforces = not self.reinforcement_weight.is_zero
+        self.reinforcement_weight = method.schedules["reinforcement_weight"]
+        self.reinforces = method.reinforces
         self.action_space = context.spaces.action_space
         self.num_actions = context.spaces.num_actions(context.device)
         own_actions = [one.action for one in context.spaces.own]

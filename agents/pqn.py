@@ -16,6 +16,7 @@ Logs: `value_loss`; `q_value`, the mean of Q(s_t, a_t); `epsilon`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -74,9 +75,12 @@ class PQN(Method):
         check_range(self, "finite and at least 0", "learning_rate")
         check_range(self, "above 0", "max_grad_norm")
         check_range(self, "from 0 to 1", "gamma", "gae_lambda")
-        epsilon = Schedule.of(self.epsilon)
-        if min(epsilon.start, epsilon.end) < 0 or max(epsilon.start, epsilon.end) > 1:
-            raise InputError(f"epsilon is {epsilon}: it must be from 0 to 1.")
+        self.epsilon_schedule.check("epsilon", "from 0 to 1")
+
+    @functools.cached_property
+    def epsilon_schedule(self) -> Schedule:
+        """The fraction of random actions; the field keeps what the user wrote."""
+        return Schedule.of(self.epsilon)
 
     def build(self, context: TrainingContext) -> PQNAgent:
         """Returns the agent."""
@@ -107,7 +111,7 @@ class PQNAgent(Agent):
         )
         super().__init__(policy, learner, context.seed, context.device)
         self.method = method
-        self.epsilon = Schedule.of(method.epsilon)
+        self.epsilon = method.epsilon_schedule
         self.num_actions = context.spaces.num_actions(context.device)
         self.current_epsilon = torch.zeros((), device=context.device)
 

@@ -6,62 +6,77 @@ import math
 import re
 from dataclasses import dataclass
 
-from rltransfer.errors import InputError
+from rltransfer.errors import RANGES, InputError
 
-_FORM = re.compile(r"^\s*([-+.\deE]+)\s*(?:->\s*([-+.\deE]+)\s*(?:@\s*([-+.\deE]+)\s*)?)?$")
+_NUMBER = r"\s*([-+.\deE]+)\s*"
+_FORM = re.compile(f"{_NUMBER}(?:->{_NUMBER}(?:@{_NUMBER})?)?")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A number that goes in a straight line from `start` to `end`, then stays.
+    """A number that changes linearly from `start` to `end`, then stays constant.
 
-    In text "0.5" stays, "1->0" falls over the whole run, "1->0@0.25" over its first quarter.
+    As text, "0.5" is constant, "1->0" falls over the whole run, "1->0@0.25" over its first quarter.
     """
 
     start: float
-    """The value at the run's beginning."""
+    """The value at the start of the run."""
     end: float
     """The value from `until` on."""
     until: float = 1.0
-    """The share of the run after which the value is `end`."""
+    """The fraction of the run after which the value is `end`."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.start) and math.isfinite(self.end)):
-            raise InputError(
-                f"A schedule goes from {self.start} to {self.end}: both must be finite."
-            )
+            raise InputError(f"A schedule from {self.start} to {self.end}: both must be finite.")
         if not 0 < self.until <= 1:
             raise InputError(f"A schedule ends at {self.until} of the run: it must be in (0, 1].")
 
     @staticmethod
     def of(value: float | str | Schedule) -> Schedule:
-        """Returns a schedule from a number, from text or from a schedule.
+        """A schedule from a number, text or a schedule.
 
         Raises:
-            InputError: The text is none of the three forms.
+            InputError: The text has none of the three forms.
         """
         if isinstance(value, Schedule):
             return value
-        match = _FORM.match(str(value))
+        if isinstance(value, float):
+            return Schedule(value, value)
+        match = _FORM.fullmatch(str(value))
         try:
-            start, end, until = match.groups() if match else (None, None, None)
-            first = float(start or "")
-            return Schedule(first, first if end is None else float(end), float(until or 1))
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{value!r} is no schedule: write a number, '1->0' or '1->0@0.5'."
-            ) from error
+            numbers = [float(part) for part in match.groups() if part] if match else []
+        except ValueError:  # e.g. "--1"
+            numbers = []
+        if not numbers:
+            raise InputError(f"{value!r} is not a schedule: write a number, '1->0' or '1->0@0.5'.")
+        return Schedule(numbers[0], *(numbers[1:] or numbers))
+
+    def check(self, what: str, condition: str) -> None:
+        """Checks the values over the whole run.
+
+        Args:
+            what: What they are, at the start of a sentence.
+            condition: What they must be, one of `RANGES`.
+
+        Raises:
+            InputError: One of them is not so.
+        """
+        if not (RANGES[condition](self.start) and RANGES[condition](self.end)):
+            raise InputError(f"{what} is {self}: it must be {condition}.")
 
     def __call__(self, progress: float) -> float:
-        """Returns the value at a share of the run, from 0 to 1."""
-        share = min(progress / self.until, 1.0)
-        return self.start + (self.end - self.start) * share
+        """The value after a fraction of the run, from 0 to 1."""
+        fraction = min(progress / self.until, 1.0)
+        return self.start + (self.end - self.start) * fraction
+
+    def scaled(self, factor: float) -> Schedule:
+        """The schedule of the value times a factor."""
+        return Schedule(self.start * factor, self.end * factor, self.until)
 
     @property
     def is_zero(self) -> bool:
-        """Whether the value is 0 throughout."""
+        """Whether the value is always 0."""
         return self.start == 0 == self.end
 
     def __str__(self) -> str:
@@ -72,6 +87,6 @@ class Schedule:
 
 
 def _exact(number: float) -> str:
-    """Returns the shortest text that says exactly this number: a resumed run reads it."""
+    """The shortest text that is read back as exactly this number, as a resumed run does."""
     short = f"{number:g}"
     return short if float(short) == number else repr(float(number))

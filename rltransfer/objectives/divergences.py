@@ -1,7 +1,7 @@
-"""Distances between what two networks say: functions on tensors, each with its direction.
+"""Distances between the outputs of two networks: functions on tensors, each with its direction.
 
-Every function leaves the batch alone; those of distributions sum over actions. What is bfloat16 is
-compared in float32.
+Every function keeps the batch's axes; those on distributions sum over actions. bfloat16 is compared
+in float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TINY = 1e-12
 
 
 def categorical_kl(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Returns KL(softmax(teacher / temperature) || softmax(student)).    (...)
+    """KL(softmax(teacher / temperature) || softmax(student)).    (...)
 
     The temperature is on the teacher alone; the student's softmax is plain.
 
@@ -36,31 +36,20 @@ def categorical_kl(teacher: Tensor, student: Tensor, temperature: float) -> Tens
 
 
 def categorical_reverse_kl(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Returns KL(softmax(student) || softmax(teacher / temperature)).    (...)
-
-    Args:
-        teacher: The teacher's logits or Q-values.    (..., num_actions)
-        student: The student's logits.                (..., num_actions)
-        temperature: tau, on the teacher alone.
-    """
+    """KL(softmax(student) || softmax(teacher / temperature)); see `categorical_kl`.    (...)"""
     target, guess = log_policy(teacher, temperature), log_policy(student, 1.0)
     return (guess.exp() * (guess - target)).sum(-1)
 
 
 def jensen_shannon(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Returns (KL(p || m) + KL(q || m)) / 2 in nats, from 0 to ln 2.    (...)
+    """(KL(p || m) + KL(q || m)) / 2 in nats, from 0 to ln 2; see `categorical_kl`.    (...)
 
     With p = softmax(teacher / temperature), q = softmax(student) and m = (p + q) / 2.
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy", with equal weights.
-
-    Args:
-        teacher: The teacher's logits or Q-values.    (..., num_actions)
-        student: The student's logits.                (..., num_actions)
-        temperature: tau, on the teacher alone.
     """
     target, guess = log_policy(teacher, temperature), log_policy(student, 1.0)
-    # log p - log m = ln 2 - log(1 + q / p), which no probability of zero makes infinite.
+    # log p - log m = ln 2 - log(1 + q / p), which stays finite at a probability of zero.
     apart = guess - target
     from_target = math.log(2) - F.softplus(apart)
     from_guess = math.log(2) - F.softplus(-apart)
@@ -75,17 +64,17 @@ def gaussian_kl(
     temperature: float,
     padding_mask: Tensor | None = None,
 ) -> Tensor:
-    """Returns KL(N(teacher) || N(student)) of diagonal Gaussians.    (...)
+    """KL(N(teacher) || N(student)) of diagonal Gaussians.    (...)
 
     The temperature multiplies the teacher's variance, as it does for a softmax's density.
 
     Args:
-        teacher_mean: The teacher's mean.                      (..., action_dim)
-        teacher_log_std: Logarithm of its standard deviation.  (..., action_dim)
-        mean: The student's mean.                              (..., action_dim)
-        log_std: Logarithm of its standard deviation.          (..., action_dim)
+        teacher_mean: The teacher's mean.                        (..., action_dim)
+        teacher_log_std: Logarithm of its standard deviation.    (..., action_dim)
+        mean: The student's mean.                                (..., action_dim)
+        log_std: Logarithm of its standard deviation.            (..., action_dim)
         temperature: tau.
-        padding_mask: Which numbers are left out; none if None.      (..., action_dim)
+        padding_mask: The action dimensions to leave out, if any.    (..., action_dim)
     """
     target_log_std = teacher_log_std + 0.5 * math.log(temperature)
     variance_ratio = (2 * (target_log_std - log_std)).exp()
@@ -94,8 +83,22 @@ def gaussian_kl(
     return (apart if padding_mask is None else apart.masked_fill(padding_mask, 0.0)).sum(-1)
 
 
+def gaussian_reverse_kl(
+    teacher_mean: Tensor,
+    teacher_log_std: Tensor,
+    mean: Tensor,
+    log_std: Tensor,
+    temperature: float,
+    padding_mask: Tensor | None = None,
+) -> Tensor:
+    """KL(N(student) || N(teacher)) of diagonal Gaussians; see `gaussian_kl`.    (...)"""
+    # The temperature multiplies the teacher's variance here too.
+    target_log_std = teacher_log_std + 0.5 * math.log(temperature)
+    return gaussian_kl(mean, log_std, teacher_mean, target_log_std, 1.0, padding_mask)
+
+
 def squared_error(teacher: Tensor, student: Tensor) -> Tensor:
-    """Returns the squared distance, summed over the last axis.    (...)
+    """The squared distance, summed over the last axis.    (...)
 
     Source: Rusu 2015, eq. 1.
 
@@ -107,21 +110,21 @@ def squared_error(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def huber_error(teacher: Tensor, student: Tensor, delta: float) -> Tensor:
-    """Returns e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2), summed.    (...)
+    """e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2), summed over the last axis.    (...)
 
     Source: Huber 1964.
 
     Args:
         teacher: Q-values, logits or actions.    (..., n)
         student: The same of the student.        (..., n)
-        delta: Where the square ends and the straight line begins.
+        delta: The error at which the quadratic part ends and the linear part begins.
     """
     error = F.huber_loss(upcast(student), upcast(teacher), reduction="none", delta=delta)
     return error.sum(-1)
 
 
 def direction(vector: Tensor) -> Tensor:
-    """Returns vectors scaled to length one; those of length zero have no gradient.    (..., n)
+    """Vectors scaled to length one; those of length zero have a gradient of zero.    (..., n)
 
     Args:
         vector: Any vectors.    (..., n)
@@ -132,14 +135,14 @@ def direction(vector: Tensor) -> Tensor:
 
 
 def relative_distances(features: Tensor, alike: Tensor) -> Tensor:
-    """Returns squared distances between rows, over their mean within the row's group.    (n, n)
+    """Squared distances between rows, divided by their mean within the row's group.    (n, n)
 
     Args:
-        features: What is compared.                             (n, num_features)
-        alike: 1 where two rows are of one group, 0 elsewhere.  (n, n)
+        features: The rows to compare.                              (n, num_features)
+        alike: 1 where two rows are in the same group, 0 elsewhere.    (n, n)
     """
     centered = upcast(features) - upcast(features).mean(0)
-    # Products in full precision: what is small is a difference of what is large.
+    # In full precision: small distances are differences of large products.
     with torch.autocast(features.device.type, enabled=False):
         products = centered @ centered.T
         squares = products.diagonal()

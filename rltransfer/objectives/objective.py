@@ -1,73 +1,63 @@
-"""Objectives: how far a student is from its teacher, and how such terms add and scale.
+"""Objectives: how far a student is from its teacher, as terms that add and scale as on paper.
 
-An objective is what is written on paper, `KL(temperature=0.01) + 0.01 * FeatureRegression()`;
-fitted to a student, a teacher and tasks it is a module that holds what its terms learn. A term
-scores each sample of a batch; the objective takes the mean over the batch, so that its size does
-not depend on the batch's.
+An objective is a formula, `KL(temperature=0.01) + 0.01 * FeatureRegression()`. Fitted to a student,
+a teacher and tasks, it is a module that contains what its terms learn. A term scores each sample of
+a batch; the objective is the mean over the batch, so that its size does not depend on the batch's.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rltransfer.errors import InputError, check_number, unknown
+from rltransfer.errors import InputError, check_kinds, check_number, unknown
+from rltransfer.expression import Call, Expression, Name, Operation, is_literal, read, shown
 from rltransfer.files.serialization import to_builtin
-from rltransfer.objectives.text import WrittenTerm, malformed, read
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.schedule import Schedule
 
 Weight = float | Schedule
-"""What a term is multiplied by: a number, or one that changes over the run."""
+"""The factor of a term: a number, or one that changes over the run."""
 
 
 class Objective(abc.ABC):
-    """Scores a student's output against a teacher's; adds and scales as on paper."""
+    """Scores a student's outputs against a teacher's; adds and scales as on paper."""
 
     @abc.abstractmethod
     def terms(self) -> tuple[tuple[Weight, Term], ...]:
-        """Returns the terms with their weights."""
+        """The terms with their weights."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the terms need beside distributions, values and actions: fields of PolicyOutput."""
+        """Fields of PolicyOutput that are needed besides distributions, values and actions."""
         return frozenset().union(*(term.needs for _, term in self.terms()))
 
     @property
     def learns_values(self) -> bool:
-        """Whether what is learned from a teacher's Q-values are Q-values, and no policy."""
-        kinds = {term.learns for _, term in self.terms()} - {"features"}
-        return kinds == {"values"}
+        """Whether a student learns Q-values from a teacher's Q-values, and not a policy."""
+        return {term.learns for _, term in self.terms()} - {"features"} == {"values"}
 
     def fitted(
         self, student: PolicyOutput, teacher: PolicyOutput, tasks: Sequence[str] = ()
     ) -> FittedObjective:
-        """Returns the objective, ready to score the outputs of this student and this teacher.
-
-        Args:
-            student: What the student says of some observations.
-            teacher: What the teacher says of them.
-            tasks: The names of the tasks, in the order of their index.
-
-        Raises:
-            InputError: A term cannot compare the two.
-        """
+        """The module that scores the outputs of this student and this teacher."""
         return FittedObjective(self, student, teacher, tasks)
 
     def __call__(self, student: PolicyOutput, teacher: PolicyOutput) -> dict[str, Tensor]:
-        """Returns each term's weighted mean over the batch, by the term's name.    () each
+        """Each term's weighted mean over the batch, by the term's name.    () each
 
-        For objectives that learn nothing themselves; schedules are at their beginning.
+        For objectives without weights of their own; schedules are at their start.
         """
         fitted = self.fitted(student, teacher)
         if any(True for _ in fitted.parameters()):
-            raise ValueError(f"{self} learns a map: score with what `fitted` returns.")
+            raise ValueError(f"{self} learns a map: score with the module that `fitted` returns.")
         values: dict[str, Tensor] = fitted(student, teacher)
         return values
 
@@ -82,51 +72,40 @@ class Objective(abc.ABC):
     __rmul__ = __mul__
 
     def describe(self) -> str:
-        """Returns the text that `of` reads, which stands for the objective in JSON."""
+        """The text that `of` reads: the objective in JSON."""
         return str(self)
 
     @staticmethod
     def of(text: str | Objective) -> Objective:
-        """Returns the objective that a text spells, "kl" or "KL(temperature=0.01) + 0.5 * MSE()".
+        """The objective of a text such as "kl" or "KL(temperature=0.01) + 0.5 * MSE()".
 
         Raises:
-            InputError: The text is no such expression, or a weight is negative, or all are zero.
+            InputError: The text is not an objective, a weight is negative, or all weights are 0.
         """
         if not isinstance(text, str | Objective):
-            raise InputError(f"{text!r} is no objective: write 'kl', or KL() in Python.")
-        objective = text if isinstance(text, Objective) else _parse(text)
-        _check_weights(objective)
+            raise InputError(f"{text!r} is not an objective: write 'kl', or KL() in Python.")
+        objective = _parse(text) if isinstance(text, str) else text
+        schedules = [(Schedule.of(weight), term) for weight, term in objective.terms()]
+        for schedule, term in schedules:
+            schedule.check(f"The weight of {term}", "at least 0")
+        if all(schedule.is_zero for schedule, _ in schedules):
+            raise _no_weight(objective)
         return objective
 
 
-def _check_weights(objective: Objective) -> None:
-    """Checks that terms are not fled from, and that there is something to learn."""
-    schedules = []
-    for weight, term in objective.terms():
-        schedule = _schedule(weight)
-        if min(schedule.start, schedule.end) < 0:
-            raise InputError(f"The weight of {term} is {weight}: it must not be negative.")
-        schedules.append(schedule)
-    if all(schedule.is_zero for schedule in schedules):
-        raise InputError(f"Every weight of {str(objective)!r} is 0: one must be above 0.")
-
-
-def _schedule(weight: Weight) -> Schedule:
-    """Returns a weight as one that may change."""
-    return weight if isinstance(weight, Schedule) else Schedule(weight, weight)
+def _no_weight(objective: Objective) -> InputError:
+    """The error for an objective that teaches nothing."""
+    return InputError(f"Every weight of {str(objective)!r} is 0: one must be above 0.")
 
 
 def _product(weight: Weight, factor: float | str | Schedule) -> Weight:
-    """Returns a weight times a factor, of which one may change over the run."""
+    """A weight times a factor, at most one of which changes over the run."""
     other = Schedule.of(factor) if isinstance(factor, str) else factor
-    if isinstance(other, Schedule):
-        if isinstance(weight, Schedule):
-            raise InputError(f"A term's weight is {weight} times {other}: take one schedule.")
-        return Schedule(weight * other.start, weight * other.end, other.until)
-    number = float(other)
+    if not isinstance(other, Schedule):
+        return weight.scaled(other) if isinstance(weight, Schedule) else weight * float(other)
     if isinstance(weight, Schedule):
-        return Schedule(weight.start * number, weight.end * number, weight.until)
-    return weight * number
+        raise InputError(f"The weight of a term is {weight} times {other}: use one schedule.")
+    return other.scaled(weight)
 
 
 @dataclass(frozen=True)
@@ -136,7 +115,7 @@ class Sum(Objective):
     weighted: tuple[tuple[Weight, Term], ...]
 
     def terms(self) -> tuple[tuple[Weight, Term], ...]:
-        """Returns the terms with their weights."""
+        """The terms with their weights."""
         return self.weighted
 
     def __str__(self) -> str:
@@ -148,39 +127,45 @@ class Sum(Objective):
 
 @dataclass(frozen=True)
 class Term(Objective):
-    """One term of an objective."""
+    """One term of an objective; each direct subclass can be written in text, by its name."""
 
     weights: Mapping[str, float] | None = dataclasses.field(default=None, kw_only=True)
-    """Factor on the samples of each task; 1 for those that are not named. By the task's id, or by
-    its name in results where the tasks share an id."""
+    """Factor on the samples of each task, 1 for tasks without one; by the task's id, or by its name
+    in results where tasks share an id."""
     name: ClassVar[str]
-    """What it is logged as."""
+    """The name of the term in logs."""
     learns: ClassVar[str] = "policy"
     """What it brings the student closer to: the teacher's "policy", "values" or "features"."""
+    positive: ClassVar[str | None] = None
+    """The option that must be finite and above 0."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
+        name = type(self).__name__
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, to_builtin(getattr(self, field.name)))
+            value = to_builtin(getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            if field.name == self.positive and value != field.default:
+                check_number(f"The {field.name} of {name}", value, "finite and above 0")
         if self.weights is None:
             return
-        name = type(self).__name__
         if not isinstance(self.weights, Mapping):
             raise InputError(
-                f"The weights of {name} are {self.weights!r}: name a task for each, as in "
-                "{'CartPole-v1': 2}; what weighs all tasks stands before the term."
+                f"The weights of {name} are {self.weights!r}: pass one for each task, as in "
+                "{'CartPole-v1': 2}. A weight for all tasks goes before the term."
             )
         for task, weight in self.weights.items():
             what = f"The weight of the task {task!r} in {name}"
             if isinstance(weight, str | Schedule):
                 raise InputError(
-                    f"{what} is {str(weight)!r}: it must be a number; a schedule stands before the "
+                    f"{what} is {str(weight)!r}: it must be a number. A schedule goes before the "
                     "term."
                 )
             check_number(what, weight, "finite and at least 0")
 
     @property
     def needs(self) -> frozenset[str]:
-        """Fields of PolicyOutput that it needs of both, beside what every label holds."""
+        """Fields of PolicyOutput that it needs of both, besides what every label contains."""
         return frozenset()
 
     @abc.abstractmethod
@@ -190,20 +175,21 @@ class Term(Objective):
         teacher: PolicyOutput,
         task: Tensor | None,
         learned: nn.Module | None,
+        /,
     ) -> Tensor:
-        """Returns each sample's score, zero where the student is its teacher's equal.    (...)
+        """Each sample's score, zero where student and teacher are equal.    (...)
 
         Args:
-            student: What the student says.
-            teacher: What the teacher says.
-            task: Index of each sample's task; None where there is only one.    (...)
-            learned: What `to_learn` returned.
+            student: The student's outputs.
+            teacher: The teacher's outputs.
+            task: Index of each sample's task; None if there is only one.    (...)
+            learned: The result of `to_learn`.
         """
 
     def to_learn(
         self, student: PolicyOutput, teacher: PolicyOutput, num_tasks: int
     ) -> nn.Module | None:
-        """Returns what the term itself learns along with the student, if anything.
+        """What the term itself learns along with the student, if anything.
 
         Raises:
             InputError: The two cannot be compared.
@@ -211,7 +197,7 @@ class Term(Objective):
         return None
 
     def terms(self) -> tuple[tuple[Weight, Term], ...]:
-        """Returns this term with weight one."""
+        """This term with weight one."""
         return ((1.0, self),)
 
     def __str__(self) -> str:
@@ -224,7 +210,17 @@ class Term(Objective):
 
 
 class FittedObjective(nn.Module):
-    """An objective at work: with what its terms learn, for one student, one teacher and tasks."""
+    """An objective with what its terms learn, for one student and one teacher.
+
+    Args:
+        objective: The objective.
+        student: The student's outputs for some observations.
+        teacher: The teacher's outputs for them.
+        tasks: The names of the tasks, in the order of their index.
+
+    Raises:
+        InputError: A term cannot compare the two, or every weight is 0.
+    """
 
     def __init__(
         self,
@@ -236,18 +232,18 @@ class FittedObjective(nn.Module):
         super().__init__()
         self.objective = objective
         self.learned = nn.ModuleDict()
-        weighs = False
+        teaches = False
         for index, (weight, term) in enumerate(objective.terms()):
-            _check_said(term, student, teacher)
+            _check_outputs(term, student, teacher)
             learned = term.to_learn(student, teacher, max(len(tasks), 1))
             if learned is not None:
                 self.learned[str(index)] = learned
             factors = _task_factors(term, tasks)
             self.register_buffer(f"task_factors_{index}", factors, persistent=False)
             counts = factors is None or bool(factors.any())
-            weighs = weighs or (counts and not _schedule(weight).is_zero)
-        if not weighs:
-            raise InputError(f"Every weight of {str(objective)!r} is 0: one must be above 0.")
+            teaches = teaches or (counts and not Schedule.of(weight).is_zero)
+        if not teaches:
+            raise _no_weight(objective)
 
     def forward(
         self,
@@ -257,13 +253,13 @@ class FittedObjective(nn.Module):
         progress: float = 0.0,
         weight: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Returns each term's weighted mean over the batch, by the term's name.    () each
+        """Each term's weighted mean over the batch, by the term's name.    () each
 
         Args:
-            student: What the student says.
-            teacher: What the teacher says.
+            student: The student's outputs.
+            teacher: The teacher's outputs.
             task: Index of each sample's task.    (...)
-            progress: The share of the run that is done, 0 to 1, which schedules follow.
+            progress: The fraction of the run that is done, 0 to 1, for schedules.
             weight: Factor on each sample; 1 if None.    (...)
         """
         values: dict[str, Tensor] = {}
@@ -283,28 +279,44 @@ class FittedObjective(nn.Module):
         return values
 
 
-def _check_said(term: Term, student: PolicyOutput, teacher: PolicyOutput) -> None:
-    """Checks that both say what a term needs."""
-    for who, output in (("teacher", teacher), ("student", student)):
-        for field in term.needs:
-            if getattr(output, field) is None:
-                raise InputError(
-                    f"{type(term).__name__} compares {SHOWN[field]}, which this {who} has not or "
-                    f"does not show: take another {who}, or another objective."
-                )
-
-
-SHOWN = {
+COMPARED = {
     "features": "the last hidden layers",
     "maps": "the last convolutions",
     "attention": "the last convolutions",
     "jacobian": "gradients by the observation",
 }
-"""What the fields are that a term may need, in words."""
+"""The fields that a term may need, in words."""
+
+
+def _check_outputs(term: Term, student: PolicyOutput, teacher: PolicyOutput) -> None:
+    """Checks that both output what a term needs, and have the same actions if it compares them.
+
+    Raises:
+        InputError: They do not.
+    """
+    for who, output in (("teacher", teacher), ("student", student)):
+        for field in term.needs:
+            if getattr(output, field) is None:
+                raise InputError(
+                    f"{type(term).__name__} compares {COMPARED[field]}, but this {who} does not "
+                    f"output them: use another {who} or another objective."
+                )
+    if term.learns != "features" and _actions(teacher) != _actions(student):
+        raise InputError(
+            f"The teacher has {_actions(teacher)} and the student {_actions(student)}: use a "
+            "teacher with the same actions."
+        )
+
+
+def _actions(output: PolicyOutput) -> str:
+    """The actions of an output, in words."""
+    if output.mean is not None:
+        return f"{output.mean.shape[-1]}-dimensional continuous actions"
+    return f"{output.preferences().shape[-1]} discrete actions"
 
 
 def _task_factors(term: Term, tasks: Sequence[str]) -> Tensor | None:
-    """Returns a term's factor of each task; None where it has none.    (num_tasks,)"""
+    """A term's factor for each task; None without any.    (num_tasks,)"""
     if term.weights is None:
         return None
     for task in term.weights:
@@ -313,44 +325,42 @@ def _task_factors(term: Term, tasks: Sequence[str]) -> Tensor | None:
     return torch.tensor([float(term.weights.get(task, 1.0)) for task in tasks])
 
 
-TERMS: dict[str, type[Term]] = {}
-"""Every term by the name that it goes by in text."""
-TermType = TypeVar("TermType", bound=type[Term])
-
-
-def in_text(term: TermType) -> TermType:
-    """Lets a class of terms be written in text, by its name."""
-    TERMS[term.__name__] = term
-    return term
-
-
 def _parse(text: str) -> Objective:
-    """Returns the objective that a text spells."""
-    objective: Objective | None = None
-    for written in read(text):
-        part: Objective = _built(written, text)
-        for factor in written.factors:
-            part = factor * part
-        objective = part if objective is None else objective + part
-    assert objective is not None
-    return objective
+    """The objective that a text describes."""
+    remedy = "write 'kl', 'nll', 'mse', or a sum such as 'KL(temperature=0.01) + 0.5 * MSE()'."
+    if "->" in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):
+        remedy = "put the schedule in quotes, as in \"'1->0' * MSE()\"."
+    refusal = InputError(f"{shown(text)} is not an objective: {remedy}")
+
+    def built(part: Expression) -> Objective:
+        match part:
+            case Operation("+", left, right):
+                return built(left) + built(right)
+            case Operation("*", str() | float() | int() as factor, scaled):
+                return factor * built(scaled)
+            case Operation("*", scaled, str() | float() | int() as factor):
+                return factor * built(scaled)
+            case Name(name):
+                return _term(name, (), {})
+            case Call(name, arguments, options) if is_literal((*arguments, *options.values())):
+                return _term(name, arguments, options)
+        raise refusal
+
+    return built(read(text, refusal))
 
 
-def _built(written: WrittenTerm, text: str) -> Term:
-    """Returns the term that is written."""
-    named = [term for name, term in TERMS.items() if name.lower() == written.name.lower()]
-    if not named:
-        raise unknown("objective", written.name, TERMS)
-    # What is its own stands before what it shares with every other.
-    fields = sorted(dataclasses.fields(named[0]), key=lambda field: bool(field.kw_only))
-    known = [field.name for field in fields]
-    if written.nameless:
-        names = " or ".join(f"{name}=" for name in known)
-        raise InputError(f"{written.nameless[0]!r} in {text!r} has no name: write {names} first.")
-    for option in written.options:
+def _term(name: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Term:
+    """The term of a name, whatever its capitals, with options."""
+    terms = {term.__name__: term for term in Term.__subclasses__()}
+    kind = {known.lower(): term for known, term in terms.items()}.get(name.lower())
+    if kind is None:
+        raise unknown("objective", name, terms)
+    known = [field.name for field in dataclasses.fields(kind)]
+    known = [*known[1:], known[0]]  # the weights of tasks, which every term has, come last
+    if arguments:
+        names = " or ".join(f"{option}=" for option in known)
+        raise InputError(f"{arguments[0]!r} in {name} has no name: write {names} before it.")
+    for option in options:
         if option not in known:
-            raise unknown(f"option of the objective {written.name},", option, known)
-    try:
-        return named[0](**written.options)
-    except (TypeError, AttributeError) as error:  # text where a number is meant, or the like
-        raise malformed(text) from error
+            raise unknown(f"option of the objective {name},", option, known)
+    return kind(**options)

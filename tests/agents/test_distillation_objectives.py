@@ -145,18 +145,18 @@ def no_features(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOut
     [
         (
             {"objective": "FeatureRegression()"},
-            "FeatureRegression compares the last hidden layers, which this teacher has not or does "
-            "not show: take another teacher, or another objective.",
+            "FeatureRegression compares the last hidden layers, but this teacher does not output "
+            "them: use another teacher or another objective.",
         ),
         (
             {"objective": "kl + AttentionTransfer()"},
-            "AttentionTransfer compares the last convolutions, which this teacher has not or does "
-            "not show: take another teacher, or another objective.",
+            "AttentionTransfer compares the last convolutions, but this teacher does not output "
+            "them: use another teacher or another objective.",
         ),
         (
             {"objective": "JacobianMatching()"},
-            "JacobianMatching compares gradients by the observation, which this teacher has not or "
-            "does not show: take another teacher, or another objective.",
+            "JacobianMatching compares gradients by the observation, but this teacher does not "
+            "output them: use another teacher or another objective.",
         ),
         (
             {"objective": "JacobianMatching()", "student": rt.policies.mlp(gru=8)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from toy import TASK, EchoVectorEnv
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
+from rltransfer.files.serialization import to_json
 from rltransfer.nested import map_nested
 from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.rollouts.rollout import Rollout
@@ -216,9 +218,10 @@ def test_a_teacher_that_knows_nothing_is_reported(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"teacher_acts": 1.5}, "at most 1"),
-        ({"teacher_acts": "fast"}, "is no schedule"),
-        ({"distillation_weight": -1.0}, "must not be negative"),
+        ({"teacher_acts": 1.5}, "teacher_acts is 1.5: it must be from 0 to 1"),
+        ({"teacher_acts": "fast"}, "is not a schedule"),
+        ({"distillation_weight": "1->-1"}, "distillation_weight is 1->-1: it must be at least 0"),
+        ({"teacher_acts": "lag"}, "'lag' is not a schedule"),
         ({"objective": "kk"}, "There is no objective 'kk'"),
         ({"exploration": 2.0}, "from 0 to 1"),
         ({"num_envs": 0}, "at least 1"),
@@ -385,6 +388,32 @@ def test_options_are_checked_in_python_too(options: dict[str, Any], words: str) 
         PolicyDistillation(teacher="zoo", **options)
 
 
+def test_text_is_read_once_and_kept_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "kl + 0.5*mse()"
+    method = PolicyDistillation(
+        teacher=rt.CallableTeacher(policy_teacher), objective=text, teacher_acts="1.0 -> 0@.5",
+        **SMALL,
+    )  # fmt: skip
+    changed = dataclasses.replace(method, objective="mse", teacher_acts=0.0)
+    assert changed.parsed_objective == rt.Objective.of("mse")
+    assert changed.schedules["teacher_acts"] == rt.Schedule(0.0, 0.0)
+    # Neither the configuration nor what it is compared by knows of what was read.
+    stored = to_json(method)
+    assert stored["objective"] == text and stored["teacher_acts"] == "1.0 -> 0@.5"
+    assert stored.keys() == {field.name for field in dataclasses.fields(method)}
+    again = dataclasses.replace(method)
+    assert again == method and to_json(again) == stored
+    for reader in ("rltransfer.objectives.objective.read", "rltransfer.schedule._FORM"):
+        monkeypatch.setattr(reader, None)
+    run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
+    agent = run.agent
+    assert isinstance(agent, PolicyDistillationAgent)
+    assert agent.objective.objective is method.parsed_objective
+    assert agent.teacher_acts == rt.Schedule(1.0, 0.0, 0.5)
+
+
 def test_labels_that_are_not_numbers_are_the_teachers_fault(tmp_path: Path) -> None:
     def broken(observation: Any, task: torch.Tensor) -> rt.PolicyOutput:
         logits = policy_teacher(observation, task).logits
@@ -392,7 +421,9 @@ def test_labels_that_are_not_numbers_are_the_teachers_fault(tmp_path: Path) -> N
         return rt.PolicyOutput(logits=logits + torch.tensor([0.0, torch.nan, 0.0, 0.0]))
 
     method = PolicyDistillation(teacher=rt.CallableTeacher(broken), **SMALL)
-    with pytest.raises(rt.InputError, match="outputs logits that are not finite: the teacher is at"):
+    with pytest.raises(
+        rt.InputError, match="outputs logits that are not finite: the teacher is at"
+    ):
         rt.train(
             method, suite=TASK, run_dir=tmp_path / "run", total_steps=100, quiet=True, episodes=2
         )

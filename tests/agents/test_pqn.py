@@ -31,7 +31,7 @@ def test_learns_values_that_are_right(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"epsilon": "often"}, "'often' is no schedule"),
+        ({"epsilon": "often"}, "'often' is not a schedule"),
         ({"epsilon": "2->0"}, "epsilon is 2->0: it must be from 0 to 1"),
         ({"epsilon": -0.1}, "epsilon is -0.1: it must be from 0 to 1"),
         ({"gae_lambda": 2.0}, "gae_lambda is 2.0: it must be from 0 to 1"),

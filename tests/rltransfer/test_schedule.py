@@ -50,7 +50,7 @@ def test_constant_is_exact_all_the_way():
 def test_text_that_is_no_schedule(text: str):
     with pytest.raises(InputError) as caught:
         Schedule.of(text)
-    assert str(caught.value) == f"{text!r} is no schedule: write a number, '1->0' or '1->0@0.5'."
+    assert str(caught.value) == f"{text!r} is not a schedule: write a number, '1->0' or '1->0@0.5'."
 
 
 @pytest.mark.parametrize("text", ["1->0@0", "1->0@1.5", "1->0@-1"])
@@ -86,3 +86,15 @@ def test_is_zero():
     assert Schedule.of("0->0").is_zero
     assert not Schedule.of("1->0").is_zero
     assert not Schedule.of("0->1").is_zero
+
+
+@pytest.mark.parametrize("text", ["-0.1", "1.1", "-0.1->1", "0->1.1@0.5"])
+def test_a_value_out_of_range_is_refused(text: str):
+    with pytest.raises(InputError) as caught:
+        Schedule.of(text).check("epsilon", "from 0 to 1")
+    assert str(caught.value) == f"epsilon is {text}: it must be from 0 to 1."
+
+
+def test_values_in_range_are_not_refused():
+    Schedule.of("0->1").check("epsilon", "from 0 to 1")
+    Schedule.of("7->0").check("weight", "at least 0")

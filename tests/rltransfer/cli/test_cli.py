@@ -172,7 +172,7 @@ def test_an_objective_that_the_teacher_cannot_serve_is_refused(
 ) -> None:
     SAC("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=100).save("sac.zip")
     train = ("train", "policy-distillation", "--task", "Pendulum-v1", "--teacher", "sac.zip")
-    assert "take MSE or NLL" in refused(capsys, *train, "--objective", "kl", "--run-dir", "run")
+    assert "use MSE or NLL" in refused(capsys, *train, "--objective", "kl", "--run-dir", "run")
     assert not (here / "run").exists()
 
 

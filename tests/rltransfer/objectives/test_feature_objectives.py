@@ -224,7 +224,7 @@ def test_every_objective_and_map_says_something_else():
 
 def test_what_learns_a_map_says_so():
     outputs = [PolicyOutput(features=torch.ones(1, 2))] * 2
-    with pytest.raises(ValueError, match="score with what `fitted` returns"):
+    with pytest.raises(ValueError, match="score with the module that `fitted` returns"):
         FeatureRegression()(*outputs)
 
 
@@ -233,25 +233,25 @@ def test_what_learns_a_map_says_so():
     [
         (
             "AttentionTransfer", {"attention": (1, 3, 4)}, {"attention": (1, 7, 7)},
-            "AttentionTransfer compares feature maps of one size, but the student's last "
-            "convolution says 3 x 4 and the teacher's 7 x 7: take a student with the teacher's "
+            "AttentionTransfer compares feature maps of the same size, but the student's last "
+            "convolution outputs 3 x 4 and the teacher's 7 x 7: use a student with the teacher's "
             "encoder.",
         ),
         (
             "FeatureRegression(map='conv')", {"maps": (1, 9, 3, 4)}, {"maps": (1, 9, 4, 3)},
-            "FeatureRegression compares feature maps of one size, but the student's last "
-            "convolution says 3 x 4 and the teacher's 4 x 3: take a student with the teacher's "
+            "FeatureRegression compares feature maps of the same size, but the student's last "
+            "convolution outputs 3 x 4 and the teacher's 4 x 3: use a student with the teacher's "
             "encoder.",
         ),
         (
             "RepresentationalDistance", {"features": (1, 2)}, {},
-            "RepresentationalDistance compares the last hidden layers, which this teacher has not "
-            "or does not show: take another teacher, or another objective.",
+            "RepresentationalDistance compares the last hidden layers, but this teacher does not "
+            "output them: use another teacher or another objective.",
         ),
         (
             "AttentionTransfer", {}, {"attention": (1, 2, 2)},
-            "AttentionTransfer compares the last convolutions, which this student has not or does "
-            "not show: take another student, or another objective.",
+            "AttentionTransfer compares the last convolutions, but this student does not output "
+            "them: use another student or another objective.",
         ),
     ],
 )  # fmt: skip
@@ -271,7 +271,7 @@ def test_refusals(
 
 
 def test_a_map_that_there_is_not():
-    with pytest.raises(InputError, match="no map of features 'cnov': did you mean 'conv'"):
+    with pytest.raises(InputError, match="no map 'cnov': did you mean 'conv'"):
         Objective.of("FeatureRegression(map='cnov')")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from rltransfer.objectives.features import (
     JacobianMatching,
     RepresentationalDistance,
 )
-from rltransfer.objectives.objective import Objective, Sum
+from rltransfer.objectives.objective import Objective, Sum, Term
 from rltransfer.objectives.outputs import JS, KL, MSE, NLL, Huber, ReverseKL
 from rltransfer.policies.output import ILLEGAL, PolicyOutput
 from rltransfer.schedule import Schedule
@@ -236,7 +237,7 @@ def test_deterministic_teacher_has_no_kl():
         KL()(student, PolicyOutput(mean=torch.zeros(1, 2)))
     assert str(caught.value) == (
         "KL needs a teacher with a distribution, but in some task this one's actions are "
-        "deterministic: take MSE or NLL."
+        "deterministic: use MSE or NLL."
     )
 
 
@@ -316,7 +317,7 @@ def test_a_weight_follows_its_schedule():
             assert values["kl"].item() == pytest.approx(expected, abs=1e-6)
             # (ln 0.8 - ln 0.4)^2 + (ln 0.2 - ln 0.6)^2 = 0.480453 + 1.206949.
             assert values["mse"].item() == pytest.approx(1.687402, abs=1e-5)
-    with pytest.raises(InputError, match="1->0 times 0->1: take one schedule"):
+    with pytest.raises(InputError, match="1->0 times 0->1: use one schedule"):
         "0->1" * ("1->0" * KL())
 
 
@@ -356,10 +357,14 @@ def test_what_an_objective_needs_and_learns():
         MSE(),
         KL() + 0.123456789 * MSE(),
         (1 / 3) * (KL(temperature=0.01) + NLL()) + 2 * MSE(),
+        0.1 * 3 * Huber(delta=1 / 3, weights={"a": 0.1, "b": 2}),
+        Schedule(1 / 3, 1e-17, 2 / 3) * ReverseKL() + "1->0@0.5" * JS(temperature=7),
+        FeatureRegression(map="conv") + AttentionTransfer() + 1e-9 * JacobianMatching(),
+        RepresentationalDistance(weights={"it's": 1, 'a "b"': 2.5}),
     ],
 )
 def test_text_round_trip(objective: Objective):
-    assert Objective.of(str(objective)).terms() == objective.terms()
+    assert Objective.of(str(objective)) == objective
     assert Objective.of(objective) is objective
 
 
@@ -386,7 +391,6 @@ def test_unknown_names_with_the_nearest(text: str, hint: str):
         "kl * mse",
         "True * kl",
         "1e999 * kl",
-        "KL(temperature=[1])",
         "KL(temperature=True)",
         "KL(temperature=1e999)",
         "KL(temperature=2 + 1)",
@@ -402,12 +406,22 @@ def test_unknown_names_with_the_nearest(text: str, hint: str):
         "(" * 300,
         "1" * 5000 + " * kl",
         "1" * 400 + " * kl",
+        "KL(temperature=-True)",
+        "KL(temperature=b'1')",
+        "KL(temperature=KL())",
+        "KL(*[1])",
+        "+".join(["kl"] * 3_000),
+        "KL(" * 90 + ")" * 90,
+        "KL(weights=" + "[" * 150 + "]" * 150 + ")",
+        "-" * 3_000 + "1 * kl",
     ],
 )
 def test_malformed_text(text: str):
     with pytest.raises(InputError) as caught:
         Objective.of(text)
-    assert str(caught.value).startswith(f"{text!r} is no objective: write 'kl', 'nll', 'mse'")
+    shown = text if len(text) <= 200 else f"{text[:200]}..."
+    sentence = f"{shown!r} is not an objective: write 'kl', 'nll', 'mse', or a sum"
+    assert str(caught.value).startswith(sentence)
 
 
 def test_an_unknown_name_that_is_near_to_none_is_told_each_once():
@@ -422,16 +436,18 @@ def test_an_unknown_name_that_is_near_to_none_is_told_each_once():
         ("KL(heat=2)", "no option of the objective KL, 'heat': there are temperature, weights"),
         ("Mse(delta=1)", "no option of the objective Mse, 'delta': there are weights"),
         ("KL(**3)", "no option of the objective KL, '\\*\\*'"),
-        ("KL(0.5)", "0.5 in .* has no name: write temperature= or weights= first"),
-        ("1->0 * MSE()", "a schedule stands in quotes"),
-        ("'1->0' * MSE() + 1->0 * kl", "a schedule stands in quotes"),
-        ("'1->0' * MSE(", "write 'kl', 'nll', 'mse'"),
+        ("KL(0.5)", "0.5 in KL has no name: write temperature= or weights= before it"),
+        ("1->0 * MSE()", "put the schedule in quotes"),
+        ("'1->0' * MSE() + 1->0 * kl", "put the schedule in quotes"),
+        ("'1->0' * MSE(", "A bracket is left open in .*: close it"),
+        ("KL(weights={'a': 1)", "is not an objective"),
+        ("KL(temperature=[1])", "The temperature of KL is .*: it must be a number"),
         ("KL(temperature='hot')", "The temperature of KL is 'hot': it must be a number"),
-        ("KL(weights={'a': 'b'})", "task 'a' in KL is 'b': it must be a number; a schedule stands"),
-        ("KL(weights={'a': '1->0'})", "a schedule stands before the term"),
+        ("KL(weights={'a': 'b'})", "task 'a' in KL is 'b': it must be a number. A schedule goes"),
+        ("KL(weights={'a': '1->0'})", "A schedule goes before the term"),
         ("KL(weights={'a': None})", "The weight of the task 'a' in KL is None"),
-        ("KL(weights=3)", "The weights of KL are 3.*: name a task for each"),
-        ("KL(weights='a')", "The weights of KL are 'a': name a task for each"),
+        ("KL(weights=3)", "The weights of KL are 3.*: pass one for each task"),
+        ("KL(weights='a')", "The weights of KL are 'a': pass one for each task"),
         ("Huber(delta='wide')", "The delta of Huber is 'wide': it must be a number"),
         ("Huber(delta=None)", "The delta of Huber is None: it must be a number"),
     ],
@@ -443,13 +459,13 @@ def test_what_would_be_right_is_told(text: str, sentence: str):
 
 @pytest.mark.parametrize("text", ["-1 * mse", "kl + mse * -0.5", "'1->-1' * mse", "'-1->1' * mse"])
 def test_a_weight_is_not_negative(text: str):
-    with pytest.raises(InputError, match=r"The weight of MSE\(\) is .*: it must not be negative"):
+    with pytest.raises(InputError, match=r"The weight of MSE\(\) is .*: it must be at least 0"):
         Objective.of(text)
 
 
 @pytest.mark.parametrize("what", [None, KL, [KL()], 1.0])
 def test_what_is_no_objective_is_told(what: object):
-    with pytest.raises(InputError, match=r"is no objective: write 'kl', or KL\(\) in Python"):
+    with pytest.raises(InputError, match=r"is not an objective: write 'kl', or KL\(\) in Python"):
         Objective.of(what)  # type: ignore[arg-type]
 
 
@@ -498,8 +514,26 @@ def test_nothing_in_the_text_is_executed(tmp_path):
 
 
 def test_a_schedule_that_there_is_not():
-    with pytest.raises(InputError, match="'fast' is no schedule"):
+    with pytest.raises(InputError, match="'fast' is not a schedule"):
         Objective.of("'fast' * kl")
+
+
+def test_a_term_of_ones_own_can_be_written():
+    @dataclass(frozen=True)
+    class ZeroOne(Term):
+        margin: float = 0.0
+        name = "zero_one"
+        positive = "margin"
+
+        def score(self, student: PolicyOutput, teacher: PolicyOutput, *_: object) -> Tensor:
+            return (student.greedy() != teacher.greedy()).float()
+
+    made = Objective.of("2 * zeroone(margin=3)")
+    assert made == 2 * ZeroOne(margin=3) and Objective.of(str(made)) == made
+    student, teacher = PolicyOutput(logits=logs(STUDENT)), PolicyOutput(logits=logs(TEACHER))
+    assert made(student, teacher)["zero_one"].item() == 2.0
+    with pytest.raises(InputError, match="The margin of ZeroOne is -1: it must be finite and"):
+        Objective.of("ZeroOne(margin=-1)")
 
 
 def test_sum_is_an_objective_of_its_own():

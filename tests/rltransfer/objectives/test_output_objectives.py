@@ -261,21 +261,22 @@ def test_every_option_changes_something(texts: tuple[str, ...]):
         ),
         (
             lambda: score(KL(), torch.zeros(2, 3), torch.zeros(2, 4)),
-            "The teacher knows 4 actions and the student 3: take a teacher of the same actions.",
+            "The teacher has 4 discrete actions and the student 3 discrete actions: use a teacher "
+            "with the same actions.",
         ),
         (
             lambda: JS()(
                 PolicyOutput(mean=torch.zeros(1, 2), log_std=torch.zeros(1, 2)),
                 PolicyOutput(mean=torch.zeros(1, 2), log_std=torch.zeros(1, 2)),
             ),
-            "JS is for discrete actions: take KL or ReverseKL for continuous ones.",
+            "JS is for discrete actions: use KL or ReverseKL for continuous ones.",
         ),
         (
             lambda: ReverseKL()(
                 PolicyOutput(mean=torch.zeros(1, 2)), PolicyOutput(mean=torch.zeros(1, 2))
             ),
             "ReverseKL needs a teacher with a distribution, but in some task this one's actions "
-            "are deterministic: take MSE or NLL.",
+            "are deterministic: use MSE or NLL.",
         ),
         *(
             (
@@ -283,8 +284,8 @@ def test_every_option_changes_something(texts: tuple[str, ...]):
                     PolicyOutput(mean=torch.zeros(1, 6), log_std=torch.zeros(1, 6)),
                     PolicyOutput(mean=torch.zeros(1, 1), log_std=torch.zeros(1, 1)),
                 ),
-                "The teacher knows 1 numbers of an action and the student 6: "
-                "take a teacher of the same actions.",
+                "The teacher has 1-dimensional continuous actions and the student 6-dimensional "
+                "continuous actions: use a teacher with the same actions.",
             )
             for term in (KL(), ReverseKL(), NLL(), MSE())
         ),
@@ -292,15 +293,15 @@ def test_every_option_changes_something(texts: tuple[str, ...]):
             lambda: KL()(
                 PolicyOutput(mean=torch.zeros(1, 2)), PolicyOutput(logits=torch.zeros(1, 2))
             ),
-            "The teacher's actions are discrete and the student's continuous: "
-            "take a teacher of the same actions.",
+            "The teacher has 2 discrete actions and the student 2-dimensional continuous actions: "
+            "use a teacher with the same actions.",
         ),
         (
             lambda: MSE()(
                 PolicyOutput(logits=torch.zeros(1, 2)), PolicyOutput(mean=torch.zeros(1, 2))
             ),
-            "The teacher's actions are continuous and the student's discrete: "
-            "take a teacher of the same actions.",
+            "The teacher has 2-dimensional continuous actions and the student 2 discrete actions: "
+            "use a teacher with the same actions.",
         ),
     ],
 )

@@ -309,7 +309,7 @@ def test_errors_leave_out_what_the_task_does_not_have(text: str) -> None:
     (value,) = objective(student, teacher, torch.zeros(1, dtype=torch.int64)).values()
     assert value == 0
     teacher = PolicyOutput(mean=torch.tensor([[1.0]]))
-    with pytest.raises(rt.InputError, match="knows 1 numbers of an action and the student 2"):
+    with pytest.raises(rt.InputError, match="1-dimensional continuous actions and the student 2-"):
         rt.Objective.of(f"{text}()").fitted(student, teacher, ("a",))(student, teacher, TASK[:1])
 
 
