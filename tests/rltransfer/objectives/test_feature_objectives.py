@@ -311,8 +311,12 @@ def learned(
 
     def both(seen: Tensor) -> tuple[PolicyOutput, PolicyOutput]:
         observation = {"policy": seen}
-        label = answer(teacher, observation, objective.needs, ["policy"])
-        return answer(student, observation, objective.needs, ["policy"], label), label
+        needs = objective.needs
+        label = answer(lambda seen: teacher(seen, needs=needs), observation, needs, ["policy"])
+        output = answer(
+            lambda seen: student(seen, needs=needs), observation, needs, ["policy"], label
+        )
+        return output, label
 
     made = objective.fitted(*both(draw(4)))
     fresh = draw(400)

@@ -1,7 +1,7 @@
 """What an earlier version wrote still loads, evaluates and resumes.
 
-`earlier_version` has two runs of version 0.1 on CartPole-v1: a teacher by PPO that was trained to the
-end, and a student of `Noisy(teacher)` that was stopped at step 128 of 192. Both use names that have
+`earlier_version` has two runs of version 0.1 on CartPole-v1: a teacher that PPO trained to the end,
+and a student of `Noisy(teacher)` that was stopped at step 128 of 192. Both use names that have
 changed since: steps, horizon, clip, trace, discount, and share of Noisy.
 """
 
