@@ -93,8 +93,8 @@ def format_low_games(baseline: Mapping[str, Array]) -> str:
     """A line about the games in which `MIN_RETURN` decides the ratio, if there are any."""
     low = ", ".join(low_games(baseline))
     return low and (
-        f"In {low} some runs of A2C end below that. There the bound decides the ratio, and so it "
-        f"affects {ALL}.\n"
+        f"In {low} some runs of A2C end below that. There the bound decides the ratio, and with it "
+        f"the ratio of {ALL}.\n"
     )
 
 
