@@ -49,7 +49,7 @@ from rltransfer.experiments.common.comparison import (
     compare,
 )
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import Interval, ratio_row, table_json
+from rltransfer.experiments.common.intervals import Interval, percent_rows, ratio_row, table_json
 from rltransfer.experiments.common.page import (
     Page,
     format_hardware,
@@ -91,8 +91,6 @@ class AtariDistillation(PaperExperiment):
 
     Students of the zoo's teachers in two sizes, and one student of all three; five seeds.
     """
-
-    name = "atari"
 
     part: PartName = "all"
     """Part to run: training of all teachers, students of one game, students of all games, or all of
@@ -243,12 +241,8 @@ class AtariDistillation(PaperExperiment):
         teachers: list[list[str]],
     ) -> str:
         rows = [
-            [
-                kind,
-                format_parameters(done[kind].values()),
-                *(one.format_percent() for one in row.values()),
-            ]
-            for kind, row in table.items()
+            [kind, format_parameters(done[kind].values()), *cells]
+            for kind, *cells in percent_rows(table)
         ]
         head = ["student", "parameters", "all games", *self.games]
         runs = [result for found in done.values() for result in found.values()]

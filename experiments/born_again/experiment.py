@@ -29,7 +29,12 @@ from typing import Any
 from rltransfer.experiments.common.checks import choice
 from rltransfer.experiments.common.comparison import RUN_EPISODES, TEACHER, Comparison, compare
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import Interval, geometric_mean_interval, interval_json
+from rltransfer.experiments.common.intervals import (
+    Interval,
+    geometric_mean_interval,
+    interval_json,
+    mean_percent,
+)
 from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.pictures import bar_picture
 from rltransfer.experiments.common.trials import Trial, run_options
@@ -53,8 +58,6 @@ class BornAgain(PaperExperiment):
 
     Five generations, five games, five seeds.
     """
-
-    name = "born-again"
 
     games: tuple[str, ...] = choice("game", GAMES)
     """Games to play."""
@@ -163,7 +166,7 @@ class BornAgain(PaperExperiment):
     ) -> str:
         rows = [[student, one.format_percent()] for student, one in table.items()]
         games = [
-            [game, *(f"{100 * sum(one[game]) / self.seeds:.0f}" for one in ratios.values())]
+            [game, *(mean_percent(by_game[game]) for by_game in ratios.values())]
             for game in self.games
         ]
         return f"""# Born-again networks

@@ -6,7 +6,6 @@ that act. A run's curve is the mean return in each of `PARTS` equal parts of its
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
 from rltransfer.experiments.common.intervals import mean_interval
-from rltransfer.experiments.common.pictures import new_figure
+from rltransfer.experiments.common.pictures import panel_figure
 from rltransfer.experiments.common.training_curve import training_curves
 
 if TYPE_CHECKING:
@@ -37,9 +36,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 PARTS = 100
 """Points of a curve."""
-
-EPISODES = 1
-"""Episodes of the final evaluation, which no page uses: greedy episodes may be very long."""
 
 
 def run_curves(run_dir: Path, tasks: Sequence[str], steps: int) -> Array:
@@ -83,14 +79,9 @@ def curve_picture(panels: Mapping[str, Mapping[str, Array]], steps: int) -> Figu
         panels: For each panel's title the runs of each line, each (seeds, PARTS).
         steps: Environment steps of a run, over all tasks.
     """
-    columns = min(len(panels), 3)
-    rows = math.ceil(len(panels) / columns)
-    size = (6.5, 4.5) if len(panels) == 1 else (3.0 * columns, 2.4 * rows + 0.4)
-    figure, grid = new_figure(rows, columns, size)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_axis_off()
+    figure, grid = panel_figure(panels)
     million = (np.arange(PARTS) + 0.5) / PARTS * steps / 1e6
-    for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
+    for axes, lines in zip(grid.flat, panels.values(), strict=False):
         for name, runs in lines.items():
             (line,) = axes.plot(million, runs.mean(0), label=name)
             if len(runs) > 1:
@@ -99,7 +90,6 @@ def curve_picture(panels: Mapping[str, Mapping[str, Array]], steps: int) -> Figu
                 axes.fill_between(
                     million, low, high, color=line.get_color(), alpha=0.15, linewidth=0
                 )
-        axes.set_title(title)
     lines_drawn, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(lines_drawn, names, frameon=False, loc="outside upper center", ncols=4)
     figure.supxlabel("million environment steps, over all tasks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rltransfer.experiments.common.checks import check_options, page_folder
 from rltransfer.experiments.common.page import Page, format_command, format_cost
@@ -17,11 +17,8 @@ from rltransfer.machine.terminal import console
 class PaperExperiment:
     """Options that the experiments share, and their `run`.
 
-    A subclass adds its own options and implements `make_page`.
+    A subclass sets `steps` and `out` (runs/NAME), adds options and implements `make_page`.
     """
-
-    name: ClassVar[str]
-    """The experiment's name on the command line."""
 
     seeds: int = 5
     """Number of seeds per configuration, counted from 0."""
@@ -29,7 +26,7 @@ class PaperExperiment:
     """Environment steps of each run."""
     jobs: int = 0
     """Number of trials to run at once; 0 means one per core."""
-    out: Path
+    out: Path = Path("runs")
     """Folder for the runs."""
     results: Path | None = None
     """Folder for the page, its pictures and its data; defaults to the folder of the runs."""
@@ -59,7 +56,7 @@ class PaperExperiment:
 
     def command(self) -> str:
         """The command that repeats the experiment."""
-        return format_command(self.name, self)
+        return format_command(type(self).out.name, self)
 
     def footer(self, results: Collection[Mapping[str, Any]]) -> str:
         """The end of the page: what the runs cost, and the command that repeats them."""

@@ -108,6 +108,16 @@ def interval_json(interval: Interval) -> dict[str, float | None]:
     return {**asdict(interval), **ends}
 
 
+def percent_rows(table: Mapping[str, Mapping[str, Interval]]) -> list[list[str]]:
+    """Rows of intervals as cells, in per cent, each after its name."""
+    return [[name, *(one.format_percent() for one in row.values())] for name, row in table.items()]
+
+
+def mean_percent(ratios: Sequence[float]) -> str:
+    """The mean of the seeds' ratios, in per cent."""
+    return f"{100 * np.mean(ratios):.0f}"
+
+
 def table_json(table: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Any]]:
     """Rows of intervals as JSON."""
     return {

@@ -105,8 +105,3 @@ def sizes_and_times(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[
     """Parameter counts and training time of each run, for `results.json`."""
     keys = ("student_parameters", "teacher_parameters", "wall_seconds")
     return {name: {key: result[key] for key in keys} for name, result in results.items()}
-
-
-def wall_seconds(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The training time of each run, for `results.json`."""
-    return {name: result["wall_seconds"] for name, result in results.items()}

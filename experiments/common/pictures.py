@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,19 @@ def new_figure(
 
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+
+
+def panel_figure(titles: Collection[str]) -> tuple[Figure, Any]:
+    """A figure with one panel per title, and its axes, three in a row.    (rows, columns)"""
+    columns = min(len(titles), 3)
+    rows = math.ceil(len(titles) / columns)
+    size = (6.5, 4.5) if len(titles) == 1 else (3.0 * columns, 2.4 * rows + 0.4)
+    figure, grid = new_figure(rows, columns, size)
+    for axes, title in zip(grid.flat, titles, strict=False):
+        axes.set_title(title)
+    for axes in grid.flat[len(titles) :]:
+        axes.set_axis_off()
+    return figure, grid
 
 
 def bar_picture(groups: Sequence[str], bars: Mapping[str, Sequence[Interval]]) -> Figure:

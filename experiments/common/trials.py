@@ -55,13 +55,14 @@ class Trial:
     """Fields of `RunOptions`."""
 
 
-def run_options(steps: int, seed: int, episodes: int) -> dict[str, Any]:
+def run_options(steps: int, seed: int, episodes: int = 1) -> dict[str, Any]:
     """Options of a run that is evaluated at its end alone, and keeps no earlier checkpoint.
 
     Args:
         steps: Environment steps, over all tasks.
         seed: The seed.
-        episodes: Episodes of the evaluation, per task.
+        episodes: Episodes of the evaluation, per task; a single one if only the training curve
+            matters, as greedy episodes may be very long.
     """
     return {
         "total_steps": steps,

@@ -33,7 +33,13 @@ from typing import Any
 from rltransfer.experiments.common.checks import choice
 from rltransfer.experiments.common.comparison import RUN_EPISODES, TEACHER, Comparison, compare
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import Interval, geometric_mean_interval, table_json
+from rltransfer.experiments.common.intervals import (
+    Interval,
+    geometric_mean_interval,
+    mean_percent,
+    percent_rows,
+    table_json,
+)
 from rltransfer.experiments.common.page import (
     Page,
     format_hardware,
@@ -61,8 +67,6 @@ class Compression(PaperExperiment):
 
     Three losses, five games with a teacher in the zoo, five seeds.
     """
-
-    name = "compression"
 
     games: tuple[str, ...] = choice("game", GAMES)
     """Games to play."""
@@ -165,16 +169,8 @@ class Compression(PaperExperiment):
         ratios: Mapping[str, Mapping[str, Mapping[str, list[float]]]],
         found: Mapping[str, dict[str, Any]],
     ) -> str:
-        rows = [
-            [loss, *(interval.format_percent() for interval in row.values())]
-            for loss, row in table.items()
-        ]
         games = [
-            [
-                game,
-                loss,
-                *(f"{100 * sum(one[game]) / self.seeds:.0f}" for one in ratios[loss].values()),
-            ]
+            [game, loss, *(mean_percent(by_game[game]) for by_game in ratios[loss].values())]
             for game in self.games
             for loss in self.losses
         ]
@@ -184,7 +180,7 @@ Student return in per cent of the teacher's return, by student size (in per cent
 parameters) and loss: geometric mean over {len(self.games)} MinAtar games, with its 95 % interval
 over {self.seeds} seeds.
 
-{markdown_table(["loss", *self.sizes], rows)}
+{markdown_table(["loss", *self.sizes], percent_rows(table))}
 
 ![return ratios by size and loss](picture.png)
 

@@ -42,7 +42,6 @@ from rltransfer.envs.gridworld import family
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.vector_env import GridworldVectorEnv
 from rltransfer.experiments.common.distral_curves import (
-    EPISODES,
     VARIANTS,
     Array,
     area,
@@ -58,7 +57,7 @@ from rltransfer.experiments.common.intervals import (
     mean_interval,
     table_json,
 )
-from rltransfer.experiments.common.page import Page, format_hardware, markdown_table, wall_seconds
+from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.pictures import new_figure
 from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.policies.network import Network
@@ -223,8 +222,6 @@ class DistralMazes(PaperExperiment):
     Seven variants in nine settings with two seeds, and the best setting of each with five others.
     """
 
-    name = "distral-mazes"
-
     mazes: int = 8
     """Number of mazes that are learned together."""
     betas: tuple[float, ...] = (10.0, 30.0, 100.0)
@@ -302,7 +299,7 @@ class DistralMazes(PaperExperiment):
             network=Network(encoder="mlp"),
         )
         name = _name(variant, setting, seed)
-        options = run_options(self.steps, seed, EPISODES)
+        options = run_options(self.steps, seed)
         return Trial(name=name, method=method, suite=self.suite, options=options)
 
     def _curves(self, variant: str, setting: Setting, seed: int) -> Array:
@@ -407,7 +404,7 @@ The docstring of `experiment.py` lists the differences from the paper (Teh 2017)
             "final_by_maze": {
                 variant: final(curves).tolist() for variant, curves in findings.chosen.items()
             },
-            "wall_seconds": wall_seconds(found),
+            "wall_seconds": {name: result["wall_seconds"] for name, result in found.items()},
         }
 
 

@@ -26,7 +26,6 @@ import numpy as np
 from rltransfer.agents import Distral
 from rltransfer.experiments.common.checks import choice
 from rltransfer.experiments.common.distral_curves import (
-    EPISODES,
     VARIANTS,
     Array,
     curve_picture,
@@ -39,8 +38,9 @@ from rltransfer.experiments.common.intervals import (
     geometric_mean_interval,
     interval_json,
     mean_interval,
+    percent_rows,
 )
-from rltransfer.experiments.common.page import Page, format_hardware, markdown_table, wall_seconds
+from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.experiments.zoo.experiment import GAMES, task_of
 from rltransfer.policies.network import Network
@@ -130,8 +130,6 @@ class DistralMinAtar(PaperExperiment):
     All five games are learned together; A2C with one policy per game and for all; five seeds.
     """
 
-    name = "distral-minatar"
-
     games: tuple[str, ...] = choice("game", GAMES)
     """Games to play."""
     beta: float = 100.0
@@ -173,7 +171,7 @@ class DistralMinAtar(PaperExperiment):
                     }
                     for variant, row in ratios.items()
                 },
-                "wall_seconds": wall_seconds(found),
+                "wall_seconds": {name: result["wall_seconds"] for name, result in found.items()},
             },
             pictures={"picture.png": curve_picture(panels, self.steps)},
         )
@@ -185,7 +183,7 @@ class DistralMinAtar(PaperExperiment):
                 name=_name(variant, seed),
                 method=self.method(variant),
                 suite=Suite.of(*map(task_of, self.games)),
-                options=run_options(self.steps, seed, EPISODES),
+                options=run_options(self.steps, seed),
             )
             for variant in (BASELINE, *SHARING)
             for seed in range(self.seeds)
@@ -223,10 +221,6 @@ class DistralMinAtar(PaperExperiment):
             [variant, *(mean_interval(by_seed.tolist()).format(1) for by_seed in by_game.values())]
             for variant, by_game in finals.items()
         ]
-        percents = [
-            [variant, *(ratio.format_percent() for ratio in row.values())]
-            for variant, row in ratios.items()
-        ]
         columns = list(next(iter(ratios.values())))
         verdicts = [[variant, *verdict_cells(row)] for variant, row in ratios.items()]
         return f"""# Distral on MinAtar
@@ -242,7 +236,7 @@ Final returns in per cent of A2C with one policy per game, between runs of the s
 means over seeds, and over games, with 95 % intervals. Returns below {MIN_RETURN:g} count as
 {MIN_RETURN:g}.
 {format_low_games(finals[BASELINE])}
-{markdown_table(["of A2C, %", *columns], percents)}
+{markdown_table(["of A2C, %", *columns], percent_rows(ratios))}
 
 Sharing helps if the whole interval is above 100 %, and harms if the whole interval is below. One
 interval in twenty misses the true value by chance.

@@ -40,7 +40,6 @@ from rltransfer.envs.gridworld.layouts import FREE, make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import MOVES, STATES_PER_CELL, make_rules
 from rltransfer.errors import InputError
-from rltransfer.experiments.common.distral_curves import EPISODES
 from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import (
     Interval,
@@ -48,7 +47,7 @@ from rltransfer.experiments.common.intervals import (
     interval_json,
     mean_interval,
 )
-from rltransfer.experiments.common.page import Page, format_hardware, markdown_table, wall_seconds
+from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.pictures import new_figure
 from rltransfer.experiments.common.training_curve import Curve, training_curves
 from rltransfer.experiments.common.trials import Trial, run_options
@@ -83,8 +82,6 @@ class DistralTwoRooms(PaperExperiment):
 
     With and without a distilled policy; two phases, three betas, five seeds.
     """
-
-    name = "distral-two-rooms"
 
     goals: int = 16
     """Number of goals that are learned together."""
@@ -139,7 +136,7 @@ class DistralTwoRooms(PaperExperiment):
                 "ratio_of_the_best": {
                     phase: interval_json(findings.ratio_of_the_best(phase)) for phase in PHASES
                 },
-                "wall_seconds": wall_seconds(found),
+                "wall_seconds": {name: result["wall_seconds"] for name, result in found.items()},
             },
             pictures={
                 "curves.png": curve_picture(findings),
@@ -176,7 +173,7 @@ class DistralTwoRooms(PaperExperiment):
                 name=_name(phase, learner, beta, seed),
                 method=self._method(phase, learner, beta, seed),
                 suite=self.suite(phase),
-                options=run_options(self.steps * len(self.suite(phase)), seed, EPISODES),
+                options=run_options(self.steps * len(self.suite(phase)), seed),
             )
             for seed in range(self.seeds)
             for beta in self.betas

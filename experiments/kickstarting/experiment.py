@@ -25,7 +25,6 @@ Differs from the paper:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +39,11 @@ from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import (
     geometric_mean_interval,
     interval_json,
+    mean_percent,
     run_return_ratio,
 )
-from rltransfer.experiments.common.page import Page, format_hardware, markdown_table, wall_seconds
-from rltransfer.experiments.common.pictures import new_figure
+from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
+from rltransfer.experiments.common.pictures import panel_figure
 from rltransfer.experiments.common.training_curve import Curve, training_curve
 from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.experiments.zoo.experiment import GAMES, task_of
@@ -104,8 +104,6 @@ class Kickstarting(PaperExperiment):
 
     Steps until it is as good as PPO from scratch at its end; five games, five seeds.
     """
-
-    name = "kickstarting"
 
     games: tuple[str, ...] = choice("game", GAMES)
     """Games to play."""
@@ -193,13 +191,13 @@ class Kickstarting(PaperExperiment):
         rows = [
             [
                 game,
-                _mean_percent(fractions["kickstarted"][game]),
-                _mean_percent(fractions["scratch"][game]),
+                mean_percent(fractions["kickstarted"][game]),
+                mean_percent(fractions["scratch"][game]),
                 f"{sum(race.censored for race in raced)} of {len(raced)}",
                 f"{np.mean([race.goal for race in raced]):.1f}",
                 f"{np.mean([race.kickstarted.returns[-1] for race in raced]):.1f}",
-                _mean_percent(ratios["scratch"][game]),
-                _mean_percent(ratios["kickstarted"][game]),
+                mean_percent(ratios["scratch"][game]),
+                mean_percent(ratios["kickstarted"][game]),
             ]
             for game, raced in races.items()
         ]
@@ -222,7 +220,7 @@ class Kickstarting(PaperExperiment):
                     for game, raced in races.items()
                     for seed, race in enumerate(raced)
                 },
-                "wall_seconds": wall_seconds(found),
+                "wall_seconds": {name: result["wall_seconds"] for name, result in found.items()},
             },
             pictures={"picture.png": curve_picture(races)},
         )
@@ -272,10 +270,6 @@ def _return_ratio(found: Mapping[str, Any], game: str, learner: LearnerName, see
     return run_return_ratio(found[_name(game, learner, seed)], teacher_result=with_teacher)
 
 
-def _mean_percent(values: Sequence[float]) -> str:
-    return f"{100 * np.mean(values):.0f}"
-
-
 def _format_censored(censored: int, races: int) -> str:
     """The sentence about runs that did not reach the goal."""
     if not censored:
@@ -292,12 +286,8 @@ def curve_picture(races: Mapping[str, Sequence[Race]]) -> Figure:
     Args:
         races: The races of each game, by seed.
     """
-    columns = min(len(races), 3)
-    rows = math.ceil(len(races) / columns)
-    figure, grid = new_figure(rows, columns, (3 * columns, 2.4 * rows))
-    for axes in grid.flat[len(races) :]:
-        axes.set_axis_off()
-    for axes, (game, raced) in zip(grid.flat, races.items(), strict=False):
+    figure, grid = panel_figure(races)
+    for axes, raced in zip(grid.flat, races.values(), strict=False):
         for learner, color in zip(("scratch", "kickstarted"), ("C1", "C0"), strict=True):
             steps, returns = _resampled([getattr(race, learner) for race in raced])
             axes.plot(steps / 1e6, returns.mean(0), color, label=learner)
@@ -306,7 +296,6 @@ def curve_picture(races: Mapping[str, Sequence[Race]]) -> Figure:
             )
         goal = float(np.mean([race.goal for race in raced]))
         axes.axhline(goal, color="gray", linewidth=0.8, linestyle="--")
-        axes.set_title(game)
     # In the cell that no game fills, if there is one.
     grid.flat[-1].legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, loc="center")
     figure.supxlabel("million environment steps")

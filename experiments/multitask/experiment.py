@@ -36,6 +36,7 @@ from rltransfer.experiments.common.checks import choice
 from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import (
     Interval,
+    percent_rows,
     ratio_row,
     run_return_ratio,
     table_json,
@@ -76,8 +77,6 @@ class Multitask(PaperExperiment):
 
     The student has the size of one teacher; four learners, five seeds.
     """
-
-    name = "multitask"
 
     games: tuple[str, ...] = choice("game", GAMES)
     """Games to play."""
@@ -171,9 +170,6 @@ class Multitask(PaperExperiment):
         }
 
     def _text(self, table: Mapping[str, Mapping[str, Interval]], found: Mapping[str, Any]) -> str:
-        rows = [
-            [name, *(one.format_percent() for one in row.values())] for name, row in table.items()
-        ]
         sizes = ", ".join(f"{game} {count:,}" for game, count in self._teacher_sizes().items())
         return f"""# Multi-task
 
@@ -183,7 +179,7 @@ the geometric mean over all games, with 95 % intervals over {self.seeds} seeds. 
 - a loss: one student of all teachers, distilled with this loss (KL+MSE: KL + 0.1 MSE of the logits)
 - PPO: a network of the same shape that learned the games with RL, from as many steps
 
-{markdown_table(["learner", "all games", *self.games], rows)}
+{markdown_table(["learner", "all games", *self.games], percent_rows(table))}
 
 ![return ratios by game and learner](picture.png)
 
