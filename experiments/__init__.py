@@ -1,1 +1,1 @@
-"""Which runs reproduce which paper, and what came out."""
+"""Reproductions of papers, with their results."""

@@ -1,4 +1,4 @@
-"""Teachers of Atari's games: PPO trains those that the zoo has not, and writes them like it."""
+"""Teachers of Atari games, trained with PPO and written in the zoo's format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rltransfer.agents import PPO
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.errors import InputError
-from rltransfer.experiments.common.trials import THREADS, Trial, check_settings, side_by_side
+from rltransfer.experiments.common.trials import THREADS, Trial, check_settings, run_parallel
 from rltransfer.experiments.zoo.experiment import write_teacher
 from rltransfer.learning.learner import PrecisionName
 from rltransfer.machine.terminal import console
@@ -22,54 +22,49 @@ STEPS = {"Pong": 2_500_000, "Boxing": 1_500_000, "Qbert": 1_500_000}
 """Environment steps of each teacher; a step is four frames."""
 
 LEARNING_RATES = {"Pong": 1e-3}
-"""Step sizes other than the recipe's, by which Pong's policy moves little."""
+"""Step sizes that differ from the recipe's, with which Pong's policy changes little."""
 
 TEACHER_EPISODES = 10
-"""Episodes of the evaluation that ends a teacher's training; its card is of 200 others."""
+"""Episodes of the evaluation at the end of training; the card reports 200 other episodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teachers:
-    """The teachers of some games, trained or to be trained in a folder."""
+    """Teachers of games, trained in a folder."""
 
     out: Path
-    """Folder of the runs, and of the teachers in its folder `teachers`."""
+    """Folder for the runs; the teachers are in its folder `teachers`."""
     steps: int
-    """Environment steps of each; 0 means those of `STEPS`."""
+    """Environment steps of each teacher; 0 means those of `STEPS`."""
     precision: PrecisionName
     """Arithmetic of the learner."""
 
     def train_all(self, games: Sequence[str], jobs: int) -> None:
-        """Trains those that have not been trained here, side by side.
+        """Trains the teachers that are not finished in the folder, in parallel.
 
         Args:
             games: The games.
-            jobs: Teachers at once; see `side_by_side`.
+            jobs: Number of teachers at once; see `run_parallel`.
 
         Raises:
-            InputError: A folder holds a run with other settings.
+            InputError: A folder contains a run with other settings.
         """
         check_settings([self.trial(game) for game in games], self.out)
         left = {game: (self, game) for game in games if not self._is_trained(game)}
-        for game, card in side_by_side(Teachers.train, left, jobs):
+        for game, card in run_parallel(Teachers.train, left, jobs):
             console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
 
     def train(self, game: str) -> dict[str, Any]:
-        """Trains a game's teacher, or goes on with it, and writes it as the zoo keeps it.
-
-        Returns:
-            The teacher's card.
-        """
+        """Trains or resumes a game's teacher, writes it in the zoo's format, returns its card."""
         run_dir, trial = self._run_dir(game), self.trial(game)
         run = train(
             trial.method, suite=trial.suite, run_dir=run_dir, quiet=True,
             resume=(run_dir / "config.json").exists(), threads=THREADS, **trial.options,
         )  # fmt: skip
-        card: dict[str, Any] = write_teacher(run, self._stem(game))
-        return card
+        return write_teacher(run, self._stem(game))
 
     def trial(self, game: str) -> Trial:
-        """Returns the run in which a game's teacher is trained."""
+        """The training run of a game's teacher."""
         return Trial(
             name=self._run_dir(game).name,
             method=replace(teacher_recipe(game), precision=self.precision),
@@ -83,22 +78,22 @@ class Teachers:
         )
 
     def source(self, game: str) -> str:
-        """Returns where a game's teacher is: in the zoo, or in the run that trained it.
+        """The source of a game's teacher: in the zoo, or the run that trained it.
 
         Raises:
-            InputError: There is none yet.
+            InputError: There is no teacher yet.
         """
         if in_zoo(game):
             return f"zoo:{task_of(game)}"
         if not self._is_trained(game):
             raise InputError(
-                f"Neither the zoo nor {self.out} has a teacher of {game}: train it first, with "
-                "`rltransfer experiment run atari --part teachers`."
+                f"Neither the zoo nor {self.out} contains a teacher of {game}: run "
+                "`rltransfer experiment run atari --part teachers` first."
             )
         return str(self._run_dir(game))
 
     def trained_for(self, game: str) -> int:
-        """Returns the environment steps of the teacher that `source` names."""
+        """The environment steps of the teacher that `source` names."""
         of_zoo = (card.data["env_steps"] for card in zoo_cards() if card.task.id == task_of(game))
         return int(next(of_zoo, self.steps or STEPS[game]))
 
@@ -106,27 +101,27 @@ class Teachers:
         return self.out / f"{game}-teacher"
 
     def _stem(self, game: str) -> Path:
-        """Returns the path of what the zoo keeps, without a suffix."""
+        """The path of a teacher's files, without a suffix."""
         return self.out / "teachers" / f"ALE-{game}-v5"
 
     def _is_trained(self, game: str) -> bool:
-        """Tells whether the game's teacher has been trained to the end here."""
+        """Whether the training of a game's teacher is finished in the folder."""
         stem = self._stem(game)
         return stem.with_name(stem.name + ".card.json").exists()
 
 
 def task_of(game: str) -> str:
-    """Returns the id of a game's task."""
+    """The id of a game's task."""
     return f"ALE/{game}-v5"
 
 
 def in_zoo(game: str) -> bool:
-    """Tells whether an installed zoo has a teacher for a game."""
+    """Whether an installed zoo contains a teacher of a game."""
     return any(card.task.id == task_of(game) for card in zoo_cards())
 
 
 def teacher_recipe(game: str) -> PPO:
-    """Returns the method that a game's teacher is trained with."""
+    """The method that trains a game's teacher."""
     return PPO(
         network=Network(encoder="nature"),
         num_envs=16,

@@ -1,1 +1,1 @@
-"""Speed, next to other libraries."""
+"""Speed compared with other libraries."""

@@ -1,8 +1,8 @@
-"""ale-py: its own vector environment with random actions, and nothing around it.
+"""ale-py: its vector environment with random actions, without any wrapper.
 
     python -m rltransfer.experiments.benchmarks.ale_bare --num-envs 64
 
-The settings are those of `ALE/Breakout-v5`, which `gymnasium.make_vec` takes from the registry.
+The settings are those of `ALE/Breakout-v5` in the Gymnasium registry.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class AleBare:
 
     timing: Timing = Timing(seconds=2.0)
     task: str = "ALE/Breakout-v5"
-    """The game."""
+    """Id of the game."""
     num_envs: int = 64
-    """Environments."""
+    """Number of environments."""
     seed: int = 0
-    """Seed."""
+    """Random seed."""
 
     def run(self) -> dict[str, Any]:
-        """Measures."""
+        """Runs the measurement."""
         env = gymnasium.make_vec(self.task, self.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         env.reset(seed=self.seed)
         generator = np.random.default_rng(self.seed)

@@ -1,4 +1,4 @@
-"""Ours: a rollout engine over Atari with random actions, everything that is seen stored.
+"""rltransfer: a rollout engine over Atari with random actions; all observations are stored.
 
 python -m rltransfer.experiments.benchmarks.atari_rollout --num-envs 64
 """
@@ -26,14 +26,14 @@ class AtariRollout:
 
     measuring: Measuring = Measuring(repeats=3, seconds=2.0, device="cpu")
     task: str = "ALE/Breakout-v5"
-    """The game."""
+    """Id of the game."""
     num_envs: int = 64
-    """Environments."""
+    """Number of environments."""
     rollout_length: int = 16
-    """Steps of a rollout."""
+    """Steps per rollout."""
 
     def run(self) -> dict[str, Any]:
-        """Measures."""
+        """Runs the measurement."""
         watch = Stopwatch(self.measuring)
         engine = RolloutEngine(
             Suite.of(self.task), self.num_envs, watch.device, self.measuring.seed

@@ -1,10 +1,15 @@
-"""Plain PyTorch: a distillation loop around the Nature CNN on batches that lie in RAM.
+"""Plain PyTorch: a distillation loop around the Nature CNN on batches in RAM.
 
     python -m rltransfer.experiments.benchmarks.bare_torch --batch-size 256
 
-As fast as it can be made with PyTorch alone, and no more than a loop: channels last, in the stored
-bytes too; a fused Adam; no clipping, no metrics, no check of anything; batches that nobody had to
-draw. The allocator keeps freed memory, as rltransfer's does, without which it would be slower.
+The fastest loop that PyTorch alone allows:
+
+- channels last, also in the stored bytes
+- a fused Adam
+- no clipping, metrics or checks
+- batches that need not be sampled
+
+As in rltransfer, the allocator keeps freed memory; without this the loop would be slower.
 """
 
 from __future__ import annotations
@@ -30,16 +35,16 @@ class BareTorch:
 
     timing: Timing = Timing(seconds=2.0)
     batch_size: int = 256
-    """Samples of a step."""
+    """Samples per optimizer step."""
     num_batches: int = 16
-    """Batches that are gone through in turn."""
+    """Number of batches, used in turn."""
     seed: int = 0
-    """Seed."""
+    """Random seed."""
     threads: int = 0
-    """Threads of torch; 0 leaves torch's choice."""
+    """Number of torch threads; 0 leaves the choice to torch."""
 
     def run(self) -> dict[str, Any]:
-        """Measures."""
+        """Runs the measurement."""
         if self.threads:
             torch.set_num_threads(self.threads)
         keep_freed_memory()
@@ -73,7 +78,7 @@ class BareTorch:
 
 
 def nature_cnn() -> nn.Sequential:
-    """Returns the network with a head over actions.
+    """The network with a head over actions.
 
     Source: Mnih 2015, Methods.
     """

@@ -1,4 +1,4 @@
-"""Runs a pair's sides in turn, each time in a fresh process, and keeps every number."""
+"""Runs the two sides of a pair in turn, each time in a fresh process, and stores every number."""
 
 from __future__ import annotations
 
@@ -22,42 +22,47 @@ from .pairs import Pair, Side
 from .results import figure
 
 PACKAGES = ("rltransfer", "torch", "numpy", "gymnasium", "warp-lang", "ale-py", "stable-baselines3")
-"""Packages that every comparison tells the version of, beside those that its sides need."""
+"""Packages whose version is stored with every comparison, besides those that its sides need."""
 
 TRIAL_SEED = 1000
-"""Seed of the runs by which the number of threads is chosen; no repetition has it."""
+"""Seed of the runs that choose the number of threads; no repetition uses it."""
 
 
 def compare(
-    pair: Pair, repeats: int, tell: Callable[[str], None] = lambda line: None
+    pair: Pair, repeats: int, report: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Measures a pair and returns what came out, as JSON.
+    """Measures a pair and returns the results as JSON.
 
     Args:
-        pair: What is compared.
-        repeats: How often each side is run; seeds count from 0.
-        tell: Is told each number as it comes.
+        pair: The pair to compare.
+        repeats: Number of runs of each side; seeds count from 0.
+        report: Called with a line for each number.
 
     Raises:
         InputError: A side fails.
     """
-    sides = [settled(pair, side, tell) for side in (pair.ours, pair.peer) if side]
-    said: list[list[dict[str, Any]]] = [[] for _ in sides]
+    sides = [with_best_threads(pair, side, report) for side in (pair.ours, pair.peer) if side]
+    outputs: list[list[dict[str, Any]]] = [[] for _ in sides]
     values: list[list[float]] = [[] for _ in sides]
     for repeat in range(repeats):
         for index, side in enumerate(sides):
             output = run_side(pair, side, repeat)
-            said[index].append(output)
+            outputs[index].append(output)
             values[index].append(_number(pair, side, output))
-            tell(
+            report(
                 f"{pair.name} {repeat + 1}/{repeats}, {side.name}: "
                 f"{figure(values[index][-1])} {pair.unit}"
             )
     ours, peer = values[0], values[1] if len(values) > 1 else []
     ratio = pair.median_ratio(ours, peer)
-    told = [
-        {"name": side.name, "command": shown(pair, side), **_spread(numbers), "said": outputs}
-        for side, numbers, outputs in zip(sides, values, said, strict=True)
+    results = [
+        {
+            "name": side.name,
+            "command": format_command(pair, side),
+            **_spread(numbers),
+            "said": lines,
+        }
+        for side, numbers, lines in zip(sides, values, outputs, strict=True)
     ]
     packages = dict.fromkeys((*PACKAGES, *(name for side in sides for name in side.packages)))
     return {
@@ -69,8 +74,8 @@ def compare(
         "at_most": pair.at_most,
         "met": pair.met(ratio),
         "ratio": {**_spread(pair.ratios(ours, peer)), "median": ratio},
-        "ours": told[0],
-        "peer": told[1] if pair.peer else None,
+        "ours": results[0],
+        "peer": results[1] if pair.peer else None,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(torch.device("cpu")),
         "versions": {"python": platform.python_version()}
@@ -78,11 +83,11 @@ def compare(
     }
 
 
-def settled(pair: Pair, side: Side, tell: Callable[[str], None] = lambda line: None) -> Side:
-    """Returns a side with the number of torch's threads that it is better with, one or all.
+def with_best_threads(pair: Pair, side: Side, report: Callable[[str], None]) -> Side:
+    """A side with the better number of torch threads, one or all.
 
-    Small networks, and cores that have other work, are often faster with one: each side is tried
-    with both, once, before anything counts.
+    Small networks, and cores with other work, are often faster with one thread. Each side runs once
+    with each number before the measurement.
     """
     if not pair.tries_threads:
         return side
@@ -90,27 +95,27 @@ def settled(pair: Pair, side: Side, tell: Callable[[str], None] = lambda line: N
     for threads in sorted({1, torch.get_num_threads()}):
         one = replace(side, command=(*side.command, "--threads", str(threads)))
         tried[one] = _number(pair, one, run_side(pair, one, TRIAL_SEED))
-        tell(f"{pair.name}, {side.name} with {threads} threads: {figure(tried[one])} {pair.unit}")
+        report(f"{pair.name}, {side.name} with {threads} threads: {figure(tried[one])} {pair.unit}")
     return (min if pair.lower_is_better else max)(tried, key=lambda one: tried[one])
 
 
 def run_side(pair: Pair, side: Side, seed: int) -> dict[str, Any]:
-    """Runs one side in a process of its own and returns the line of JSON that it ends with.
+    """Runs one side in a separate process and returns the JSON of its last line.
 
     Args:
-        pair: Whose side it is.
-        side: What is run.
-        seed: Its seed, where the pair has one a repetition.
+        pair: The side's pair.
+        side: The side to run.
+        seed: Its seed, if the pair has one seed per repetition.
 
     Raises:
-        InputError: It fails, or says something else.
+        InputError: The side fails, or its last line is not JSON.
     """
     seeded = ("--seed", str(seed)) if pair.seeded else ()
     done = subprocess.run(
         [sys.executable, *side.command, *seeded], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        reason = ["it said nothing", *done.stderr.strip().splitlines()][-1]
+        reason = ["it printed nothing", *done.stderr.strip().splitlines()][-1]
         raise InputError(f"The side {side.name!r} of the pair {pair.name!r} failed: {reason}")
     last = ["", *done.stdout.strip().splitlines()][-1]
     try:
@@ -118,18 +123,18 @@ def run_side(pair: Pair, side: Side, seed: int) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise InputError(
             f"The side {side.name!r} of the pair {pair.name!r} must end with a line of JSON, "
-            f"but it says {last!r}."
+            f"but it ends with {last!r}."
         ) from error
     return found
 
 
 def _number(pair: Pair, side: Side, output: dict[str, Any]) -> float:
-    """Returns the number that counts of what a side said."""
+    """The measured number in a side's output."""
     found: Any = output
     for name in side.key:
         if not isinstance(found, dict) or name not in found:
             raise InputError(
-                f"The side {side.name!r} of the pair {pair.name!r} does not say "
+                f"The side {side.name!r} of the pair {pair.name!r} does not output "
                 f"{'.'.join(side.key)!r}."
             )
         found = found[name]
@@ -137,7 +142,7 @@ def _number(pair: Pair, side: Side, output: dict[str, Any]) -> float:
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
-    """Returns the median, the range and all of some numbers, as JSON."""
+    """The median, the range and all of some numbers, as JSON."""
     return {
         "median": statistics.median(values),
         "min": min(values),
@@ -146,7 +151,7 @@ def _spread(values: list[float]) -> dict[str, Any]:
     }
 
 
-def shown(pair: Pair, side: Side) -> str:
-    """Returns a side's command line, as one would type it."""
+def format_command(pair: Pair, side: Side) -> str:
+    """A side's command line."""
     seed = " --seed REPETITION" if pair.seeded else ""
     return "python " + " ".join(side.command) + seed

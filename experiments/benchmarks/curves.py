@@ -16,15 +16,15 @@ from rltransfer.runs.stopwatch import Measuring
 from rltransfer.tasks.task import Suite, Task
 
 TASK = "rltransfer/MinAtar-Breakout-v0"
-"""What is measured over the number of environments."""
+"""The task for the curve over the number of environments."""
 NUM_ENVS = (64, 256, 1024, 4096, 16384)
 NUM_TASKS = (1, 2, 3, 4, 5, 6, 7, 8)
 ROWS = 4096
-"""Environments in all, shared among the tasks."""
+"""Number of environments, divided among the tasks."""
 
 
 def suite_of(num_tasks: int) -> Suite:
-    """Returns MinAtar's games, and those without sticky actions after them, this many in all."""
+    """The first tasks of MinAtar's games, followed by the games without sticky actions."""
     ids = [f"rltransfer/MinAtar-{title}-v0" for title in GAMES.values()]
     tasks = [Task(name) for name in ids]
     tasks += [Task(name, {"sticky_action_prob": 0.0}) for name in ids]
@@ -33,7 +33,7 @@ def suite_of(num_tasks: int) -> Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """What `rltransfer benchmark rollout` measures, over environments and over tasks."""
+    """The speeds of `rltransfer benchmark rollout`, over environments and over tasks."""
 
     measuring: Measuring = Measuring(repeats=3, seconds=0.5, device="cpu")
     num_envs: Sequence[int] = NUM_ENVS
@@ -41,19 +41,19 @@ class Curves:
     rows: int = ROWS
     rollout_length: int = 16
 
-    def run(self, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-        """Measures and returns both curves as JSON, with medians and ranges.
+    def run(self, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+        """Measures both curves and returns them as JSON, with medians and ranges.
 
         Args:
-            tell: Is told what is measured.
+            report: Called with a line before each measurement.
         """
         envs, tasks = [], []
         for count in self.num_envs:
-            tell(f"{count} environments of {TASK}")
+            report(f"{count} environments of {TASK}")
             envs.append({"num_envs": count, **self._speeds(Suite.of(TASK), count)})
         for count in self.num_tasks:
             each = self.rows // count
-            tell(f"{count} tasks, {each} environments each")
+            report(f"{count} tasks, {each} environments each")
             tasks.append(
                 {"num_tasks": count, "num_envs": each, **self._speeds(suite_of(count), each)}
             )
@@ -68,7 +68,7 @@ class Curves:
         }
 
     def _speeds(self, suite: Suite, num_envs: int) -> dict[str, Any]:
-        """Returns the speeds of all tasks of a suite together."""
+        """The speeds over all tasks of a suite together."""
         found = benchmark_rollout(suite, num_envs, self.rollout_length, Network(), self.measuring)
         together: dict[str, Any] = (
             found["together"] if len(suite) > 1 else found["tasks"][suite.names()[0]]

@@ -1,4 +1,4 @@
-"""A made-up task in torch tensors, cheap enough that a training loop is what is measured on it."""
+"""An artificial task in torch tensors, so cheap that benchmarks measure the training loop."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 from rltransfer.tasks.vector_env import VectorEnv
 
 TASK = "rltransfer-benchmarks/Linear-v0"
-"""What `register` calls it."""
+"""The id that `register` uses."""
 OBSERVATION_SIZE = 48
 ACTION_SIZE = 12
 SHORTEST, LONGEST = 50, 150
-"""Steps of an episode."""
+"""Bounds of the steps per episode."""
 
 
 class LinearVectorEnv(VectorEnv):
-    """Linear dynamics with noise; episodes are of random length, the reward is nearness to zero.
+    """Noisy linear dynamics with episodes of random length; the reward is minus the mean square.
 
-    x' = A x + B a + e, e ~ N(0, 1), with A and B the same in every environment. Each step hands out
-    fresh tensors, so that whoever keeps one need not copy it.
+    x' = A x + B a + e, e ~ N(0, 1), with the same A and B in every environment. Each step returns
+    fresh tensors, so that callers can keep them without a copy.
     """
 
     truncates = False
@@ -36,18 +36,18 @@ class LinearVectorEnv(VectorEnv):
         self.single_action_space = spaces.Box(-np.inf, np.inf, (ACTION_SIZE,), np.float32)
         self.generator = torch.Generator(self.device).manual_seed(0)
         rotation = torch.linalg.qr(self._normal(OBSERVATION_SIZE)).Q
-        # Shrinks a little each step, so that the state stays near its noise.
+        # Shrinks the state a little each step, so that it stays close to the noise.
         self.from_state = 0.9 * rotation
         self.from_action = 0.1 * self._normal(ACTION_SIZE)
         self.state = self._normal(num_envs)
         self.left = self._lengths()
 
     def _normal(self, rows: int) -> Tensor:
-        """Returns normal noise.    (rows, OBSERVATION_SIZE)"""
+        """Normal noise.    (rows, OBSERVATION_SIZE)"""
         return torch.randn(rows, OBSERVATION_SIZE, generator=self.generator, device=self.device)
 
     def _lengths(self) -> Tensor:
-        """Returns the steps of new episodes.    (num_envs,)"""
+        """The steps of new episodes.    (num_envs,)"""
         return torch.randint(
             SHORTEST, LONGEST, (self.num_envs,), generator=self.generator, device=self.device
         )
@@ -55,11 +55,11 @@ class LinearVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Begins new episodes.
+        """Starts new episodes.
 
         Args:
-            seed: Where the random stream begins.
-            options: There are none.
+            seed: Seed of the random generator.
+            options: Not used.
 
         Returns:
             The observation (num_envs, OBSERVATION_SIZE), and an empty dictionary.
@@ -70,7 +70,7 @@ class LinearVectorEnv(VectorEnv):
         return self.state, {}
 
     def send(self, actions: Tensor) -> None:
-        """Begins a step.
+        """Starts a step.
 
         Args:
             actions: float32 (num_envs, ACTION_SIZE).
@@ -78,7 +78,7 @@ class LinearVectorEnv(VectorEnv):
         self.actions = actions
 
     def recv(self) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Ends the step that `send` began."""
+        """Finishes the step that `send` started."""
         noise = self._normal(self.num_envs)
         moved = torch.addmm(noise, self.state, self.from_state)
         moved.addmm_(self.actions, self.from_action)
@@ -90,7 +90,7 @@ class LinearVectorEnv(VectorEnv):
         return self.state, reward, terminated, truncated, {"final_obs": moved}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns copies of the whole state."""
+        """Copies of the whole state."""
         return {
             "state": self.state.clone(),
             "left": self.left.clone(),
@@ -98,7 +98,7 @@ class LinearVectorEnv(VectorEnv):
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes back to a state that `state_dict` returned."""
+        """Restores a state from `state_dict`."""
         self.state = state["state"].to(self.device)
         self.left = state["left"].to(self.device)
         self.generator.set_state(state["generator"])

@@ -1,8 +1,8 @@
-"""Ours: the bytes of a memory of Atari steps, from its tensors' shapes.
+"""rltransfer: the size of a replay buffer of Atari steps, computed from its tensors' shapes.
 
     python -m rltransfer.experiments.benchmarks.memory_atari --steps 540_000
 
-The memory is made on torch's `meta` device, which has shapes and no storage.
+The replay buffer is on torch's `meta` device, which has shapes but no storage.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from rltransfer.tasks.observation import DEFAULT_GROUP
 from .script import main
 
 MOST_ACTIONS = 18
-"""Labels of a step: every action of the joystick."""
+"""Labels per step: one for each joystick action."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryAtari:
-    """Gigabytes of a memory of frames with a teacher's logits."""
+    """Gigabytes of a replay buffer of frames with a teacher's logits."""
 
     steps: int = 540_000
-    """Steps that the memory holds."""
+    """Capacity in steps."""
     num_envs: int = 80
-    """Environments in all: eight of each of ten games."""
+    """Number of environments: eight for each of ten games."""
 
     def run(self) -> dict[str, Any]:
-        """Computes."""
+        """Computes the size."""
         nowhere = torch.device("meta")
         memory = Memory(self.steps, self.num_envs, nowhere, FRAME_STACK)
         rows = (1, self.num_envs)

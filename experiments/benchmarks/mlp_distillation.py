@@ -1,9 +1,9 @@
-"""Ours: an MLP learns from a larger one on linear dynamics; collect, label, learn.
+"""rltransfer: an MLP is distilled from a larger one on linear dynamics; collect, label, learn.
 
     python -m rltransfer.experiments.benchmarks.mlp_distillation --num-envs 4096
 
-The student acts with noise, the teacher labels, the squared error is learned. As rsl_rl does by
-default, each step is learned from once, in as many minibatches as a rollout has steps.
+The student acts with noise, the teacher labels, and the loss is the squared error. As in rsl_rl's
+defaults, each step is learned from once, in as many minibatches as a rollout has steps.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ STUDENT = (128, 128)
 
 @dataclass(frozen=True, kw_only=True)
 class MlpDistillation:
-    """Steps per second of rltransfer's policy distillation, learning included."""
+    """Steps per second of rltransfer's policy distillation, including learning."""
 
     measuring: Measuring = Measuring(repeats=3, device="cpu")
     num_envs: int = 4096
-    """Environments."""
+    """Number of environments."""
     rollout_length: int = 30
-    """Steps of each environment between two updates."""
+    """Steps per environment between two updates."""
 
     def run(self) -> dict[str, Any]:
-        """Measures."""
+        """Runs the measurement."""
         register()
         torch.manual_seed(self.measuring.seed)
         method = PolicyDistillation(
@@ -67,7 +67,6 @@ class MlpDistillation:
 
 
 def _spec(network: Network) -> PolicySpec:
-    """Returns the teacher's specification."""
     seen = spaces.Box(-np.inf, np.inf, (OBSERVATION_SIZE,), np.float32)
     acted = spaces.Box(-np.inf, np.inf, (ACTION_SIZE,), np.float32)
     return PolicySpec(network, spaces.Dict({DEFAULT_GROUP: seen}), acted, value=False)

@@ -1,4 +1,4 @@
-"""The pairs: what is measured on either side, and how much better rltransfer is to be."""
+"""The pairs: the measurement on each side, and the ratio that rltransfer should reach."""
 
 from __future__ import annotations
 
@@ -12,82 +12,82 @@ from rltransfer.envs.minatar.ids import GAMES
 from rltransfer.errors import InputError
 
 ENVS = "minatar-envs-"
-"""What the names of the pairs begin with that compare MinAtar's environments alone."""
+"""Prefix of the pairs that compare MinAtar's environments only."""
 ENVS_MEAN_BAR = 10.0
-"""What the geometric mean of their ratios is to reach."""
+"""The geometric mean that their ratios should reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A command that prints a line of JSON, and where in it the number is that counts."""
+    """A command that prints a line of JSON, and the place of the measured number in it."""
 
     name: str
-    """Who it is."""
+    """Name of the library."""
     command: tuple[str, ...]
-    """What follows the Python interpreter."""
+    """Arguments of the Python interpreter."""
     key: tuple[str, ...]
-    """Where the number is in the JSON."""
+    """Keys that lead to the number in the JSON."""
     packages: tuple[str, ...] = ()
-    """Packages that it needs and that are not rltransfer's own requirements."""
+    """Packages that it needs besides rltransfer's requirements."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two sides that do the same work, or one side whose number is a ratio or a size itself."""
+    """Two sides that do the same work, or one side whose number is a ratio or a size."""
 
     name: str
-    """How users ask for it."""
+    """Name on the command line."""
     what: str
-    """The work, for the table."""
+    """Description of the work, for the table."""
     unit: str
-    """What the sides' numbers are."""
+    """Unit of the sides' numbers."""
     ours: Side
     """rltransfer."""
     peer: Side | None = None
-    """Whom it is compared with; None where our number counts by itself."""
+    """The library to compare with; None if rltransfer's number is compared with the bar."""
     bar: float
-    """What the ratio is to be at least, or at most."""
+    """The least, or the largest, acceptable ratio."""
     at_most: bool = False
     """Whether the bar is a maximum."""
     lower_is_better: bool = False
-    """Whether the sides' numbers are times, so that the ratio is the peer's over ours."""
+    """Whether the numbers are times, so that the ratio is the peer's number over rltransfer's."""
     seeded: bool = False
-    """Whether each repetition has a seed of its own; then the ratio is that of the medians."""
+    """Whether each repetition has a different seed; the ratio is then that of the medians."""
     tries_threads: bool = False
-    """Whether each side is to have the number of torch's threads that it is better with."""
+    """Whether each side runs with the number of torch threads that suits it better."""
 
     def ratio(self, ours: float, peer: float | None) -> float:
-        """Returns how many times better rltransfer is, or our number where there is no peer."""
+        """How many times better rltransfer is, or its number if there is no peer."""
         if peer is None:
             return ours
         return peer / ours if self.lower_is_better else ours / peer
 
     def ratios(self, ours: Sequence[float], peer: Sequence[float]) -> list[float]:
-        """Returns the ratio of each repetition, of all pairs of two where each has its own seed.
+        """The ratio of each repetition, or of all pairs of repetitions if seeds differ.
 
         Args:
-            ours: Our number of each repetition.
-            peer: The peer's; empty where there is none.
+            ours: rltransfer's number in each repetition.
+            peer: The peer's numbers; empty without a peer.
         """
         if self.peer is None:
             return list(ours)
         if self.seeded:
-            # The two sides draw other random numbers from a seed: no two runs belong together.
+            # The sides draw different random numbers from a seed, so runs do not form pairs.
             return [self.ratio(a, b) for a, b in itertools.product(ours, peer)]
         return [self.ratio(a, b) for a, b in zip(ours, peer, strict=True)]
 
     def median_ratio(self, ours: Sequence[float], peer: Sequence[float]) -> float:
-        """Returns the ratio that is held against the bar."""
+        """The ratio that is compared with the bar."""
         if self.seeded and self.peer is not None:
             return self.ratio(statistics.median(ours), statistics.median(peer))
         return statistics.median(self.ratios(ours, peer))
 
     def met(self, ratio: float) -> bool:
-        """Tells whether the bar is met."""
+        """Whether the bar is met."""
         return ratio <= self.bar if self.at_most else ratio >= self.bar
 
     def check(self) -> None:
-        """Checks that the packages of both sides are there.
+        """Checks that the packages of both sides are installed.
 
         Raises:
             InputError: One is not.
@@ -104,19 +104,19 @@ class Pair:
 
 
 def _shell(words: str, *key: str) -> Side:
-    """Returns our side as a command of `rltransfer benchmark`."""
+    """A command of `rltransfer benchmark` as rltransfer's side."""
     command = ("-m", "rltransfer.cli", "benchmark", *words.split(), "--device", "cpu", "--json")
     return Side(name="rltransfer", command=command, key=key)
 
 
 def _script(name: str, words: str, key: str, who: str, *packages: str) -> Side:
-    """Returns a side as one of this package's scripts."""
+    """A side as one of this package's scripts."""
     command = ("-m", f"rltransfer.experiments.benchmarks.{name}", *words.split())
     return Side(name=who, command=command, key=(key,), packages=packages)
 
 
 def _envs(game: str, title: str) -> Pair:
-    """Returns the pair of a MinAtar game."""
+    """The pair of a MinAtar game."""
     task = f"rltransfer/MinAtar-{title}-v1"
     return Pair(
         name=ENVS + game,
@@ -135,7 +135,7 @@ def _envs(game: str, title: str) -> Pair:
 
 
 def _minatar_ppo(num_envs: int, batch_size: int, bar: float) -> Pair:
-    """Returns the pair of PPO on MinAtar's Breakout with this many environments."""
+    """The pair of PPO on MinAtar's Breakout with this many environments."""
     words = f"--num-envs {num_envs} --rollout-length 128 --epochs 4 --batch-size {batch_size}"
     return Pair(
         name=f"ppo-minatar-{num_envs}",
@@ -181,7 +181,8 @@ PAIRS: dict[str, Pair] = {
         ),
         Pair(
             name="atari-envs",
-            what="Atari Breakout, 64 environments, random actions; ours stores what is seen",
+            what="Atari Breakout, 64 environments, random actions; rltransfer stores the "
+            "observations",
             unit="steps/s",
             ours=_script("atari_rollout", "--num-envs 64", "steps_per_second", "rltransfer"),
             peer=_script("ale_bare", "--num-envs 64", "steps_per_second", "ale-py"),
@@ -210,8 +211,8 @@ PAIRS: dict[str, Pair] = {
         ),
         Pair(
             name="learner-nature",
-            what="Distilling a Nature CNN from the memory, batch 256; the loop has its batches "
-            "in RAM",
+            what="Distilling a Nature CNN from the replay buffer, batch 256; the bare loop has its "
+            "batches in RAM",
             unit="samples/s",
             ours=_shell(
                 "learner --encoder nature --batch-size 256 --repeats 3 --seconds 2",
@@ -235,7 +236,7 @@ PAIRS: dict[str, Pair] = {
         ),
         Pair(
             name="teachers-five",
-            what="Labelling with five teachers, one a game: its time over one teacher's",
+            what="Labelling with five teachers, one per game: time relative to one teacher",
             unit="times",
             ours=_shell("teachers --suite minatar --repeats 3", "ratio"),
             bar=1.15,
@@ -243,7 +244,7 @@ PAIRS: dict[str, Pair] = {
         ),
         Pair(
             name="memory-atari",
-            what="A memory of 540,000 Atari steps, by its tensors' shapes",
+            what="Replay buffer of 540,000 Atari steps, size from its tensors' shapes",
             unit="GB",
             ours=_script("memory_atari", "--steps 540_000", "gigabytes", "rltransfer"),
             bar=4.5,
@@ -255,7 +256,7 @@ PAIRS: dict[str, Pair] = {
 
 
 def find_pairs(names: Sequence[str]) -> list[Pair]:
-    """Returns the pairs of these names, all if there is none, once their packages are known there.
+    """The pairs of these names, or all pairs, after a check of their packages.
 
     Raises:
         InputError: There is no such pair, or a package is missing.

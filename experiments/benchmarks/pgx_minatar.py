@@ -1,11 +1,11 @@
-"""pgx: one of MinAtar's games with random actions, environments alone.
+"""pgx: one of MinAtar's games with random actions, environments only.
 
     python -m rltransfer.experiments.benchmarks.pgx_minatar --game breakout --num-envs 4096
 
-pgx at its best: every step of a rollout in one compiled `lax.scan` over all environments, actions
-drawn inside of it, the state's memory reused (donated). Two halves on two host devices (`pmap`)
-were not faster than one program, which XLA spreads over the cores itself. The games have their
-minimal actions and pgx's sticky actions (0.1), as `rltransfer/MinAtar-<Game>-v1` has them.
+pgx at its fastest: one compiled `lax.scan` per rollout over all environments, which also draws the
+actions and reuses the state's memory (donated). Two halves on two host devices (`pmap`) were not
+faster than one program, which XLA spreads over the cores. The games have minimal actions and pgx's
+sticky actions (0.1), like `rltransfer/MinAtar-<Game>-v1`.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ class PgxMinAtar:
 
     timing: Timing = Timing()
     game: str = "breakout"
-    """The game."""
+    """Name of the game."""
     num_envs: int = 4096
-    """Environments."""
+    """Number of environments."""
     rollout_length: int = 16
-    """Steps that are one compiled loop."""
+    """Steps per compiled loop."""
     seed: int = 0
-    """Seed."""
+    """Random seed."""
 
     def __post_init__(self) -> None:
         if self.game not in GAMES:
             raise unknown("game", self.game, GAMES)
 
     def run(self) -> dict[str, Any]:
-        """Measures."""
+        """Runs the measurement."""
         os.environ["JAX_PLATFORMS"] = "cpu"
         import jax
         import pgx
@@ -52,7 +52,7 @@ class PgxMinAtar:
         def once(carry: Any, _: None) -> tuple[Any, None]:
             state, key = carry
             key, for_actions, for_steps = jax.random.split(key, 3)
-            # Every action of these games is legal.
+            # Every action of these games is available.
             action = jax.random.randint(for_actions, (self.num_envs,), 0, env.num_actions)
             return (step(state, action, jax.random.split(for_steps, self.num_envs)), key), None
 

@@ -1,9 +1,9 @@
-"""Ours: seconds until PPO plays MinAtar's Breakout to a return.
+"""rltransfer: seconds until PPO reaches a return on MinAtar's Breakout.
 
     python -m rltransfer.experiments.benchmarks.ppo_return --until-return 10
 
-The clock starts when all is imported, and stops after the update at which the mean return of the
-last 100 training episodes is that high.
+The clock starts after all imports. It stops after the first update at which the mean return of the
+last 100 training episodes has reached the given return.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rltransfer.tasks.task import Suite
 from .script import main
 
 EPISODES = 100
-"""Episodes that the return is the mean of."""
+"""Number of episodes in the mean return."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +37,26 @@ class PPOReturn:
     """Seconds of rltransfer's PPO to a return."""
 
     until_return: float = 10.0
-    """Return at which training ends."""
+    """Return at which training stops."""
     max_steps: int = 5_000_000
-    """Steps after which the return counts as not reached; the step size falls to zero over them."""
+    """Steps after which training fails; the step size decays to zero over these steps."""
     num_envs: int = 256
-    """Environments."""
+    """Number of environments."""
     rollout_length: int = 32
-    """Steps of each environment between two updates."""
+    """Steps per environment between two updates."""
     epochs: int = 2
-    """How often each rollout is gone through."""
+    """Passes over each rollout."""
     batch_size: int = 512
-    """Samples a minibatch."""
+    """Samples per minibatch."""
     learning_rate: float = 3e-3
-    """Adam's step size at the start."""
+    """Adam's initial step size."""
     seed: int = 0
-    """Seed."""
+    """Random seed."""
     threads: int = 0
-    """Threads of torch; 0 leaves torch's choice."""
+    """Number of torch threads; 0 leaves the choice to torch."""
 
     def run(self) -> dict[str, Any]:
-        """Measures."""
+        """Runs the measurement."""
         began = time.perf_counter()
         method = PPO(
             network=Network(encoder="grid"),
@@ -81,7 +81,7 @@ class PPOReturn:
         }
 
     def _train(self, run: Run) -> int:
-        """Trains to the return and returns the steps that it took."""
+        """Trains until the return is reached, and returns the number of steps."""
         last: deque[float] = deque(maxlen=EPISODES)
         for steps in range(0, self.max_steps, run.engine.num_rows * self.rollout_length):
             run.agent.begin_rollout(steps / self.max_steps)
@@ -95,7 +95,7 @@ class PPOReturn:
 
 
 def _returns(rollout: Rollout) -> list[float]:
-    """Returns the returns of the episodes that ended, in the order of their ends."""
+    """The returns of the finished episodes, in the order of their ends."""
     assert rollout.episode_return is not None
     found: list[float] = rollout.episode_return[rollout.done].tolist()
     return found

@@ -1,4 +1,4 @@
-"""What came out: tables for the terminal, and RESULTS.md from the stored JSON."""
+"""Results: tables for the terminal, and RESULTS.md from the stored JSON."""
 
 from __future__ import annotations
 
@@ -15,45 +15,48 @@ from rltransfer.files.atomic import write_text_whole
 from .pairs import ENVS, ENVS_MEAN_BAR, PAIRS
 
 CURVES = "curves.json"
-"""The file of the curves, beside those of the pairs."""
+"""File of the curves, next to those of the pairs."""
 NOTES = "NOTES.md"
-"""A file that is written by hand, beside RESULTS.md."""
+"""A hand-written file next to RESULTS.md."""
 
 HEAD = """\
 # Benchmarks
 
-Written by `rltransfer experiment run benchmarks` from the files in `{folder}/`; do not edit it.
-The two sides of a pair ran in turn, A B A B ..., each time in a fresh process on the same cores. A
-ratio says how many times better rltransfer is (steps a second of ours over theirs, seconds of
-theirs over ours), unless the bar is a maximum; it is the median over the repetitions, with the
-range. Where each repetition has a seed of its own, as in learning until a return, it is the ratio
-of the medians, and the range is that of any run of one side beside any of the other. Where torch is
-on both sides, each has one thread or all, whichever it was faster with in a first run that does not
-count.
+Written by `rltransfer experiment run benchmarks` from the files in `{folder}/`; do not edit this
+file. The two sides of a pair ran in turn (A B A B ...), each time in a fresh process on the same
+cores.
+
+- The ratio is how many times better rltransfer is: its steps per second over the peer's, or the
+  peer's seconds over its seconds. Where the bar is a maximum, it is rltransfer's number itself.
+- It is the median over the repetitions, with the range. If each repetition has a different seed, as
+  in training until a return, it is the ratio of the medians, and the range covers every run of one
+  side against every run of the other.
+- If both sides use torch, each runs with one thread or with all, whichever was faster in a first
+  run that is not counted.
 
 """
 
 
 def figure(value: float) -> str:
-    """Returns a number as it is shown, with three digits at the least."""
+    """A number as text, with at least three digits."""
     if value >= 1e6:
         return f"{value / 1e6:.4g} M"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def ratio_text(result: dict[str, Any]) -> str:
-    """Returns a ratio with its range."""
+    """A ratio with its range."""
     ratio = result["ratio"]
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def bar_text(result: dict[str, Any]) -> str:
-    """Returns a bar as words."""
+    """A bar as text."""
     return f"{'at most' if result['at_most'] else 'at least'} {result['bar']:g}"
 
 
 def side_text(side: dict[str, Any] | None, unit: str) -> str:
-    """Returns a side's median with its range; nothing where there is no peer."""
+    """A side's median with its range; empty without a peer."""
     if side is None:
         return ""
     low, high = figure(side["min"]), figure(side["max"])
@@ -61,7 +64,7 @@ def side_text(side: dict[str, Any] | None, unit: str) -> str:
 
 
 def cells(result: dict[str, Any]) -> list[str]:
-    """Returns what a table says of a pair: bar, ratio, whether it is met, both sides."""
+    """A pair's cells in a table: bar, ratio, whether the bar is met, both sides."""
     return [
         bar_text(result),
         ratio_text(result),
@@ -72,7 +75,7 @@ def cells(result: dict[str, Any]) -> list[str]:
 
 
 def terminal_table(results: Sequence[dict[str, Any]]) -> Table:
-    """Returns one row for each pair."""
+    """A table with one row per pair."""
     table = Table("pair", "bar", "ratio", "met", "rltransfer", "peer")
     for result in results:
         table.add_row(result["pair"], *cells(result))
@@ -80,7 +83,7 @@ def terminal_table(results: Sequence[dict[str, Any]]) -> Table:
 
 
 def stored_results(folder: Path) -> list[dict[str, Any]]:
-    """Returns the contents of every pair's file, in the pairs' order."""
+    """The contents of every pair's file, in the order of `PAIRS`."""
     found = [
         json.loads(path.read_text())
         for path in sorted(folder.glob("*.json"))
@@ -94,11 +97,11 @@ def stored_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_report(folder: Path, path: Path) -> None:
-    """Writes RESULTS.md anew from everything that is stored.
+    """Writes RESULTS.md from everything that is stored.
 
     Args:
-        folder: Where the JSON files are.
-        path: The file; NOTES.md beside it is appended.
+        folder: Folder of the JSON files.
+        path: The file; NOTES.md next to it is appended.
     """
     results = stored_results(folder)
     curves, notes = folder / CURVES, path.with_name(NOTES)
@@ -113,7 +116,7 @@ def write_report(folder: Path, path: Path) -> None:
 
 
 def _hardware(results: Sequence[dict[str, Any]]) -> str:
-    """Returns what the pairs ran on, and with what."""
+    """The machines and versions that the pairs ran with."""
     machines: dict[str, list[str]] = {}
     versions: dict[str, dict[str, None]] = {}
     for result in results:
@@ -131,20 +134,20 @@ def _hardware(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _machine(result: dict[str, Any]) -> str:
-    """Returns a machine as words."""
+    """A machine as text."""
     hardware = result["hardware"]
     return (
         f"{hardware['device']}, {hardware['cores']} cores, "
-        f"{hardware['threads']} threads of torch at the most"
+        f"at most {hardware['threads']} torch threads"
     )
 
 
 def _pairs(results: Sequence[dict[str, Any]]) -> str:
-    """Returns the table of the pairs."""
+    """The table of the pairs."""
     lines = [
         "## Pairs",
         "",
-        "| what | against | bar | ratio | met | rltransfer | peer | repetitions | repeat it with |",
+        "| what | compared with | bar | ratio | met | rltransfer | peer | repetitions | command |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
@@ -160,7 +163,7 @@ def _pairs(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _geometric_mean(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the row of MinAtar's games together, once all are there."""
+    """The row for the mean over MinAtar's games, if all are measured."""
     games = [result for result in results if result["pair"].startswith(ENVS)]
     if len(games) < sum(name.startswith(ENVS) for name in PAIRS):
         return []
@@ -177,26 +180,26 @@ def _geometric_mean(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _curves(curves: dict[str, Any]) -> str:
-    """Returns the tables of the curves."""
+    """The tables of the curves."""
     hardware = curves["hardware"]
     lines = [
         "## Curves",
         "",
-        f"Environment steps a second, medians of {curves['repeats']} repetitions with the range: "
-        f"alone with random actions, and with a policy that acts (3x3 convolution, 128 units). "
-        f"{hardware['device']}, {hardware['cores']} cores, {hardware['threads']} threads, "
+        f"Environment steps per second, medians of {curves['repeats']} repetitions with the range: "
+        f"environments only with random actions, and with an acting policy (3x3 convolution, 128 "
+        f"units). {hardware['device']}, {hardware['cores']} cores, {hardware['threads']} threads, "
         f"{curves['date'][:10]}; `rltransfer experiment run benchmarks --curves`.",
         "",
-        f"| environments of {curves['task']} | environments alone | with a policy |",
+        f"| environments of {curves['task']} | environments only | with a policy |",
         "| --- | --- | --- |",
     ]
     lines += [f"| {one['num_envs']:,} | {_speeds(one)} |" for one in curves["envs"]]
     lines += [
         "",
-        "The tasks are MinAtar's five games, then the same games without sticky actions; they",
-        "share the environments evenly.",
+        "The tasks are MinAtar's five games, then the same games without sticky actions. The",
+        "environments are divided equally among them.",
         "",
-        "| tasks | environments of each | environments alone | with a policy |",
+        "| tasks | environments per task | environments only | with a policy |",
         "| --- | --- | --- | --- |",
     ]
     lines += [
@@ -206,7 +209,7 @@ def _curves(curves: dict[str, Any]) -> str:
 
 
 def _speeds(point: dict[str, Any]) -> str:
-    """Returns the two cells of a point of a curve."""
+    """The two cells of a point of a curve."""
     return " | ".join(
         f"{figure(point[name]['median'])} "
         f"({figure(point[name]['min'])} to {figure(point[name]['max'])})"

@@ -1,10 +1,10 @@
-"""rsl_rl: an MLP learns from a larger one on linear dynamics; collect, label, learn.
+"""rsl_rl: an MLP is distilled from a larger one on linear dynamics; collect, label, learn.
 
     python -m rltransfer.experiments.benchmarks.rsl_rl_distillation --num-envs 4096
 
 rsl_rl's `DistillationRunner` with its defaults: the student acts with noise, each step of all
-environments is one minibatch, gone through once, and the losses of 15 of them are one optimizer
-step. Nobody's observations are normalised, and the networks have ReLUs, as rltransfer's side has.
+environments is one minibatch, used once, and the losses of 15 minibatches make one optimizer step.
+As on rltransfer's side, observations are not normalised and the networks have ReLUs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .mlp_distillation import STUDENT, TEACHER
 from .script import Timing, main
 
 GROUP = "policy"
-"""The observation group of both networks."""
+"""Observation group of both networks."""
 
 
 class RslRlEnv:
-    """The linear dynamics, as rsl_rl's `VecEnv` wants them."""
+    """The linear dynamics with the interface of rsl_rl's `VecEnv`."""
 
     def __init__(self, num_envs: int, seed: int) -> None:
         self.env = LinearVectorEnv(num_envs)
@@ -40,7 +40,7 @@ class RslRlEnv:
         self.cfg: dict[str, Any] = {}
 
     def get_observations(self) -> TensorDict:
-        """Returns what is seen now."""
+        """The current observations."""
         return TensorDict({GROUP: self.seen}, [self.num_envs])
 
     def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Any]]:
@@ -55,27 +55,27 @@ class RslRlEnv:
 
 @dataclass(frozen=True, kw_only=True)
 class RslRlDistillation:
-    """Steps per second of rsl_rl's distillation, learning included."""
+    """Steps per second of rsl_rl's distillation, including learning."""
 
     timing: Timing = Timing()
     num_envs: int = 4096
-    """Environments."""
+    """Number of environments."""
     rollout_length: int = 30
-    """Steps of each environment between two updates."""
+    """Steps per environment between two updates."""
     seed: int = 0
-    """Seed."""
+    """Random seed."""
     threads: int = 0
-    """Threads of torch; 0 leaves torch's choice."""
+    """Number of torch threads; 0 leaves the choice to torch."""
 
     def run(self) -> dict[str, Any]:
-        """Measures."""
+        """Runs the measurement."""
         from rsl_rl.runners import DistillationRunner
 
         if self.threads:
             torch.set_num_threads(self.threads)
         torch.manual_seed(self.seed)
         env = RslRlEnv(self.num_envs, self.seed)
-        # It prints its networks; the line of JSON is all that is to be on stdout.
+        # The runner prints its networks, but stdout must contain the line of JSON alone.
         with contextlib.redirect_stdout(sys.stderr):
             runner = DistillationRunner(env, self._configuration(), None, "cpu")
         runner.alg.teacher_loaded = True
@@ -87,7 +87,6 @@ class RslRlDistillation:
         return {"steps_per_second": self.timing.speed(work), "threads": torch.get_num_threads()}
 
     def _configuration(self) -> dict[str, Any]:
-        """Returns the runner's configuration."""
         model = {"class_name": "MLPModel", "activation": "relu", "obs_normalization": False}
         noise = {"class_name": "GaussianDistribution", "init_std": 0.1}
         return {

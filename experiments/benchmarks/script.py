@@ -1,4 +1,4 @@
-"""What every script here shares: options in, one line of JSON out, and how a peer is timed."""
+"""Shared by the scripts: options in, one line of JSON out, and the timing of peers."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from rltransfer.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long a peer is measured, and how often; `rltransfer benchmark` names its options so too.
+    """Length and number of measurements of a peer, named as the options of `rltransfer benchmark`.
 
-    A peer is run as its users run it, without what `rltransfer` does to the allocator.
+    A peer runs as its users run it, without rltransfer's settings of the allocator.
     """
 
     repeats: int = 3
-    """Repetitions, of which the median counts."""
+    """Number of repetitions; the result is their median."""
     seconds: float = 1.0
-    """Seconds of each repetition, at least; one call if that takes longer."""
+    """Minimum seconds per repetition; a single call may take longer."""
 
     def speed(self, work: Callable[[], int]) -> float:
-        """Returns how much is done in a second, after a first call that is not counted.
+        """The number of steps or samples per second, after a warm-up call.
 
         Args:
-            work: Does some work and returns how many steps or samples it was.
+            work: Does some work and returns the number of its steps or samples.
         """
         work()
         return statistics.median(self._once(work) for _ in range(max(self.repeats, 1)))
 
     def _once(self, work: Callable[[], int]) -> float:
-        """Returns the speed of one repetition."""
+        """The speed of one repetition."""
         done, began = 0, time.perf_counter()
         while True:
             done += work()
@@ -46,10 +46,10 @@ class Timing:
 
 
 def main(kind: type[Any], name: str) -> int:
-    """Runs a script and returns the exit code; its last line on stdout is JSON.
+    """Runs a script, prints its result as a line of JSON, and returns the exit code.
 
     Args:
-        kind: A dataclass whose fields are the options and whose `run` returns what was found.
+        kind: A dataclass whose fields are the options and whose `run` returns the result.
         name: The module's name, without its package.
     """
     try:

@@ -4,17 +4,17 @@
     python -m rltransfer.experiments.benchmarks.stable_baselines3_ppo --until-return 10
     python -m rltransfer.experiments.benchmarks.stable_baselines3_ppo --game atari --batch-size 256
 
-Says how many environment steps a second it trains on, or with `--until-return` after how many
-seconds the mean return of the last 100 training episodes is that high; the clock starts when all is
-imported. The network is that of rltransfer's `Network(encoder="grid")` on MinAtar, one 3x3
-convolution with 16 maps and 128 units, and Stable-Baselines3's own Nature CNN on Atari.
+Measures the environment steps per second of training, or with `--until-return` the seconds until
+the mean return of the last 100 training episodes reaches a return. The clock starts after all
+imports. The network is that of rltransfer's `Network(encoder="grid")` on MinAtar (one 3x3
+convolution with 16 maps, then 128 units), and Stable-Baselines3's Nature CNN on Atari.
 
-MinAtar is played in `DummyVecEnv`, as `make_vec_env` makes it, with the `minatar` package's own
-Gymnasium environments. `--env rltransfer` takes `rltransfer/MinAtar-Breakout-v0` instead, one
-environment at a time: a launch costs more there than the package's few lines of Python, and with 8
-environments it trained at 0.75 of the package's speed. Atari has what Stable-Baselines3's
-`make_atari_env` wraps it in, with the settings of `ALE/Breakout-v5`: sticky actions, and lives that
-do not end an episode.
+MinAtar runs in the `DummyVecEnv` of `make_vec_env`, with the Gymnasium environments of the
+`minatar` package. `--env rltransfer` uses `rltransfer/MinAtar-Breakout-v0` instead, one environment
+at a time: a kernel launch costs more than the package's few lines of Python, and with 8
+environments it trained at 0.75 of the package's speed. Atari has the wrappers of
+Stable-Baselines3's `make_atari_env` and the settings of `ALE/Breakout-v5`: sticky actions, and
+lives that do not end an episode.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from rltransfer.errors import InputError
 from .script import Timing, main
 
 EPISODES = 100
-"""Episodes that the return is the mean of."""
+"""Number of episodes in the mean return."""
 
 
 class Grid(BaseFeaturesExtractor):
-    """One 3x3 convolution with 16 maps, and 128 units; the channels may come last."""
+    """One 3x3 convolution with 16 maps, then 128 units; channels may be first or last."""
 
     def __init__(self, observation_space: spaces.Box) -> None:
         super().__init__(observation_space, 128)
@@ -58,7 +58,7 @@ class Grid(BaseFeaturesExtractor):
         )
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Returns the features.    (batch, 128)"""
+        """The features.    (batch, 128)"""
         images = observations.permute(0, 3, 1, 2) if self.channels_last else observations
         features: Tensor = self.layers(images)
         return features
@@ -70,34 +70,34 @@ class StableBaselines3PPO:
 
     timing: Timing = Timing()
     game: Literal["minatar", "atari"] = "minatar"
-    """Whose Breakout."""
+    """Breakout of MinAtar or of Atari."""
     env: Literal["minatar", "rltransfer"] = "minatar"
-    """Whose MinAtar."""
+    """Package of the MinAtar environments."""
     num_envs: int = 8
-    """Environments."""
+    """Number of environments."""
     subprocesses: bool = False
-    """Whether each environment has a process of its own."""
+    """Run each environment in a separate process."""
     rollout_length: int = 128
-    """Steps of each environment between two updates."""
+    """Steps per environment between two updates."""
     epochs: int = 4
-    """How often each rollout is gone through."""
+    """Passes over each rollout."""
     batch_size: int = 256
-    """Samples a minibatch."""
+    """Samples per minibatch."""
     learning_rate: float = 3e-4
     """Adam's step size."""
     entropy_coefficient: float = 0.01
     """Weight of the entropy bonus."""
     until_return: float | None = None
-    """Return at which training ends; None measures the speed."""
+    """Return at which training stops; None measures the speed."""
     max_steps: int = 5_000_000
-    """Steps after which the return counts as not reached."""
+    """Steps after which training fails."""
     seed: int = 0
-    """Seed."""
+    """Random seed."""
     threads: int = 0
-    """Threads of torch; 0 leaves torch's choice."""
+    """Number of torch threads; 0 leaves the choice to torch."""
 
     def run(self) -> dict[str, Any]:
-        """Measures."""
+        """Runs the measurement."""
         if self.threads:
             torch.set_num_threads(self.threads)
         began = time.perf_counter()
@@ -122,7 +122,6 @@ class StableBaselines3PPO:
         return steps
 
     def _model(self) -> PPO:
-        """Returns the agent with its environments."""
         options: dict[str, Any] = {"n_steps": self.rollout_length, "n_epochs": self.epochs}
         if self.game == "minatar":
             options["policy_kwargs"] = {"features_extractor_class": Grid, "net_arch": []}
@@ -139,7 +138,6 @@ class StableBaselines3PPO:
         )
 
     def _envs(self) -> VecEnv:
-        """Returns the environments."""
         kind: type[DummyVecEnv | SubprocVecEnv]
         kind = SubprocVecEnv if self.subprocesses else DummyVecEnv
         if self.game == "atari":

@@ -2,17 +2,21 @@
 
     rltransfer experiment run born-again
 
-Furlanello 2018 (arXiv 1805.04770), section 3, on MinAtar's five games: the zoo's teacher teaches a
-student of its own width, which teaches the next, and so on; at the end all students together are an
-ensemble, the mean of their probabilities. In the paper students come out ahead of their teachers;
-here none did: the first generation is level with the zoo's teacher or just below it, the last is
-behind it (see RESULTS.md).
+Furlanello 2018 (arXiv 1805.04770), section 3, on MinAtar's five games. The zoo's teacher teaches a
+student of the same width, which teaches the next one, and so on. At the end all students form an
+ensemble that averages their probabilities. In the paper students surpass their teachers. Here none
+did: the first generation is level with the zoo's teacher or slightly below it, the last one is
+below it (see RESULTS.md).
 
-Differs from the paper: there networks classify images and model language, all are trained on the
-same labelled data, the first teacher by the labels alone. Here the first teacher was trained by
-reinforcement, and students learn by KL to their teacher alone, without rewards, on what they see in
-games that they play themselves, but for a first fifth that the teacher plays. The networks of the
-students have a LayerNorm that the zoo's teacher has not; from the first student on all are alike.
+Differs from the paper:
+
+- The paper classifies images and models language. All its networks are trained on the same labelled
+  data, the first teacher with the labels alone.
+- Here the first teacher was trained with RL. Students minimise the KL to their teacher alone, on
+  games that they play themselves, except for a first fifth that the teacher plays. They get no
+  rewards.
+- The students' networks have a LayerNorm that the zoo's teacher does not have. From the first
+  student on all networks are alike.
 """
 
 from __future__ import annotations
@@ -22,83 +26,94 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltransfer.experiments.common.checks import check_names, check_options, page_folder
+from rltransfer.experiments.common.checks import choice
 from rltransfer.experiments.common.comparison import RUN_EPISODES, TEACHER, Comparison, compare
-from rltransfer.experiments.common.intervals import Interval, geometric_mean_interval, interval_json
-from rltransfer.experiments.common.page import (
-    footer,
-    format_hardware,
-    markdown_table,
-    write_results,
+from rltransfer.experiments.common.experiment import PaperExperiment
+from rltransfer.experiments.common.intervals import (
+    Interval,
+    geometric_mean_interval,
+    interval_json,
+    mean_percent,
 )
+from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.pictures import bar_picture
-from rltransfer.experiments.common.trials import Trial, run_trials
+from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.experiments.zoo.experiment import EVALUATION_SEED, GAMES, task_of
 from rltransfer.experiments.zoo.minatar_student import minatar_student
 from rltransfer.files.checkpoint import generation_folder
 from rltransfer.learning.learner import PrecisionName
-from rltransfer.machine.terminal import console
 from rltransfer.runs.generations import generation_results
 from rltransfer.teachers.zoo import ZOO
 
 OBJECTIVE = "KL(temperature=1.0)"
-"""What every generation learns."""
+"""The loss of every generation."""
 
 ENSEMBLE = "ensemble"
-"""What figures call all students together."""
+"""Name of the ensemble of all students."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BornAgain:
-    """Students that teach the next (Furlanello 2018): 125 runs, over an hour on two CPU cores.
+class BornAgain(PaperExperiment):
+    """Students that teach the next one (Furlanello 2018): 125 runs, over an hour on two CPU cores.
 
-    Five generations, of five games, with five seeds.
+    Five generations, five games, five seeds.
     """
 
-    games: tuple[str, ...] = GAMES
-    """The games."""
+    games: tuple[str, ...] = choice("game", GAMES)
+    """Games to play."""
     generations: int = 5
-    """Students in a chain, each the next one's teacher."""
-    seeds: int = 5
-    """Seeds of each game, counted from 0."""
+    """Number of students in a chain, each the teacher of the next."""
     steps: int = 500_000
     """Environment steps of each generation."""
     episodes: int = 200
-    """Episodes that teacher, students and ensemble play, with the same seeds."""
+    """Evaluation episodes of teacher, students and ensemble, with the same seeds."""
     precision: PrecisionName = "float32"
-    """Arithmetic of the learners; bfloat16 is faster on processors that have it."""
+    """Arithmetic of the learner; bfloat16 is faster on processors that support it."""
     jobs: int = 0
-    """Chains at once; 0 means one for each core."""
+    """Number of chains to train at once; 0 means one per core."""
     out: Path = Path("runs/born-again")
-    """Folder of the runs."""
-    results: Path | None = None
-    """Folder for the page, its picture and its figures; that of the runs if not given."""
 
-    def __post_init__(self) -> None:
-        check_options(self)
-        check_names("game", self.games, GAMES)
-
-    def run(self) -> None:
-        """Runs what has not been run yet, and writes the page."""
-        folder = page_folder(self.results, self.out)
-        run_trials(self.trials(), self.out, self.jobs)
-        self._write(folder, compare(self.comparisons(), self.jobs))
-        console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
+    def make_page(self) -> Page:
+        """Trains the chains, compares all generations with the zoo's teacher, builds the page."""
+        self.run_trials(self.trials())
+        returns = compare(self.comparisons(), self.jobs)
+        ratios = {
+            student: {game: self._ratios(returns, game, student) for game in self.games}
+            for student in self._students
+        }
+        table = {student: geometric_mean_interval(by_game) for student, by_game in ratios.items()}
+        chains = {name: generation_results(self.out / name)[: self.generations] for name in returns}
+        found = [result for chain in chains.values() for result in chain]
+        bars = {"geometric mean over games": list(table.values())}
+        return Page(
+            text=self._text(table, ratios, found),
+            data={
+                **self.option_values("steps", "seeds", "generations", "episodes", "precision"),
+                "hardware": format_hardware(found),
+                "table": {student: interval_json(ratio) for student, ratio in table.items()},
+                "chains": {
+                    name: {
+                        "returns": returns[name],
+                        "student_parameters": chain[0]["student_parameters"],
+                        "teacher_parameters": chain[0]["teacher_parameters"],
+                        "wall_seconds": [result["wall_seconds"] for result in chain],
+                    }
+                    for name, chain in chains.items()
+                },
+            },
+            pictures={"picture.png": bar_picture(self._students, bars)},
+        )
 
     def trials(self) -> list[Trial]:
-        """Returns the chain of every seed and game."""
+        """One chain per seed and game."""
         return [
             Trial(
-                name=self._name(game, seed),
+                name=_name(game, seed),
                 method=minatar_student(game, 1.0, OBJECTIVE, self.precision),
                 suite=task_of(game),
                 options={
                     "generations": self.generations,
-                    "total_steps": self.steps,
-                    "seed": seed,
-                    "episodes": RUN_EPISODES,
-                    "evaluate_episodes": 0,
-                    "checkpoint_every": self.steps,
+                    **run_options(self.steps, seed, RUN_EPISODES),
                 },
             )
             for seed in range(self.seeds)
@@ -106,15 +121,15 @@ class BornAgain:
         ]
 
     def comparisons(self) -> dict[str, Comparison]:
-        """Returns who plays for each chain: the zoo's teacher, its generations, all of them."""
+        """For each chain the zoo's teacher, every generation and their ensemble."""
         return {
-            self._name(game, seed): self._comparison(game, seed)
+            _name(game, seed): self._comparison(game, seed)
             for seed in range(self.seeds)
             for game in self.games
         }
 
     def _comparison(self, game: str, seed: int) -> Comparison:
-        chain = self.out / self._name(game, seed)
+        chain = self.out / _name(game, seed)
         students = {
             str(number): str(generation_folder(chain, number))
             for number in range(1, self.generations + 1)
@@ -131,103 +146,54 @@ class BornAgain:
             seed=EVALUATION_SEED + seed,
         )
 
-    def _name(self, game: str, seed: int) -> str:
-        return f"{game}-{seed}"
-
     @property
     def _students(self) -> list[str]:
-        """Who is compared with the zoo's teacher."""
+        """Names of the generations and the ensemble."""
         return [*(str(number) for number in range(1, self.generations + 1)), ENSEMBLE]
 
-    def _shares(self, found: Mapping[str, dict[str, float]], game: str, who: str) -> list[float]:
-        """Returns the shares of the zoo's teacher's return, of each seed."""
-        each = [found[self._name(game, seed)] for seed in range(self.seeds)]
-        return [returns[who] / returns[TEACHER] for returns in each]
+    def _ratios(
+        self, returns: Mapping[str, dict[str, float]], game: str, student: str
+    ) -> list[float]:
+        """The ratio to the return of the zoo's teacher for each seed."""
+        each = [returns[_name(game, seed)] for seed in range(self.seeds)]
+        return [one[student] / one[TEACHER] for one in each]
 
-    def _write(self, folder: Path, found: Mapping[str, dict[str, float]]) -> None:
-        """Writes the page, the picture and the figures.
-
-        Args:
-            folder: Where to.
-            found: For each chain the return of everybody.
-        """
-        shares = {
-            who: {game: self._shares(found, game, who) for game in self.games}
-            for who in self._students
-        }
-        table = {who: geometric_mean_interval(by_game) for who, by_game in shares.items()}
-        runs = {name: generation_results(self.out / name)[: self.generations] for name in found}
-        write_results(folder, self._page(table, shares, runs), self._data(table, found, runs))
-        bar_picture(
-            folder / "picture.png", self._students,
-            {"geometric mean over games": list(table.values())}, "share of the zoo's teacher, %",
-        )  # fmt: skip
-
-    def _page(
+    def _text(
         self,
         table: Mapping[str, Interval],
-        shares: Mapping[str, Mapping[str, list[float]]],
-        runs: Mapping[str, list[dict[str, Any]]],
+        ratios: Mapping[str, Mapping[str, list[float]]],
+        found: list[dict[str, Any]],
     ) -> str:
-        """Returns the page.
-
-        Args:
-            table: For each student the share of the zoo's teacher's return.
-            shares: The same for each game, by seed.
-            runs: For each chain the results of its runs.
-        """
+        rows = [[student, one.format_percent()] for student, one in table.items()]
         games = [
-            [game, *(f"{100 * sum(one[game]) / self.seeds:.0f}" for one in shares.values())]
+            [game, *(mean_percent(by_game[game]) for by_game in ratios.values())]
             for game in self.games
         ]
-        results = [result for chain in runs.values() for result in chain]
         return f"""# Born-again networks
 
-Share of the zoo's teacher's return, in per cent, of {self.generations} generations of students, of
-which each taught the next, and of the ensemble of all of them: geometric mean over
-{len(self.games)} MinAtar games, with its 95 % interval over {self.seeds} seeds.
+Return in per cent of the zoo's teacher, for {self.generations} generations of students and for the
+ensemble of all of them. Each student taught the next one. Geometric mean over {len(self.games)}
+MinAtar games, with its 95 % interval over {self.seeds} seeds.
 
-{markdown_table(["generation", "share"], [[who, one.percent()] for who, one in table.items()])}
+{markdown_table(["generation", "return ratio, %"], rows)}
 
-![share by generation](picture.png)
+![return ratio by generation](picture.png)
 
-Each game by itself (mean over seeds):
+Each game (mean over seeds):
 
 {markdown_table(["game", *self._students], games)}
 
 Each generation learned from {self.steps:,} environment steps. The zoo's teacher, every generation
-and the ensemble played {self.episodes} whole episodes of each game and seed, with the same seeds of
-the environments.
+and the ensemble were evaluated over {self.episodes} whole episodes per game and seed, with the same
+environment seeds.
 
-{footer("born-again", self, results)}
+{self.footer(found)}
 
-The paper (Furlanello 2018) is about supervised learning, of labelled images and of text; these
-students learn by KL to their teacher alone, without rewards. What else differs stands in the
-module's docstring.
+The paper (Furlanello 2018) is about supervised learning on labelled images and text. These students
+minimise the KL to their teacher alone, without rewards. The docstring of `experiment.py` lists all
+differences.
 """
 
-    def _data(
-        self,
-        table: Mapping[str, Interval],
-        found: Mapping[str, dict[str, float]],
-        runs: Mapping[str, list[dict[str, Any]]],
-    ) -> dict[str, Any]:
-        """Returns everything that the page was made from; see `_page`."""
-        return {
-            "steps": self.steps,
-            "seeds": self.seeds,
-            "generations": self.generations,
-            "episodes": self.episodes,
-            "precision": self.precision,
-            "hardware": format_hardware([one for chain in runs.values() for one in chain]),
-            "table": {who: interval_json(interval) for who, interval in table.items()},
-            "chains": {
-                name: {
-                    "returns": returns,
-                    "student_parameters": runs[name][0]["student_parameters"],
-                    "teacher_parameters": runs[name][0]["teacher_parameters"],
-                    "wall_seconds": [result["wall_seconds"] for result in runs[name]],
-                }
-                for name, returns in found.items()
-            },
-        }
+
+def _name(game: str, seed: int) -> str:
+    return f"{game}-{seed}"

@@ -1,1 +1,1 @@
-"""What experiments share."""
+"""Code shared by the experiments."""

@@ -1,6 +1,6 @@
-"""What an experiment is asked for: options that make sense, and a folder that can be written.
+"""Checks of an experiment's options and of the folder for its page.
 
-Both are looked at before anything starts: a run of hours is not to end with a refusal.
+They run before anything starts, so that hours of training do not end with a refusal.
 """
 
 from __future__ import annotations
@@ -8,70 +8,72 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, unknown
 
 
-def check_options(experiment: Any) -> None:
-    """Refuses options that no run can be made of.
+def choice(kind: str, names: Iterable[str], default: Iterable[str] | None = None) -> Any:
+    """An option of an experiment whose values are some of these names; see `check_options`.
 
-    Whole numbers are at least 1, or 0 where that is the default; other numbers are above 0; where
-    there may be several values, there is at least one, and none twice.
+    Args:
+        kind: What a name stands for in an error, e.g. "game".
+        names: The allowed names.
+        default: The default value; all names if None.
+    """
+    values = tuple(names)
+    metadata = {"kind": kind, "names": values}
+    return dataclasses.field(
+        default=values if default is None else tuple(default), metadata=metadata
+    )
+
+
+def check_options(experiment: Any) -> None:
+    """Refuses options that no run can use.
+
+    Integers must be at least 1, or at least 0 if that is the default. Floats must be above 0.
+    Options with several values need at least one value, and no value twice. The values of a
+    `choice` must be among its names.
 
     Args:
         experiment: A dataclass of options.
 
     Raises:
-        InputError: An option is none of these.
+        InputError: An option breaks one of these rules.
     """
     for field in dataclasses.fields(experiment):
         name, value = field.name, getattr(experiment, field.name)
         values = value if isinstance(value, tuple) else (value,)
         if not values:
-            raise InputError(f"{name} is empty: there must be at least one.")
+            raise InputError(f"{name} is empty: give at least one value.")
         if len(set(values)) < len(values):
-            raise InputError(f"{name} holds a value twice: each may be there once.")
-        least = 0 if field.default == 0 else 1
+            raise InputError(f"{name} contains a value twice: give each value once.")
+        minimum = 0 if field.default == 0 else 1
         for one in values:
-            if isinstance(one, int) and one < least:
-                raise InputError(f"{name} is {one}: it must be at least {least}.")
+            if isinstance(one, int) and one < minimum:
+                raise InputError(f"{name} is {one}: it must be at least {minimum}.")
             if isinstance(one, float) and not 0 < one < math.inf:
                 raise InputError(f"{name} is {one:g}: it must be a number above 0.")
-
-
-def check_names(kind: str, names: Iterable[str], known: Collection[str]) -> None:
-    """Refuses names that nothing goes by.
-
-    Args:
-        kind: What is named, e.g. "game".
-        names: The names that were given.
-        known: Every name that is right.
-
-    Raises:
-        InputError: A name is not known.
-    """
-    for name in names:
-        if name not in known:
-            raise unknown(kind, name, known)
+            if field.metadata and one not in field.metadata["names"]:
+                raise unknown(field.metadata["kind"], one, field.metadata["names"])
 
 
 def page_folder(results: Path | None, out: Path) -> Path:
-    """Returns the folder for an experiment's page, which is made when the page is written.
+    """The folder for an experiment's page; it is created when the page is written.
 
     Args:
-        results: The folder that was asked for, if any.
-        out: The folder of the runs.
+        results: The requested folder, if any.
+        out: The folder of the runs, the default.
 
     Raises:
-        InputError: Nothing can be written there.
+        InputError: The folder is not writable.
     """
     folder = results or out
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             return folder
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}.") from error

@@ -1,22 +1,25 @@
-"""Distral's variants, and what their training curves say: for the experiments on Distral.
+"""Distral's variants and measures of their training curves, for the experiments on Distral.
 
-Training returns are means of the episodes that ended in a rollout, of the policies as they act, not
-greedy. A run's curve is the mean in each of `PARTS` equal parts of its steps.
+Training returns are means over the episodes that ended in a rollout, of the stochastic policies
+that act. A run's curve is the mean return in each of `PARTS` equal parts of its steps.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
 from rltransfer.experiments.common.intervals import mean_interval
+from rltransfer.experiments.common.pictures import panel_figure
 from rltransfer.experiments.common.training_curve import training_curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 
@@ -29,83 +32,56 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "KL+ent 1col": {"architecture": "one-column", "alpha": 0.5},
     "KL+ent 2col": {"architecture": "two-column", "alpha": 0.5},
 }
-"""The paper's seven, as fields of `Distral`; with alpha = 0, 1 / beta is the weight of entropy."""
+"""The paper's seven, as fields of `Distral`; with alpha = 0, entropy has the weight 1 / beta."""
 
 PARTS = 100
 """Points of a curve."""
 
-EPISODES = 1
-"""Episodes of each run's own evaluation, which no page uses: a greedy one may hardly end."""
-
-
-def run_options(steps: int, seed: int) -> dict[str, Any]:
-    """Returns the options of a run that is judged by its training curve alone."""
-    return {
-        "total_steps": steps,
-        "seed": seed,
-        "episodes": EPISODES,
-        "evaluate_episodes": 0,
-        "checkpoint_every": steps,
-    }
-
 
 def run_curves(run_dir: Path, tasks: Sequence[str], steps: int) -> Array:
-    """Returns the training returns of a run.    (tasks, PARTS)
+    """The training returns of a run.    (tasks, PARTS)
 
     Args:
         run_dir: The run's folder.
-        tasks: The tasks' names in results.
+        tasks: The tasks' names in `result.json`.
         steps: The run's environment steps.
 
     Raises:
-        InputError: The run was too short for an episode of each task to end.
+        InputError: In some task no episode ended.
     """
     curves = training_curves(run_dir, tasks)
     for task, curve in zip(tasks, curves, strict=True):
         if not len(curve.steps):
-            raise InputError(
-                f"No episode of {task} ended within {steps} steps: the runs must be longer."
-            )
+            raise InputError(f"No episode of {task} ended within {steps} steps: use more --steps.")
     return np.stack([curve.in_parts(steps, PARTS) for curve in curves])
 
 
 def area(curves: Array) -> Array:
-    """Returns the mean return over a run, the area under its curve.    (..., PARTS) -> (...)"""
+    """The mean return over a run, the area under its curve.    (..., PARTS) -> (...)"""
     mean: Array = curves.mean(-1)
     return mean
 
 
 def early(curves: Array) -> Array:
-    """Returns the mean return over a run's first quarter.    (..., PARTS) -> (...)"""
+    """The mean return over a run's first quarter.    (..., PARTS) -> (...)"""
     return area(curves[..., : PARTS // 4])
 
 
 def final(curves: Array) -> Array:
-    """Returns the mean return over a run's last tenth.    (..., PARTS) -> (...)"""
+    """The mean return over a run's last tenth.    (..., PARTS) -> (...)"""
     return area(curves[..., -PARTS // 10 :])
 
 
-def curve_picture(path: Path, panels: Mapping[str, Mapping[str, Array]], steps: int) -> None:
-    """Draws learning curves: means over seeds with their 95 % intervals.
+def curve_picture(panels: Mapping[str, Mapping[str, Array]], steps: int) -> Figure:
+    """Learning curves: means over seeds with their 95 % intervals.
 
     Args:
-        path: The PNG file.
         panels: For each panel's title the runs of each line, each (seeds, PARTS).
         steps: Environment steps of a run, over all tasks.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    columns = min(len(panels), 3)
-    rows = math.ceil(len(panels) / columns)
-    size = (6.5, 4.5) if len(panels) == 1 else (3.0 * columns, 2.4 * rows + 0.4)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    for axes in grid.flat[len(panels) :]:
-        axes.set_axis_off()
+    figure, grid = panel_figure(panels)
     million = (np.arange(PARTS) + 0.5) / PARTS * steps / 1e6
-    for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
+    for axes, lines in zip(grid.flat, panels.values(), strict=False):
         for name, runs in lines.items():
             (line,) = axes.plot(million, runs.mean(0), label=name)
             if len(runs) > 1:
@@ -114,10 +90,8 @@ def curve_picture(path: Path, panels: Mapping[str, Mapping[str, Array]], steps: 
                 axes.fill_between(
                     million, low, high, color=line.get_color(), alpha=0.15, linewidth=0
                 )
-        axes.set_title(title)
     lines_drawn, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(lines_drawn, names, frameon=False, loc="outside upper center", ncols=4)
     figure.supxlabel("million environment steps, over all tasks")
     figure.supylabel("training return")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure

@@ -1,4 +1,4 @@
-"""Training curves: what a run logged while it learned, read back from its event files."""
+"""Training curves: the returns that a run logged during training, read from its event files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Curve:
     """Returns over environment steps."""
 
     steps: NDArray[np.float64]
-    """Environment steps, rising.    (points,)"""
+    """Environment steps, in increasing order.    (points,)"""
     returns: NDArray[np.float64]
-    """The return at each.           (points,)"""
+    """The return at each of them.                (points,)"""
 
     def smoothed(self, window: float) -> Curve:
-        """Returns the mean of the points of the last `window` steps, from the first window on.
+        """The moving average over the last `window` steps, from the first full window on.
 
         Args:
             window: Environment steps.
@@ -34,16 +34,16 @@ class Curve:
         return Curve(self.steps[whole], means[whole])
 
     def in_parts(self, steps: float, count: int) -> NDArray[np.float64]:
-        """Returns the mean of the points in each of a run's equal parts.    (count,)
+        """The mean of the points in each of `count` equal parts of a run.    (count,)
 
-        A part without a point is interpolated between its neighbours; before the first point and
-        after the last one the curve is level.
+        Parts without a point are interpolated linearly between their neighbours. Before the first
+        point and after the last one the curve is constant.
 
         Args:
             steps: Environment steps of the run.
-            count: How many parts.
+            count: Number of parts.
         """
-        # A point tells of the steps before it; a run's last rollout may go beyond its steps.
+        # A point covers the steps before it; a run's last rollout may exceed its steps.
         part = np.minimum(np.ceil(self.steps * count / steps).astype(int), count) - 1
         points = np.bincount(part, minlength=count)
         total = np.bincount(part, weights=self.returns, minlength=count)
@@ -51,23 +51,23 @@ class Curve:
         return np.interp(np.arange(count), known, total[known] / points[known])
 
     def first_at_least(self, level: float) -> float | None:
-        """Returns the steps at which the return is this high for the first time; None if never."""
+        """The steps at which the return first reaches a level; None if it never does."""
         reached = np.flatnonzero(self.returns >= level)
         return float(self.steps[reached[0]]) if len(reached) else None
 
 
 def training_curve(run_dir: Path, task: str) -> Curve:
-    """Returns a run's training returns in a task; see `training_curves`."""
+    """A run's training returns in one task; see `training_curves`."""
     return training_curves(run_dir, [task])[0]
 
 
 def training_curves(run_dir: Path, tasks: Sequence[str]) -> list[Curve]:
-    """Returns a run's training returns: for each rollout the mean of the episodes that ended in it.
+    """A run's training returns: for each rollout the mean over the episodes that ended in it.
 
     Args:
-        run_dir: The run's folder; what a process logged that was killed later than its last
-            checkpoint does not count.
-        tasks: The tasks' names in results.
+        run_dir: The run's folder. Points that a killed process logged after its last checkpoint
+            are dropped.
+        tasks: The tasks' names in `result.json`.
     """
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
     events.Reload()

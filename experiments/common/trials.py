@@ -1,8 +1,8 @@
-"""Trials: the runs that an experiment consists of, side by side, each begun only once.
+"""Trials: the training runs of an experiment, run in parallel and never repeated.
 
-An experiment names its trials and gets their results. A trial whose folder holds a result is not
-run again, and one that was stopped goes on where it was: the same command continues an experiment.
-A folder that holds a run with other settings is refused.
+A trial whose folder contains a result is not run again, and a stopped trial resumes from its last
+checkpoint: the same command resumes an experiment. A folder that contains a run with other settings
+is refused.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from rltransfer.teachers.loading import load_teacher
 
 T = TypeVar("T")
 
-MANY = 5
-"""Tasks of which more are told of by their mean alone."""
+MAX_LISTED = 5
+"""Largest number of tasks whose returns are listed one by one."""
 
 THREADS = 0 if torch.cuda.is_available() else 1
-"""Threads of a run beside others; 0 leaves torch's choice."""
+"""Threads of each parallel run; 0 leaves the choice to torch."""
 
 MACHINE = ("device", "threads")
-"""Options that say where a run is computed and not what: a result may come from another machine."""
+"""Run options that set where a run is computed, not what: results of other machines count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +47,34 @@ class Trial:
     """One training run."""
 
     name: str
-    """The folder's name within the experiment's."""
+    """Name of the run's folder."""
     method: Method
     suite: str | Suite
-    """What it is trained on: a suite, or a suite's name or a task's id."""
+    """The tasks: a suite, a suite's name or a task's id."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Fields of `RunOptions`: steps, seed, episodes and so on."""
+    """Fields of `RunOptions`."""
 
 
-def _tell(line: str) -> None:
-    """Prints a line at once, also where the output goes to a file."""
+def run_options(steps: int, seed: int, episodes: int = 1) -> dict[str, Any]:
+    """Options of a run that is evaluated at its end alone, and keeps no earlier checkpoint.
+
+    Args:
+        steps: Environment steps, over all tasks.
+        seed: The seed.
+        episodes: Episodes of the evaluation, per task; a single one if only the training curve
+            matters, as greedy episodes may be very long.
+    """
+    return {
+        "total_steps": steps,
+        "seed": seed,
+        "episodes": episodes,
+        "evaluate_episodes": 0,
+        "checkpoint_every": steps,
+    }
+
+
+def print_line(line: str) -> None:
+    """Prints a line of progress to stdout at once, even if stdout is a file."""
     print(line, flush=True)
 
 
@@ -64,51 +82,50 @@ def run_trials(
     trials: Sequence[Trial],
     folder: Path,
     jobs: int = 0,
-    tell: Callable[[str], None] | None = _tell,
+    report: Callable[[str], None] = print_line,
     quiet: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Runs every trial that has no result yet and returns all results by name.
 
     Args:
-        trials: What is to be run; the longest first, so that none runs alone at the end.
-        folder: Where the runs are.
-        jobs: Trials at once; 0 means one for each core, or one in all where there is a GPU. Small
-            networks gain little from a second thread: on the CPU each trial has one.
-        tell: Is told what there is to do, and of each trial that is done; None for silence.
+        trials: The trials, the longest first, so that no long one runs alone at the end.
+        folder: Folder of the runs.
+        jobs: Number of trials at once; 0 means one per core, or a single one with a GPU. On the
+            CPU each trial has one thread, as small networks gain little from a second.
+        report: Called with each line of progress.
         quiet: Whether the trials themselves show no progress.
 
     Raises:
-        InputError: A trial cannot be run, or was run with other settings; those that are done stay
-            done.
+        InputError: A trial cannot be run, or was run with other settings. Finished trials keep
+            their results.
     """
-    results = results_so_far(trials, folder)
+    results = finished_results(trials, folder)
     left = {trial.name: (trial, folder, quiet) for trial in trials if trial.name not in results}
-    if results and tell:
-        tell(f"{len(results)} of {len(trials)} were done already")
-    if left and tell:
-        tell(f"left to run: {len(left)}, {at_once(jobs, len(left))} at once")
-    for name, result in side_by_side(run_trial, left, jobs):
+    if results:
+        report(f"trials already finished: {len(results)} of {len(trials)}")
+    if left:
+        report(f"trials left to run: {len(left)}, {at_once(jobs, len(left))} at a time")
+    for name, result in run_parallel(run_trial, left, jobs):
         results[name] = result
-        if tell:
-            tell(f"{len(results)}/{len(trials)} {name}: {_told(result)}")
+        report(f"{len(results)}/{len(trials)} {name}: {_format_result(result)}")
     return {trial.name: results[trial.name] for trial in trials}
 
 
-def results_so_far(trials: Sequence[Trial], folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the results of those trials that are done, by name.
+def finished_results(trials: Sequence[Trial], folder: Path) -> dict[str, dict[str, Any]]:
+    """The results of the finished trials, by name.
 
     Raises:
-        InputError: A trial's folder holds a run with other settings.
+        InputError: A trial's folder contains a run with other settings.
     """
     check_settings(trials, folder)
     return {trial.name: result for trial in trials if (result := _stored(folder / trial.name))}
 
 
 def check_settings(trials: Sequence[Trial], folder: Path) -> None:
-    """Refuses folders of trials that hold a run with other settings or teachers, done or not.
+    """Refuses folders of trials that contain a run with other settings or teachers.
 
-    Settings that a folder does not tell are not compared: the version that wrote it had no such
-    choice, and did what is the default now.
+    Settings that a folder does not contain are not compared: the version that wrote it did not have
+    that option, and behaved like the present default.
 
     Raises:
         InputError: There is such a folder.
@@ -120,56 +137,56 @@ def check_settings(trials: Sequence[Trial], folder: Path) -> None:
             continue
         if other := _difference(trial, read_config(run_dir)):
             raise InputError(
-                f"{run_dir} holds a run with another {other}: ask for the same, or give another "
-                "--out."
+                f"{run_dir} contains a run with another {other}: use the same settings, or "
+                "another --out."
             )
         _check_teacher(trial, run_dir, known)
 
 
 def _difference(trial: Trial, stored: Mapping[str, Any]) -> str:
-    """Returns the first setting in which a trial differs from a run's configuration, or ""."""
+    """The first setting in which a trial differs from a run's configuration, or ""."""
     machine = {name: stored["options"][name] for name in MACHINE if name in stored["options"]}
     options = {**trial.options, **machine}
     generations = options.pop("generations", 0)
     agent = methods.method_name(type(trial.method))
-    asked = settings(agent, trial.method, as_suite(trial.suite), RunOptions(**options))
-    asked["generations"] = generations
-    known = {name: stored[name] for name in asked if name in stored}
-    return difference(known, json.loads(json.dumps(asked)), "", known_only=True)
+    requested = settings(agent, trial.method, as_suite(trial.suite), RunOptions(**options))
+    requested["generations"] = generations
+    known = {name: stored[name] for name in requested if name in stored}
+    return difference(known, json.loads(json.dumps(requested)), "", known_only=True)
 
 
 def _check_teacher(trial: Trial, run_dir: Path, known: dict[str, list[str]]) -> None:
-    """Refuses a run whose teacher has other weights now than when it was learned from.
+    """Refuses a run whose teacher had other weights during training than it has now.
 
     Args:
         trial: The trial.
         run_dir: Its folder.
-        known: The weights of teachers that were looked at before, which many trials share.
+        known: A cache of teachers' weights, as many trials share a teacher.
     """
     source = getattr(trial.method, "teacher", None)
     if not isinstance(source, str):
         return
-    # A chain's own configuration says nothing of its teacher; that of its first run does.
+    # A chain's configuration does not contain its teacher; that of its first run does.
     first = generation_folder(run_dir, 1)
     config = read_config(first if (first / "config.json").is_file() else run_dir)
-    learned_from = weights(config.get("teacher"))
-    if not learned_from:
+    trained_with = weights(config.get("teacher"))
+    if not trained_with:
         return
     suite = as_suite(trial.suite)
     key = f"{source} of {json.dumps(suite.to_json())}"
     if key not in known:
         known[key] = weights(load_teacher(source, suite=suite).describe())
-    if learned_from != known[key]:
+    if trained_with != known[key]:
         raise InputError(
-            f"{run_dir} learned from {source} when that had other weights: give another --out."
+            f"{run_dir} was trained when {source} had other weights: use another --out."
         )
 
 
 def weights(description: Any) -> list[str]:
-    """Returns the hashes of weights that a teacher's description holds, in its order.
+    """The hashes of the weights in a teacher's description, in order.
 
     Args:
-        description: What `Teacher.describe` returns, or a part of it.
+        description: The JSON of `Teacher.describe`, or a part of it.
     """
     if isinstance(description, list):
         return [found for part in description for found in weights(part)]
@@ -177,31 +194,31 @@ def weights(description: Any) -> list[str]:
         return []
     if description.get("sha256"):
         return [description["sha256"]]
-    # The specification says the same once more, and not in every version.
+    # The specification repeats the hash, in some versions only.
     return weights([part for name, part in description.items() if name != "spec"])
 
 
-def side_by_side(
+def run_parallel(
     work: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]], jobs: int = 0
 ) -> Iterator[tuple[str, T]]:
-    """Yields what a function returns, each time as soon as it does, with the name of the call.
+    """Calls a function in parallel processes and yields each call's name and result as it ends.
 
     Args:
-        work: A function of a module, as it is called in other processes.
-        arguments: Those of each call, by its name; the longest first.
-        jobs: Calls at once; 0 means one for each core, or one in all where there is a GPU.
+        work: A function of a module, so that other processes can import it.
+        arguments: The arguments of each call by its name; the longest call first.
+        jobs: Number of calls at once; 0 means one per core, or a single one with a GPU.
 
     Raises:
-        Exception: What a call raised; those that run come to their end, no other begins.
+        Exception: A call raised it. Running calls finish, no other call starts.
     """
-    # New processes, not copies of this one: threads of torch and Warp do not survive a fork.
+    # Spawned, not forked: threads of torch and Warp do not survive a fork.
     fresh = multiprocessing.get_context("spawn")
     workers = at_once(jobs, len(arguments))
     waiting = iter(arguments.items())
     with ProcessPoolExecutor(workers, mp_context=fresh, initializer=_show_lines) as pool:
 
         def begin(count: int) -> dict[Future[T], str]:
-            """Begins calls: no more than run, so that the others never do if one fails."""
+            """Submits no more calls than can run, so that none is queued when one fails."""
             return {
                 pool.submit(work, *given): name for name, given in itertools.islice(waiting, count)
             }
@@ -215,36 +232,36 @@ def side_by_side(
 
 
 def at_once(jobs: int, count: int) -> int:
-    """Returns how many of `count` calls run at once; see `side_by_side`."""
+    """How many of `count` calls run at once; see `run_parallel`."""
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     return max(1, min(jobs, count))
 
 
 def run_trial(trial: Trial, folder: Path, quiet: bool = True) -> dict[str, Any]:
-    """Runs one trial, or goes on with it, and returns its result."""
+    """Runs or resumes one trial and returns its result."""
     run_dir = folder / trial.name
     options = {"threads": THREADS, **trial.options}
     run = train(
         trial.method, suite=trial.suite, run_dir=run_dir,
         resume=(run_dir / "config.json").exists(), quiet=quiet, **options,
     )  # fmt: skip
-    _forget(run_dir)
+    _delete_state(run_dir)
     return run.result
 
 
-def _forget(run_dir: Path) -> None:
-    """Removes what only going on with a trial needs: its memory may take most of a gigabyte."""
+def _delete_state(run_dir: Path) -> None:
+    """Deletes what only resuming needs: a replay buffer may take most of a gigabyte."""
     for state in run_dir.rglob("state*.safetensors"):
         state.unlink()
 
 
 def _show_lines() -> None:
-    """Makes a process show its progress as lines: live tables would overwrite each other."""
+    """Shows progress as lines: live tables of several processes would overwrite each other."""
     os.environ["TERM"] = "dumb"
 
 
 def _stored(run_dir: Path) -> dict[str, Any] | None:
-    """Returns the result that a trial's folder holds, if it is done."""
+    """The result in a trial's folder; None if it is not finished."""
     path = run_dir / "result.json"
     if not path.is_file():
         return None
@@ -252,11 +269,11 @@ def _stored(run_dir: Path) -> dict[str, Any] | None:
     return result
 
 
-def _told(result: dict[str, Any]) -> str:
-    """Returns a result in a few words."""
+def _format_result(result: dict[str, Any]) -> str:
+    """A result as one line."""
     returns = {name: task["return_mean"] for name, task in result["tasks"].items()}
-    if len(returns) > MANY:
-        told = f"{sum(returns.values()) / len(returns):.1f}, the mean of {len(returns)} tasks"
+    if len(returns) > MAX_LISTED:
+        text = f"{sum(returns.values()) / len(returns):.1f}, the mean of {len(returns)} tasks"
     else:
-        told = ", ".join(f"{name.rsplit('/', 1)[-1]} {mean:.1f}" for name, mean in returns.items())
-    return f"{told} ({result['wall_seconds']:.0f} s)"
+        text = ", ".join(f"{name.rsplit('/', 1)[-1]} {mean:.1f}" for name, mean in returns.items())
+    return f"{text} ({result['wall_seconds']:.0f} s)"

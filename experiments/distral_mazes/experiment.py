@@ -1,22 +1,29 @@
-"""Distral on mazes: the paper's seven variants, nine settings of each, and its claims put to test.
+"""Distral on mazes: the paper's seven variants, nine settings of each, and a test of its claims.
 
     rltransfer experiment run distral-mazes
 
-Teh 2017 (arXiv 1707.04175), section 4.2, on eight mazes of `envs/gridworld` that a network learns
-together. The paper says that Distral learns faster than its three baselines and ends higher; that
-two columns are faster than one; that the divergence alone (KL) is faster early and ends lower than
-divergence and entropy (KL+ent); and that the baselines which share a network are unstable: of that
-the page shows how far each variant's results spread over the grid, and says no more.
+Teh 2017 (arXiv 1707.04175), section 4.2, on eight mazes of `envs/gridworld` that one network learns
+together. The paper claims:
 
-Every variant runs with every beta and learning rate, on the grid's seeds. The setting of each with
-the largest area under its learning curve runs once more, on seeds that the grid did not have: what
-the page compares owes nothing to the choice. Differences are taken between runs of the same seed.
-Where the paper speaks of Distral, the mean of its four variants counts: nothing is picked.
+- Distral learns faster than its three baselines and ends higher.
+- Two columns are faster than one.
+- The KL regulariser alone (KL) is faster early and ends lower than KL and entropy (KL+ent).
+- Baselines that share a network are unstable. The page shows how far each variant's results spread
+  over the grid, and draws no conclusion from it.
 
-Differs from the paper: gridworlds, seen from above and in part, for the mazes of DMLab; A2C, Adam
-and no LSTM, as `agents/distral.py` says; settings are chosen on seeds of their own; rewards are
-not scaled, and betas fit this environment's, where a goal is worth 1. The grid was moved once, as
-most of the best settings lay at the edge of the first one; the page says how many still do.
+Every variant runs with every beta and learning rate, on the grid's seeds. For each variant, the
+setting with the largest area under its learning curve runs again on fresh seeds, so that the
+comparisons are not biased by this choice. Differences are taken between runs of the same seed.
+Where the paper speaks of Distral, the mean of its four variants is used: none is selected.
+
+Differs from the paper:
+
+- Partially observed gridworlds, seen from above, instead of the mazes of DMLab.
+- A2C, Adam and no LSTM; see `agents/distral.py`.
+- Settings are chosen on separate seeds.
+- Rewards are not scaled. The betas fit this environment, where a goal is worth 1. The grid was
+  moved once, as most of the best settings were at the edge of the first grid; the page reports how
+  many still are.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +41,6 @@ from rltransfer.agents import Distral
 from rltransfer.envs.gridworld import family
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.vector_env import GridworldVectorEnv
-from rltransfer.experiments.common.checks import check_options, page_folder
 from rltransfer.experiments.common.distral_curves import (
     VARIANTS,
     Array,
@@ -43,20 +49,22 @@ from rltransfer.experiments.common.distral_curves import (
     early,
     final,
     run_curves,
-    run_options,
 )
-from rltransfer.experiments.common.intervals import Interval, interval_json, mean_interval
-from rltransfer.experiments.common.page import (
-    footer,
-    format_command,
-    format_hardware,
-    markdown_table,
-    write_results,
+from rltransfer.experiments.common.experiment import PaperExperiment
+from rltransfer.experiments.common.intervals import (
+    Interval,
+    interval_json,
+    mean_interval,
+    table_json,
 )
-from rltransfer.experiments.common.trials import Trial, run_trials
-from rltransfer.machine.terminal import console
+from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
+from rltransfer.experiments.common.pictures import new_figure
+from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.policies.network import Network
 from rltransfer.tasks.task import Suite
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BASELINES = ("A2C", "A2C multitask", "A2C 2col")
 DISTRAL = ("KL 1col", "KL 2col", "KL+ent 1col", "KL+ent 2col")
@@ -64,11 +72,11 @@ ONE_COLUMN, TWO_COLUMNS = ("KL 1col", "KL+ent 1col"), ("KL 2col", "KL+ent 2col")
 KL, KL_AND_ENTROPY = ("KL 1col", "KL 2col"), ("KL+ent 1col", "KL+ent 2col")
 
 MEASURES = {"area": area, "early": early, "final": final}
-"""What is read off a curve."""
+"""Measures of a learning curve."""
 
 
 class Setting(NamedTuple):
-    """What the grid varies."""
+    """A point of the grid."""
 
     beta: float
     learning_rate: float
@@ -76,22 +84,22 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """That some variants have more of something than others: the means over each are compared."""
+    """A claim that some variants exceed others in a measure; means over variants are compared."""
 
     text: str
-    """What the paper says."""
+    """The paper's claim."""
     measure: Literal["area", "early", "final"]
-    """What is compared."""
+    """The measure that is compared."""
     more: tuple[str, ...]
-    """The variants that have more of it."""
+    """Variants for which the measure is larger."""
     less: tuple[str, ...]
-    """The variants that have less."""
+    """Variants for which it is smaller."""
 
     def difference(self, curves: Mapping[str, Array]) -> Interval:
-        """Returns how much more it is, over pairs of the same seed.
+        """The difference of the means, over pairs of the same seed.
 
         Args:
-            curves: Of each variant, by seed.    (seeds, PARTS)
+            curves: The learning curves of each variant.    (seeds, PARTS)
         """
         measure = MEASURES[self.measure]
         more, less = (
@@ -108,11 +116,11 @@ CLAIMS = (
     Claim("KL is faster early than KL+ent", "early", KL, KL_AND_ENTROPY),
     Claim("KL ends lower than KL+ent", "final", KL_AND_ENTROPY, KL),
 )
-"""The paper's, but for that of stability: nine settings are chosen, and no sample of any."""
+"""The paper's, except for stability: the nine settings were selected, they are not a sample."""
 
 
 def best_setting(areas: Array) -> int:
-    """Returns the number of the setting with the largest mean; of equals the first.
+    """The index of the setting with the largest mean area; the first of equal ones.
 
     Args:
         areas: The area under the curve of each run.    (settings, seeds)
@@ -121,16 +129,16 @@ def best_setting(areas: Array) -> int:
 
 
 def robustness(finals: Array) -> Array:
-    """Returns the final returns of all settings and seeds, the highest first.    (runs,)
+    """The final returns of all settings and seeds, the highest first.    (runs,)
 
     Args:
-        finals: Of each run.    (settings, seeds)
+        finals: The final return of each run.    (settings, seeds)
     """
     return np.sort(finals, axis=None)[::-1]
 
 
 def spread(finals: Array) -> float:
-    """Returns how far a grid's runs lie from their median, on average.
+    """The mean distance of a grid's runs from their median.
 
     Args:
         finals: The final return of each run.    (settings, seeds)
@@ -139,13 +147,12 @@ def spread(finals: Array) -> float:
 
 
 def verdict(difference: Interval) -> str:
-    """Returns whether a claim held: it says that the difference is above 0."""
-    word: str = difference.against(0, "held", "did not hold")
-    return word
+    """Whether a claim held, i.e. the whole interval is above 0."""
+    return difference.against(0, "held", "did not hold")
 
 
 def optimal_returns(suite: Suite) -> Array:
-    """Returns the mean return of the best policy of each maze.    (tasks,)"""
+    """The mean return of the optimal policy in each maze.    (tasks,)"""
     best = []
     for task in suite.tasks:
         env = family.FAMILY.make(task, 1, torch.device("cpu"))
@@ -156,16 +163,16 @@ def optimal_returns(suite: Suite) -> Array:
 
 @dataclass(frozen=True)
 class Findings:
-    """The curves of all runs, and what they say of each variant."""
+    """The curves of all runs, and measures of them."""
 
     grid: Mapping[str, Array]
-    """Of each variant, means over tasks.                     (settings, seeds, PARTS)"""
+    """Each variant's grid, means over tasks.               (settings, seeds, PARTS)"""
     chosen: Mapping[str, Array]
-    """Of each variant's best setting, on fresh seeds.        (seeds, tasks, PARTS)"""
+    """Each variant's best setting, on fresh seeds.         (seeds, tasks, PARTS)"""
     best: Mapping[str, Setting]
     """Each variant's best setting."""
     optimal: Array
-    """The mean return of the best policy of each maze.       (tasks,)"""
+    """The mean return of the optimal policy in each maze.  (tasks,)"""
 
     @property
     def curves(self) -> dict[str, Array]:
@@ -178,7 +185,7 @@ class Findings:
         return {variant: final(curves) for variant, curves in self.grid.items()}
 
     def table(self) -> dict[str, dict[str, Interval]]:
-        """Returns each variant's area, final return and share of the mazes' optimum."""
+        """Each variant's area, final return and ratio to the mazes' optimum."""
         return {
             variant: {
                 "area": mean_interval(area(curves.mean(1)).tolist()),
@@ -189,12 +196,12 @@ class Findings:
         }
 
     def differences(self) -> dict[str, Interval]:
-        """Returns what each of the paper's claims says is above 0."""
+        """For each of the paper's claims the difference that should be above 0."""
         curves = self.curves
         return {claim.text: claim.difference(curves) for claim in CLAIMS}
 
     def at_the_edge(self, *axes: Sequence[float]) -> list[str]:
-        """Returns the variants whose best setting is the smallest or largest on an axis.
+        """The variants whose best setting is the smallest or largest value of an axis.
 
         Args:
             axes: The grid's values, in the order of `Setting`.
@@ -209,55 +216,52 @@ class Findings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistralMazes:
+class DistralMazes(PaperExperiment):
     """Distral's variants on mazes (Teh 2017): 161 runs, half an hour on two CPU cores.
 
-    Seven variants in nine settings with two seeds, and the best of each with five others.
+    Seven variants in nine settings with two seeds, and the best setting of each with five others.
     """
 
     mazes: int = 8
-    """How many mazes are learned together."""
+    """Number of mazes that are learned together."""
     betas: tuple[float, ...] = (10.0, 30.0, 100.0)
-    """The grid's; a nat is worth 1 / beta, a goal 1."""
+    """Values of beta in the grid; one nat is worth 1 / beta, a goal 1."""
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
-    """The grid's."""
+    """Learning rates in the grid."""
     grid_seeds: int = 2
-    """Seeds of each of the grid's settings, counted from 0."""
+    """Number of seeds per setting of the grid, counted from 0."""
     seeds: int = 5
-    """Seeds of each variant's best setting, counted from `grid_seeds`."""
+    """Number of seeds for each variant's best setting, counted from --grid-seeds."""
     steps: int = 1_000_000
     """Environment steps of each run, over all mazes."""
-    jobs: int = 0
-    """Trials at once; 0 means one for each core."""
     out: Path = Path("runs/distral-mazes")
-    """Folder of the runs."""
-    results: Path | None = None
-    """Folder for the page, its pictures and its figures; that of the runs if not given."""
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
-    def run(self) -> None:
-        """Runs what has not been run yet, and writes the page."""
-        folder = page_folder(self.results, self.out)
-        found = run_trials(self.grid_trials(), self.out, self.jobs)
+    def make_page(self) -> Page:
+        """Trains the grid, then the best setting of each variant, and builds the page."""
+        found = self.run_trials(self.grid_trials())
         grid = {variant: self._grid_curves(variant) for variant in VARIANTS}
         best = {
             variant: self.settings[best_setting(area(curves))] for variant, curves in grid.items()
         }
-        found |= run_trials(self.best_trials(best), self.out, self.jobs)
+        found |= self.run_trials(self.best_trials(best))
         chosen = {
             variant: np.stack([self._curves(variant, setting, seed) for seed in self.fresh_seeds])
             for variant, setting in best.items()
         }
-        self._write(folder, Findings(grid, chosen, best, optimal_returns(self.suite)), found)
-        console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
+        findings = Findings(grid, chosen, best, optimal_returns(self.suite))
+        return Page(
+            text=self._text(findings, found),
+            data=self._data(findings, found),
+            pictures={
+                "curves.png": curve_picture({"": findings.curves}, self.steps),
+                "robustness.png": robustness_picture(findings.finals),
+            },
+        )
 
     @property
     def suite(self) -> Suite:
         """The mazes."""
-        suite: Suite = family.mazes(self.mazes)
-        return suite
+        return family.mazes(self.mazes)
 
     @property
     def settings(self) -> list[Setting]:
@@ -266,11 +270,11 @@ class DistralMazes:
 
     @property
     def fresh_seeds(self) -> range:
-        """Seeds by which no setting was chosen."""
+        """Seeds on which no setting was chosen."""
         return range(self.grid_seeds, self.grid_seeds + self.seeds)
 
     def grid_trials(self) -> list[Trial]:
-        """Returns every combination of the grid's seeds, settings and variants."""
+        """One run per seed, setting and variant of the grid."""
         return [
             self._trial(variant, setting, seed)
             for seed in range(self.grid_seeds)
@@ -279,7 +283,7 @@ class DistralMazes:
         ]
 
     def best_trials(self, best: Mapping[str, Setting]) -> list[Trial]:
-        """Returns every variant in its best setting, on each of the fresh seeds."""
+        """One run of each variant's best setting per fresh seed."""
         return [
             self._trial(variant, setting, seed)
             for seed in self.fresh_seeds
@@ -294,17 +298,17 @@ class DistralMazes:
             rollout_length=16,
             network=Network(encoder="mlp"),
         )
-        name = trial_name(variant, setting, seed)
+        name = _name(variant, setting, seed)
         options = run_options(self.steps, seed)
         return Trial(name=name, method=method, suite=self.suite, options=options)
 
     def _curves(self, variant: str, setting: Setting, seed: int) -> Array:
-        """Returns the training returns of a run.    (tasks, PARTS)"""
-        run_dir = self.out / trial_name(variant, setting, seed)
+        """The training returns of a run.    (tasks, PARTS)"""
+        run_dir = self.out / _name(variant, setting, seed)
         return run_curves(run_dir, self.suite.names(), self.steps)
 
     def _grid_curves(self, variant: str) -> Array:
-        """Returns the grid's learning curves, means over tasks.    (settings, seeds, PARTS)"""
+        """The grid's learning curves, means over tasks.    (settings, seeds, PARTS)"""
         return np.stack(
             [
                 [self._curves(variant, setting, seed).mean(0) for seed in range(self.grid_seeds)]
@@ -312,34 +316,21 @@ class DistralMazes:
             ]
         )
 
-    def _write(self, folder: Path, findings: Findings, found: Mapping[str, Any]) -> None:
-        """Writes the page, the pictures and the figures.
-
-        Args:
-            folder: Where to.
-            findings: What the runs' curves say.
-            found: The runs' results, by name.
-        """
-        write_results(folder, self._page(findings, found), self._data(findings, found))
-        curve_picture(folder / "curves.png", {"": findings.curves}, self.steps)
-        robustness_picture(folder / "robustness.png", findings.finals)
-
-    def _page(self, findings: Findings, found: Mapping[str, Any]) -> str:
-        """Returns the page."""
+    def _text(self, findings: Findings, found: Mapping[str, Any]) -> str:
         rows = [
             [
                 variant,
                 f"{findings.best[variant].beta:g}",
                 f"{findings.best[variant].learning_rate:g}",
-                row["area"].told(2),
-                row["final"].told(2),
-                row["share"].percent(),
+                row["area"].format(2),
+                row["final"].format(2),
+                row["share"].format_percent(),
             ]
             for variant, row in findings.table().items()
         ]
         head = ["variant", "beta", "learning rate", "area", "final return", "of the optimum, %"]
         claims = [
-            [text, difference.told(2), verdict(difference)]
+            [text, difference.format(2), verdict(difference)]
             for text, difference in findings.differences().items()
         ]
         spreads = [
@@ -349,18 +340,19 @@ class DistralMazes:
         return f"""# Distral on mazes
 
 Seven variants of Distral learn {self.mazes} mazes together, {self.steps:,} environment steps in
-all. Returns are those of training, means over the mazes; the best policy has
-{findings.optimal.mean():.2f}. Area: mean return over the run. Final return: over its last tenth.
-Means over {self.seeds} seeds with their 95 % intervals.
+all. Returns are training returns, means over the mazes; the optimal policy has
+{findings.optimal.mean():.2f}. The area is the mean return over the run, the final return the mean
+over its last tenth. Means over {self.seeds} seeds with their 95 % intervals.
 
 {markdown_table(head, rows)}
 
-Each variant has {len(self.settings)} settings, of {_listed(self.betas)} for beta and
-{_listed(self.learning_rates)} for the learning rate. Each setting ran with {self.grid_seeds} seeds;
-the one with the largest area, which the table names, then ran with {self.seeds} others: the
-table, the curves and all claims are of these alone, so that choosing did not raise them. The best
-settings at the grid's edge, {len(edge)} of {len(findings.best)} ({", ".join(edge) or "none"}), may
-have better ones beyond it. With alpha = 0, in the three A2C, 1 / beta is the weight of the entropy.
+Each variant was tried with {len(self.settings)} settings: beta {_join(self.betas)} and learning
+rate {_join(self.learning_rates)}, with {self.grid_seeds} seeds each. The setting with the largest
+area, shown in the table, then ran with {self.seeds} other seeds. The table, the curves and all
+claims use these seeds alone, so the choice of the setting did not raise them. For {len(edge)} of
+{len(findings.best)} variants ({", ".join(edge) or "none"}) the best setting is at the edge of the
+grid, and there may be better ones beyond it. In the three A2C variants alpha is 0, and 1 / beta is
+the weight of the entropy.
 
 ![learning curves](curves.png)
 
@@ -368,37 +360,34 @@ Learning curves of each variant's best setting, with 95 % bands.
 
 ![final returns of all settings](robustness.png)
 
-Final returns of all settings and seeds of the grid, sorted. How far they lie from their median, on
-average:
+Final returns of all settings and seeds of the grid, sorted. Their mean distance from the median:
 
 {markdown_table(["variant", "distance"], spreads)}
 
-## What the paper says, and what came out here
+## The paper's claims, and the results here
 
 {markdown_table(["claim", "difference", "verdict"], claims)}
 
-"Faster" compares areas, "early" those of the first quarter, "ends" final returns: differences
-between runs of the same seed, with their 95 % intervals. Distral is the mean of its four variants,
-KL and KL+ent are means of one column and two, one column and two are means of KL and KL+ent. A
-claim held if all of its interval is above 0, and did not hold if all of it is below; one interval
-in twenty misses the truth by chance.
+Differences are between runs of the same seed, with their 95 % intervals.
 
-{footer("distral-mazes", self, found.values())}
+- "Faster" compares areas, "early" the areas of the first quarter, "ends" final returns.
+- Distral is the mean of its four variants. KL and KL+ent are means over one and two columns; one
+  column and two columns are means over KL and KL+ent.
+- A claim held if the whole interval is above 0, and did not hold if the whole interval is below.
+  One interval in twenty misses the true value by chance.
 
-What differs from the paper (Teh 2017) stands in the module's docstring.
+{self.footer(found.values())}
+
+The docstring of `experiment.py` lists the differences from the paper (Teh 2017).
 """
 
     def _data(self, findings: Findings, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns everything that the page was made from."""
         return {
-            "command": format_command("distral-mazes", self),
+            "command": self.command(),
             "hardware": format_hardware(found.values()),
             "optimal_returns": findings.optimal.tolist(),
             "best": {variant: setting._asdict() for variant, setting in findings.best.items()},
-            "table": {
-                variant: {name: interval_json(interval) for name, interval in row.items()}
-                for variant, row in findings.table().items()
-            },
+            "table": table_json(findings.table()),
             "claims": {
                 text: {"verdict": verdict(difference), **interval_json(difference)}
                 for text, difference in findings.differences().items()
@@ -419,29 +408,23 @@ What differs from the paper (Teh 2017) stands in the module's docstring.
         }
 
 
-def trial_name(variant: str, setting: Setting, seed: int) -> str:
-    """Returns the name of a run's folder."""
+def _name(variant: str, setting: Setting, seed: int) -> str:
     return f"{variant.replace(' ', '-')}-{setting.beta:g}-{setting.learning_rate:g}-{seed}"
 
 
-def _listed(values: Sequence[float], between: str = ", ") -> str:
-    return between.join(f"{value:g}" for value in values)
+def _join(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
-def robustness_picture(path: Path, finals: Mapping[str, Array]) -> None:
-    """Draws the sorted final returns of each variant's grid.
+def robustness_picture(finals: Mapping[str, Array]) -> Figure:
+    """The sorted final returns of each variant's grid.
 
     Args:
-        path: The PNG file.
-        finals: Of each variant.    (settings, seeds)
+        finals: The final returns of each variant.    (settings, seeds)
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
+    figure, ((axes,),) = new_figure(1, 1, (6.5, 4.5))
     for variant, returns in finals.items():
         ordered = robustness(returns)
         axes.plot(np.arange(1, len(ordered) + 1), ordered, marker=".", label=variant)
@@ -449,5 +432,4 @@ def robustness_picture(path: Path, finals: Mapping[str, Array]) -> None:
     axes.set_xlabel("settings and seeds, the best first")
     axes.set_ylabel("final return")
     figure.legend(frameon=False, loc="outside upper center", ncols=4)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure

@@ -2,23 +2,24 @@
 
     rltransfer experiment run distral-two-rooms
 
-The first experiment of Teh 2017 (arXiv 1707.04175, section 4.1): two rooms joined by a corridor, a
-goal for each task, tables, soft Q-learning and distillation in turn, with KL alone (alpha = 1).
-Without the distilled policy pi_0 stays uniform, and each task is learned by itself. Two courses:
+The first experiment of Teh 2017 (arXiv 1707.04175, section 4.1): two rooms joined by a corridor,
+one goal per task, tables, soft Q-learning alternating with distillation, KL alone (alpha = 1).
+Without the distilled policy pi_0 stays uniform, and each task is learned separately. There are two
+phases:
 
-    together    many goals are learned at once, and what they have in common is distilled meanwhile;
-    new goals   others are learned then, with what the first ones distilled, which no longer
-                changes, or without.
+    together    many goals are learned at once, while what they have in common is distilled;
+    new goals   other goals are learned, with the policy distilled in the first phase, which is then
+                frozen, or without it.
 
-What counts is the number of steps of each task after which the mean return is 90 % of the best
-policy's for the first time. It is that of the policies as they act, smoothed over a twentieth of
-the run, in shares of what value iteration says is the best. Runs that do not get there count with
-all of their steps, and the page says how many they are. Both learners have the same step sizes.
-Each of them is tried with several beta, as a beta that is good with a distilled policy need not be
-good without one: the ratios are those at the same beta, and those of each learner at its best.
+The measure is the number of steps per task until the mean return first reaches 90 % of the optimum
+that value iteration computes. The return is that of the stochastic policies that act, smoothed over
+a twentieth of the run. Runs that do not reach the level count with all of their steps, and the page
+reports their number. Both learners have the same step sizes. Each learner runs with several betas,
+as a good beta with a distilled policy need not be good without one. The page shows the ratios at
+equal beta, and the ratio with each learner at its best beta.
 
-Differs from the paper: rooms, goals, step sizes, discount and beta are not printed there; new goals
-are not among its experiments.
+Differs from the paper: the paper does not print rooms, goals, step sizes, discount and beta, and
+has no experiment on new goals.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -39,139 +40,149 @@ from rltransfer.envs.gridworld.layouts import FREE, make_layout
 from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import MOVES, STATES_PER_CELL, make_rules
 from rltransfer.errors import InputError
-from rltransfer.experiments.common.checks import check_options, page_folder
-from rltransfer.experiments.common.distral_curves import run_options
+from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import (
     Interval,
     geometric_mean_interval,
     interval_json,
     mean_interval,
 )
-from rltransfer.experiments.common.page import (
-    footer,
-    format_hardware,
-    markdown_table,
-    write_results,
-)
+from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
+from rltransfer.experiments.common.pictures import new_figure
 from rltransfer.experiments.common.training_curve import Curve, training_curves
-from rltransfer.experiments.common.trials import Trial, run_trials
-from rltransfer.machine.terminal import console
+from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.runs.folder import load_run_policy
 from rltransfer.tasks.task import Suite, Task
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Array = NDArray[np.float64]
 
-CourseName = Literal["together", "new goals"]
+PhaseName = Literal["together", "new goals"]
 LearnerName = Literal["with", "without"]
 
-COURSES: tuple[CourseName, ...] = ("together", "new goals")
+PHASES: tuple[PhaseName, ...] = ("together", "new goals")
 LEARNERS: tuple[LearnerName, ...] = ("with", "without")
 """With the distilled policy, and without it."""
 
 LEVEL = 0.9
-"""The share of the best return that is to be reached."""
+"""The fraction of the optimal return that a run should reach."""
 
 WINDOW = 0.05
-"""Share of a run's steps that returns are smoothed over."""
+"""Returns are smoothed over this fraction of a run's steps."""
 
 TIME_LIMIT = 100
 """Steps of an episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistralTwoRooms:
+class DistralTwoRooms(PaperExperiment):
     """Soft Q-learning in two rooms (Teh 2017): 60 runs, 47 minutes on two CPU cores.
 
-    With and without a distilled policy; two courses, three betas, five seeds.
+    With and without a distilled policy; two phases, three betas, five seeds.
     """
 
     goals: int = 16
-    """Goals that are learned together."""
+    """Number of goals that are learned together."""
     new_goals: int = 8
-    """Goals that are learned after them."""
+    """Number of goals that are learned afterwards."""
     room: int = 4
-    """Height and width of each room."""
+    """Height and width of each room, in cells."""
     corridor: int = 6
-    """Length of the corridor."""
+    """Length of the corridor, in cells."""
     betas: tuple[float, ...] = (20.0, 40.0, 80.0)
-    """Inverse temperatures."""
+    """Inverse temperatures to compare."""
     learning_rate: float = 0.1
     """Step size of Q."""
     distillation_rate: float = 0.02
     """Step size of the distilled policy."""
-    seeds: int = 5
-    """Seeds of each run, counted from 0."""
     steps: int = 60_000
-    """Environment steps of each task."""
-    jobs: int = 0
-    """Trials at once; 0 means one for each core."""
+    """Environment steps per task."""
     out: Path = Path("runs/distral-two-rooms")
-    """Folder of the runs."""
-    results: Path | None = None
-    """Folder for the page, its pictures and its figures; that of the runs if not given."""
 
     def __post_init__(self) -> None:
-        check_options(self)
-        # The last goal has a place only if all have, in rooms that there can be.
+        super().__post_init__()
+        # The last goal has a cell only if all goals have one and the rooms are valid.
         make_layout("two-rooms", self._map(self.goals + self.new_goals - 1))
 
-    def run(self) -> None:
-        """Runs what has not been run yet, and writes the page."""
-        folder = page_folder(self.results, self.out)
+    def make_page(self) -> Page:
+        """Trains both phases, one after the other, and builds the page."""
         found: dict[str, Any] = {}
-        for course in COURSES:  # new goals need what was distilled before
-            found |= run_trials(self.trials(course), self.out, self.jobs)
+        for phase in PHASES:  # new goals need the policies distilled in the first phase
+            found |= self.run_trials(self.trials(phase))
         curves = {
-            course: {
+            phase: {
                 learner: [
-                    [self._curve(course, learner, beta, seed) for seed in range(self.seeds)]
+                    [self._curve(phase, learner, beta, seed) for seed in range(self.seeds)]
                     for beta in self.betas
                 ]
                 for learner in LEARNERS
             }
-            for course in COURSES
+            for phase in PHASES
         }
-        self._write(folder, Findings(self.betas, self.steps, curves), found)
-        console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
+        findings = Findings(self.betas, self.steps, curves)
+        return Page(
+            text=self._text(findings, found),
+            data={
+                **self.option_values("steps", "seeds", "betas"),
+                "hardware": format_hardware(found.values()),
+                "reached": {
+                    phase: {
+                        learner: findings.reached(phase, learner).tolist() for learner in LEARNERS
+                    }
+                    for phase in PHASES
+                },
+                "ratio_of_the_best": {
+                    phase: interval_json(findings.ratio_of_the_best(phase)) for phase in PHASES
+                },
+                "wall_seconds": {name: result["wall_seconds"] for name, result in found.items()},
+            },
+            pictures={
+                "curves.png": curve_picture(findings),
+                "arrows.png": self._distilled_picture(
+                    self.betas[findings.best("together", "with")]
+                ),
+            },
+        )
 
-    def suite(self, course: CourseName) -> Suite:
-        """Returns a course's tasks."""
-        counts: dict[CourseName, range] = {
+    def suite(self, phase: PhaseName) -> Suite:
+        """The tasks of a phase."""
+        counts: dict[PhaseName, range] = {
             "together": range(self.goals),
             "new goals": range(self.goals, self.goals + self.new_goals),
         }
         return Suite(
-            course,
+            phase,
             tuple(
                 Task(
                     TWO_ROOMS,
                     {**self._map(goal), "observation": "one-hot", "time_limit": TIME_LIMIT},
                 )
-                for goal in counts[course]
+                for goal in counts[phase]
             ),
         )
 
     def _map(self, goal: int) -> dict[str, int]:
         return {"goal": goal, "room": self.room, "corridor": self.corridor}
 
-    def trials(self, course: CourseName) -> list[Trial]:
-        """Returns every combination of seed, beta and learner."""
+    def trials(self, phase: PhaseName) -> list[Trial]:
+        """One run per seed, beta and learner."""
         return [
             Trial(
-                name=_name(course, learner, beta, seed),
-                method=self._method(course, learner, beta, seed),
-                suite=self.suite(course),
-                options=run_options(self.steps * len(self.suite(course)), seed),
+                name=_name(phase, learner, beta, seed),
+                method=self._method(phase, learner, beta, seed),
+                suite=self.suite(phase),
+                options=run_options(self.steps * len(self.suite(phase)), seed),
             )
             for seed in range(self.seeds)
             for beta in self.betas
             for learner in LEARNERS
         ]
 
-    def _method(self, course: CourseName, learner: LearnerName, beta: float, seed: int) -> SoftQ:
-        """Returns how a learner learns."""
-        distilling = course == "together" and learner == "with"
-        known = course == "new goals" and learner == "with"
+    def _method(self, phase: PhaseName, learner: LearnerName, beta: float, seed: int) -> SoftQ:
+        distilling = phase == "together" and learner == "with"
+        known = phase == "new goals" and learner == "with"
         source = self.out / _name("together", "with", beta, seed)
         return SoftQ(
             alpha=1.0,
@@ -181,32 +192,29 @@ class DistralTwoRooms:
             distilled=str(source) if known else "",
         )
 
-    def _planners(self, course: CourseName) -> list[Planner]:
-        goals = [task.kwargs["goal"] for task in self.suite(course)]
+    def _planners(self, phase: PhaseName) -> list[Planner]:
+        goals = [task.kwargs["goal"] for task in self.suite(phase)]
         return [Planner(make_rules(make_layout("two-rooms", self._map(goal)))) for goal in goals]
 
-    def _curve(self, course: CourseName, learner: LearnerName, beta: float, seed: int) -> Curve:
-        """Returns a run's mean return in shares of the best, over steps of each task.
+    def _curve(self, phase: PhaseName, learner: LearnerName, beta: float, seed: int) -> Curve:
+        """A run's mean return relative to the optimum, over steps per task.
 
         Raises:
-            InputError: The run was too short for an episode to end.
+            InputError: No episode ended.
         """
-        suite = self.suite(course)
-        best = [planner.optimal_return(TIME_LIMIT) for planner in self._planners(course)]
-        curves = training_curves(self.out / _name(course, learner, beta, seed), suite.names())
+        suite = self.suite(phase)
+        best = [planner.optimal_return(TIME_LIMIT) for planner in self._planners(phase)]
+        curves = training_curves(self.out / _name(phase, learner, beta, seed), suite.names())
         if not len(curves[0].steps):
             raise InputError(
-                f"No episode ended within {self.steps} steps of each task: the runs must be longer."
+                f"No episode ended within {self.steps} steps of each task: use more --steps."
             )
-        # All episodes end at the same steps: nothing but the time limit ends one.
-        shares = np.mean([one.returns / top for one, top in zip(curves, best, strict=True)], axis=0)
-        return Curve(curves[0].steps / len(suite), shares).smoothed(WINDOW * self.steps)
+        # All episodes end at the same steps, as only the time limit ends them.
+        ratios = np.mean([one.returns / top for one, top in zip(curves, best, strict=True)], axis=0)
+        return Curve(curves[0].steps / len(suite), ratios).smoothed(WINDOW * self.steps)
 
-    def _write(self, folder: Path, findings: Findings, found: Mapping[str, Any]) -> None:
-        """Writes the page, the pictures and the figures."""
-        write_results(folder, self._page(findings, found), self._data(findings, found))
-        curve_picture(folder / "curves.png", findings)
-        beta = self.betas[findings.best("together", "with")]
+    def _distilled_picture(self, beta: float) -> Figure:
+        """The distilled policy of the run with this beta and seed 0, as arrows."""
         policy = load_run_policy(self.out / _name("together", "with", beta, 0))
         assert isinstance(policy, DistralPolicy)
         layout = make_layout("two-rooms", self._map(0))
@@ -215,172 +223,141 @@ class DistralTwoRooms:
             distilled, _ = policy.both(
                 {"policy": states}, torch.zeros(len(states), dtype=torch.int64)
             )
-        arrow_picture(
-            folder / "arrows.png", layout.rows, distilled.log_probs().exp().double().numpy()
-        )
+        return arrow_picture(layout.rows, distilled.log_probs().exp().double().numpy())
 
-    def _page(self, findings: Findings, found: Mapping[str, Any]) -> str:
-        """Returns RESULTS.md."""
+    def _text(self, findings: Findings, found: Mapping[str, Any]) -> str:
         tables = "\n\n".join(
-            f"## {course.capitalize()}\n\n{findings.told(course)}" for course in COURSES
+            f"## {phase.capitalize()}\n\n{findings.format(phase)}" for phase in PHASES
         )
         return f"""# Distral in two rooms
 
-Steps of each task until the policies, as they act, earn {LEVEL:.0%} of the best return: with the
-distilled policy and without it, means over {self.seeds} seeds with their 95 % intervals, and ratios
-between runs of the same seed, geometric means. "2 not": so many runs did not get there; each counts
-as its {self.steps:,} steps: a mean or a ratio with such runs is a bound, and has no interval.
+Steps per task until the mean return of the stochastic policies reaches {LEVEL:.0%} of the optimum,
+with the distilled policy and without it: means over {self.seeds} seeds with 95 % intervals, and
+geometric means of the ratios between runs of the same seed. "2 not" means that two runs did not
+reach this level. Each of them counts as its {self.steps:,} steps, so that a mean or a ratio with
+such runs is a bound and has no interval.
 
-![mean return over the steps of each task](curves.png)
+![mean return over the steps per task](curves.png)
 
 {tables}
 
-## What is distilled
+## The distilled policy
 
 ![the distilled policy](arrows.png)
 
-What the distilled policy does next, after each of the four moves: in the corridor it goes on in the
-direction in which it came. Seed 0.
+The distilled policy's next action, after each of the four moves: in the corridor it continues in
+the same direction. Seed 0.
 
-{self.goals} goals together, then {self.new_goals} new ones, in rooms of {self.room} x {self.room}
-with a corridor of {self.corridor}; step sizes {self.learning_rate:g} (Q) and
+{self.goals} goals together, then {self.new_goals} new goals, in rooms of {self.room} x {self.room}
+cells with a corridor of {self.corridor}; step sizes {self.learning_rate:g} (Q) and
 {self.distillation_rate:g} (distillation).
 
-{footer("distral-two-rooms", self, found.values())}
+{self.footer(found.values())}
 
-The paper shows a curve and the arrows, and no figures. What differs stands in the module's
-docstring.
+The paper shows a curve and the arrows, but no figures. The docstring of `experiment.py` lists the
+differences from the paper.
 """
-
-    def _data(self, findings: Findings, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns results.json."""
-        return {
-            "steps": self.steps,
-            "seeds": self.seeds,
-            "betas": self.betas,
-            "hardware": format_hardware(found.values()),
-            "reached": {
-                course: {
-                    learner: findings.reached(course, learner).tolist() for learner in LEARNERS
-                }
-                for course in COURSES
-            },
-            "ratio_of_the_best": {
-                course: interval_json(findings.ratio_of_the_best(course)) for course in COURSES
-            },
-            "wall_seconds": {name: result["wall_seconds"] for name, result in found.items()},
-        }
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The curves of all runs, and how soon they get there."""
+    """The curves of all runs, and the steps until they reach `LEVEL`."""
 
     betas: Sequence[float]
     steps: int
-    """Environment steps of each task."""
-    curves: Mapping[CourseName, Mapping[LearnerName, Sequence[Sequence[Curve]]]]
-    """Smoothed shares of the best return, for each beta and seed."""
+    """Environment steps per task."""
+    curves: Mapping[PhaseName, Mapping[LearnerName, Sequence[Sequence[Curve]]]]
+    """Smoothed returns relative to the optimum, for each beta and seed."""
 
-    def reached(self, course: CourseName, learner: LearnerName) -> Array:
-        """Returns the steps until `LEVEL`, all of them if it is not reached.    (betas, seeds)"""
+    def reached(self, phase: PhaseName, learner: LearnerName) -> Array:
+        """The steps until `LEVEL`, all of them if it is not reached.    (betas, seeds)"""
         return np.array(
             [
                 [curve.first_at_least(LEVEL) or self.steps for curve in seeds]
-                for seeds in self.curves[course][learner]
+                for seeds in self.curves[phase][learner]
             ],
             dtype=np.float64,
         )
 
-    def censored(self, course: CourseName, learner: LearnerName) -> list[int]:
-        """Returns for each beta how many runs do not get there."""
+    def censored(self, phase: PhaseName, learner: LearnerName) -> list[int]:
+        """The number of runs that do not reach `LEVEL`, for each beta."""
         return [
             sum(curve.first_at_least(LEVEL) is None for curve in seeds)
-            for seeds in self.curves[course][learner]
+            for seeds in self.curves[phase][learner]
         ]
 
-    def best(self, course: CourseName, learner: LearnerName) -> int:
-        """Returns the index of the beta with which a learner is soonest there."""
-        return int(np.log(self.reached(course, learner)).mean(1).argmin())
+    def best(self, phase: PhaseName, learner: LearnerName) -> int:
+        """The index of the beta with which a learner reaches `LEVEL` first."""
+        return int(np.log(self.reached(phase, learner)).mean(1).argmin())
 
-    def ratio(self, course: CourseName, with_beta: int, without_beta: int) -> Interval:
-        """Returns the steps with the distilled policy by those without, over pairs of seeds."""
-        with_, without = (self.reached(course, learner) for learner in LEARNERS)
-        return geometric_mean_interval({course: with_[with_beta] / without[without_beta]})
+    def ratio(self, phase: PhaseName, with_beta: int, without_beta: int) -> Interval:
+        """The ratio of the steps with the distilled policy to those without, over seeds."""
+        with_, without = (self.reached(phase, learner) for learner in LEARNERS)
+        return geometric_mean_interval({phase: with_[with_beta] / without[without_beta]})
 
-    def ratio_of_the_best(self, course: CourseName) -> Interval:
-        """Returns the ratio of each learner at its own best beta."""
-        return self.ratio(course, *(self.best(course, learner) for learner in LEARNERS))
+    def ratio_of_the_best(self, phase: PhaseName) -> Interval:
+        """The ratio with each learner at its best beta."""
+        return self.ratio(phase, *(self.best(phase, learner) for learner in LEARNERS))
 
-    def told(self, course: CourseName) -> str:
-        """Returns a course's table and what it comes to."""
-        with_, without = (self._cells(course, learner) for learner in LEARNERS)
+    def format(self, phase: PhaseName) -> str:
+        """A phase's table and its conclusion."""
+        with_, without = (self._cells(phase, learner) for learner in LEARNERS)
         rows = [
-            [f"{beta:g}", with_[index], without[index], self._told_ratio(course, index, index)]
+            [f"{beta:g}", with_[index], without[index], self._format_ratio(phase, index, index)]
             for index, beta in enumerate(self.betas)
         ]
-        best = [self.best(course, learner) for learner in LEARNERS]
+        best = [self.best(phase, learner) for learner in LEARNERS]
         betas = " and ".join(f"{self.betas[index]:g}" for index in best)
-        verdict = self.ratio_of_the_best(course).against(1, "more", "fewer")
-        if any(self.censored(course, who)[at] for who, at in zip(LEARNERS, best, strict=True)):
-            verdict = "undecided: some runs did not get there"
+        verdict = self.ratio_of_the_best(phase).against(1, "more", "fewer")
+        if any(self.censored(phase, name)[at] for name, at in zip(LEARNERS, best, strict=True)):
+            verdict = f"undecided: some runs did not reach {LEVEL:.0%}"
         head = ("beta", "with", "without", "ratio")
         text = (
             f"{markdown_table(head, rows)}\n\n"
-            f"Each at its best beta ({betas}), chosen on these seeds: "
-            f"{self._told_ratio(course, *best)} of the steps ({verdict})."
+            f"Each learner at its best beta ({betas}), chosen on these seeds: "
+            f"{self._format_ratio(phase, *best)} of the steps ({verdict})."
         )
         at_the_edge = sum(index in (0, len(self.betas) - 1) for index in best)
         if at_the_edge:
-            which = "Both lie" if at_the_edge == 2 else "One lies"
-            text += f"\n{which} at the edge of those that were tried: beyond it may be better ones."
+            which = "Both are" if at_the_edge == 2 else "One is"
+            text += (
+                f"\n{which} at the edge of the tested values: there may be better ones beyond it."
+            )
         return text
 
-    def _told_ratio(self, course: CourseName, with_beta: int, without_beta: int) -> str:
-        """Returns a ratio in words; a bound where runs of one learner were cut short."""
-        ratio = self.ratio(course, with_beta, without_beta)
-        with_, without = (self.censored(course, learner) for learner in LEARNERS)
+    def _format_ratio(self, phase: PhaseName, with_beta: int, without_beta: int) -> str:
+        """A ratio as text; a bound if some runs of one learner did not reach `LEVEL`."""
+        ratio = self.ratio(phase, with_beta, without_beta)
+        with_, without = (self.censored(phase, learner) for learner in LEARNERS)
         late = (with_[with_beta] > 0, without[without_beta] > 0)
         if late == (True, True):
             return "not known"
         bound = {(True, False): "at least ", (False, True): "at most "}.get(late)
-        return f"{bound}{ratio.mean:.2f}" if bound else ratio.told(2)
+        return f"{bound}{ratio.mean:.2f}" if bound else ratio.format(2)
 
-    def _cells(self, course: CourseName, learner: LearnerName) -> list[str]:
-        """Returns the steps at each beta, in words."""
+    def _cells(self, phase: PhaseName, learner: LearnerName) -> list[str]:
+        """The steps at each beta, as text."""
         cells = []
         for seeds, late in zip(
-            self.reached(course, learner), self.censored(course, learner), strict=True
+            self.reached(phase, learner), self.censored(phase, learner), strict=True
         ):
             steps = mean_interval(seeds.tolist())
-            cells.append(f"at least {steps.mean:.0f}, {late} not" if late else steps.told(0))
+            cells.append(f"at least {steps.mean:.0f}, {late} not" if late else steps.format(0))
         return cells
 
 
-def _name(course: CourseName, learner: LearnerName, beta: float, seed: int) -> str:
-    return f"{course.replace(' ', '-')}-{learner}-{beta:g}-{seed}"
+def _name(phase: PhaseName, learner: LearnerName, beta: float, seed: int) -> str:
+    return f"{phase.replace(' ', '-')}-{learner}-{beta:g}-{seed}"
 
 
-def curve_picture(path: Path, findings: Findings) -> None:
-    """Draws both courses: each learner's mean over seeds at each beta.
-
-    Args:
-        path: The PNG file.
-        findings: The curves.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, both = plt.subplots(
-        1, len(COURSES), figsize=(9, 3.5), sharey=True, layout="constrained"
-    )
+def curve_picture(findings: Findings) -> Figure:
+    """Each learner's mean over seeds at each beta, in both phases."""
+    figure, (both,) = new_figure(1, len(PHASES), (9, 3.5), sharey=True)
     points = np.linspace(0, findings.steps, 200)
-    for axes, course in zip(both, COURSES, strict=True):
+    for axes, phase in zip(both, PHASES, strict=True):
         for learner, colour in zip(LEARNERS, ("tab:blue", "tab:orange"), strict=True):
-            best = findings.best(course, learner)
-            for index, seeds in enumerate(findings.curves[course][learner]):
+            best = findings.best(phase, learner)
+            for index, seeds in enumerate(findings.curves[phase][learner]):
                 drawn = [
                     np.interp(points, curve.steps, curve.returns, left=np.nan) for curve in seeds
                 ]
@@ -394,48 +371,40 @@ def curve_picture(path: Path, findings: Findings) -> None:
                     else None,
                 )
         axes.axhline(LEVEL, color="gray", linewidth=0.8)
-        axes.set_title(course)
-        axes.set_xlabel("thousand steps of each task")
+        axes.set_title(phase)
+        axes.set_xlabel("thousand steps per task")
         axes.legend(frameon=False, loc="lower right")
-    both[0].set_ylabel("share of the best return")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    both[0].set_ylabel("return / optimum")
+    return figure
 
 
-def arrow_picture(path: Path, rows: Sequence[str], probability: Array) -> None:
-    """Draws what a policy does in every cell after each move, as arrows as long as it is likely.
+def arrow_picture(rows: Sequence[str], probability: Array) -> Figure:
+    """A policy's actions in every cell after each move; an arrow's length is the probability.
 
     Args:
-        path: The PNG file.
         rows: The map.
-        probability: Of every action in every state, without a reward the step before.
+        probability: Action probabilities in every state, without a reward in the step before.
             (num_states, 4)
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     names = ("up", "right", "down", "left")
-    figure, panels = plt.subplots(2, 2, figsize=(9, 4.6), layout="constrained")
+    figure, panels = new_figure(2, 2, (9, 4.6))
     walls = np.array([[cell != FREE for cell in row] for row in rows])
     for move, axes in enumerate(panels.flat):
         axes.imshow(walls, cmap="Greys", vmax=2)
         for row, column in np.argwhere(~walls):
             state = (row * walls.shape[1] + column) * STATES_PER_CELL + move * 2
-            for (down, right), share in zip(MOVES, probability[state], strict=True):
+            for (down, right), length in zip(MOVES, probability[state], strict=True):
                 axes.arrow(
                     column,
                     row,
-                    0.45 * share * right,
-                    0.45 * share * down,
+                    0.45 * length * right,
+                    0.45 * length * down,
                     width=0.02,
-                    head_width=0.16 * share,
+                    head_width=0.16 * length,
                     length_includes_head=True,
                     color="tab:blue",
                 )
         axes.set_title(f"after {names[move]}")
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure

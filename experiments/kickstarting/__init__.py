@@ -1,1 +1,1 @@
-"""Students that begin with a teacher."""
+"""PPO with and without a teacher's advice."""

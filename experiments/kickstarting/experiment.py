@@ -1,60 +1,62 @@
-"""Kickstarting: how much sooner PPO gets there when a teacher advises it.
+"""Kickstarting: how much sooner PPO reaches a return when a teacher advises it.
 
     rltransfer experiment run kickstarting
 
-On each of MinAtar's games PPO learns from scratch, and once more with the zoo's teacher: the same
-network, seed and settings, and KL to the teacher on what the student itself sees, with a weight
-that fades to nothing in the first half (Schmitt 2018, arXiv 1803.03835). What counts is the number
-of steps after which the training return is, for the first time, what learning from scratch ends
-with, as a share of that run's steps. The paper, with 30 tasks of DMLab: about a tenth, and 42 %
-more at the end.
+On each of MinAtar's games PPO learns twice with the same network, seed and settings: once from
+scratch, and once with the zoo's teacher. The teacher adds a loss, the KL to the teacher on what the
+student observes; its weight decays to zero in the first half of the run (Schmitt 2018,
+arXiv 1803.03835). The goal is the training return at the end of the run from scratch. The measure
+is the number of steps until the goal is first reached, as a fraction of all steps. The paper, with
+30 tasks of DMLab: about a tenth, and 42 % more at the end.
 
-Training returns are means of the episodes that ended in a rollout, smoothed over a twentieth of the
-run: shorter times cannot be told apart. Runs that do not get there count with all of their steps,
-and the page says how many they are. The teacher's own steps are not counted.
+Training returns are means over the episodes that ended in a rollout, smoothed over a twentieth of
+the run; shorter times cannot be distinguished. Runs that do not reach the goal count with all of
+their steps, and the page reports their number. The teacher's own training steps are not counted.
 
-Differs from the paper: PPO for IMPALA; MinAtar for DMLab, each game by itself with its own teacher;
-the advice's weight is a schedule, where the paper tunes it while learning, by population-based
-training; KL for the cross-entropy, which has the same gradient. Adam's epsilon is 1e-8 where the
-teacher advises, and 1e-5 where PPO is alone, as each has it here.
+Differs from the paper:
+
+- PPO instead of IMPALA.
+- MinAtar instead of DMLab; each game is learned separately, with its own teacher.
+- The weight of the advice follows a schedule. The paper tunes it during training, with
+  population-based training.
+- KL instead of the cross-entropy, which has the same gradient.
+- Adam's epsilon is 1e-8 with a teacher and 1e-5 without, as in the two methods' defaults here.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rltransfer.agents import PPO, PolicyDistillation
 from rltransfer.errors import InputError
-from rltransfer.experiments.common.checks import check_names, check_options, page_folder
+from rltransfer.experiments.common.checks import choice
+from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import (
-    Interval,
     geometric_mean_interval,
     interval_json,
-    kept_share,
+    mean_percent,
+    run_return_ratio,
 )
-from rltransfer.experiments.common.page import (
-    footer,
-    format_hardware,
-    markdown_table,
-    write_results,
-)
+from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
+from rltransfer.experiments.common.pictures import panel_figure
 from rltransfer.experiments.common.training_curve import Curve, training_curve
-from rltransfer.experiments.common.trials import Trial, run_trials
+from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.experiments.zoo.experiment import GAMES, task_of
 from rltransfer.learning.agent import Method
-from rltransfer.machine.terminal import console
 from rltransfer.policies.network import Network
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LearnerName = Literal["scratch", "kickstarted"]
 
 LEARNERS: tuple[LearnerName, ...] = ("kickstarted", "scratch")
-"""The slower one first, so that none runs alone at the end."""
+"""The slower one first, so that no long run is alone at the end."""
 
 SETTINGS: dict[str, Any] = {
     "num_envs": 16,
@@ -64,18 +66,15 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 2e-3,
     "max_grad_norm": 0.5,
 }
-"""What both share. With few environments a rollout is short, and returns are known early."""
-
-Shares = Mapping[LearnerName, Mapping[str, Sequence[float]]]
-"""For each learner the shares of each game, by seed."""
+"""Shared by both. With few environments rollouts are short, and returns are known early."""
 
 WINDOW = 0.05
-"""Share of a run's steps that training returns are smoothed over."""
+"""Training returns are smoothed over this fraction of a run's steps."""
 
 
 @dataclass(frozen=True)
 class Race:
-    """A run from scratch and a kickstarted one, of the same game and seed."""
+    """A run from scratch and a kickstarted run of the same game and seed."""
 
     scratch: Curve
     """Smoothed training returns."""
@@ -84,73 +83,54 @@ class Race:
 
     @property
     def goal(self) -> float:
-        """The return that learning from scratch ends with."""
+        """The return at the end of the run from scratch."""
         return float(self.scratch.returns[-1])
 
     @property
     def censored(self) -> bool:
-        """Whether the kickstarted run never gets there."""
+        """Whether the kickstarted run never reaches the goal."""
         return self.kickstarted.first_at_least(self.goal) is None
 
-    def share(self, learner: LearnerName) -> float:
-        """Returns the steps until the goal is reached, of the steps of learning from scratch."""
+    def step_fraction(self, learner: LearnerName) -> float:
+        """The steps until the goal, relative to all steps of the run from scratch."""
         curve: Curve = getattr(self, learner)
         reached = curve.first_at_least(self.goal)
         return 1.0 if reached is None else reached / float(self.scratch.steps[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kickstarting:
+class Kickstarting(PaperExperiment):
     """PPO with a teacher's advice (Schmitt 2018): 50 runs, 50 minutes on two CPU cores.
 
-    Steps until it is as good as PPO from scratch is at its end; five games, five seeds.
+    Steps until it is as good as PPO from scratch at its end; five games, five seeds.
     """
 
-    games: tuple[str, ...] = GAMES
-    """The games."""
+    games: tuple[str, ...] = choice("game", GAMES)
+    """Games to play."""
     distillation_weight: str = "2->0@0.5"
-    """Weight of the teacher's advice over the run, or "lag"."""
-    seeds: int = 5
-    """Seeds of each, counted from 0."""
+    """Weight of the teacher's advice, a schedule over the run or "lag"."""
     steps: int = 1_000_000
     """Environment steps of each run."""
     episodes: int = 200
-    """Episodes of each evaluation at the end."""
-    jobs: int = 0
-    """Trials at once; 0 means one for each core."""
+    """Episodes of the evaluation at the end of each run."""
     out: Path = Path("runs/kickstarting")
-    """Folder of the runs."""
-    results: Path | None = None
-    """Folder for the page, its picture and its figures; that of the runs if not given."""
 
-    def __post_init__(self) -> None:
-        check_options(self)
-        check_names("game", self.games, GAMES)
-
-    def run(self) -> None:
-        """Runs what has not been run yet, and writes the page."""
-        folder = page_folder(self.results, self.out)
-        found = run_trials(self.trials(), self.out, self.jobs)
-        races = {
-            game: [self._race(game, seed) for seed in range(self.seeds)] for game in self.games
-        }
-        self._write(folder, races, found)
-        console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
+    def make_page(self) -> Page:
+        """Trains all learners and builds the page."""
+        found = self.run_trials(self.trials())
+        return self.page(
+            {game: [self._race(game, seed) for seed in range(self.seeds)] for game in self.games},
+            found,
+        )
 
     def trials(self) -> list[Trial]:
-        """Returns every combination of seed, learner and game."""
+        """One run per seed, learner and game."""
         return [
             Trial(
                 name=_name(game, learner, seed),
                 method=self.method(learner),
                 suite=task_of(game),
-                options={
-                    "total_steps": self.steps,
-                    "seed": seed,
-                    "episodes": self.episodes,
-                    "evaluate_episodes": 0,
-                    "checkpoint_every": self.steps,
-                },
+                options=run_options(self.steps, seed, self.episodes),
             )
             for seed in range(self.seeds)
             for learner in LEARNERS
@@ -158,12 +138,11 @@ class Kickstarting:
         ]
 
     def method(self, learner: LearnerName) -> Method:
-        """Returns how a learner learns."""
+        """The training method of a learner."""
         network = Network(encoder="grid")
         if learner == "scratch":
-            scratch: Method = PPO(network=network, **SETTINGS)
-            return scratch
-        kickstarted: Method = PolicyDistillation(
+            return PPO(network=network, **SETTINGS)
+        return PolicyDistillation(
             teacher="zoo",
             student=network,
             objective="KL(temperature=1.0)",
@@ -172,13 +151,12 @@ class Kickstarting:
             reinforcement_weight=1.0,
             **SETTINGS,
         )
-        return kickstarted
 
     def _race(self, game: str, seed: int) -> Race:
-        """Returns the smoothed training returns of a game and seed.
+        """The smoothed training returns of a game and seed.
 
         Raises:
-            InputError: A run was too short for an episode to end.
+            InputError: In one of the runs no episode ended.
         """
         curves = []
         for learner in ("scratch", "kickstarted"):
@@ -187,177 +165,146 @@ class Kickstarting:
         if not all(len(curve.steps) for curve in curves):
             raise InputError(
                 f"No episode of {game} ended within {self.steps} steps of {SETTINGS['num_envs']} "
-                "environments: the runs must be longer."
+                "environments: use more --steps."
             )
         return Race(*curves)
 
-    def _write(self, folder: Path, races: dict[str, list[Race]], found: dict[str, Any]) -> None:
-        """Writes the page, the picture and the figures.
+    def page(self, races: Mapping[str, list[Race]], found: Mapping[str, Any]) -> Page:
+        """The page.
 
         Args:
-            folder: Where to.
-            races: Those of each game, by seed.
+            races: The races of each game, by seed.
             found: The runs' results, by name.
         """
-        shares = {
-            learner: {game: [race.share(learner) for race in races[game]] for game in self.games}
+        fractions = {
+            learner: {game: [race.step_fraction(learner) for race in races[game]] for game in races}
             for learner in LEARNERS
         }
-        kept = {
+        ratios = {
             learner: {
-                game: [self._kept(found, game, learner, seed) for seed in range(self.seeds)]
-                for game in self.games
+                game: [_return_ratio(found, game, learner, seed) for seed in range(self.seeds)]
+                for game in races
             }
             for learner in LEARNERS
         }
-        table = {learner: geometric_mean_interval(by_game) for learner, by_game in shares.items()}
-        text = self._page(table, shares, kept, races, found)
-        write_results(folder, text, self._data(table, shares, kept, races, found))
-        curve_picture(folder / "picture.png", races)
-
-    def _kept(self, found: dict[str, Any], game: str, learner: LearnerName, seed: int) -> float:
-        """Returns which share of the teacher's return a learner's policy has at the end."""
-        taught = found[_name(game, "kickstarted", seed)]
-        share: float = kept_share(found[_name(game, learner, seed)], taught=taught)
-        return share
-
-    def _page(
-        self,
-        table: Mapping[LearnerName, Interval],
-        shares: Shares,
-        kept: Shares,
-        races: Mapping[str, list[Race]],
-        found: Mapping[str, Any],
-    ) -> str:
-        """Returns the page."""
+        table = {learner: geometric_mean_interval(of) for learner, of in fractions.items()}
         rows = [
             [
                 game,
-                _percent(shares["kickstarted"][game]),
-                _percent(shares["scratch"][game]),
+                mean_percent(fractions["kickstarted"][game]),
+                mean_percent(fractions["scratch"][game]),
                 f"{sum(race.censored for race in raced)} of {len(raced)}",
                 f"{np.mean([race.goal for race in raced]):.1f}",
                 f"{np.mean([race.kickstarted.returns[-1] for race in raced]):.1f}",
-                _percent(kept["scratch"][game]),
-                _percent(kept["kickstarted"][game]),
+                mean_percent(ratios["scratch"][game]),
+                mean_percent(ratios["kickstarted"][game]),
             ]
             for game, raced in races.items()
         ]
+        censored = sum(race.censored for raced in races.values() for race in raced)
+        return Page(
+            text=self._text(table["kickstarted"].format_percent(), rows, censored, found),
+            data={
+                **self.option_values("steps", "seeds", "episodes", "distillation_weight"),
+                "hardware": format_hardware(found.values()),
+                "table": {learner: interval_json(interval) for learner, interval in table.items()},
+                "races": {
+                    f"{game}-{seed}": {
+                        "goal": race.goal,
+                        "share": fractions["kickstarted"][game][seed],
+                        "censored": race.censored,
+                        "scratch_share": fractions["scratch"][game][seed],
+                        "kickstarted_ends_with": float(race.kickstarted.returns[-1]),
+                        "kept": {learner: ratios[learner][game][seed] for learner in LEARNERS},
+                    }
+                    for game, raced in races.items()
+                    for seed, race in enumerate(raced)
+                },
+                "wall_seconds": {name: result["wall_seconds"] for name, result in found.items()},
+            },
+            pictures={"picture.png": curve_picture(races)},
+        )
+
+    def _text(
+        self, percent: str, rows: Sequence[list[str]], censored: int, found: Mapping[str, Any]
+    ) -> str:
         head = [
-            "game", "kickstarted gets there after, %", "scratch itself after, %", "never got there",
-            "scratch ends with", "kickstarted ends with", "scratch of teacher, %",
-            "kickstarted of teacher, %",
+            "game", "kickstarted: steps to goal, %", "scratch: steps to goal, %",
+            "goal not reached", "scratch: final training return",
+            "kickstarted: final training return", "scratch / teacher, %",
+            "kickstarted / teacher, %",
         ]  # fmt: skip
-        lost = sum(race.censored for raced in races.values() for race in raced)
         return f"""# Kickstarting
 
-Kickstarted PPO has the training return that PPO from scratch ends with after
-**{table["kickstarted"].percent()} %** of the steps: geometric mean over {len(self.games)} MinAtar
-games, with its 95 % interval over {self.seeds} seeds. {_told_censored(lost, len(found) // 2)}
+Kickstarted PPO reaches the final training return of PPO from scratch after **{percent} %** of the
+steps: geometric mean over {len(self.games)} MinAtar games, with its 95 % interval over {self.seeds}
+seeds. {_format_censored(censored, len(found) // 2)}
 
 ![training returns](picture.png)
 
 {markdown_table(head, rows)}
 
-Means over seeds. "Gets there": to the training return that learning from scratch ends with, for the
-first time, in per cent of its {self.steps:,} steps; "scratch itself": when that run first had it.
-Training returns are means over {100 * WINDOW:.0f} % of the run, so that no share is below that.
-"Of teacher": the policy at the end, greedy, over {self.episodes} whole episodes.
+Means over seeds.
 
-{footer("kickstarting", self, found.values())}
+- Goal: the training return at the end of the run from scratch.
+- Steps to goal: the step at which a run first reaches the goal, in per cent of {self.steps:,}
+  steps. The run from scratch may reach it before its end.
+- Training returns are means over {100 * WINDOW:.0f} % of the run, so no run can need fewer steps.
+- / teacher: the return of the final greedy policy relative to the teacher's, over {self.episodes}
+  whole episodes.
 
-The paper (Schmitt 2018, 30 tasks of DMLab): about a tenth of the steps. What differs stands in the
-module's docstring.
+{self.footer(found.values())}
+
+The paper (Schmitt 2018, 30 tasks of DMLab): about a tenth of the steps. The docstring of
+`experiment.py` lists the differences from the paper.
 """
-
-    def _data(
-        self,
-        table: Mapping[LearnerName, Interval],
-        shares: Shares,
-        kept: Shares,
-        races: Mapping[str, list[Race]],
-        found: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        """Returns everything that the page was made from."""
-        return {
-            "steps": self.steps,
-            "seeds": self.seeds,
-            "episodes": self.episodes,
-            "distillation_weight": self.distillation_weight,
-            "hardware": format_hardware(found.values()),
-            "table": {learner: interval_json(interval) for learner, interval in table.items()},
-            "races": {
-                f"{game}-{seed}": {
-                    "goal": race.goal,
-                    "share": shares["kickstarted"][game][seed],
-                    "censored": race.censored,
-                    "scratch_share": shares["scratch"][game][seed],
-                    "kickstarted_ends_with": float(race.kickstarted.returns[-1]),
-                    "kept": {learner: kept[learner][game][seed] for learner in LEARNERS},
-                }
-                for game, raced in races.items()
-                for seed, race in enumerate(raced)
-            },
-            "wall_seconds": {name: result["wall_seconds"] for name, result in found.items()},
-        }
 
 
 def _name(game: str, learner: str, seed: int) -> str:
     return f"{game}-{learner}-{seed}"
 
 
-def _percent(shares: Sequence[float]) -> str:
-    return f"{100 * np.mean(shares):.0f}"
+def _return_ratio(found: Mapping[str, Any], game: str, learner: LearnerName, seed: int) -> float:
+    """The return of a learner's final policy relative to the teacher's."""
+    with_teacher = found[_name(game, "kickstarted", seed)]
+    return run_return_ratio(found[_name(game, learner, seed)], teacher_result=with_teacher)
 
 
-def _told_censored(lost: int, races: int) -> str:
-    """Returns what is to be said of runs that never got there."""
-    if not lost:
-        return f"All {races} kickstarted runs got there."
+def _format_censored(censored: int, races: int) -> str:
+    """The sentence about runs that did not reach the goal."""
+    if not censored:
+        return f"All {races} kickstarted runs reached it."
     return (
-        f"{lost} of {races} kickstarted runs never got there and count as 100 %: the true figure "
-        "is higher."
+        f"{censored} of {races} kickstarted runs did not reach it and count as 100 %: the true "
+        "figure is higher."
     )
 
 
-def curve_picture(path: Path, races: Mapping[str, Sequence[Race]]) -> None:
-    """Draws the training returns of each game: the mean over seeds, and their range.
+def curve_picture(races: Mapping[str, Sequence[Race]]) -> Figure:
+    """The training returns of each game: the mean over seeds, and their range.
 
     Args:
-        path: The PNG file.
-        races: Those of each game, by seed.
+        races: The races of each game, by seed.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    columns = min(len(races), 3)
-    rows = math.ceil(len(races) / columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(3 * columns, 2.4 * rows), squeeze=False)
-    for axes in grid.flat[len(races) :]:
-        axes.set_axis_off()
-    for axes, (game, raced) in zip(grid.flat, races.items(), strict=False):
+    figure, grid = panel_figure(races)
+    for axes, raced in zip(grid.flat, races.values(), strict=False):
         for learner, color in zip(("scratch", "kickstarted"), ("C1", "C0"), strict=True):
-            steps, returns = _together([getattr(race, learner) for race in raced])
+            steps, returns = _resampled([getattr(race, learner) for race in raced])
             axes.plot(steps / 1e6, returns.mean(0), color, label=learner)
             axes.fill_between(
                 steps / 1e6, returns.min(0), returns.max(0), color=color, alpha=0.2, linewidth=0
             )
         goal = float(np.mean([race.goal for race in raced]))
         axes.axhline(goal, color="gray", linewidth=0.8, linestyle="--")
-        axes.set_title(game)
-    # In the place that no game fills, if there is one.
+    # In the cell that no game fills, if there is one.
     grid.flat[-1].legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, loc="center")
     figure.supxlabel("million environment steps")
     figure.supylabel("training return")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure
 
 
-def _together(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns curves at the same steps, where all of them are known.
+def _resampled(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Curves interpolated at common steps, where all of them are defined.
 
     Returns:
         Steps (points,) and returns (curves, points).

@@ -1,1 +1,1 @@
-"""Trained teachers, and how they were trained."""
+"""Trained teachers, and the experiment that trained them."""

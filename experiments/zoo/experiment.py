@@ -1,10 +1,10 @@
-"""The zoo: trained teachers, and the experiment that makes those of MinAtar's games.
+"""The zoo: trained teachers, and the experiment that trains those of MinAtar's games.
 
     rltransfer experiment run zoo --out runs/zoo
 
-Each teacher lies here as `NAME.safetensors` (weights, float16), `NAME.json` (the network) and
-`NAME.card.json` (recipe, seed, steps, return with its interval over 200 episodes). Those of Atari's
-games are made by `rltransfer experiment run atari --part teachers`.
+This folder contains three files per teacher: `NAME.safetensors` (weights, float16), `NAME.json`
+(the network) and `NAME.card.json` (recipe, seed, steps, return with its interval over 200
+episodes). `rltransfer experiment run atari --part teachers` trains the teachers of Atari games.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 
 from rltransfer.agents import PPO, PQN, PolicyDistillation
 from rltransfer.agents.ppo import Surrogate
-from rltransfer.experiments.common.checks import check_names, check_options
+from rltransfer.experiments.common.checks import check_options, choice
+from rltransfer.experiments.zoo.folder import FOLDER
 from rltransfer.files.serialization import to_json
 from rltransfer.learning.agent import Method
 from rltransfer.machine.terminal import console
@@ -31,9 +32,6 @@ from rltransfer.runs.folder import load_run_policy
 from rltransfer.runs.run import Run
 from rltransfer.runs.train import train
 
-FOLDER = Path(__file__).parent
-"""Where the teachers lie."""
-
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 STEPS = {
@@ -43,43 +41,43 @@ STEPS = {
     "Seaquest": 3_000_000,
     "SpaceInvaders": 2_500_000,
 }
-"""Environment steps of each training. Freeway is learned by then; in Space Invaders a longer
-training makes a player whose games hardly end: no student can be compared with it in minutes."""
+"""Environment steps of each training. They suffice for Freeway. In Space Invaders longer training
+leads to very long games, so that no student can be compared with the teacher within minutes."""
 
 WIDTHS = {"Asterix": 1.5, "Seaquest": 1.5}
-"""Widths other than 1: half of that is too little for students of these games to keep the score."""
+"""Widths other than 1, for games in which students of width 0.5 do not keep up with the teacher."""
 
 VALUE_STEPS = {"Seaquest": 5_000_000}
-"""Environment steps of the Q-learning that a teacher is kickstarted from, where there is one."""
+"""Environment steps of Q-learning, for teachers that are kickstarted from it."""
 
 EPISODES = 200
-"""Episodes that a card's return is the mean of."""
+"""Number of episodes of the evaluation on a card."""
 
 EVALUATION_SEED = 10_000
-"""Seed of those episodes; no training used it."""
+"""Seed of these episodes; no training used it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Zoo:
     """Trains the zoo's teachers of MinAtar's games: 6 runs, over an hour on one CPU core.
 
-    PPO on each game, on Seaquest kickstarted from PQN.
+    PPO on each game; on Seaquest it is kickstarted from PQN.
     """
 
-    games: tuple[str, ...] = GAMES
-    """The games."""
+    games: tuple[str, ...] = choice("game", GAMES)
+    """Games to train on."""
     steps: int = 0
-    """Environment steps of each teacher; 0 means those of `STEPS`."""
+    """Environment steps of each teacher; 0 means 2.5 to 10 million, depending on the game."""
     seed: int = 0
     """Seed of each training."""
     out: Path = Path("runs/zoo")
-    """Folder for the runs, and for the teachers in its folder `teachers`."""
+    """Folder for the runs; the teachers are in its folder `teachers`."""
     threads: int = 1
-    """Threads of torch; two games at once with one thread each are faster than one with two."""
+    """Number of torch threads; two games at once with one thread each are faster than one with
+    two."""
 
     def __post_init__(self) -> None:
         check_options(self)
-        check_names("game", self.games, GAMES)
 
     def run(self) -> None:
         """Trains, evaluates and writes each teacher."""
@@ -93,9 +91,9 @@ class Zoo:
             console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
 
     def _train(self, game: str, method: Method, steps: int, name: str) -> Run:
-        """Trains one agent, or goes on with it."""
+        """Trains one agent, or resumes its training."""
         run_dir = self.out / name
-        run: Run = train(
+        return train(
             method,
             suite=task_of(game),
             run_dir=run_dir,
@@ -105,25 +103,24 @@ class Zoo:
             threads=self.threads,
             episodes=EPISODES,
         )
-        return run
 
 
-VALUES: Method = PQN(learning_rate=5e-4, batch_size=256)
-"""What Seaquest's teacher was kickstarted from."""
+VALUES = PQN(learning_rate=5e-4, batch_size=256)
+"""The method that Seaquest's teacher was kickstarted from."""
 
 
 def recipe(game: str, values: str = "") -> Method:
-    """Returns the method that a game's teacher was trained with.
+    """The method that a game's teacher was trained with.
 
-    In Seaquest PPO alone learns to shoot until the oxygen is gone, a return of 5, and no more. PQN
-    finds out how to surface, and PPO is kickstarted from it.
+    In Seaquest, PPO alone only learns to shoot until the oxygen is used up, a return of 5. PQN
+    learns to surface, and PPO is kickstarted from it.
 
     Args:
         game: The game.
-        values: The run directory of `VALUES`; used for Seaquest alone.
+        values: The run directory of `VALUES`, which only Seaquest uses.
     """
     if game in VALUE_STEPS:
-        kickstarting: Method = PolicyDistillation(
+        return PolicyDistillation(
             teacher=values,
             student=Network(encoder="grid", width=WIDTHS[game]),
             objective="KL(temperature=0.2)",
@@ -138,8 +135,7 @@ def recipe(game: str, values: str = "") -> Method:
             learning_rate=1e-3,
             max_grad_norm=0.5,
         )
-        return kickstarting
-    reinforcement: Method = PPO(
+    return PPO(
         network=Network(encoder="grid", width=WIDTHS.get(game, 1.0)),
         num_envs=256,
         rollout_length=64,
@@ -148,23 +144,22 @@ def recipe(game: str, values: str = "") -> Method:
         learning_rate=2e-3,
         surrogate=Surrogate(gamma=0.99, gae_lambda=0.95, entropy_coefficient=0.01),
     )
-    return reinforcement
 
 
 def task_of(game: str) -> str:
-    """Returns the id of a game's task."""
+    """The id of a game's task."""
     return f"rltransfer/MinAtar-{game}-v0"
 
 
 def teacher_width(game: str) -> float:
-    """Returns the width of a game's teacher, to which a student's is a factor."""
+    """The width of a game's teacher, which a student's width is relative to."""
     return load_policy(FOLDER / f"MinAtar-{game}-v0").spec.network.width
 
 
 def write_teacher(run: Run, stem: Path) -> dict[str, Any]:
     """Writes a run's policy in float16 with its card, and returns the card.
 
-    The return is that of the policy as it was written.
+    The return on the card is that of the written float16 policy.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     save_policy(load_run_policy(run.run_dir), stem, half=True)
@@ -191,7 +186,7 @@ def write_teacher(run: Run, stem: Path) -> dict[str, Any]:
 
 
 def _recipe_of(method: Method) -> dict[str, Any]:
-    """Returns a method as JSON, with its teacher's recipe in place of the teacher's folder."""
+    """A method as JSON, with its teacher's recipe in place of the teacher's folder."""
     data: dict[str, Any] = to_json(method)
     if data.get("teacher"):
         config = read_config(Path(data["teacher"]))

@@ -1,4 +1,4 @@
-"""The student of the experiments on MinAtar: one recipe, whatever its size and objective."""
+"""The students of the experiments on MinAtar: one recipe for all sizes and objectives."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rltransfer.policies.network import Network
 def minatar_student(
     game: str, width: float, objective: str, precision: PrecisionName = "float32"
 ) -> PolicyDistillation:
-    """Returns the method that distils a game's teacher of the zoo.
+    """The method that distils the zoo's teacher of a game.
 
     Args:
         game: The game, e.g. "Asterix".
-        width: Factor on the teacher's width; parameters grow with its square.
-        objective: What the student learns from the labels.
+        width: Factor on the teacher's width; the number of parameters grows with its square.
+        objective: The loss on the labels.
         precision: Arithmetic of the learner.
     """
     network = Network(encoder="grid", width=width * teacher_width(game), layer_norm=True)
@@ -28,13 +28,13 @@ def minatar_student(
 def distilled_into(
     network: Network, objective: str, precision: PrecisionName = "float32"
 ) -> PolicyDistillation:
-    """Returns the method that distils the zoo's teachers into a network.
+    """The method that distils the zoo's teachers into a network.
 
-    The student acts while it learns, but for a first fifth, and nearly always greedily.
+    The student acts during training, except in the first fifth, and nearly always greedily.
 
     Args:
         network: The student's.
-        objective: What the student learns from the labels.
+        objective: The loss on the labels.
         precision: Arithmetic of the learner.
     """
     return PolicyDistillation(
@@ -54,10 +54,10 @@ def distilled_into(
 
 
 def trained_longer(method: PolicyDistillation, epochs: float) -> PolicyDistillation:
-    """Returns the method with more epochs, and larger minibatches and steps, which make them fast.
+    """The method with more epochs, and with larger minibatches and steps for speed.
 
     Args:
-        method: How the student learns but for that.
-        epochs: How often it learns from each step, on average.
+        method: The method to change.
+        epochs: How often the student learns from each environment step, on average.
     """
     return replace(method, epochs=epochs, batch_size=1024, learning_rate=8e-3)

@@ -50,15 +50,18 @@ def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -
             share = result["student_parameters"] / max(result["teacher_parameters"] or 0, 1)
             known = bool(result["teacher_parameters"])
             table.add_row(
-                *cells, f"{100 * kept(row):.0f} %", size, f"{100 * share:.1f} %" if known else "?"
+                *cells,
+                f"{100 * return_ratio(row):.0f} %",
+                size,
+                f"{100 * share:.1f} %" if known else "?",
             )
     return table
 
 
-def kept(row: dict[str, float]) -> float:
-    """Returns which share of its teacher's return a student keeps."""
+def return_ratio(row: dict[str, float]) -> float:
+    """A student's return relative to its teacher's."""
     student, teacher = row["return_mean"], row["teacher_return_mean"]
-    chance = row["random_return_mean"]
-    if min(student, teacher, chance) >= 0:
+    random = row["random_return_mean"]
+    if min(student, teacher, random) >= 0:
         return student / teacher if teacher else 0.0
-    return (student - chance) / (teacher - chance) if teacher != chance else 0.0
+    return (student - random) / (teacher - random) if teacher != random else 0.0

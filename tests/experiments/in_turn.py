@@ -1,4 +1,4 @@
-"""What trials run: one after the other, where experiments are cut short, and as other processes."""
+"""Work for trials: calls in this process, for short experiments, and a function for others."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def one_by_one(work: Any, arguments: dict[str, Any], jobs: int) -> Iterator[tuple[str, Any]]:
-    """What `side_by_side` yields, without the seconds that new processes take to begin."""
+    """Like `run_parallel`, without the seconds that new processes take to start."""
     return ((name, work(*given)) for name, given in arguments.items())
 
 
 def leave_a_mark(path: Path, fails: bool) -> str:
-    """Makes a file, and fails if it is to. A function of a module, as other processes need it."""
+    """Creates a file, and fails on request. Other processes need a function of a module."""
     path.touch()
     if fails:
-        raise RuntimeError("It failed, as it was asked to.")
+        raise RuntimeError("It failed on request.")
     return f"made {path.name}"

@@ -1,4 +1,4 @@
-"""Atari, cut short: teachers, then students of them, then the page; each part by itself."""
+"""Atari, shortened: teachers, then their students, then the page; each part separately."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from rltransfer.envs import atari as emulator
 from rltransfer.errors import InputError
 from rltransfer.experiments.atari import experiment as atari
 from rltransfer.experiments.atari import teachers
-from rltransfer.experiments.common import comparison
-from rltransfer.experiments.common.trials import Trial, results_so_far, run_trial
+from rltransfer.experiments.common import comparison, experiment
+from rltransfer.experiments.common.trials import Trial, finished_results, run_trial
 from rltransfer.experiments.zoo import experiment as zoo
+from rltransfer.experiments.zoo.folder import FOLDER
 from rltransfer.files.serialization import to_json
 from rltransfer.policies.saving import load_policy
 from rltransfer.runs import teacher_check
@@ -33,11 +34,11 @@ WORDS = (
 
 @pytest.fixture
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cuts games and rollouts short, runs in this process, hides teachers that the zoo may have."""
+    """Shortens games and rollouts, runs in this process, hides the zoo's Atari teachers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(emulator._DEFAULTS, "max_num_frames_per_episode", 400)
     monkeypatch.setitem(emulator._DEFAULTS, "noop_max", 1)
-    # Each emulator takes a quarter of a second to begin.
+    # Each emulator takes a quarter of a second to start.
     for module, name in (
         (zoo, "EPISODES"), (teachers, "TEACHER_EPISODES"), (teacher_check, "CHECK_EPISODES"),
     ):  # fmt: skip
@@ -49,14 +50,14 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teachers, "zoo_cards", list)
 
     def in_turn(trials: Sequence[Trial], folder: Path, jobs: int) -> None:
-        done = results_so_far(trials, folder)
+        done = finished_results(trials, folder)
         for trial in trials:
             if trial.name not in done:
                 run_trial(trial, folder)
 
-    monkeypatch.setattr(atari, "run_trials", in_turn)
+    monkeypatch.setattr(experiment, "run_trials", in_turn)
     for module in (teachers, comparison):
-        monkeypatch.setattr(module, "side_by_side", one_by_one)
+        monkeypatch.setattr(module, "run_parallel", one_by_one)
 
 
 def run(part: str, *games: str) -> dict[str, Any]:
@@ -74,15 +75,17 @@ def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     card = json.loads(written.with_name("ALE-Pong-v5.card.json").read_text())
     assert card["task"] == {"id": "ALE/Pong-v5", "kwargs": {}}
     assert card["agent"] == "ppo" and card["env_steps"] == 128
-    # Half of the bytes of float32, and read back all the same.
+    # Half of the bytes of float32, and still readable.
     weights = written.with_suffix(".safetensors")
     assert weights.stat().st_size < 4_000_000
     assert load_policy(written).num_acting_parameters() == 1_687_206
 
-    # A teacher of other settings does not pass for the one that is asked for.
+    # A teacher with other settings is refused.
     other = WORDS.replace("--teacher-steps 128", "--teacher-steps 256 --part teachers --games Pong")
     assert main(other.split()) == 2
-    assert "Pong-teacher holds a run with another total_steps (128, not" in capsys.readouterr().err
+    assert (
+        "Pong-teacher contains a run with another total_steps (128, not" in capsys.readouterr().err
+    )
 
     before = weights.stat().st_mtime_ns
     data = run("students", "Pong")
@@ -93,27 +96,27 @@ def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     trunk = 8 * (4 * 64 + 1) + 17 * (8 * 16 + 1) + 17 * (17 * 9 + 1) + 133 * (17 * 49 + 1)
     assert trial["student_parameters"] == trunk + 6 * 134
     assert round(100 * trial["student_parameters"] / trial["teacher_parameters"]) == 7
-    # Returns below 0 count from those of random actions.
+    # Negative returns are counted from the random policy.
     returns = data["returns"]["Pong-0"]
-    chance = returns["random"]
-    assert chance < 0
-    gap = returns["teacher"] - chance
-    assert data["shares"]["7 %"]["Pong"] == [(returns["7 %"] - chance) / gap if gap else 0]
+    random = returns["random"]
+    assert random < 0
+    gap = returns["teacher"] - random
+    assert data["shares"]["7 %"]["Pong"] == [(returns["7 %"] - random) / gap if gap else 0]
 
-    # The student of Boxing is missing: the page is of the students of both games alone.
-    # Neither do students, even of another part than the one that is asked for.
+    # So are students with other settings, even of a part that is not requested.
     other = WORDS.replace("--steps 256", "--steps 512 --part multitask --games Pong Boxing")
     assert main(other.split()) == 2
-    assert "Pong-7-0 holds a run with another total_steps (256, not" in capsys.readouterr().err
+    assert "Pong-7-0 contains a run with another total_steps (256, not" in capsys.readouterr().err
     assert not list(tmp_path.glob("runs/together-*"))
+    # The student of Boxing is missing: the page covers the students of both games alone.
     data = run("multitask", "Pong", "Boxing")
     assert list(data["table"]) == ["one for all"]
     assert list(data["returns"]) == ["Pong-0", "Boxing-0"]
     assert list(data["returns"]["Boxing-0"]) == ["random", "teacher", "one for all"]
-    # The student of two games is asked about each by itself, in its own actions and spaces.
+    # The student of two games is evaluated in each, with that game's actions and spaces.
     assert data["returns"]["Pong-0"]["teacher"] == returns["teacher"]
     assert list(data["table"]["one for all"]) == ["all games", "Pong", "Boxing"]
-    # Students of two games are no hindrance to those of one.
+    # Students of two games do not prevent those of one.
     assert list(run("students", "Pong")["table"]) == ["7 %"]
     run("multitask", "Pong", "Boxing")
     page = (tmp_path / "page" / "RESULTS.md").read_text()
@@ -124,18 +127,18 @@ def test_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_students_need_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teachers, "zoo_cards", list)
-    experiment = atari.AtariDistillation(part="students", out=tmp_path)
-    with pytest.raises(InputError, match="a teacher of Pong: train it first"):
-        experiment.run()
+    students = atari.AtariDistillation(part="students", out=tmp_path)
+    with pytest.raises(InputError, match="contains a teacher of Pong: run"):
+        students.run()
 
 
 def test_teachers_in_the_zoo_are_what_the_experiment_makes() -> None:
-    for path in zoo.FOLDER.glob("ALE-*.card.json"):
+    for path in FOLDER.glob("ALE-*.card.json"):
         card = with_current_names(json.loads(path.read_text()))
         game = path.name.removeprefix("ALE-").removesuffix("-v5.card.json")
         recipe = replace(teachers.teacher_recipe(game), precision=card["recipe"]["precision"])
         assert card["env_steps"] >= teachers.STEPS[game]
-        # As for a run that goes on: an option that came later is no difference where it is unused.
+        # As when a run resumes: an option that was added later and is unused is no difference.
         assert difference(card["recipe"], json.loads(json.dumps(to_json(recipe))), "recipe") == ""
         weights = path.with_name(path.name.replace(".card.json", ".safetensors"))
         assert weights.stat().st_size < 4_000_000

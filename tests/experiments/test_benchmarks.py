@@ -1,4 +1,4 @@
-"""Benchmarks beside peers: order, ratios and bars by hand, what fails, what is written."""
+"""Benchmarks: order, ratios and bars worked by hand, failing sides, the written files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def side(name: str, code: str, **options: Any) -> Side:
 
 
 def counting(log: Path, name: str, values: list[float]) -> Side:
-    """A side that notes that it ran, and says one value after the other."""
+    """A side that logs its runs and prints one value after the other."""
     return side(name, COUNTING.format(log=str(log), name=name, values=values))
 
 
@@ -73,11 +73,11 @@ def test_sides_run_in_turn_and_the_median_of_the_ratios_counts(tmp_path: Path) -
     assert found["versions"]["torch"] == torch.__version__
 
 
-def test_times_are_turned_round_and_seeds_are_told(tmp_path: Path) -> None:
+def test_times_are_inverted_and_seeds_are_passed(tmp_path: Path) -> None:
     ours = counting(tmp_path / "log", "A", [2.0, 4.0, 1.0])
     peer = counting(tmp_path / "log", "B", [30.0, 8.0, 10.0])
     found = compare(pair(ours, peer, lower_is_better=True, seeded=True, bar=5.0), 3)
-    # The medians are 2 and 10; any run of one side may stand beside any of the other.
+    # The medians are 2 and 10; every run of one side is compared with every run of the other.
     every = [15.0, 4.0, 5.0, 7.5, 2.0, 2.5, 30.0, 8.0, 10.0]
     assert found["ratio"] == {"median": 5.0, "min": 2.0, "max": 30.0, "values": every}
     assert found["met"]
@@ -85,7 +85,7 @@ def test_times_are_turned_round_and_seeds_are_told(tmp_path: Path) -> None:
     assert found["ours"]["command"].endswith("--seed REPETITION")
 
 
-def test_each_side_has_the_threads_that_it_is_better_with(
+def test_each_side_runs_with_its_better_number_of_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
@@ -118,9 +118,9 @@ def test_a_bar_is_a_minimum_or_a_maximum(at_most: bool, value: float, met: bool)
     ("code", "sentence"),
     [
         ("import sys; sys.exit('first\\nthe last line')", "'B' of the pair 'toy' failed: the last"),
-        ("import sys; sys.exit(3)", "'B' of the pair 'toy' failed: it said nothing"),
-        ("print('no JSON')", "must end with a line of JSON, but it says 'no JSON'"),
-        ("print('{}')", "'B' of the pair 'toy' does not say 'speed.median'"),
+        ("import sys; sys.exit(3)", "'B' of the pair 'toy' failed: it printed nothing"),
+        ("print('no JSON')", "must end with a line of JSON, but it ends with 'no JSON'"),
+        ("print('{}')", "'B' of the pair 'toy' does not output 'speed.median'"),
     ],
 )
 def test_a_side_that_fails_is_named(code: str, sentence: str, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_side_that_fails_is_named(code: str, sentence: str, tmp_path: Path) ->
         compare(pair(counting(tmp_path / "log", "A", [1.0]), side("B", code)), 1)
 
 
-def test_a_peer_that_is_not_there_is_said_before_anything_runs(
+def test_a_missing_package_is_reported_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = counting(tmp_path / "log", "A", [1.0])
@@ -163,9 +163,9 @@ def test_the_experiment_writes_numbers_and_a_report(
     out = tmp_path / "bench" / "numbers"
     words = ["--pairs", "toy", "--repeats", "2", "--out", str(out)]
     assert main(["experiment", "run", "benchmarks", *words]) == 0
-    said = capsys.readouterr().out
-    assert "toy 2/2, B: 2 M steps/s" in said
-    assert "2.50 (2.00 to 3.00)" in said
+    out_text = capsys.readouterr().out
+    assert "toy 2/2, B: 2 M steps/s" in out_text
+    assert "2.50 (2.00 to 3.00)" in out_text
     assert json.loads((out / "toy.json").read_text())["ours"]["values"] == [4e6, 6e6]
     report = (tmp_path / "bench" / "RESULTS.md").read_text()
     assert "`numbers/`" in report
@@ -174,7 +174,7 @@ def test_the_experiment_writes_numbers_and_a_report(
 
 
 def stored(folder: Path, name: str, ratio: float, **changes: Any) -> None:
-    """Writes a file as the experiment writes it."""
+    """Writes a file in the experiment's format."""
     numbers = {"median": 3e6, "min": 1e6, "max": 4e6, "values": [], "said": [], "command": "c"}
     found = {
         "pair": name,
@@ -195,7 +195,7 @@ def stored(folder: Path, name: str, ratio: float, **changes: Any) -> None:
     (folder / f"{name}.json").write_text(json.dumps(found))
 
 
-def test_the_report_is_made_of_every_file_that_is_there(tmp_path: Path) -> None:
+def test_the_report_covers_every_stored_file(tmp_path: Path) -> None:
     folder, path = tmp_path / "results", tmp_path / "RESULTS.md"
     folder.mkdir()
     write_report(folder, path)
@@ -220,11 +220,11 @@ def test_the_report_is_made_of_every_file_that_is_there(tmp_path: Path) -> None:
     assert "| TEACHERS-FIVE | itself | at most 1.15 | 1.10 (1.50 to 40.00) | yes |" in text
     assert "| geometric mean of MinAtar's 5 games | pgx | at least 10 | 10.00 | yes |" in text
     assert "`rltransfer experiment run benchmarks --pairs teachers-five --repeats " in text
-    assert "- another CPU, 8 cores, 4 threads" in text
+    assert "- another CPU, 8 cores, at most 4 torch threads" in text
     assert "2026-11-21 to 2026-11-23" in text
     assert "torch 2.13.0 and 2.14.0" in text
     assert text.endswith("## What fell short, and why\n\nAsterix is slow.\n")
-    # In the pairs' order, whatever the files' is.
+    # In the order of the pairs, not of the files.
     assert text.index(games[4].upper()) < text.index("TEACHERS-FIVE")
 
 
@@ -242,11 +242,11 @@ def test_curves_over_environments_and_tasks(tmp_path: Path) -> None:
     (folder / "curves.json").write_text(json.dumps(found))
     write_report(folder, tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "| environments of rltransfer/MinAtar-Breakout-v0 | environments alone |" in text
+    assert "| environments of rltransfer/MinAtar-Breakout-v0 | environments only |" in text
     assert "| 2 | 4 | " in text
 
 
-def test_every_pair_runs_a_script_or_a_command_that_is_there() -> None:
+def test_every_pair_runs_a_script_or_a_command_that_exists() -> None:
     bars = {name: pair.bar for name, pair in PAIRS.items()}
     assert len(bars) == 14
     assert bars["ppo-minatar-return-10"] == 5.0
@@ -256,7 +256,7 @@ def test_every_pair_runs_a_script_or_a_command_that_is_there() -> None:
             assert importlib.util.find_spec(side.command[1]) is not None
 
 
-def test_episodes_of_the_linear_task_end_and_begin_anew() -> None:
+def test_episodes_of_the_linear_task_end_and_restart() -> None:
     env = LinearVectorEnv(64)
     first, _ = env.reset(seed=3)
     ended = torch.zeros(64)
@@ -264,10 +264,10 @@ def test_episodes_of_the_linear_task_end_and_begin_anew() -> None:
         seen, reward, terminated, truncated, _ = env.step(torch.zeros(64, 12))
         ended += terminated
         assert not truncated.any()
-    # Episodes have 50 to 149 steps, so that each environment ends 1 to 3 within 150 steps.
+    # Episodes have 50 to 149 steps, so each environment ends 1 to 3 of them within 150 steps.
     assert ended.min() >= 1 and ended.max() <= 3
     assert seen.shape == (64, 48) and reward.shape == (64,)
-    # Noise of variance 1, and 0.9 of the state before: 1 / (1 - 0.9^2) = 5.3 at the most.
+    # Noise of variance 1 and 0.9 of the previous state: at most 1 / (1 - 0.9^2) = 5.3.
     assert 3 < seen.var() < 6
     again = LinearVectorEnv(64)
     assert torch.equal(again.reset(seed=3)[0], first)
@@ -277,7 +277,7 @@ def test_episodes_of_the_linear_task_end_and_begin_anew() -> None:
     assert torch.equal(env.step(torch.zeros(64, 12))[0], one)
 
 
-def test_our_own_scripts() -> None:
+def test_scripts_of_rltransfer() -> None:
     measuring = AtariRollout().measuring.__class__(repeats=1, seconds=0.0, device="cpu")
     assert (
         AtariRollout(measuring=measuring, num_envs=4, rollout_length=2).run()["steps_per_second"]
@@ -285,8 +285,8 @@ def test_our_own_scripts() -> None:
     )
     found = MlpDistillation(measuring=measuring, num_envs=16, rollout_length=2).run()
     assert found["steps_per_second"] == found["with_training"]["median"] > 0
-    # 84 * 84 bytes of a frame, 18 labels of 4 bytes, the task's 8 and the age's 1, for 540,000
-    # steps and the three that each of the 80 rows keeps for the oldest stack.
+    # A frame of 84 * 84 bytes, 18 labels of 4 bytes, 8 bytes for the task and 1 for the age, for
+    # 540,000 steps and three more in each of the 80 rows for the oldest stack.
     assert MemoryAtari().run()["bytes"] == (7056 + 72 + 8 + 1) * (540_000 + 3 * 80)
     options = {"num_envs": 64, "rollout_length": 16, "batch_size": 256}
     found = PPOReturn(until_return=0.01, max_steps=100_000, **options).run()

@@ -1,4 +1,4 @@
-"""Comparisons: everybody plays once, and again only where weights or episodes have changed."""
+"""Comparisons: policies are evaluated once, and again only if weights or episodes changed."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def players(tmp_path: Path) -> Comparison:
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Who has played since, in order."""
+    """The policies that have been evaluated since, in order."""
     names: list[str] = []
 
-    def by_chance(*given: object, **options: object) -> dict[str, Evaluation]:
+    def random_policy(*given: object, **options: object) -> dict[str, Evaluation]:
         names.append(RANDOM)
         return evaluate_random(*given, **options)
 
@@ -59,29 +59,29 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(type(teacher).__name__)
         return evaluate_teacher(teacher, *given, **options)
 
-    monkeypatch.setattr(comparison, "evaluate_random", by_chance)
+    monkeypatch.setattr(comparison, "evaluate_random", random_policy)
     monkeypatch.setattr(comparison, "evaluate_teacher", taught)
-    monkeypatch.setattr(comparison, "side_by_side", one_by_one)
+    monkeypatch.setattr(comparison, "run_parallel", one_by_one)
     return names
 
 
-def test_everybody_plays_once(players: Comparison, played: list[str]) -> None:
+def test_every_policy_is_evaluated_once(players: Comparison, played: list[str]) -> None:
     assert players.stored() is None
     returns = compare({"a": players})["a"]
     assert played == [RANDOM, "PolicyTeacher", "Ensemble"]
     assert list(returns) == [RANDOM, TEACHER, "both"]
-    # All on the episodes of one seed, as an evaluation by itself finds them.
+    # All on the episodes of one seed, as in a separate evaluation.
     suite, cpu = rt.Suite.of(TASK), torch.device("cpu")
     assert returns[RANDOM] == evaluate_random(suite, 20, seed=5, device=cpu)[TASK].mean
-    for who in (TEACHER, "both"):
-        teacher = fitted_teacher(rt.load_teacher(players.players[who]), suite, cpu)
-        assert returns[who] == evaluate_teacher(teacher, suite, 20, seed=5, device=cpu)[TASK].mean
+    for name in (TEACHER, "both"):
+        teacher = fitted_teacher(rt.load_teacher(players.players[name]), suite, cpu)
+        assert returns[name] == evaluate_teacher(teacher, suite, 20, seed=5, device=cpu)[TASK].mean
     played.clear()
     assert compare({"a": players})["a"] == returns == players.stored()
     assert not played
 
 
-def test_whoever_is_new_or_has_changed_plays(
+def test_new_and_changed_policies_are_evaluated(
     players: Comparison, played: list[str], tmp_path: Path
 ) -> None:
     returns = players.play()
@@ -91,16 +91,16 @@ def test_whoever_is_new_or_has_changed_plays(
     found = replace(players, players=other).play()
     assert played == ["PolicyTeacher"]
     assert found[TEACHER] == returns[TEACHER]
-    # Those that nobody asks for now stay known.
-    kept = json.loads(players.path.read_text())["players"]
-    assert set(kept) == {RANDOM, TEACHER, "both", "another"}
+    # Policies that are not part of this comparison stay stored.
+    stored = json.loads(players.path.read_text())["players"]
+    assert set(stored) == {RANDOM, TEACHER, "both", "another"}
 
     played.clear()
     replace(players, players={**other, TEACHER: other["another"]}).play()
     assert played == ["PolicyTeacher"]
 
 
-def test_an_ensemble_of_others_or_of_other_weights_is_another(
+def test_an_ensemble_with_other_members_or_weights_is_another(
     players: Comparison, played: list[str]
 ) -> None:
     players.play()
@@ -110,7 +110,7 @@ def test_an_ensemble_of_others_or_of_other_weights_is_another(
 
 
 @pytest.mark.parametrize("change", [{"episodes": 21}, {"seed": 6}])
-def test_other_episodes_are_played_anew(
+def test_other_episodes_are_evaluated_again(
     players: Comparison, played: list[str], change: dict[str, int]
 ) -> None:
     players.play()

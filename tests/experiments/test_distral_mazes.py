@@ -1,4 +1,4 @@
-"""Distral on mazes: choices and claims worked by hand, and the experiment cut short."""
+"""Distral on mazes: choices and claims worked by hand, and a short experiment."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_one_seed_decides_nothing() -> None:
 
 
 def test_claims_compare_runs_of_the_same_seed() -> None:
-    # Level curves: seeds differ by 10, which pairs take out; the variants by 1 and 3 beside 0.
+    # Constant curves: seeds differ by 10, which cancels in pairs; the variants by 1 and 3 from c.
     def level(*returns: float) -> np.ndarray:
         return np.repeat(np.array(returns)[:, None], PARTS, axis=1)
 
@@ -97,12 +97,12 @@ def test_claims_compare_runs_of_the_same_seed() -> None:
     assert (found.mean, found.low, found.high) == (2, 2, 2)
 
 
-def test_every_claim_names_variants_and_says_what_the_paper_says() -> None:
+def test_every_claim_names_variants_and_compares_as_the_paper_does() -> None:
     for claim in CLAIMS:
         assert set(claim.more) | set(claim.less) <= set(VARIANTS)
         assert not set(claim.more) & set(claim.less)
     by_text = {claim.text: claim for claim in CLAIMS}
-    # That KL ends lower is a claim on what KL+ent has more.
+    # "KL ends lower" is tested as "KL+ent ends higher".
     assert by_text["KL is faster early than KL+ent"].measure == "early"
     assert by_text["KL ends lower than KL+ent"].less == ("KL 1col", "KL 2col")
     assert by_text["two columns are faster than one"].more == ("KL 2col", "KL+ent 2col")
@@ -114,11 +114,11 @@ def test_the_optimum_is_that_of_each_maze() -> None:
     assert len(set(best)) == 3 and all(6 < value < 10 for value in best)
 
 
-def test_it_writes_its_page_and_goes_on(
+def test_it_writes_its_page_and_does_not_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "side_by_side", one_by_one)
+    monkeypatch.setattr(trials, "run_parallel", one_by_one)
     assert main(WORDS.split()) == 0
     data = json.loads((tmp_path / "page" / "results.json").read_text())
     assert list(data["table"]) == list(data["best"]) == list(VARIANTS)
@@ -132,10 +132,10 @@ def test_it_writes_its_page_and_goes_on(
         folder = f"{variant.replace(' ', '-')}-{better['beta']:g}-0.001"
         curves = [run_curves(tmp_path / "runs" / f"{folder}-{n}", names, 2048) for n in range(2)]
         assert max(areas) == pytest.approx(curves[0].mean())
-        # The table is of the seed that the grid did not have.
+        # The table uses the seed that the grid does not have.
         assert data["table"][variant]["area"]["mean"] == pytest.approx(curves[1].mean())
-        share = (final(curves[1]) / data["optimal_returns"]).mean()
-        assert data["table"][variant]["share"]["mean"] == pytest.approx(share)
+        ratio = (final(curves[1]) / data["optimal_returns"]).mean()
+        assert data["table"][variant]["share"]["mean"] == pytest.approx(ratio)
     assert len(data["claims"]) == len(CLAIMS)
     by_maze = np.array(data["final_by_maze"]["A2C"])
     assert by_maze.shape == (1, 2)
@@ -145,15 +145,16 @@ def test_it_writes_its_page_and_goes_on(
     # One seed decides nothing.
     assert page.count("undecided: one seed has no interval") == len(CLAIMS)
     # Of two betas both are at the edge.
-    assert "7 of 7 (A2C, " in page
+    assert "For 7 of 7 variants (A2C, " in page.replace("\n", " ")
     for name in ("curves", "robustness"):
         assert (tmp_path / "page" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
     capsys.readouterr()
-    monkeypatch.setattr(trials, "run_trial", None)  # who runs anything now, fails
+    monkeypatch.setattr(trials, "run_trial", None)  # running anything fails now
     assert main(WORDS.split()) == 0
-    told = capsys.readouterr().out
-    assert "14 of 14 were done already" in told and "7 of 7 were done already" in told
+    out = capsys.readouterr().out
+    assert "trials already finished: 14 of 14" in out
+    assert "trials already finished: 7 of 7" in out
 
 
 def test_bad_numbers_are_refused() -> None:
@@ -165,7 +166,7 @@ def test_bad_numbers_are_refused() -> None:
             DistralMazes(**{name: ()})
 
 
-def test_a_run_without_episodes_is_told(tmp_path: Path) -> None:
+def test_a_run_without_episodes_is_refused(tmp_path: Path) -> None:
     Tracker(tmp_path).close()
     with pytest.raises(InputError, match="No episode of CartPole-v1 ended within 64 steps"):
         run_curves(tmp_path, ["CartPole-v1"], 64)

@@ -1,4 +1,4 @@
-"""Distral on MinAtar: ratios and their words worked by hand, and the experiment cut short."""
+"""Distral on MinAtar: ratios and verdicts worked by hand, and a short experiment."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rltransfer.experiments.common.intervals import Interval
 from rltransfer.experiments.distral_minatar.experiment import (
     ALL,
     DistralMinAtar,
-    ratio_row,
-    told_low_games,
-    told_sharing,
+    baseline_ratios,
+    format_low_games,
     verdict,
+    verdict_cells,
 )
 
 WORDS = (
@@ -32,21 +32,21 @@ WORDS = (
 def test_ratios_worked_by_hand() -> None:
     finals = {"Asterix": np.array([8.0, 4.0]), "Freeway": np.array([0.0, 2.0])}
     baseline = {"Asterix": np.array([4.0, 2.0]), "Freeway": np.array([0.0, 1.0])}
-    # 8/4 and 4/2; half a point beside half a point, and 2/1: over games sqrt(2 * 1) and 2.
-    row = ratio_row(finals, baseline)
-    # In one run the baseline has no point in Freeway.
+    # 8/4 and 4/2; half a point to half a point, and 2/1: over games sqrt(2 * 1) and 2.
+    row = baseline_ratios(finals, baseline)
+    # In one run the baseline scores nothing in Freeway.
     assert list(row) == [ALL, "without Freeway", "Asterix", "Freeway"]
     assert row["without Freeway"] == row["Asterix"]
-    assert told_low_games(baseline).startswith("In Freeway some runs of A2C end below that")
+    assert format_low_games(baseline).startswith("In Freeway some runs of A2C end below that")
     scoring = {"Asterix": baseline["Asterix"], "Freeway": np.array([0.5, 1.0])}
-    assert list(ratio_row(finals, scoring)) == [ALL, "Asterix", "Freeway"]
-    assert told_low_games(scoring) == ""
+    assert list(baseline_ratios(finals, scoring)) == [ALL, "Asterix", "Freeway"]
+    assert format_low_games(scoring) == ""
     assert (row["Asterix"].low, row["Asterix"].mean) == pytest.approx((2, 2))
     assert row["Freeway"].mean == pytest.approx(2**0.5)
     assert row[ALL].mean == pytest.approx(2**0.75)
 
 
-def test_words_follow_a_rule() -> None:
+def test_verdicts_follow_a_rule() -> None:
     helps, harms, open_ = (
         Interval(1.0, *bounds, 5) for bounds in ((1.1, 2.0), (0.1, 0.9), (0.9, 1.1))
     )
@@ -59,24 +59,24 @@ def test_words_follow_a_rule() -> None:
         "Breakout": harms,
         "Freeway": helps,
     }
-    assert told_sharing(row) == [
+    assert verdict_cells(row) == [
         "undecided: the interval contains 1", "Asterix, Freeway", "Breakout", "none",
     ]  # fmt: skip
 
 
-def test_only_the_variant_tells_the_learners_apart() -> None:
+def test_learners_differ_in_the_variant_alone() -> None:
     methods = [trial.method for trial in DistralMinAtar(seeds=1).trials()]
-    told = [(one.architecture, one.alpha) for one in methods]
-    assert told == [("one-column", 0), ("two-column", 1), ("two-column", 0.5), ("shared", 0)]
+    settings = [(one.architecture, one.alpha) for one in methods]
+    assert settings == [("one-column", 0), ("two-column", 1), ("two-column", 0.5), ("shared", 0)]
     for name in ("network", "num_envs", "rollout_length", "learning_rate", "beta"):
         assert len({repr(getattr(one, name)) for one in methods}) == 1
 
 
-def test_it_writes_its_page_and_goes_on(
+def test_it_writes_its_page_and_does_not_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "side_by_side", one_by_one)
+    monkeypatch.setattr(trials, "run_parallel", one_by_one)
     assert main(WORDS.split()) == 0
     data = json.loads((tmp_path / "page" / "results.json").read_text())
     assert list(data["finals"]) == ["A2C", "KL 2col", "KL+ent 2col", "A2C multitask"]
@@ -93,9 +93,9 @@ def test_it_writes_its_page_and_goes_on(
     assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
     capsys.readouterr()
-    monkeypatch.setattr(trials, "run_trial", None)  # who runs anything now, fails
+    monkeypatch.setattr(trials, "run_trial", None)  # running anything fails now
     assert main(WORDS.split()) == 0
-    assert "4 of 4 were done already" in capsys.readouterr().out
+    assert "trials already finished: 4 of 4" in capsys.readouterr().out
 
 
 def test_bad_numbers_are_refused() -> None:

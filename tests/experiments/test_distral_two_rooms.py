@@ -1,4 +1,4 @@
-"""Distral in two rooms: steps and ratios worked by hand, and the experiment cut short."""
+"""Distral in two rooms: steps and ratios worked by hand, and a short experiment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS = (
 
 
 def reaching(*steps: float) -> list[Curve]:
-    """For each seed a curve that gets there after so many steps, or never."""
+    """For each seed a curve that reaches 90 % after so many steps."""
     return [Curve(np.array([1.0, one]), np.array([0.1, 0.95])) for one in steps]
 
 
@@ -32,7 +32,7 @@ def found(with_: list[list[Curve]], without: list[list[Curve]]) -> Findings:
     return Findings((10.0, 20.0), 100, curves)
 
 
-def test_each_learner_is_taken_at_its_best_beta() -> None:
+def test_each_learner_is_compared_at_its_best_beta() -> None:
     never = Curve(np.array([1.0, 50.0]), np.array([0.1, 0.89]))
     findings = found(
         [reaching(20, 20), reaching(40, 40)],
@@ -45,21 +45,21 @@ def test_each_learner_is_taken_at_its_best_beta() -> None:
     assert findings.ratio_of_the_best("together").mean == pytest.approx(0.25 * 2**0.5)
     # At beta 20: 40/40 and 40/80.
     assert findings.ratio("together", 1, 1).mean == pytest.approx(0.5**0.5)
-    told = findings.told("together")
-    # Of a run that does not get there it is known only that it takes longer.
-    assert "| 10 | 20 (20 to 20) | at least 90, 1 not | at most 0.22 |" in told
-    assert "| 20 | 40 (40 to 40) | 60 (" in told and "| 0.71 (" in told
-    assert "(10 and 20)" in told and "Both lie at the edge of those that were tried" in told
+    text = findings.format("together")
+    # A run that does not reach the level only gives a bound.
+    assert "| 10 | 20 (20 to 20) | at least 90, 1 not | at most 0.22 |" in text
+    assert "| 20 | 40 (40 to 40) | 60 (" in text and "| 0.71 (" in text
+    assert "(10 and 20)" in text and "Both are at the edge of the tested values" in text
 
 
-def test_runs_that_do_not_get_there_are_bounds() -> None:
+def test_runs_that_do_not_reach_the_level_are_bounds() -> None:
     never = Curve(np.array([1.0, 50.0]), np.array([0.1, 0.89]))
     late, both = [reaching(20)[0], never], [never, never]
-    told = found([late, both], [reaching(40, 50), both]).told("together")
+    text = found([late, both], [reaching(40, 50), both]).format("together")
     # 20/40 and at least 100/50: the geometric mean is 1.
-    assert "| 10 | at least 60, 1 not | 45 (" in told and "| at least 1.00 |" in told
-    assert "| at least 100, 2 not | at least 100, 2 not | not known |" in told
-    assert "at least 1.00 of the steps (undecided: some runs did not get there)" in told
+    assert "| 10 | at least 60, 1 not | 45 (" in text and "| at least 1.00 |" in text
+    assert "| at least 100, 2 not | at least 100, 2 not | not known |" in text
+    assert "at least 1.00 of the steps (undecided: some runs did not reach 90%)" in text
 
 
 def test_learners_differ_by_the_distilled_policy_alone() -> None:
@@ -71,8 +71,8 @@ def test_learners_differ_by_the_distilled_policy_alone() -> None:
     assert known.distillation_rate == alone.distillation_rate == 0.0
     assert {one.alpha for one in (with_, without, known, alone)} == {1.0}
     goals = [
-        {task.kwargs["goal"] for task in experiment.suite(course)}
-        for course in ("together", "new goals")
+        {task.kwargs["goal"] for task in experiment.suite(phase)}
+        for phase in ("together", "new goals")
     ]
     assert goals[0].isdisjoint(goals[1]) and len(goals[0] | goals[1]) == 24
 
@@ -81,7 +81,7 @@ def test_the_experiment_writes_its_page_and_is_not_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "side_by_side", one_by_one)
+    monkeypatch.setattr(trials, "run_parallel", one_by_one)
     assert main(WORDS.split()) == 0
     assert {path.name for path in Path("page").iterdir()} == {
         "RESULTS.md", "results.json", "curves.png", "arrows.png",
@@ -92,12 +92,12 @@ def test_the_experiment_writes_its_page_and_is_not_run_twice(
     assert np.shape(data["reached"]["new goals"]["with"]) == (1, 1)
     capsys.readouterr()
 
-    monkeypatch.setattr(trials, "run_trial", lambda *_: pytest.fail("it was done already"))
+    monkeypatch.setattr(trials, "run_trial", lambda *_: pytest.fail("it was already finished"))
     assert main(WORDS.split()) == 0
     assert Path("page/RESULTS.md").read_text() == page
 
 
-def test_a_run_without_episodes_is_told(tmp_path: Path) -> None:
+def test_a_run_without_episodes_is_refused(tmp_path: Path) -> None:
     experiment = DistralTwoRooms(out=tmp_path, steps=64)
     run_dir = tmp_path / experiment.trials("together")[0].name
     run_dir.mkdir()
@@ -110,7 +110,7 @@ def test_refusals() -> None:
     for wrong in ({"seeds": 0}, {"betas": ()}, {"room": -1}):
         with pytest.raises(InputError, match="at least"):
             DistralTwoRooms(**wrong)
-    # Goals are counted from 0, those of both courses together.
+    # Goals are counted from 0 over both phases.
     with pytest.raises(InputError, match="goal is 32: rooms of 4 x 4 have 32 goals"):
         DistralTwoRooms(goals=16, new_goals=17)
     DistralTwoRooms(goals=16, new_goals=16)

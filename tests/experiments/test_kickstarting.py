@@ -1,4 +1,4 @@
-"""Kickstarting, cut short: the page comes out, and its numbers are those of the runs' curves."""
+"""Kickstarting: a short experiment writes a page whose numbers are those of the runs' curves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert main(WORDS.split()) == 0
     data = json.loads((tmp_path / "page" / "results.json").read_text())
     assert list(data["races"]) == ["Breakout-0", "Breakout-1"]
-    shares = []
+    fractions = []
     for seed in range(2):
         race = data["races"][f"Breakout-{seed}"]
         curves = [
@@ -38,16 +38,16 @@ def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert race["goal"] == curves[0].returns[-1]
         reached = curves[1].steps, curves[1].returns
         there = [s for s, r in zip(*reached, strict=True) if r >= race["goal"]]
-        shares.append(there[0] / 12288 if there else 1.0)
-        assert race["share"] == shares[-1] and race["censored"] == (not there)
-    # The geometric mean over one game is its own share; over two seeds sqrt(a * b).
-    assert data["table"]["kickstarted"]["mean"] == pytest.approx(np.sqrt(np.prod(shares)))
+        fractions.append(there[0] / 12288 if there else 1.0)
+        assert race["share"] == fractions[-1] and race["censored"] == (not there)
+    # The geometric mean over one game is its fraction; over two seeds sqrt(a * b).
+    assert data["table"]["kickstarted"]["mean"] == pytest.approx(np.sqrt(np.prod(fractions)))
     page = (tmp_path / "page" / "RESULTS.md").read_text()
     assert "| Breakout |" in page and " 4 runs" in page.replace("\n", " ")
     assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_only_the_advice_tells_the_learners_apart() -> None:
+def test_learners_differ_in_the_advice_alone() -> None:
     scratch, kickstarted = (Kickstarting().method(who) for who in ("scratch", "kickstarted"))
     assert kickstarted.student == scratch.network
     for name in (
@@ -63,24 +63,28 @@ def test_only_the_advice_tells_the_learners_apart() -> None:
 
 
 def race(kickstarted: list[float]) -> Race:
-    """Returns a race of ten steps each, in which learning from scratch ends with 5."""
+    """Runs of ten steps; the return of the run from scratch ends at 5."""
     steps = np.arange(1.0, 11.0)
     scratch = np.array([0.0, 1, 2, 3, 4, 5, 6, 5, 4, 5])
     return Race(Curve(steps, scratch), Curve(steps, np.array(kickstarted)))
 
 
-def test_shares_worked_by_hand() -> None:
+def test_fractions_worked_by_hand() -> None:
     # 5 is reached with the third of ten steps; from scratch it was, for the first time, with the
     # sixth.
     found = race([3.0, 4, 6, 4, 7, 7, 7, 7, 7, 7])
-    assert (found.goal, found.share("kickstarted"), found.share("scratch")) == (5.0, 0.3, 0.6)
+    assert (found.goal, found.step_fraction("kickstarted"), found.step_fraction("scratch")) == (
+        5.0,
+        0.3,
+        0.6,
+    )
     assert not found.censored
-    # A run that never gets there counts whole.
+    # A run that never reaches the goal counts with all steps.
     lost = race([1.0] * 10)
-    assert lost.censored and lost.share("kickstarted") == 1.0
+    assert lost.censored and lost.step_fraction("kickstarted") == 1.0
 
 
-def test_a_run_that_never_gets_there_is_told(tmp_path: Path) -> None:
+def test_a_run_that_never_reaches_the_goal_is_reported(tmp_path: Path) -> None:
     experiment = Kickstarting(games=("Breakout",), seeds=2)
     result = {
         "wall_seconds": 60.0,
@@ -92,8 +96,8 @@ def test_a_run_that_never_gets_there_is_told(tmp_path: Path) -> None:
     }  # fmt: skip
     names = [f"Breakout-{who}-{seed}" for who in ("scratch", "kickstarted") for seed in range(2)]
     races = {"Breakout": [race([1.0] * 10), race([5.0] * 10)]}
-    experiment._write(tmp_path, races, dict.fromkeys(names, result))
+    experiment.page(races, dict.fromkeys(names, result)).write(tmp_path)
     page = (tmp_path / "RESULTS.md").read_text()
-    assert "1 of 2 kickstarted runs never got there and count as 100 %" in page
-    # (100 + 10) / 2 per cent of the steps; scratch itself after 60; half of the teacher's return.
+    assert "1 of 2 kickstarted runs did not reach it and count as 100 %" in page
+    # (100 + 10) / 2 per cent of the steps; from scratch 60; half of the teacher's return.
     assert "| Breakout | 55 | 60 | 1 of 2 | 5.0 | 3.0 | 50 | 50 |" in page

@@ -1,4 +1,4 @@
-"""One network for several games, cut short: the page comes out, and its numbers are the runs'."""
+"""One network for several games: a short experiment writes a page with the runs' numbers."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         name: json.loads((tmp_path / "runs" / name / "result.json").read_text())
         for name in data["trials"]
     }
-    # The same games, seed and number of episodes: every student's run says the same of the teacher.
+    # Same games, seed and number of episodes: every student's run has the same teacher return.
     games = [f"rltransfer/MinAtar-{game}-v0" for game in ("Asterix", "Breakout")]
     for seed in range(2):
         taught = [results[f"{loss}-{seed}"]["tasks"] for loss in ("KL", "NLL")]
         for game in games:
             first, second = (tasks[game]["teacher_return_mean"] for tasks in taught)
             assert first == second
-    # The baseline learns without a teacher: its share is of the one that the students had.
+    # The baseline learns without a teacher: its ratio is to the students' teacher.
     for seed in range(2):
         own, tasks = results[f"PPO-{seed}"]["tasks"], results[f"KL-{seed}"]["tasks"]
         assert "teacher_return_mean" not in own[games[0]]
@@ -54,19 +54,21 @@ def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert {result["student_parameters"] for result in results.values()} == {trunk + 12 * 193}
     assert data["teacher_parameters"] == {"Asterix": 297_150, "Breakout": 132_566}
     page = (tmp_path / "page" / "RESULTS.md").read_text()
-    assert "the students from\neach 2 times on average" in page and "--epochs 2" in page
+    assert (
+        "The students\nlearned 2 times from each step on average." in page and "--epochs 2" in page
+    )
     for name in results:
-        told = json.loads((tmp_path / "runs" / name / "config.json").read_text())["method"]
-        assert (told["epochs"] == 2.0) == (name.split("-")[0] != "PPO"), name
+        method = json.loads((tmp_path / "runs" / name / "config.json").read_text())["method"]
+        assert (method["epochs"] == 2.0) == (name.split("-")[0] != "PPO"), name
     assert "| PPO |" in page and "Asterix 297,150, Breakout 132,566" in page
     assert (tmp_path / "page" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_one_head_for_all_is_another_network() -> None:
+def test_one_shared_head_is_another_network() -> None:
     heads = [Multitask().method(name).student.heads for name in ("KL", "NLL", "KL-one-head")]
     assert heads == ["per-task", "per-task", "shared"]
 
 
-def test_someone_must_measure_the_teachers() -> None:
-    with pytest.raises(InputError, match="learners are PPO: at least one of KL"):
+def test_some_learner_must_evaluate_the_teachers() -> None:
+    with pytest.raises(InputError, match=r"learners are PPO: add at least one of KL"):
         Multitask(learners=("PPO",))

@@ -1,4 +1,4 @@
-"""The first run, cut short: every game is distilled from the zoo and shown in one table."""
+"""The first run, shortened: every game is distilled from the zoo and shown in one table."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def test_two_games(
     words = "experiment run quickstart --games Breakout Asterix --steps 8192 --episodes 4 --out run"
     assert main(words.split()) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    said = capsys.readouterr().out
-    assert said.index("MinAtar-Asterix-v0") < said.index("MinAtar-Breakout-v0")
+    out = capsys.readouterr().out
+    assert out.index("MinAtar-Asterix-v0") < out.index("MinAtar-Breakout-v0")
     for game in ("Asterix", "Breakout"):
         result = json.loads((tmp_path / "run" / game / "result.json").read_text())
         # Half of the width is a quarter of the parameters.
-        share = result["student_parameters"] / result["teacher_parameters"]
-        assert 0.24 < share < 0.26
+        fraction = result["student_parameters"] / result["teacher_parameters"]
+        assert 0.24 < fraction < 0.26

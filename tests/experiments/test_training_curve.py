@@ -1,4 +1,4 @@
-"""Training curves: read back from event files, smoothed, searched."""
+"""Training curves: read from event files, smoothed, searched."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ NAME = "rollout/return/CartPole-v1"
 def test_smoothing_worked_by_hand() -> None:
     # Episodes ended at 10, 20, 40 and 50; the window is of 20 steps.
     curve = Curve(np.array([10.0, 20, 40, 50]), np.array([1.0, 3, 5, 9])).smoothed(20)
-    # At 10 no whole window has passed; (0, 20] holds 1 and 3, (20, 40] only 5, (30, 50] 5 and 9.
+    # At 10 no full window has passed; (0, 20] contains 1 and 3, (20, 40] only 5, (30, 50] 5 and 9.
     assert curve.steps.tolist() == [20, 40, 50]
     assert curve.returns.tolist() == [2, 5, 7]
     assert curve.first_at_least(5) == 40
     assert curve.first_at_least(8) is None
 
 
-def test_every_point_is_read_and_what_a_killed_process_logged_is_not(tmp_path: Path) -> None:
-    # More points than the 10,000 that TensorBoard reads of a curve by itself.
+def test_every_point_is_read_except_those_of_a_killed_process(tmp_path: Path) -> None:
+    # More points than the 10,000 that TensorBoard reads by default.
     first = Tracker(tmp_path)
     for step in range(11_000):
         first.scalars({NAME: float(step)}, step)
@@ -46,12 +46,12 @@ def test_a_run_in_which_no_episode_ended_has_no_points(tmp_path: Path) -> None:
 
 
 def test_parts_worked_by_hand() -> None:
-    # Four parts of 10 steps; what happened up to step 10 is of the first part, and a last rollout
-    # that ended beyond the run of the last one.
+    # Four parts of 10 steps. Step 10 belongs to the first part, and a last rollout that ended
+    # after the run to the last part.
     curve = Curve(np.array([4.0, 10, 31, 44]), np.array([1.0, 3, 8, 12]))
-    # 1 and 3; nothing; nothing; 8 and 12. Between 2 and 10 a straight line.
+    # 1 and 3; nothing; nothing; 8 and 12. Linear between 2 and 10.
     assert curve.in_parts(40, 4).tolist() == pytest.approx([2, 14 / 3, 22 / 3, 10])
-    # Level before the first point and after the last one.
+    # Constant before the first point and after the last one.
     assert Curve(np.array([15.0]), np.array([7.0])).in_parts(40, 4).tolist() == [7, 7, 7, 7]
 
 

@@ -1,4 +1,4 @@
-"""Trials: run once, gone on with where they were stopped, skipped when done."""
+"""Trials: run once, resumed after a stop, skipped when finished."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from rltransfer.experiments.common.intervals import (
     interval_json,
     mean_interval,
 )
-from rltransfer.experiments.common.page import footer, format_hardware
+from rltransfer.experiments.common.page import Page, format_hardware
 from rltransfer.experiments.common.pictures import bar_picture
 from rltransfer.experiments.common.trials import (
     Trial,
-    results_so_far,
+    finished_results,
+    run_parallel,
     run_trial,
     run_trials,
-    side_by_side,
 )
 from rltransfer.experiments.compression.experiment import Compression
 from rltransfer.policies.network import Network
@@ -38,7 +38,7 @@ SHORT = {"total_steps": 2_000, "episodes": 2, "evaluate_episodes": 0, "device": 
 
 
 EMPTY: dict[str, Any] = {"tasks": {}}
-"""A result that says nothing."""
+"""A result without content."""
 
 
 def trial(seed: int, **options: Any) -> Trial:
@@ -50,27 +50,29 @@ def trial(seed: int, **options: Any) -> Trial:
 
 
 def test_each_trial_is_run_once(tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     trials = [trial(0), trial(1)]
-    first = run_trials(trials, tmp_path, jobs=2, tell=said.append)
+    first = run_trials(trials, tmp_path, jobs=2, report=lines.append)
     assert list(first) == ["ppo-0", "ppo-1"]
-    assert said[0] == "left to run: 2, 2 at once"
-    assert len(said) == 3 and said[2].startswith("2/2 ppo-")
-    said.clear()
-    # A result that is there is taken as it is, whoever wrote it.
+    assert lines[0] == "trials left to run: 2, 2 at a time"
+    assert len(lines) == 3 and lines[2].startswith("2/2 ppo-")
+    lines.clear()
+    # A stored result is used as it is.
     path = tmp_path / "ppo-0" / "result.json"
     path.write_text(json.dumps({**first["ppo-0"], "marked": True}))
-    again = run_trials([*trials, trial(2)], tmp_path, jobs=1, tell=said.append)
+    again = run_trials([*trials, trial(2)], tmp_path, jobs=1, report=lines.append)
     assert again["ppo-0"]["marked"] and again["ppo-1"] == first["ppo-1"]
-    assert said[:2] == ["2 of 3 were done already", "left to run: 1, 1 at once"]
-    assert said[2].startswith("3/3 ppo-2")
-    said.clear()
-    run_trials(trials, tmp_path, tell=said.append)
-    assert said == ["2 of 2 were done already"]
+    assert lines[:2] == [
+        "trials already finished: 2 of 3", "trials left to run: 1, 1 at a time",
+    ]  # fmt: skip
+    assert lines[2].startswith("3/3 ppo-2")
+    lines.clear()
+    run_trials(trials, tmp_path, report=lines.append)
+    assert lines == ["trials already finished: 2 of 2"]
 
 
 def stored(trial: Trial, folder: Path, **changes: Any) -> Path:
-    """Writes a trial's folder as if it had been run, and returns its configuration's file."""
+    """Writes the folder of a finished trial and returns its configuration file."""
     options = RunOptions(**{**trial.options, **changes})
     run_dir = folder / trial.name
     run_dir.mkdir(parents=True)
@@ -82,13 +84,13 @@ def stored(trial: Trial, folder: Path, **changes: Any) -> Path:
 
 def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
     stored(trial(0), tmp_path)
-    assert results_so_far([trial(0)], tmp_path) == {"ppo-0": EMPTY}
+    assert finished_results([trial(0)], tmp_path) == {"ppo-0": EMPTY}
     with pytest.raises(
-        InputError, match=r"ppo-0 holds a run with another total_steps \(2000, not 9\):"
+        InputError, match=r"ppo-0 contains a run with another total_steps \(2000, not 9\):"
     ):
         run_trials([trial(1), trial(0, total_steps=9)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["ppo-0"]
-    for other, said in (
+    for other, sentence in (
         (
             replace(trial(0), suite="Acrobot-v1"),
             r'another suite name \("CartPole-v1", not "Acrobot-v1"\)',
@@ -99,30 +101,30 @@ def test_a_result_of_other_settings_is_refused(tmp_path: Path) -> None:
             r"another hidden \(8, not 9\)",
         ),
     ):
-        with pytest.raises(InputError, match=said):
-            results_so_far([other], tmp_path)
-    # So is one that is not done yet, before anything else is run.
+        with pytest.raises(InputError, match=sentence):
+            finished_results([other], tmp_path)
+    # So is an unfinished run, before anything else runs.
     (tmp_path / "ppo-0" / "result.json").unlink()
-    with pytest.raises(InputError, match="give another --out"):
+    with pytest.raises(InputError, match="or another --out"):
         run_trials([trial(1), trial(0, total_steps=9)], tmp_path)
 
 
 def test_a_result_of_another_machine_or_version_counts(tmp_path: Path) -> None:
     path = stored(trial(0), tmp_path, device="cuda", threads=7)
-    assert results_so_far([trial(0)], tmp_path)
-    # A version that had no such option.
+    assert finished_results([trial(0)], tmp_path)
+    # A version without these options.
     config = json.loads(path.read_text())
     del config["method"]["precision"], config["method"]["network"]["layer_norm"]
     path.write_text(json.dumps(config))
-    assert results_so_far([trial(0)], tmp_path)
+    assert finished_results([trial(0)], tmp_path)
 
 
 def test_a_chain_of_another_length_is_refused(tmp_path: Path) -> None:
     path = stored(trial(0), tmp_path)
     path.write_text(json.dumps({**json.loads(path.read_text()), "generations": 2}))
-    assert results_so_far([trial(0, generations=2)], tmp_path)
+    assert finished_results([trial(0, generations=2)], tmp_path)
     with pytest.raises(InputError, match=r"another generations \(2, not 5\)"):
-        results_so_far([trial(0, generations=5)], tmp_path)
+        finished_results([trial(0, generations=5)], tmp_path)
 
 
 def distilled(**changes: Any) -> Trial:
@@ -142,40 +144,40 @@ def test_a_result_of_another_teacher_is_refused(tmp_path: Path) -> None:
     one = distilled()
     suite = Suite.of(str(one.suite))
     config = settings("policy-distillation", one.method, suite, RunOptions(**one.options))
-    told = rt.load_teacher("zoo", suite=suite).describe()
-    retrained = {**told, "sha256": "0" * 64}
-    learned(tmp_path / one.name, {**config, "teacher": told})
-    assert results_so_far([one], tmp_path) == {one.name: EMPTY}
+    described = rt.load_teacher("zoo", suite=suite).describe()
+    retrained = {**described, "sha256": "0" * 64}
+    learned(tmp_path / one.name, {**config, "teacher": described})
+    assert finished_results([one], tmp_path) == {one.name: EMPTY}
     learned(tmp_path / one.name, {**config, "teacher": retrained})
-    with pytest.raises(InputError, match="ppo-0 learned from zoo when that had other weights"):
-        results_so_far([one], tmp_path)
-    # A chain tells of its teacher in its first run.
+    with pytest.raises(InputError, match="ppo-0 was trained when zoo had other weights"):
+        finished_results([one], tmp_path)
+    # The first run of a chain contains its teacher.
     chain = distilled(name="chain", options={**one.options, "generations": 2})
     learned(tmp_path / "chain", {**config, "generations": 2})
-    learned(tmp_path / "chain" / "generation-1", {**config, "teacher": told})
-    assert results_so_far([chain], tmp_path) == {"chain": EMPTY}
+    learned(tmp_path / "chain" / "generation-1", {**config, "teacher": described})
+    assert finished_results([chain], tmp_path) == {"chain": EMPTY}
     learned(tmp_path / "chain" / "generation-1", {**config, "teacher": retrained})
-    with pytest.raises(InputError, match="chain learned from zoo when that had other weights"):
-        results_so_far([chain], tmp_path)
+    with pytest.raises(InputError, match="chain was trained when zoo had other weights"):
+        finished_results([chain], tmp_path)
 
 
-def test_nothing_begins_after_an_error(tmp_path: Path) -> None:
+def test_nothing_starts_after_an_error(tmp_path: Path) -> None:
     calls = {str(number): (tmp_path / str(number), number == 1) for number in range(6)}
     done = []
-    with pytest.raises(RuntimeError, match="as it was asked to"):
-        for name, _ in side_by_side(leave_a_mark, calls, jobs=1):
+    with pytest.raises(RuntimeError, match="on request"):
+        for name, _ in run_parallel(leave_a_mark, calls, jobs=1):
             done.append(name)
     assert done == ["0"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
-def test_calls_come_back_with_their_names(tmp_path: Path) -> None:
+def test_results_have_the_names_of_their_calls(tmp_path: Path) -> None:
     calls = {str(number): (tmp_path / str(number), False) for number in range(5)}
-    found = dict(side_by_side(leave_a_mark, calls, jobs=2))
+    found = dict(run_parallel(leave_a_mark, calls, jobs=2))
     assert found == {name: f"made {name}" for name in calls}
 
 
-def test_a_trial_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_trial_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run_trial(trial(0), tmp_path / "whole")
     iterate, count = Run.iterate, iter(range(100))
 
@@ -192,7 +194,7 @@ def test_a_trial_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert parts["tasks"] == whole["tasks"]
 
 
-def test_a_trial_that_is_done_keeps_its_policy_and_no_memory(tmp_path: Path) -> None:
+def test_a_finished_trial_keeps_its_policy_and_no_replay_buffer(tmp_path: Path) -> None:
     method = rt.agents.PolicyDistillation(
         teacher=rt.CallableTeacher(lambda o, t: rt.PolicyOutput(logits=torch.zeros(len(t), 2))),
         student=Network(hidden=(8,)), num_envs=8, rollout_length=16,
@@ -205,7 +207,7 @@ def test_a_trial_that_is_done_keeps_its_policy_and_no_memory(tmp_path: Path) -> 
 
 
 def test_intervals_worked_by_hand() -> None:
-    # Mean 2, deviation 1, three seeds: 4.303 * 1 / sqrt(3) = 2.484.
+    # Mean 2, standard deviation 1, three seeds: 4.303 * 1 / sqrt(3) = 2.484.
     found = mean_interval([1.0, 2.0, 3.0])
     assert (found.mean, found.seeds) == (2.0, 3)
     assert found.low == pytest.approx(2 - 2.484, abs=1e-3)
@@ -213,18 +215,19 @@ def test_intervals_worked_by_hand() -> None:
     both = geometric_mean_interval({"a": [0.5, 1.0], "b": [2.0, 1.0]})
     assert (both.low, both.mean, both.high) == pytest.approx((1.0, 1.0, 1.0))
     assert mean_interval([1.0]).high == float("inf")
-    assert (both.told(1), both.percent()) == ("1.0 (1.0 to 1.0)", "100 (100 to 100)")
+    assert (both.format(1), both.format_percent()) == ("1.0 (1.0 to 1.0)", "100 (100 to 100)")
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     for one in (mean_interval([0.5]), geometric_mean_interval({"a": [0.5]})):
-        assert (one.told(2), one.percent()) == ("0.50 (one seed)", "50 (one seed)")
+        assert (one.format(2), one.format_percent()) == ("0.50 (one seed)", "50 (one seed)")
         assert interval_json(one) == {"mean": 0.5, "low": None, "high": None, "seeds": 1}
-        bar_picture(tmp_path / "picture.png", ["a"], {"b": [one]}, "share, %")
+        pictures = {"picture.png": bar_picture(["a"], {"b": [one]})}
+        Page(text="", data={}, pictures=pictures).write(tmp_path)
     assert (tmp_path / "picture.png").exists()
 
 
-def test_a_page_ends_with_what_it_cost_and_how_to_repeat_it() -> None:
+def test_a_page_ends_with_its_cost_and_its_command() -> None:
     machine = {"device": "a CPU", "cores": 2, "python": "3.11.7", "torch": "2.13.0+cpu"}
     results = [
         {"wall_seconds": 90.0, "hardware": machine},
@@ -233,12 +236,12 @@ def test_a_page_ends_with_what_it_cost_and_how_to_repeat_it() -> None:
     ]
     same = "2 cores, Python 3.11.7, torch 2.13.0"
     assert format_hardware(results) == f"a CPU, {same}; a GPU, {same}"
-    # A run of an earlier version does not say where it was.
+    # A run of an earlier version does not contain its machine.
     assert "torch" in format_hardware([{"wall_seconds": 1.0}])
-    asked = Compression(sizes=("7 %",), seeds=3, out=Path("elsewhere"), jobs=2)
-    said = footer("compression", asked, results)
-    assert said.startswith("3 runs, 3 minutes of training; one thread a run; a CPU, 2 cores")
-    assert said.endswith("\n    rltransfer experiment run compression --sizes '7 %' --seeds 3")
+    experiment = Compression(sizes=("7 %",), seeds=3, out=Path("elsewhere"), jobs=2)
+    footer = experiment.footer(results)
+    assert footer.startswith("3 runs, 3 minutes of training; one thread per run; a CPU, 2 cores")
+    assert footer.endswith("\n    rltransfer experiment run compression --seeds 3 --sizes '7 %'")
 
 
 def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,23 +251,23 @@ def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "--episodes 2 --epochs 1.5 --precision bfloat16"
     )
     assert main([*words.split(), "--out", "runs"]) == 0
-    # Beside the runs, as no other folder was given.
+    # Next to the runs, as no other folder was given.
     page = tmp_path / "runs"
     data = json.loads((page / "results.json").read_text())
     assert list(data["table"]["KL"]) == ["25 %", "7 %", "4 %"]
     for size in data["table"]["KL"]:
         trial = data["trials"][f"Asterix-KL-{size.split()[0]}-1"]
-        share = trial["student_parameters"] / trial["teacher_parameters"]
-        # The name says the share in whole per cent.
-        assert round(100 * share) == int(size.split()[0])
-    # The teacher plays once with each seed, beside that seed's students.
+        fraction = trial["student_parameters"] / trial["teacher_parameters"]
+        # The name contains the fraction in per cent.
+        assert round(100 * fraction) == int(size.split()[0])
+    # The teacher is evaluated once per seed, with that seed's students.
     returns = data["returns"]["Asterix-1"]
     assert list(returns) == ["teacher", "Asterix-KL-25-1", "Asterix-KL-7-1", "Asterix-KL-4-1"]
     assert returns["teacher"] > 10 > returns["Asterix-KL-4-1"]
     assert 0 < data["table"]["KL"]["4 %"]["mean"] < 10 / returns["teacher"]
-    told = (page / "RESULTS.md").read_text()
-    assert "| KL |" in told and "from each 1.5 times on" in told
-    assert "--epochs 1.5" in told and "--precision bfloat16" in told
+    text = (page / "RESULTS.md").read_text()
+    assert "| KL |" in text and "1.5 times from each step on" in text
+    assert "--epochs 1.5" in text and "--precision bfloat16" in text
     config = json.loads((page / "Asterix-KL-4-1" / "config.json").read_text())
     assert (config["method"]["epochs"], config["method"]["precision"]) == (1.5, "bfloat16")
     assert (page / "picture.png").read_bytes().startswith(b"\x89PNG")

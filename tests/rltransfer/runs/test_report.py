@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rltransfer.runs.report import kept, result_table, with_interval
+from rltransfer.runs.report import result_table, return_ratio, with_interval
 
 
 def row(random: float, teacher: float, student: float) -> dict[str, float]:
@@ -15,16 +15,16 @@ def row(random: float, teacher: float, student: float) -> dict[str, float]:
 
 
 def test_ratio_of_positive_returns_is_plain() -> None:
-    assert kept(row(1.0, 20.0, 19.0)) == pytest.approx(0.95)
+    assert return_ratio(row(1.0, 20.0, 19.0)) == pytest.approx(0.95)
 
 
 def test_ratio_of_negative_returns_counts_from_chance() -> None:
     # Chance -21, teacher -1, student -3: 18 of the 20 points above chance.
-    assert kept(row(-21.0, -1.0, -3.0)) == pytest.approx(0.9)
+    assert return_ratio(row(-21.0, -1.0, -3.0)) == pytest.approx(0.9)
     # Teacher at zero or at chance: no division by zero.
-    assert kept(row(-10.0, 0.0, -1.0)) == pytest.approx(0.9)
-    assert kept(row(-1.0, -1.0, -1.0)) == 0.0
-    assert kept(row(0.0, 0.0, 0.0)) == 0.0
+    assert return_ratio(row(-10.0, 0.0, -1.0)) == pytest.approx(0.9)
+    assert return_ratio(row(-1.0, -1.0, -1.0)) == 0.0
+    assert return_ratio(row(0.0, 0.0, 0.0)) == 0.0
 
 
 def test_an_interval_that_is_not_known() -> None:

@@ -1,4 +1,4 @@
-"""What an experiment is asked for: nonsense is refused before anything is run or made."""
+"""Options of experiments: wrong ones are refused before anything runs or is written."""
 
 from __future__ import annotations
 
@@ -12,51 +12,53 @@ from rltransfer.cli.experiment import Experiment, experiments
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.experiments.common import trials
-from rltransfer.experiments.common.checks import check_options, page_folder
+from rltransfer.experiments.common.checks import check_options, choice, page_folder
+from rltransfer.experiments.common.experiment import PaperExperiment
 
 TRAINING = {name: kind for name, kind in experiments().items() if name != "benchmarks"}
-"""Those that consist of training runs."""
+"""Experiments that train."""
 
 CHOICE = {"distral-two-rooms": ("--room", "-1"), "distral-mazes": ("--mazes", "-1")}
-"""What there is a wrong choice of, where it is not of games."""
+"""A wrong option of experiments without games."""
 
-PAGES = [name for name, kind in TRAINING.items() if hasattr(kind, "results")]
-"""Those of them that write a page."""
+PAGES = [name for name, kind in TRAINING.items() if issubclass(kind, PaperExperiment)]
+"""Experiments that write a page."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
+class Options:
     """Options of every kind."""
 
     seeds: int = 5
     jobs: int = 0
     beta: float = 1.0
-    sizes: tuple[str, ...] = ("7 %",)
+    sizes: tuple[str, ...] = choice("size", ("25 %", "7 %"))
     betas: tuple[float, ...] = (1.0, 2.0)
     out: Path | None = None
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "sentence"),
     [
         ({"seeds": 0}, "seeds is 0: it must be at least 1."),
         ({"jobs": -1}, "jobs is -1: it must be at least 0."),
         ({"beta": 0.0}, "beta is 0: it must be a number above 0."),
         ({"beta": float("nan")}, "beta is nan: it must be a number above 0."),
-        ({"sizes": ()}, "sizes is empty: there must be at least one."),
-        ({"sizes": ("7 %", "7 %")}, "sizes holds a value twice: each may be there once."),
+        ({"sizes": ()}, "sizes is empty: give at least one value."),
+        ({"sizes": ("7 %", "7 %")}, "sizes contains a value twice: give each value once."),
+        ({"sizes": ("9 %",)}, "There is no size '9 %': did you mean '7 %'?"),
         ({"betas": (1.0, -1.0)}, "betas is -1: it must be a number above 0."),
     ],
 )
-def test_what_is_refused(wrong: dict[str, object], said: str) -> None:
-    check_options(Asked())
+def test_what_is_refused(wrong: dict[str, object], sentence: str) -> None:
+    check_options(Options())
     with pytest.raises(InputError) as refused:
-        check_options(Asked(**wrong))
-    assert str(refused.value) == said
+        check_options(Options(**wrong))
+    assert str(refused.value) == sentence
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_every_experiment_looks_at_its_options(name: str) -> None:
+def test_every_experiment_checks_its_options(name: str) -> None:
     kind: type[Experiment] = TRAINING[name]
     options = {field.name for field in dataclasses.fields(kind)}
     for option in options & {"seeds", "seed", "episodes", "steps", "jobs", "mazes", "generations"}:
@@ -71,29 +73,31 @@ def test_every_experiment_looks_at_its_options(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_nothing_is_made_when_an_option_is_refused(
+def test_nothing_is_written_when_an_option_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "ProcessPoolExecutor", None)  # who runs anything, fails
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", None)  # running anything fails
     assert main(["experiment", "run", name, *CHOICE.get(name, ("--games", "Nope"))]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_that_cannot_be_written_is_told_at_once(
+def test_a_page_that_cannot_be_written_is_refused_at_once(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "ProcessPoolExecutor", None)  # who runs anything, fails
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", None)  # running anything fails
     Path("file").touch()
     assert main(["experiment", "run", name, "--results", "file/page"]) == 2
     assert capsys.readouterr().err == "file/page cannot be written: Not a directory.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_page_lies_beside_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_written_next_to_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert page_folder(None, Path("runs/one")) == Path("runs/one")
     assert page_folder(Path("page"), Path("runs/one")) == Path("page")
@@ -101,14 +105,20 @@ def test_a_page_lies_beside_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_no_page_is_published_by_accident(name: str) -> None:
-    assert TRAINING[name].results is None
+def test_names_and_folders_follow_the_command_line(name: str) -> None:
+    kind = TRAINING[name]
+    assert kind().command() == f"rltransfer experiment run {name}"
+    # No page is published by accident: it goes to the folder of the runs.
+    assert (kind.out, kind.results) == (Path("runs") / name, None)
 
 
-def test_the_list_says_how_long_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_eight_experiments_write_a_page() -> None:
+    assert len(PAGES) == 8
+
+
+def test_the_list_contains_how_long_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment", "list"]) == 0
-    told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     for name in TRAINING:
-        assert re.search(r" \d+ runs, .*(minutes|hours?) on .* CPU cores?\.$", told[name]), told[
-            name
-        ]
+        line = lines[name]
+        assert re.search(r" \d+ runs, .*(minutes|hours?) on .* CPU cores?\.$", line), line
