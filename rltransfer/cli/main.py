@@ -13,9 +13,8 @@ from rltransfer.cli.export import export_command
 from rltransfer.cli.help import USAGE, requested_help
 from rltransfer.cli.listing import list_command
 from rltransfer.cli.train import train_command
-from rltransfer.errors import InputError, unknown
+from rltransfer.errors import InputError, InterruptedRunError, unknown
 from rltransfer.machine.terminal import ignore_closed_pipe
-from rltransfer.runs.run import InterruptedRunError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

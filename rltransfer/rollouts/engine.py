@@ -16,7 +16,7 @@ from rltransfer.rollouts.cuda_graph import CapturedCalls
 from rltransfer.rollouts.episodes import episode_totals
 from rltransfer.rollouts.rollout import Actor, Rollout, TruncatedObservations
 from rltransfer.tasks.action import action_mask, action_size, joint_action_space
-from rltransfer.tasks.families import make_vector_env
+from rltransfer.tasks.making import make_vector_env
 from rltransfer.tasks.observation import Observation, as_groups, grouped, joint_observation_space
 from rltransfer.tasks.task import Suite
 from rltransfer.tasks.vector_env import VectorEnv

@@ -19,7 +19,8 @@ from rltransfer.rollouts.actors import PolicyActor, RandomActor, TeacherActor
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.rollouts.rollout import Actor
 from rltransfer.tasks.action import check_actions
-from rltransfer.tasks.families import evaluation_task, make_vector_env
+from rltransfer.tasks.families import evaluation_task
+from rltransfer.tasks.making import make_vector_env
 from rltransfer.tasks.observation import grouped
 from rltransfer.tasks.task import Suite, Task
 from rltransfer.teachers.loading import Teacher

@@ -26,14 +26,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, InterruptedRunError
 from rltransfer.files import atomic
 from rltransfer.files.checkpoint import generation_folder
 from rltransfer.learning.agent import Method
 from rltransfer.machine import distributed
 from rltransfer.runs.config import RunOptions, settings
 from rltransfer.runs.folder import check_free, check_same, io_errors_as_input_errors, make_folder
-from rltransfer.runs.run import InterruptedRunError, Run, closed_if_refused, format_stop
+from rltransfer.runs.run import Run, closed_if_refused, format_stop
 from rltransfer.tasks.task import Suite
 
 SEED_STEP = 100_000
