@@ -215,7 +215,7 @@ def test_groups_are_inputs_and_the_rest_can_be_left_out(
     spec = PolicySpec(network, GROUPS, spaces.Discrete(3), q_values=True)
     run = run_of(Policy(spec).eval(), tmp_path, Suite.of(TASK))
     out = tmp_path / "policy.onnx"
-    assert main(["export", str(run), "--out", str(out), "--stochastic-free"]) == 0
+    assert main(["export", str(run), "--out", str(out), "--actions-only"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "float32[batch, 2]" in said and "all of 256 random observations" in said
     acting = session(out)
