@@ -26,43 +26,35 @@ from rltransfer.runs.stopwatch import Measuring, speed_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkOutput:
-    """Output."""
+class Benchmark:
+    """Options of every benchmark."""
 
+    measuring: Measuring = Measuring()
     json: bool = False
     """Print JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions(TaskOptions, BenchmarkOutput):
-    """Tasks and output."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkRollout:
+class BenchmarkRollout(Benchmark, TaskOptions):
     """Environment steps per second, with and without a policy that acts."""
 
-    general: BenchmarkOptions = BenchmarkOptions()
-    measuring: Measuring = Measuring()
     network: Network = Network()
     num_envs: int = 4096
     """Environments of each task."""
     rollout_length: int = 16
     """Steps of each environment in a rollout."""
 
-    def __post_init__(self) -> None:
-        check_range(self, "at least 1", "num_envs", "rollout_length")
-
     def run(self) -> dict[str, Any]:
         """Measures."""
-        suite = requested_suite(self.general)
+        check_range(self, "at least 1", "num_envs", "rollout_length")
+        suite = requested_suite(self)
         return benchmark_rollout(
             suite, self.num_envs, self.rollout_length, self.network, self.measuring
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkTrain:
+class BenchmarkTrain(Benchmark, TaskOptions):
     """Environment steps per second of an agent's training."""
 
     total_steps: int = 1_000_000
@@ -70,16 +62,11 @@ class BenchmarkTrain:
     compile: bool = False
     """Compile the policy's kernels with torch.compile, as `rltransfer train --compile` does."""
 
-    def __post_init__(self) -> None:
-        check_range(self, "at least 1", "total_steps")
-
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkLearner:
+class BenchmarkLearner(Benchmark):
     """Samples per second of a student that learns from a replay buffer of Atari-sized frames."""
 
-    general: BenchmarkOutput = BenchmarkOutput()
-    measuring: Measuring = Measuring()
     network: Network = Network(encoder="nature")
     batch_size: int = 256
     """Samples of a minibatch."""
@@ -88,36 +75,27 @@ class BenchmarkLearner:
     objective: str = "kl"
     """The objective, as for `rltransfer train policy-distillation`."""
 
-    def __post_init__(self) -> None:
-        check_range(self, "at least 1", "batch_size")
-
     def run(self) -> dict[str, Any]:
         """Measures."""
+        check_range(self, "at least 1", "batch_size")
+        objective = Objective.of(self.objective)
         return benchmark_learner(
-            self.network,
-            self.batch_size,
-            self.memory_steps,
-            Objective.of(self.objective),
-            self.measuring,
+            self.network, self.batch_size, self.memory_steps, objective, self.measuring
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkTeachers:
+class BenchmarkTeachers(Benchmark, TaskOptions):
     """Labels per second of one teacher per task, compared with one teacher for all tasks."""
 
-    general: BenchmarkOptions = BenchmarkOptions()
-    measuring: Measuring = Measuring()
     network: Network = Network()
     num_envs: int = 1024
     """Environments of each task; each gives one label."""
 
-    def __post_init__(self) -> None:
-        check_range(self, "at least 1", "num_envs")
-
     def run(self) -> dict[str, Any]:
         """Measures."""
-        suite = requested_suite(self.general)
+        check_range(self, "at least 1", "num_envs")
+        suite = requested_suite(self)
         return benchmark_teachers(suite, self.num_envs, self.network, self.measuring)
 
 
@@ -139,11 +117,11 @@ def run(words: list[str]) -> None:
     )  # fmt: skip
     prog = f"rltransfer benchmark {name}"
     if name == "train":
-        general, result = _benchmark_agent(options, prog)
+        made, result = _benchmark_agent(options, prog)
     else:
-        made: Any = parse(BENCHMARKS[name], options, prog)
-        general, result = made.general, made.run()
-    if general.json:
+        made = parse(BENCHMARKS[name], options, prog)
+        result = made.run()
+    if made.json:
         print(json.dumps(result))
         return
     table = Table(result["unit"], "median", "range")
@@ -152,16 +130,14 @@ def run(words: list[str]) -> None:
     console().print(table)
 
 
-def _benchmark_agent(words: list[str], prog: str) -> tuple[BenchmarkOptions, dict[str, Any]]:
+def _benchmark_agent(words: list[str], prog: str) -> tuple[Any, dict[str, Any]]:
     """Measures an agent's training."""
     agent, options = choose_agent(words, prog, summary(BenchmarkTrain))
-    kind = with_method(
-        methods.find_method(agent),
-        general=BenchmarkOptions(), measuring=Measuring(), run=BenchmarkTrain(),
-    )  # fmt: skip
+    kind = with_method(methods.find_method(agent), run=BenchmarkTrain())
     made: Any = parse(kind, options, f"{prog} {agent}")
+    check_range(made.run, "at least 1", "total_steps")
+    suite = requested_suite(made.run)
     result = benchmark_train(
-        agent, made.method, requested_suite(made.general), made.run.total_steps, made.measuring,
-        made.run.compile,
-    )  # fmt: skip
-    return made.general, result
+        agent, made.method, suite, made.run.total_steps, made.run.measuring, made.run.compile
+    )
+    return made.run, result

@@ -39,36 +39,23 @@ def parse_count(text: str) -> int:
 
 
 @REGISTRY.primitive_rule
-def _count_rule(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
-    """Reads every whole number with `parse_count`."""
-    if info.type is not int:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="N",
-        instance_from_str=lambda words: parse_count(words[0]),
-        is_instance=lambda value: isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-@REGISTRY.primitive_rule
-def _text_rule(
+def _number_or_text(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Reads a field that takes text or an object, e.g. a teacher or a schedule, as text."""
+    """Reads whole numbers with `parse_count`, and a field for text or an object as text.
+
+    Such an object is e.g. a teacher or a schedule.
+    """
     kinds = typing.get_args(info.type)
-    if str not in kinds or not any(
-        isinstance(kind, type) and kind.__module__.startswith("rltransfer") for kind in kinds
-    ):
+    modules = [str(getattr(kind, "__module__", "")) for kind in kinds]
+    is_text = str in kinds and any(module.startswith("rltransfer") for module in modules)
+    if not is_text and info.type is not int:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="TEXT",
-        instance_from_str=lambda words: words[0],
-        is_instance=lambda value: True,
+        metavar="TEXT" if is_text else "N",
+        instance_from_str=lambda words: words[0] if is_text else parse_count(words[0]),
+        is_instance=lambda value: is_text or isinstance(value, int),
         str_from_instance=lambda value: [str(value)],
     )
 

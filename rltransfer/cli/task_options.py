@@ -30,7 +30,7 @@ def requested_suite(where: TaskOptions) -> Suite:
         InputError: Neither or both are given, or there is no suite of that name.
     """
     if (where.suite is None) == (not where.task):
-        raise InputError("The tasks are missing: use either --task ID or --suite NAME.")
+        raise InputError("Pass either --task ID or --suite NAME to choose the tasks.")
     suite = families.find_suite(where.suite) if where.suite is not None else Suite.of(*where.task)
     return with_options(suite, where.task_option)
 
