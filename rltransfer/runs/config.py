@@ -24,7 +24,7 @@ class RunOptions:
     """Options of every run, whatever the method."""
 
     total_steps: int = 1_000_000
-    """Environment steps in total, over all tasks and environments; whole rollouts, rounded up."""
+    """Environment steps over all tasks and environments, rounded up to whole rollouts."""
     seed: int = 0
     """Seed of weights, environments and sampling order."""
     device: str = "auto"

@@ -41,7 +41,7 @@ def train(
         quiet: Hide progress.
         generations: Students in a chain, each the teacher of the next, see `generations.py`; the
             last one's run is returned. 0 trains a single run, in `run_dir` itself.
-        total_steps: Environment steps in total; this and the rest as in `RunOptions`.
+        total_steps: Environment steps over all tasks and environments.
         seed: Seed of weights, environments and sampling order.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available.
         threads: CPU threads of torch; 0 keeps torch's default.

@@ -13,8 +13,8 @@ from rltransfer.machine.terminal import ignore_closed_pipe
 HEAVY = {"torch", "tensordict", "scipy", "matplotlib", "warp", "stable_baselines3", "onnx"}
 
 
-@pytest.mark.parametrize("words", ["--help", "list", "list tasks", "list --help", "--version"])
-def test_answers_at_once_without_heavy_imports(words: str) -> None:
+def loaded(words: str) -> set[str]:
+    """The modules that are loaded once a command has printed something."""
     code = (
         "import sys; from rltransfer.cli.main import main; code = main(sys.argv[1:]);"
         "print(*sys.modules, file=sys.stderr); sys.exit(code)"
@@ -22,7 +22,20 @@ def test_answers_at_once_without_heavy_imports(words: str) -> None:
     command = [sys.executable, "-c", code, *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout
-    assert HEAVY & set(done.stderr.split()) == set()
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("words", ["--help", "list", "list tasks", "list --help", "--version"])
+def test_answers_at_once_without_heavy_imports(words: str) -> None:
+    assert HEAVY & loaded(words) == set()
+
+
+def test_only_the_experiment_that_is_named_is_loaded() -> None:
+    modules = loaded("experiment run kickstarting --help")
+    experiments = {name for name in modules if name.endswith(".experiment")}
+    assert "rltransfer.experiments.kickstarting.experiment" in experiments
+    assert "rltransfer.experiments.atari.experiment" not in experiments
+    assert "rltransfer.cli.train" not in modules
 
 
 @pytest.mark.parametrize(
