@@ -1,14 +1,15 @@
 # Two commands do everything, set-up included, on a machine with Python 3.11 or newer and make:
 #   make run    students of a quarter of their teachers' size, distilled on five games
 #   make test   the tests
-# `make lint` checks style and types, `make house` prints what imports what.
+# `make lint` checks style and types, `make dist` builds and tries the packages in dist/, and
+# `make house` prints what imports what.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # torch first and alone: it brings the build that the constraints pin, before anything asks for it.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: run test lint house clean
+.PHONY: run test lint dist house clean
 
 run: $(VENV)/.installed
 	$(BIN)/rltransfer experiment run quickstart
@@ -20,6 +21,9 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+dist: $(VENV)/.installed
+	$(BIN)/python tests/dist.py
 
 house:
 	@$(PYTHON) tests/house.py
@@ -43,4 +47,4 @@ $(VENV)/.installed-lint: $(VENV)/.installed-test
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -29,16 +29,18 @@ cannot be had, so that episodes begin anew at every checkpoint.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
-import torch
 from gymnasium.vector import AutoresetMode
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.tasks.host_env import HostVectorEnv
 from rltransfer.tasks.task import Suite, Task
-from rltransfer.tasks.vector_env import VectorEnv
+
+if TYPE_CHECKING:
+    import torch
+
+    from rltransfer.tasks.vector_env import VectorEnv
 
 _PREFIX = "ALE/"
 
@@ -82,29 +84,6 @@ _THREE_GAMES = ("Freeway", "Pong", "Qbert")
 actions each in the paper's emulator, and Q*bert or Space Invaders, with 6, add up to that; which of
 the two it was is not known, Q*bert is a choice."""
 
-_SEEDS = 2**31
-"""ale-py takes seeds below this."""
-
-
-class AtariVectorEnv(HostVectorEnv):
-    """One game's environments, as tensors."""
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begins new episodes.
-
-        Args:
-            seed: Seeds environment i with seed + i, counted round within what ale-py takes.
-            options: Handed on to ale-py.
-
-        Returns:
-            The observation (num_envs, stack_num, height, width), and ale-py's "lives" and frames.
-        """
-        if seed is not None:
-            seed %= _SEEDS - self.num_envs
-        return super().reset(seed=seed, options=options)
-
 
 class Atari:
     """The family of ale-py's games."""
@@ -146,6 +125,8 @@ class Atari:
         options = _options(task)
         # Imported only where a game is made: a run on other tasks need not wait for the emulator.
         from ale_py.vector_env import AtariVectorEnv as Emulators
+
+        from .atari_vector_env import AtariVectorEnv
 
         emulators = Emulators(
             games[task.id], num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **options

@@ -9,7 +9,8 @@
         run_dir="runs/breakout",
     )
 
-Importing registers every environment of the installed task families with Gymnasium.
+Importing registers every environment of the installed task families with Gymnasium. Everything
+else, torch included, loads when it is first used.
 """
 
 from __future__ import annotations
@@ -17,83 +18,96 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rltransfer import policies
-from rltransfer.errors import InputError
-from rltransfer.objectives.features import (
-    AttentionTransfer,
-    FeatureRegression,
-    JacobianMatching,
-    RepresentationalDistance,
-)
-from rltransfer.objectives.objective import Objective
-from rltransfer.objectives.outputs import JS, KL, MSE, NLL, Huber, ReverseKL
-from rltransfer.policies.output import PolicyOutput
-from rltransfer.policies.policy import Policy
-from rltransfer.runs.evaluate import evaluate
-from rltransfer.runs.run import Run
-from rltransfer.runs.train import train
-from rltransfer.schedule import Schedule
-from rltransfer.tasks import families as _registry
-from rltransfer.tasks.observation import Observation
-from rltransfer.tasks.task import Suite, Task
-from rltransfer.teachers.adapted import Adapted
-from rltransfer.teachers.callable_teacher import CallableTeacher
-from rltransfer.teachers.ensembles import Ensemble, ProductOfExperts
-from rltransfer.teachers.loading import load_teacher
-from rltransfer.teachers.per_task import PerTask
-from rltransfer.teachers.teacher import Teacher
-from rltransfer.teachers.transformed import Boltzmann, MonteCarloDropout, Noisy
-from rltransfer.teachers.vote import Vote
+from rltransfer.tasks import families as _families
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
-    agents: ModuleType
+    from rltransfer import agents as agents
+    from rltransfer import policies as policies
+    from rltransfer.errors import InputError as InputError
+    from rltransfer.learning.agent import TrainingContext as TrainingContext
+    from rltransfer.objectives.features import AttentionTransfer as AttentionTransfer
+    from rltransfer.objectives.features import FeatureRegression as FeatureRegression
+    from rltransfer.objectives.features import JacobianMatching as JacobianMatching
+    from rltransfer.objectives.features import RepresentationalDistance as RepresentationalDistance
+    from rltransfer.objectives.objective import Objective as Objective
+    from rltransfer.objectives.outputs import JS as JS
+    from rltransfer.objectives.outputs import KL as KL
+    from rltransfer.objectives.outputs import MSE as MSE
+    from rltransfer.objectives.outputs import NLL as NLL
+    from rltransfer.objectives.outputs import Huber as Huber
+    from rltransfer.objectives.outputs import ReverseKL as ReverseKL
+    from rltransfer.policies.output import PolicyOutput as PolicyOutput
+    from rltransfer.policies.policy import Policy as Policy
+    from rltransfer.runs.config import RunOptions as RunOptions
+    from rltransfer.runs.evaluate import evaluate as evaluate
+    from rltransfer.runs.run import Run as Run
+    from rltransfer.runs.train import train as train
+    from rltransfer.schedule import Schedule as Schedule
+    from rltransfer.tasks.observation import Observation as Observation
+    from rltransfer.tasks.task import Suite as Suite
+    from rltransfer.tasks.task import Task as Task
+    from rltransfer.teachers.adapted import Adapted as Adapted
+    from rltransfer.teachers.callable_teacher import CallableTeacher as CallableTeacher
+    from rltransfer.teachers.ensembles import Ensemble as Ensemble
+    from rltransfer.teachers.ensembles import ProductOfExperts as ProductOfExperts
+    from rltransfer.teachers.loading import load_teacher as load_teacher
+    from rltransfer.teachers.per_task import PerTask as PerTask
+    from rltransfer.teachers.teacher import Teacher as Teacher
+    from rltransfer.teachers.transformed import Boltzmann as Boltzmann
+    from rltransfer.teachers.transformed import MonteCarloDropout as MonteCarloDropout
+    from rltransfer.teachers.transformed import Noisy as Noisy
+    from rltransfer.teachers.vote import Vote as Vote
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "JS",
-    "KL",
-    "MSE",
-    "NLL",
-    "Adapted",
-    "AttentionTransfer",
-    "Boltzmann",
-    "CallableTeacher",
-    "Ensemble",
-    "FeatureRegression",
-    "Huber",
-    "InputError",
-    "JacobianMatching",
-    "MonteCarloDropout",
-    "Noisy",
-    "Objective",
-    "Observation",
-    "PerTask",
-    "Policy",
-    "PolicyOutput",
-    "ProductOfExperts",
-    "RepresentationalDistance",
-    "ReverseKL",
-    "Run",
-    "Schedule",
-    "Suite",
-    "Task",
-    "Teacher",
-    "Vote",
-    "agents",
-    "evaluate",
-    "load_teacher",
-    "policies",
-    "train",
-]
+_NAMES = {
+    "rltransfer": "agents policies",
+    "rltransfer.errors": "InputError",
+    "rltransfer.learning.agent": "TrainingContext",
+    "rltransfer.objectives.features": "AttentionTransfer FeatureRegression "
+    "JacobianMatching RepresentationalDistance",
+    "rltransfer.objectives.objective": "Objective",
+    "rltransfer.objectives.outputs": "JS KL MSE NLL Huber ReverseKL",
+    "rltransfer.policies.output": "PolicyOutput",
+    "rltransfer.policies.policy": "Policy",
+    "rltransfer.runs.config": "RunOptions",
+    "rltransfer.runs.evaluate": "evaluate",
+    "rltransfer.runs.run": "Run",
+    "rltransfer.runs.train": "train",
+    "rltransfer.schedule": "Schedule",
+    "rltransfer.tasks.observation": "Observation",
+    "rltransfer.tasks.task": "Suite Task",
+    "rltransfer.teachers.adapted": "Adapted",
+    "rltransfer.teachers.ensembles": "Ensemble ProductOfExperts",
+    "rltransfer.teachers.callable_teacher": "CallableTeacher",
+    "rltransfer.teachers.loading": "load_teacher",
+    "rltransfer.teachers.teacher": "Teacher",
+    "rltransfer.teachers.per_task": "PerTask",
+    "rltransfer.teachers.transformed": "Boltzmann MonteCarloDropout Noisy",
+    "rltransfer.teachers.vote": "Vote",
+}
+"""The names of this package, by the module that defines them: the imports above, at run time."""
 
-_registry.register_environments()
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = [*_MODULE_OF]
+
+_families.register_environments()
 
 
-def __getattr__(name: str) -> Any:
-    """Loads `rltransfer.agents` when it is first used: it stands above the core."""
-    if name == "agents":
-        return importlib.import_module("rltransfer.agents")
-    raise AttributeError(f"module 'rltransfer' has no attribute {name!r}")
+if not TYPE_CHECKING:  # with it, a type checker would accept any name
+
+    def __getattr__(name: str) -> Any:
+        """Loads a name when it is first used (PEP 562)."""
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'rltransfer' has no attribute {name!r}")
+        module = _MODULE_OF[name]
+        if module == __name__:
+            return importlib.import_module(f"{module}.{name}")
+        value = getattr(importlib.import_module(module), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

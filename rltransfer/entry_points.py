@@ -1,4 +1,4 @@
-"""Entry points: what installed packages add."""
+"""Entry points: what installed packages add to rltransfer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from rltransfer.errors import InputError
 
 
 def entries(group: str) -> list[EntryPoint]:
-    """Returns the entry points of a group, each name once, in the order of their names."""
+    """The entry points of a group, each name once, sorted by name."""
     return list({entry.name: entry for entry in sorted(entry_points(group=group))}.values())
 
 
 def load_entry(entry: EntryPoint) -> Any:
-    """Returns what an entry point names.
+    """Loads an entry point.
 
     Raises:
-        InputError: The package that has it cannot be imported, or has no such thing.
+        InputError: The package cannot be imported, or does not define the name.
     """
     try:
         return entry.load()
@@ -29,6 +29,6 @@ def load_entry(entry: EntryPoint) -> Any:
 
 
 def describe_entry(entry: EntryPoint) -> str:
-    """Returns what an entry point is, at the beginning of a sentence."""
+    """An entry point, as the subject of a sentence."""
     package = "" if entry.dist is None else f" of the package {entry.dist.name}"
     return f"The entry point {entry.name} = {entry.value!r} in {entry.group}{package}"

@@ -1,4 +1,4 @@
-"""The one exception that means "what was asked for cannot be done as asked"."""
+"""Exceptions that the command line turns into a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ class InputError(ValueError):
     """Bad input: one sentence that names the thing at fault and what would be right.
 
     The command line prints the sentence on stderr and exits with code 2; nothing was written.
+    """
+
+
+class InterruptedRunError(Exception):
+    """A signal stopped the run, which wrote a checkpoint first.
+
+    The command line prints how to resume the run and exits with code 130.
     """
 
 

@@ -1,1 +1,1 @@
-"""The shell: parses what was typed, calls, prints."""
+"""The command line: parses words, calls the library, prints results."""

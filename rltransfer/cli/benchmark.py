@@ -1,17 +1,17 @@
-"""The shell's face of the benchmarks: `rltransfer benchmark rollout|train|learner|teachers`."""
+"""`rltransfer benchmark`: speed of environments, training, learners and teachers."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
-from rltransfer.cli.parsing import parse
+from rltransfer.cli.parsing import choose, parse, summary, with_method
 from rltransfer.cli.task_options import TaskOptions, requested_suite
-from rltransfer.errors import InputError, check_range
+from rltransfer.cli.train import choose_agent
+from rltransfer.errors import check_range
 from rltransfer.learning import methods
 from rltransfer.machine.terminal import console
 from rltransfer.objectives.objective import Objective
@@ -26,121 +26,102 @@ from rltransfer.runs.stopwatch import Measuring, speed_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkOutput:
-    """How a benchmark tells what it found."""
+class Benchmark:
+    """Options of every benchmark."""
 
-    json: bool = False
-    """Whether to print JSON."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions(TaskOptions, BenchmarkOutput):
-    """What is measured, and how it is told."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkRollout:
-    """Steps per second of environments alone, and with a policy that acts in them."""
-
-    general: BenchmarkOptions = BenchmarkOptions()
     measuring: Measuring = Measuring()
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRollout(Benchmark, TaskOptions):
+    """Environment steps per second, with and without a policy that acts."""
+
     network: Network = Network()
     num_envs: int = 4096
     """Environments of each task."""
     rollout_length: int = 16
-    """Steps of a rollout."""
-
-    def __post_init__(self) -> None:
-        check_range(self, "at least 1", "num_envs", "rollout_length")
+    """Steps of each environment in a rollout."""
 
     def run(self) -> dict[str, Any]:
         """Measures."""
-        suite = requested_suite(self.general)
+        check_range(self, "at least 1", "num_envs", "rollout_length")
+        suite = requested_suite(self)
         return benchmark_rollout(
             suite, self.num_envs, self.rollout_length, self.network, self.measuring
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunLength:
-    """The run of which the beginning is measured."""
+class BenchmarkTrain(Benchmark, TaskOptions):
+    """Environment steps per second of an agent's training."""
 
     total_steps: int = 1_000_000
-    """Environment steps in all, which schedules follow."""
+    """Environment steps that schedules assume; only the first rollouts are measured."""
     compile: bool = False
-    """Whether torch.compile builds the policy's kernels, as `rltransfer train --compile` does."""
-
-    def __post_init__(self) -> None:
-        check_range(self, "at least 1", "total_steps")
+    """Compile the policy's kernels with torch.compile, as `rltransfer train --compile` does."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkLearner:
-    """Samples per second of distilling a student from a memory of Atari-sized frames."""
+class BenchmarkLearner(Benchmark):
+    """Samples per second of a student that learns from a replay buffer of Atari-sized frames."""
 
-    general: BenchmarkOutput = BenchmarkOutput()
-    measuring: Measuring = Measuring()
     network: Network = Network(encoder="nature")
     batch_size: int = 256
-    """Samples of a step."""
+    """Samples of a minibatch."""
     memory_steps: int = 20_000
-    """Steps that the memory holds."""
+    """Steps that the replay buffer holds."""
     objective: str = "kl"
-    """The objective, as `rltransfer train policy-distillation` takes it."""
-
-    def __post_init__(self) -> None:
-        check_range(self, "at least 1", "batch_size")
+    """The objective, as for `rltransfer train policy-distillation`."""
 
     def run(self) -> dict[str, Any]:
         """Measures."""
+        check_range(self, "at least 1", "batch_size")
+        objective = Objective.of(self.objective)
         return benchmark_learner(
-            self.network,
-            self.batch_size,
-            self.memory_steps,
-            Objective.of(self.objective),
-            self.measuring,
+            self.network, self.batch_size, self.memory_steps, objective, self.measuring
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkTeachers:
-    """Labels per second of one teacher a task, beside one teacher for all tasks."""
+class BenchmarkTeachers(Benchmark, TaskOptions):
+    """Labels per second of one teacher per task, compared with one teacher for all tasks."""
 
-    general: BenchmarkOptions = BenchmarkOptions()
-    measuring: Measuring = Measuring()
     network: Network = Network()
     num_envs: int = 1024
-    """Environments, and so labels, of each task."""
-
-    def __post_init__(self) -> None:
-        check_range(self, "at least 1", "num_envs")
+    """Environments of each task; each gives one label."""
 
     def run(self) -> dict[str, Any]:
         """Measures."""
-        suite = requested_suite(self.general)
+        check_range(self, "at least 1", "num_envs")
+        suite = requested_suite(self)
         return benchmark_teachers(suite, self.num_envs, self.network, self.measuring)
 
 
 BENCHMARKS: dict[str, type[Any]] = {
     "rollout": BenchmarkRollout,
+    "train": BenchmarkTrain,
     "learner": BenchmarkLearner,
     "teachers": BenchmarkTeachers,
 }
-"""What can be measured, beside an agent's training."""
+"""What can be measured."""
 
 
-def benchmark_command(words: list[str]) -> None:
-    """Measures how fast something is."""
-    if not words or words[0] not in (*BENCHMARKS, "train"):
-        raise InputError(
-            "Say what to measure: `rltransfer benchmark` rollout, train AGENT, learner or teachers."
-        )
-    if words[0] == "train":
-        general, result = _benchmarked_training(words[1:])
+def run(words: list[str]) -> None:
+    """Measures a speed and prints it."""
+    about = "Measure the speed of environments, training, learners or teachers."
+    name, options = choose(
+        "benchmark", BENCHMARKS, words, "rltransfer benchmark", about,
+        lambda name: summary(BENCHMARKS[name]),
+    )  # fmt: skip
+    prog = f"rltransfer benchmark {name}"
+    if name == "train":
+        made, result = _benchmark_agent(options, prog)
     else:
-        made: Any = parse(BENCHMARKS[words[0]], words[1:], f"rltransfer benchmark {words[0]}")
-        general, result = made.general, made.run()
-    if general.json:
+        made = parse(BENCHMARKS[name], options, prog)
+        result = made.run()
+    if made.json:
         print(json.dumps(result))
         return
     table = Table(result["unit"], "median", "range")
@@ -149,28 +130,14 @@ def benchmark_command(words: list[str]) -> None:
     console().print(table)
 
 
-def _benchmarked_training(words: list[str]) -> tuple[BenchmarkOptions, dict[str, Any]]:
-    """Returns what was asked for, and the speeds of an agent's training."""
-    if not words or words[0].startswith("-"):
-        raise InputError(
-            f"`rltransfer benchmark train` needs an agent: {', '.join(methods.method_names())}."
-        )
-    method_class = methods.find_method(words[0])
-    kind: type[Any] = dataclasses.make_dataclass(
-        "Benchmark",
-        [
-            ("general", BenchmarkOptions, dataclasses.field(default=BenchmarkOptions())),
-            ("measuring", Measuring, dataclasses.field(default=Measuring())),
-            ("run", RunLength, dataclasses.field(default=RunLength())),
-            ("method", method_class, dataclasses.MISSING),
-        ],
-        frozen=True,
-        kw_only=True,
-        namespace={"__doc__": method_class.__doc__, "__module__": __name__},
-    )
-    made: Any = parse(kind, words[1:], f"rltransfer benchmark train {words[0]}")
-    suite = requested_suite(made.general)
+def _benchmark_agent(words: list[str], prog: str) -> tuple[Any, dict[str, Any]]:
+    """Measures an agent's training."""
+    agent, options = choose_agent(words, prog, summary(BenchmarkTrain))
+    kind = with_method(methods.find_method(agent), run=BenchmarkTrain())
+    made: Any = parse(kind, options, f"{prog} {agent}")
+    check_range(made.run, "at least 1", "total_steps")
+    suite = requested_suite(made.run)
     result = benchmark_train(
-        words[0], made.method, suite, made.run.total_steps, made.measuring, made.run.compile
+        agent, made.method, suite, made.run.total_steps, made.run.measuring, made.run.compile
     )
-    return made.general, result
+    return made.run, result

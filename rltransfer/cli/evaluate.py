@@ -1,4 +1,4 @@
-"""The `evaluate` command."""
+"""`rltransfer evaluate`: plays whole episodes with a run's policy or any other teacher."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import math
 import os
 import statistics
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.table import Table
 
 from rltransfer.cli.parsing import parse
@@ -24,49 +26,38 @@ from rltransfer.tasks.task import Suite
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """How a policy is evaluated: SOURCE is a run directory, or any other teacher.
+    """Play whole episodes with a policy and report its returns."""
 
-    Teachers are named as for `rltransfer train policy-distillation --teacher`.
-    """
-
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """A run directory or a teacher, as for `train policy-distillation --teacher`."""
     task: str | None = None
-    """Any Gymnasium id; if not given, a run's own tasks, or that of zoo:ID."""
+    """Any Gymnasium id. Defaults to the tasks of the run, or to the task of zoo:ID."""
     task_option: tuple[str, ...] = ()
-    """Keyword arguments of the task."""
+    """Keyword arguments of the task, as NAME=VALUE."""
     vecnormalize: Path | None = None
     """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip."""
     episodes: int = 100
-    """Whole episodes of each task."""
+    """Episodes of each task."""
     num_envs: int = 64
-    """Environments at once, at most."""
+    """Maximum number of parallel environments."""
     seed: int = 0
     """Seed of the environments."""
     device: str = "auto"
-    """"cpu", "cuda", ...; "auto" takes CUDA where it is there."""
+    """"cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available."""
     stochastic: bool = False
-    """Whether to sample actions instead of taking the best."""
+    """Sample actions instead of choosing the most likely one."""
     json: bool = False
-    """Whether to print JSON."""
+    """Print JSON."""
 
     def __post_init__(self) -> None:
         check_range(self, "at least 1", "episodes", "num_envs")
         check_range(self, "at least 0", "seed")
 
 
-def evaluate_command(words: list[str]) -> None:
+def run(words: list[str]) -> None:
     """Evaluates a run's policy or a teacher."""
-    prog = "rltransfer evaluate"
-    if words and not words[0].startswith("-"):
-        source, rest = words[0], words[1:]
-    elif {"-h", "--help"} & set(words):
-        source, rest, prog = "", words, f"{prog} SOURCE"
-    else:
-        raise InputError(
-            "`rltransfer evaluate` needs a run directory or a teacher, e.g. a Stable-Baselines3 "
-            "zip, before its options."
-        )
-    options = parse(EvaluateOptions, rest, prog)
-    found = _evaluated(source, options)
+    options = parse(EvaluateOptions, words, "rltransfer evaluate")
+    evaluations = _evaluate(options)
     if options.json:
         tasks = {
             name: {
@@ -77,31 +68,34 @@ def evaluate_command(words: list[str]) -> None:
                 "length_mean": statistics.fmean(one.lengths),
                 "returns": list(one.returns),
             }
-            for name, one in found.items()
+            for name, one in evaluations.items()
         }
-        print(json.dumps({"source": source, "seed": options.seed, "tasks": tasks}, indent=1))
+        print(
+            json.dumps({"source": options.source, "seed": options.seed, "tasks": tasks}, indent=1)
+        )
         return
     table = Table("task", "return", "episodes")
-    for name, one in found.items():
+    for name, one in evaluations.items():
         table.add_row(name, with_interval(one.mean, one.ci95), str(len(one.returns)))
     console().print(table)
 
 
-def _evaluated(source: str, options: EvaluateOptions) -> dict[str, Evaluation]:
-    """Returns the evaluations of a run's policy or of a teacher, by task."""
+def _evaluate(options: EvaluateOptions) -> dict[str, Evaluation]:
+    """Evaluates a run's policy or a teacher, by task."""
     if options.task in families.suites():
         raise InputError(
-            f"{options.task!r} is a suite: evaluate one task of it, as in "
+            f"{options.task!r} is a suite: evaluate one of its tasks, e.g. "
             f"--task {families.find_suite(options.task).tasks[0].id}."
         )
-    asked = None if options.task is None else Suite.of(options.task)
+    suite = None if options.task is None else Suite.of(options.task)
     if options.task_option:
-        if asked is None and os.path.isdir(source):
-            asked = run_suite(Path(source))
-        elif asked is None:
+        if suite is None and os.path.isdir(options.source):
+            suite = run_suite(Path(options.source))
+        elif suite is None:
             raise InputError("--task-option changes a task: add --task ID.")
-        asked = with_options(asked, options.task_option)
+        suite = with_options(suite, options.task_option)
     return evaluate(
-        source, asked, options.episodes, vecnormalize=options.vecnormalize, seed=options.seed,
-        device=options.device, deterministic=not options.stochastic, num_envs=options.num_envs,
+        options.source, suite, options.episodes, vecnormalize=options.vecnormalize,
+        seed=options.seed, device=options.device, deterministic=not options.stochastic,
+        num_envs=options.num_envs,
     )  # fmt: skip

@@ -1,48 +1,60 @@
-"""Experiments, found through the entry points of the group `rltransfer.experiments`."""
+"""`rltransfer experiment`: experiments are entry points of the group `rltransfer.experiments`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from rltransfer.cli.parsing import check_no_more, parse
+from rltransfer.cli.parsing import choose, parse, summary
 from rltransfer.entry_points import entries, load_entry
-from rltransfer.errors import InputError, unknown
-from rltransfer.machine.terminal import ignore_closed_pipe
+from rltransfer.errors import unknown
+
+ACTIONS = {"list": "List the experiments.", "run": "Run an experiment."}
 
 
-def experiment_command(words: list[str]) -> None:
+@dataclass(frozen=True)
+class NoOptions:
+    """List the experiments."""
+
+
+def run(words: list[str]) -> None:
     """Lists the experiments, or runs one."""
-    if words[:1] == ["list"]:
-        check_no_more(words[1:], "experiment list")
-        with ignore_closed_pipe():
-            for name, entry in experiments().items():
-                print(f"{name}: {(entry.__doc__ or '').splitlines()[0]}")
-    elif words[:1] == ["run"] and len(words) > 1:
-        kind = find_experiment(words[1])
-        parse(kind, words[2:], f"rltransfer experiment run {words[1]}").run()
-    else:
-        raise InputError("Say `rltransfer experiment list` or `rltransfer experiment run NAME`.")
+    about = "List the experiments behind the published results, or run one."
+    action, rest = choose(
+        "command", ACTIONS, words, "rltransfer experiment", about, ACTIONS.__getitem__
+    )
+    prog = f"rltransfer experiment {action}"
+    if action == "list":
+        parse(NoOptions, rest, prog)
+        for name, kind in experiments().items():
+            print(f"{name}: {summary(kind)}")
+        return
+    name, options = choose(
+        "experiment", experiment_names(), rest, prog, "Run an experiment.",
+        lambda name: summary(find_experiment(name)),
+    )  # fmt: skip
+    parse(find_experiment(name), options, f"{prog} {name}").run()
 
 
 class Experiment(Protocol):
     """A dataclass whose fields are its options."""
 
     def run(self) -> None:
-        """Runs the experiment and prints what came out."""
+        """Runs the experiment and prints the results."""
 
 
 def experiments() -> dict[str, type[Experiment]]:
-    """Returns every installed experiment by name."""
+    """Every installed experiment by name."""
     return {entry.name: load_entry(entry) for entry in entries("rltransfer.experiments")}
 
 
 def experiment_names() -> list[str]:
-    """Returns the name of every installed experiment, of which none is loaded."""
+    """The name of every installed experiment; none is loaded."""
     return [entry.name for entry in entries("rltransfer.experiments")]
 
 
 def find_experiment(name: str) -> type[Experiment]:
-    """Returns the experiment of this name.
+    """Loads the experiment of this name.
 
     Raises:
         InputError: There is none, or it cannot be loaded.

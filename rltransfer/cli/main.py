@@ -1,54 +1,53 @@
-"""The shell's face: parses, calls, prints. Exit codes: 0 done, 2 bad input, 130 interrupted."""
+"""The command `rltransfer`. Exit codes: 0 success, 2 invalid input, 130 interrupted."""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import rltransfer
-from rltransfer.cli.benchmark import benchmark_command
-from rltransfer.cli.evaluate import evaluate_command
-from rltransfer.cli.experiment import experiment_command
-from rltransfer.cli.export import export_command
-from rltransfer.cli.help import USAGE, requested_help
-from rltransfer.cli.listing import list_command
-from rltransfer.cli.train import train_command
-from rltransfer.errors import InputError, unknown
+from rltransfer.cli.parsing import choose
+from rltransfer.errors import InputError, InterruptedRunError
 from rltransfer.machine.terminal import ignore_closed_pipe
-from rltransfer.runs.run import InterruptedRunError
+
+COMMANDS = {
+    "list": "List agents, suites, zoo teachers and experiments; `list tasks` lists every task.",
+    "train": "Train an agent; `train AGENT --help` shows its options.",
+    "evaluate": "Play whole episodes with a run's policy or any other teacher.",
+    "export": "Export a run's policy to ONNX.",
+    "benchmark": "Measure the speed of environments, training, learners or teachers.",
+    "experiment": "List the experiments behind the published results, or run one.",
+}
+"""Each command is `run` in the module of its name, which is loaded only for that command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    commands: dict[str, Callable[[list[str]], None]] = {
-        "list": list_command,
-        "train": train_command,
-        "evaluate": evaluate_command,
-        "export": export_command,
-        "benchmark": benchmark_command,
-        "experiment": experiment_command,
-    }
-    told = requested_help(words) if words else USAGE
-    if told is not None:
-        with ignore_closed_pipe():
-            print(told, end="")
-        return 0 if words else 2
-    if words[0] == "--version":
-        print(rltransfer.__version__)
-        return 0
+    code = 0
+    with ignore_closed_pipe():
+        code = _run(words) if words else _run(["--help"]) or 2
+    return code
+
+
+def _run(words: list[str]) -> int:
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
     try:
-        if words[0] not in commands:
-            raise unknown("command", words[0], commands)
-        commands[words[0]](words[1:])
+        if words[0] == "--version":
+            print(rltransfer.__version__)
+            return 0
+        about = f"{(rltransfer.__doc__ or '').splitlines()[0]}"
+        name, rest = choose("command", COMMANDS, words, "rltransfer", about, COMMANDS.__getitem__)
+        importlib.import_module(f"rltransfer.cli.{name}").run(rest)
+    except SystemExit as ended:  # tyro printed help
+        return int(ended.code or 0)
     except InputError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
-    except InterruptedRunError as stopped:
-        print(stopped, file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
+    except (InterruptedRunError, KeyboardInterrupt) as stopped:
+        print(str(stopped) or "Stopped.", file=sys.stderr)
         return 130
     return 0
 

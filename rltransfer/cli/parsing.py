@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import difflib
-import io
 import re
 import typing
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+# tyro's hook for errors is not public yet, so pyproject.toml bounds its version.
+from tyro import _errors as events
+
 from rltransfer.aliases import option_name
-from rltransfer.errors import InputError
-
-
-def check_no_more(words: list[str], command: str) -> None:
-    """Checks that no words are left over.
-
-    Raises:
-        InputError: There are some.
-    """
-    if words:
-        raise InputError(f"{words[0]!r} is one word too many: say `rltransfer {command}`.")
-
+from rltransfer.errors import InputError, unknown
 
 T = TypeVar("T")
 
@@ -32,156 +23,187 @@ REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
 def parse_count(text: str) -> int:
-    """Returns a whole number that may be written `2_000_000` or `2e6`.
+    """A whole number, which may be written `2_000_000` or `2e6`.
 
     Raises:
-        ValueError: The text is no whole number.
+        ValueError: The text is not a whole number.
     """
-    try:
-        return int(text)
-    except ValueError:
-        with contextlib.suppress(ValueError):
-            number = float(text)
-            if number.is_integer():
-                return int(number)
-    raise ValueError(f"{text!r} is no whole number")
+    for read in (int, float):
+        try:
+            number = read(text)
+        except ValueError:
+            continue
+        if number == number // 1:
+            return int(number)
+    raise ValueError(f"{text!r} is not a whole number")
 
 
 @REGISTRY.primitive_rule
-def _count_rule(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
-    """Lets every whole number be written as `parse_count` says."""
-    if info.type is not int:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="N",
-        instance_from_str=lambda words: parse_count(words[0]),
-        is_instance=lambda value: isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-@REGISTRY.primitive_rule
-def _text_rule(
+def _number_or_text(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Reads a field that takes text or an object, e.g. a teacher or a schedule, as text."""
+    """Reads whole numbers with `parse_count`, and a field for text or an object as text.
+
+    Such an object is e.g. a teacher or a schedule.
+    """
     kinds = typing.get_args(info.type)
-    if str not in kinds or not any(
-        isinstance(kind, type) and kind.__module__.startswith("rltransfer") for kind in kinds
-    ):
+    modules = [str(getattr(kind, "__module__", "")) for kind in kinds]
+    is_text = str in kinds and any(module.startswith("rltransfer") for module in modules)
+    if not is_text and info.type is not int:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="TEXT",
-        instance_from_str=lambda words: words[0],
-        is_instance=lambda value: True,
+        metavar="TEXT" if is_text else "N",
+        instance_from_str=lambda words: words[0] if is_text else parse_count(words[0]),
+        is_instance=lambda value: is_text or isinstance(value, int),
         str_from_instance=lambda value: [str(value)],
     )
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
-    """Returns the dataclass that the options describe; prints help and exits where it is asked for.
+    """Reads a dataclass from options; nested dataclasses' options have no prefix.
 
     Args:
         kind: The dataclass.
         argv: The options.
         prog: The command, for the help text.
-        default: Values of what is not given; the fields' defaults if None.
+        default: Values of options that are not given; the fields' defaults if None.
 
     Raises:
-        InputError: An option is unknown, missing, given twice, or has a value that it cannot have.
+        InputError: An option is unknown, missing, given twice, or has an invalid value.
+        SystemExit: `--help` was given, and printed.
     """
-    known = _names(kind)
-    if {"-h", "--help"} & set(argv):
-        return _cli(kind, argv, prog, default)[0]
-    argv = [_with_current_name(word, known) for word in argv]
-    given = [_name(word) for word in argv if word.startswith("--")]
+    known = _option_names(kind)
+    words = [_with_current_name(word, known) for word in argv]
+    given = [_option(word) for word in words if word.startswith("--")]
     for name in given:
         if given.count(name) > 1:
             raise InputError(f"The option {name!r} is given twice: give it once, with all values.")
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
-            made, extra = _cli(kind, argv, prog, default)
-    except SystemExit as error:
-        refusal: BaseException | None = error
-        while refusal is not None:
-            if isinstance(refusal, InputError):
-                raise refusal from None  # a dataclass refused a value, in a sentence of ours
-            refusal = refusal.__context__
-        for word in argv:
-            if re.fullmatch(r"(--[\w-]+=)?\d[\d.e]*,[\d.e,]*", word):
-                raise InputError(
-                    f"{word!r} has commas: write numbers without, and several with spaces between."
-                ) from error
-        raise InputError(_sentence(printed.getvalue(), prog)) from error
-    if extra:
-        raise _unknown_option(kind, extra, prog)
+    keywords: dict[str, Any] = {} if default is None else {"default": default}
+    with events.on_parse_error(lambda event: _refuse(event, prog, known)):
+        made: T = tyro.cli(
+            kind, args=words, prog=prog, registry=REGISTRY, **keywords,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )  # fmt: skip
     return made
 
 
-def _cli(kind: type[T], argv: Sequence[str], prog: str, default: T | None) -> tuple[T, list[str]]:
-    """Calls tyro; nested dataclasses' options have no prefix."""
-    keywords: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
-        kind, args=list(argv), prog=prog, return_unknown_args=True, registry=REGISTRY,
-        config=(tyro.conf.OmitArgPrefixes,), **keywords,
-    )  # fmt: skip
+def choose(
+    kind: str,
+    names: Iterable[str],
+    words: Sequence[str],
+    prog: str,
+    about: str,
+    describe: Callable[[str], str],
+) -> tuple[str, list[str]]:
+    """The name that the first word chooses, and the words after it.
 
+    Args:
+        kind: What the names are, e.g. "agent".
+        names: The names that can be chosen.
+        words: What follows `prog`; `--help` in the name's place prints the names.
+        prog: The command so far.
+        about: The command's description.
+        describe: The description of one name, for the help.
 
-def _sentence(text: str, prog: str) -> str:
-    """Returns what a framed error message says, as one sentence.
-
-    The frame holds a title, a rule, what is wrong, and after another rule what help there is.
+    Raises:
+        InputError: The name is missing or unknown.
+        SystemExit: The help was printed.
     """
-    lines = [re.sub(r"[│╭╮╰╯┌┐└┘|]", " ", line).strip() for line in text.splitlines()]
-    rules = [index for index, line in enumerate(lines) if line and not line.strip("-─")]
-    kept = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else []
-    words = " ".join(" ".join(kept).split()).rstrip(".").replace(". Expected", ", expected")
-    words = re.sub(r"^Error parsing (?=--)|^Error parsing [^:]*: ", "", words)
-    missing = re.match(r"Missing from .*?(--[\w-]+)", words)
-    if missing:
-        words = f"The option {missing[1]} is missing"
-    words = words[:1].upper() + words[1:]
-    return f"{words or 'The options cannot be read'}: `{prog} --help` shows every option."
+    known = list(names)
+    if words and words[0] in ("-h", "--help"):
+        app = tyro.extras.SubcommandApp()
+        for name in known:
+            app.command(name=name, help=describe(name))(lambda: None)
+        app.cli(prog=prog, description=about, args=["--help"])
+    if not words or words[0].startswith("-"):
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise InputError(f"`{prog}` needs {article} {kind}: {', '.join(known)}.")
+    if words[0] not in known:
+        raise unknown(kind, words[0], known)
+    return words[0], list(words[1:])
 
 
-def _unknown_option(kind: type[Any], extra: list[str], prog: str) -> InputError:
-    """Returns the error for the first word that no option takes."""
-    word = next((word for word in extra if word.startswith("-")), extra[0])
-    known = sorted(_names(kind))
-    name = _name(word)
+def with_method(method: type[Any], **parts: Any) -> type[Any]:
+    """A dataclass that joins a method's options, as its field `method`, with others.
+
+    Args:
+        method: The method.
+        parts: Dataclasses with default values, by the name of their field.
+    """
+    fields = [(name, type(part), dataclasses.field(default=part)) for name, part in parts.items()]
+    return dataclasses.make_dataclass(
+        "Options",
+        [*fields, ("method", method, dataclasses.MISSING)],
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": summary(method), "__module__": __name__},
+    )
+
+
+def summary(kind: type[Any]) -> str:
+    """The first line of a class's docstring."""
+    return (kind.__doc__ or "").partition("\n")[0]
+
+
+def _refuse(event: events.ParseErrorEvent, prog: str, known: Sequence[str]) -> None:
+    """Raises what tyro would print in a frame as one sentence; leaves events it does not know."""
+    match event:
+        case events.InstantiationFailure(argument=None, message=message):
+            raise InputError(message)  # a dataclass refused its values
+        case events.InstantiationFailure(argument=argument, message=message):
+            if re.search(r"\d,", message):
+                message = "write numbers without commas, and several with spaces between"
+            problem = f"{argument.display_name()}: {message}"  # type: ignore[union-attr]
+        case events.InvalidChoice(argument=argument, value=value, choices=choices):
+            raise unknown(argument.display_name(), value, choices)
+        case events.BadValue(argument=argument):
+            problem = f"The option {argument.display_name()} needs a value"
+        case events.UnrecognizedArgs(tokens=tokens):
+            _refuse_unknown(tokens, prog, known)
+        case events.MissingArgs(unrecognized_tokens=[_, *_] as tokens):
+            _refuse_unknown(tokens, prog, known)
+        case events.MissingArgs(missing_arguments=[missing, *_]):
+            word = missing.arg.lowered.metavar if missing.arg.is_positional() else None
+            problem = f"{word or missing.arg.display_name()} is missing"
+        case _:
+            return
+    raise InputError(f"{problem}; see `{prog} --help`.")
+
+
+def _refuse_unknown(tokens: list[str], prog: str, known: Sequence[str]) -> NoReturn:
+    """Refuses the first word that no option takes."""
+    word = next((word for word in tokens if word.startswith("-")), tokens[0])
     # Without the dashes, which make all options alike.
-    near = difflib.get_close_matches(name[2:], [one[2:] for one in known], n=1, cutoff=0.7)
-    hint = f"did you mean '--{near[0]}'?" if near else f"`{prog} --help` shows every option."
+    names = {name[2:]: name for name in known}
+    near = difflib.get_close_matches(_option(word)[2:], names, n=1, cutoff=0.7)
+    hint = f": did you mean '--{near[0]}'?" if near else f"; see `{prog} --help`."
     if not word.startswith("-") and "--task" in known:
-        hint = f"did you mean '--task {word}'?"
-    return InputError(f"There is no option {word!r}: {hint}")
+        hint = f": did you mean '--task {word}'?"
+    raise InputError(f"There is no option {word!r}{hint}")
 
 
-def _name(word: str) -> str:
-    """Returns the option that a word gives, `--NAME` or `--NAME=VALUE`, as help shows it."""
-    return word.split("=")[0].replace("_", "-")
+def _option(word: str) -> str:
+    """The option in a word `--NAME` or `--NAME=VALUE`, as help shows it."""
+    return word.partition("=")[0].replace("_", "-")
 
 
 def _with_current_name(word: str, known: Sequence[str]) -> str:
-    """Returns a word with an option of an earlier version or of another library under its name."""
+    """A word with an option of an earlier version or of another library under its current name."""
     if not word.startswith("--"):
         return word
-    name, sign, value = word[2:].replace("-", "_").partition("=")[0], *word.partition("=")[1:]
+    name = _option(word)[2:].replace("-", "_")
     option = option_name(name, [one[2:].replace("-", "_") for one in known])
-    return word if option == name else f"--{option.replace('_', '-')}{sign}{value}"
+    value = "".join(word.partition("=")[1:])
+    return word if option == name else f"--{option.replace('_', '-')}{value}"
 
 
-def _names(kind: type[Any]) -> list[str]:
-    """Returns the options of a dataclass and of those nested in it."""
+def _option_names(kind: type[Any]) -> list[str]:
+    """The options of a dataclass and of those nested in it."""
     names: list[str] = []
     for name, hint in typing.get_type_hints(kind).items():
         if hasattr(hint, "__dataclass_fields__"):
-            names += _names(hint)
+            names += _option_names(hint)
         else:
             names.append("--" + name.replace("_", "-"))
     return names

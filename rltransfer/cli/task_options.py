@@ -1,4 +1,4 @@
-"""Which tasks a command is about."""
+"""The tasks that a command is given."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from rltransfer.tasks.task import Suite
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """The tasks: a suite, or one or several by their ids."""
+    """Tasks: a suite, or one or more ids."""
 
     suite: str | None = None
-    """A suite of tasks for one policy: `rltransfer list` names them."""
+    """A suite of tasks for one policy; `rltransfer list` names them."""
     task: tuple[str, ...] = ()
-    """One task or several for one policy: any Gymnasium ids."""
+    """One or more tasks for one policy: any Gymnasium ids."""
     task_option: tuple[str, ...] = ()
     """Keyword arguments of each task, e.g. `sticky_action_prob=0.0 difficulty_ramping=False`."""
 
 
 def requested_suite(where: TaskOptions) -> Suite:
-    """Returns the suite or the tasks that were asked for.
+    """The suite of the options.
 
     Raises:
-        InputError: It is not one of the two, or there is none of that name.
+        InputError: Neither or both are given, or there is no suite of that name.
     """
     if (where.suite is None) == (not where.task):
-        raise InputError("Say which tasks are meant: either --task ID or --suite NAME.")
+        raise InputError("Pass either --task ID or --suite NAME to choose the tasks.")
     suite = families.find_suite(where.suite) if where.suite is not None else Suite.of(*where.task)
     return with_options(suite, where.task_option)
 
 
 def with_options(suite: Suite, words: Sequence[str]) -> Suite:
-    """Returns the suite with keyword arguments for each task.
+    """A suite with keyword arguments added to each task.
 
     Args:
         suite: The tasks.
-        words: NAME=VALUE, the value as JSON or as plain text.
+        words: NAME=VALUE; the value is JSON or plain text.
 
     Raises:
         InputError: A word is not of this form.
@@ -51,10 +51,10 @@ def with_options(suite: Suite, words: Sequence[str]) -> Suite:
     for word in words:
         key, sign, value = word.partition("=")
         if not sign:
-            raise InputError(f"{word!r} is no task option: write NAME=VALUE.")
+            raise InputError(f"{word!r} is not a task option: write NAME=VALUE.")
         try:
             kwargs[key] = json.loads(value)
         except json.JSONDecodeError:
-            # A word that is no JSON value is meant as text.
+            # Anything but JSON is text.
             kwargs[key] = {"True": True, "False": False}.get(value, value)
     return Suite(suite.name, tuple(task.with_kwargs(**kwargs) for task in suite))

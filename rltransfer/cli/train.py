@@ -1,4 +1,4 @@
-"""The `train` command."""
+"""`rltransfer train`: trains an agent, or resumes a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rltransfer.cli.parsing import parse
+from rltransfer.cli.parsing import choose, parse, summary, with_method
 from rltransfer.cli.task_options import TaskOptions, requested_suite
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
@@ -22,88 +22,82 @@ from rltransfer.tasks.task import Suite
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions(TaskOptions):
-    """Where a run is, and what it is about."""
+    """Tasks and run directory."""
 
     run_dir: Path | None = None
-    """Folder of the run; runs/AGENT-TASK-SEED if not given."""
+    """Directory of the run; defaults to runs/AGENT-TASK-SEED."""
     resume: Path | None = None
-    """Folder of a run to go on with, with its own settings."""
+    """Directory of a run to resume. Options that are not given keep the run's values."""
     quiet: bool = False
-    """Whether to show no progress."""
+    """Hide progress."""
     generations: int = 0
-    """Students in a chain, each the next one's teacher (Furlanello 2018), in RUN_DIR/generation-1
-    and so on, of --steps each; 0 for one run, in RUN_DIR itself."""
+    """Students in a chain, each the teacher of the next (Furlanello 2018); 0 for a single run.
+    Each trains for --total-steps, in RUN_DIR/generation-1, RUN_DIR/generation-2, ..."""
 
 
-def train_command(words: list[str]) -> None:
+def run(words: list[str]) -> None:
     """Trains an agent."""
-    if not words or words[0].startswith("-"):
-        raise InputError(
-            "`rltransfer train` needs an agent, before its options: "
-            f"{', '.join(methods.method_names())}."
-        )
-    name, rest = words[0], words[1:]
-    method_class = methods.find_method(name)
+    name, options = choose_agent(words, "rltransfer train", "Train an agent.")
     prog = f"rltransfer train {name}"
-    kind = dataclasses.make_dataclass(
-        "Train",
-        [
-            ("run", TrainOptions, dataclasses.field(default=TrainOptions())),
-            ("training", RunOptions, dataclasses.field(default=RunOptions())),
-            ("method", method_class, dataclasses.MISSING),
-        ],
-        frozen=True,
-        kw_only=True,
-        namespace={"__doc__": method_class.__doc__, "__module__": __name__},
-    )
-    resumed = _value_of("--resume", rest)
+    kind = with_method(methods.find_method(name), run=TrainOptions(), training=RunOptions())
+    resumed = _value_of("--resume", options)
     made: Any
     if resumed is None:
-        made = parse(kind, rest, prog)
+        made = parse(kind, options, prog)
         suite = requested_suite(made.run)
         default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.training.seed}"
         run_dir = made.run.run_dir or default
     else:
         run_dir = Path(resumed)
-        made, suite = _as_before(kind, name, run_dir, rest, prog)
-    asked = (name, made.method, suite, made.training, run_dir, made.run.quiet)
+        made, suite = _resumed(kind, name, run_dir, options, prog)
+    settings = (name, made.method, suite, made.training, run_dir, made.run.quiet)
     if made.run.generations:
-        Chain(*asked, generations=made.run.generations).train(resumed is not None)
+        Chain(*settings, generations=made.run.generations).train(resumed is not None)
         print_results(generation_results(run_dir), run_dir, generations=True)
         return
-    run = Run(*asked)
-    # Whoever says where the teacher lies may have moved it: then its weights must be the same.
-    run.begin(resumed is not None, teacher_moves=_value_of("--teacher", rest) is not None)
-    run.execute()
-    print_results([run.result], run_dir)
+    training = Run(*settings)
+    # A teacher that is given again may have moved: then its weights must be the same.
+    training.begin(resumed is not None, teacher_moves=_value_of("--teacher", options) is not None)
+    training.execute()
+    print_results([training.result], run_dir)
 
 
-def _as_before(
+def choose_agent(words: Sequence[str], prog: str, about: str) -> tuple[str, list[str]]:
+    """The agent that the first word names, and its options."""
+    return choose(
+        "agent", methods.method_names(), words, prog, about,
+        lambda name: summary(methods.find_method(name)),
+    )  # fmt: skip
+
+
+def _resumed(
     kind: type[Any], name: str, folder: Path, words: list[str], prog: str
 ) -> tuple[Any, Suite]:
-    """Returns the options and the tasks of a run that goes on: its own, but for what is given."""
+    """The options and tasks of a resumed run: those of its folder, unless others are given."""
     config = read_config(folder)
     if config["agent"] != name:
-        raise InputError(f"{folder} is a run of the agent {config['agent']!r}, not of {name!r}.")
+        raise InputError(
+            f"{folder} is a run of the agent {config['agent']!r}: "
+            f"use `rltransfer train {config['agent']} --resume {folder}`."
+        )
     method, suite, options = configured(config)
     same = TrainOptions(generations=config.get("generations", 0))
     made = parse(kind, words, prog, kind(run=same, method=method, training=options))
     if made.run.run_dir not in (None, folder):
-        raise InputError(f"A run goes on in its own folder, {folder}: leave --run-dir out.")
+        raise InputError(f"A run resumes in its own directory, {folder}: omit --run-dir.")
     if made.run.suite is not None or made.run.task:
         suite = requested_suite(made.run)
     elif made.run.task_option:
-        raise InputError(f"{folder} keeps its tasks as they are: leave --task-option out.")
+        raise InputError(f"{folder} resumes with its own tasks: omit --task-option.")
     return made, suite
 
 
 def _value_of(option: str, words: list[str]) -> str | None:
-    """Returns what follows an option, if it is there."""
+    """The value of an option, if it is given."""
     for index, word in enumerate(words):
-        if word == option and index + 1 < len(words):
-            return words[index + 1]
-        if word.startswith(option + "="):
-            return word.split("=", 1)[1]
+        name, sign, value = word.partition("=")
+        if name == option:
+            return value if sign else next(iter(words[index + 1 :]), None)
     return None
 
 

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 from collections.abc import Iterator
 
 from rich.console import Console
 
 PIPE_WIDTH = 120
-"""Columns where the output is no terminal and has no width of its own."""
+"""Columns where the output is not a terminal."""
+
+
+class ResultConsole(Console):
+    """A console that leaves closed pipes to `ignore_closed_pipe`; rich exits with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises the error again that rich has caught."""
+        raise
 
 
 def console() -> Console:
-    """Returns the console that results are printed on."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=PIPE_WIDTH)
+    """The console that results are printed on."""
+    plain = ResultConsole()
+    return plain if plain.is_terminal else ResultConsole(width=PIPE_WIDTH)
 
 
 @contextlib.contextmanager
 def ignore_closed_pipe() -> Iterator[None]:
-    """Lets whoever reads what is printed stop before its end, as `head` does."""
+    """Ends the block quietly if the reader of standard output stops early, as `head` does."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
+        output = select.poll()
+        output.register(sys.stdout, select.POLLERR)
+        if not output.poll(0):
+            raise  # another pipe broke, e.g. to a process that steps environments
         # Python flushes once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -17,7 +17,7 @@ from rltransfer.rollouts.cuda_graph import CapturedCalls
 from rltransfer.rollouts.episodes import episode_totals
 from rltransfer.rollouts.rollout import Actor, Rollout, TruncatedObservations
 from rltransfer.tasks.action import action_size
-from rltransfer.tasks.families import make_vector_env, overlaps
+from rltransfer.tasks.making import make_vector_env, overlaps
 from rltransfer.tasks.observation import Observation, as_groups, grouped
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
 from rltransfer.tasks.task import Suite

@@ -16,32 +16,32 @@ from rltransfer.learning.agent import Method
 from rltransfer.tasks.task import Suite
 
 FRAMES = "frame_stack"
-"""What files call the number of frames that an observation stacks."""
+"""The entry of config.json for the number of frames that an observation stacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What every run has, whatever the method."""
+    """Options of every run, whatever the method."""
 
     total_steps: int = 1_000_000
-    """Environment steps in all, over all tasks and environments; whole rollouts, rounded up."""
+    """Environment steps over all tasks and environments, rounded up to whole rollouts."""
     seed: int = 0
-    """Seed of weights, environments and order of samples."""
+    """Seed of weights, environments and sampling order."""
     device: str = "auto"
-    """"cpu", "cuda", "cuda:1", ...; "auto" takes CUDA where it is there."""
+    """"cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available."""
     threads: int = 0
-    """Threads of torch on the CPU; 0 leaves torch's choice. Results may depend on it."""
+    """CPU threads of torch; 0 keeps torch's default. Results may depend on it."""
     compile: bool = False
-    """Whether torch.compile builds the policy's kernels; compiling takes up to a minute. Small
-    networks are slower by it on a CPU: measure with `rltransfer benchmark train`."""
+    """Compile the policy's kernels with torch.compile, which takes up to a minute.
+    Small networks become slower on a CPU: measure with `rltransfer benchmark train`."""
     checkpoint_every: int = 0
     """Environment steps between checkpoints; 0 means a tenth of the run."""
     evaluate_every: int = 0
     """Environment steps between evaluations; 0 means a quarter of the run."""
     evaluate_episodes: int = 16
-    """Episodes of an evaluation during the run; 0 for none."""
+    """Episodes of each evaluation during training; 0 for none."""
     episodes: int = 100
-    """Episodes of each evaluation at the end: policy, teacher and random actions."""
+    """Episodes of each evaluation at the end: policy, teacher and random policy."""
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -53,7 +53,7 @@ class RunOptions:
 
 
 def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> dict[str, Any]:
-    """Returns what a run was asked for, as JSON: what `configured` reads."""
+    """A run's settings as JSON, as `configured` reads them."""
     return {
         "agent": name,
         "method": to_json(method),
@@ -63,14 +63,14 @@ def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> di
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """Returns a run's configuration.
+    """Reads a run's configuration.
 
     Raises:
-        InputError: The folder is no run, or its configuration is damaged.
+        InputError: The folder is not a run, or its configuration is damaged.
     """
     path = run_dir / "config.json"
     if not path.is_file():
-        raise InputError(f"{run_dir} is no run: it has no config.json.")
+        raise InputError(f"{run_dir} is not a run: it has no config.json.")
     try:
         entries = json.loads(path.read_text())
         for part in ("method", "options", "teacher"):
@@ -83,7 +83,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 
 class _Config(dict[str, Any]):
-    """What a run's config.json holds; whoever asks for an entry that is not there is told so."""
+    """The contents of config.json; a missing entry means that the file is damaged."""
 
     def __init__(self, run_dir: Path, entries: Mapping[str, Any]) -> None:
         super().__init__(entries)
@@ -94,12 +94,12 @@ class _Config(dict[str, Any]):
 
 
 def _damaged(run_dir: Path) -> InputError:
-    """Returns the error for a configuration that was cut or changed."""
-    return InputError(f"{run_dir} is no whole run: its config.json is damaged.")
+    """The error for a configuration that was cut or changed."""
+    return InputError(f"{run_dir} is not a complete run: its config.json is damaged.")
 
 
 def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
-    """Returns what a configuration describes.
+    """The method, suite and options of a configuration.
 
     Raises:
         InputError: It was written by another version, or one of its values is damaged.
@@ -110,6 +110,6 @@ def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
         return method, suite, from_json(RunOptions, config["options"])
     except (TypeError, AttributeError) as error:
         raise InputError(
-            f"The configuration of this run of {config['agent']!r} is damaged: one of its options "
-            "is of the wrong kind."
+            f"The configuration of this run of {config['agent']!r} is damaged: "
+            "one of its options has the wrong type."
         ) from error

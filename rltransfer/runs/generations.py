@@ -26,7 +26,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, InterruptedRunError
 from rltransfer.files import atomic
 from rltransfer.files.checkpoint import generation_folder
 from rltransfer.learning.agent import Method
@@ -34,7 +34,7 @@ from rltransfer.machine import distributed
 from rltransfer.rollouts.engine import closed_if_refused
 from rltransfer.runs.config import RunOptions, settings
 from rltransfer.runs.folder import check_free, check_same, io_errors_as_input_errors, make_folder
-from rltransfer.runs.run import InterruptedRunError, Run, format_stop
+from rltransfer.runs.run import Run, format_stop
 from rltransfer.tasks.task import Suite
 
 SEED_STEP = 100_000

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, InterruptedRunError
 from rltransfer.files import atomic, checkpoint
 from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import NonFiniteGradientError
@@ -44,10 +44,6 @@ from rltransfer.tasks.vector_env import VectorEnv
 def format_stop(agent: str, folder: Path) -> str:
     """Returns what is said of a run, or of a chain, that was asked to stop."""
     return f"Stopped: `rltransfer train {agent} --resume {folder}` goes on."
-
-
-class InterruptedRunError(Exception):
-    """The run was stopped by a signal, after a checkpoint."""
 
 
 TRAINING_RETURN = "training return"

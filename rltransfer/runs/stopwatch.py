@@ -17,18 +17,18 @@ from rltransfer.machine.devices import find_device
 
 @dataclass(frozen=True, kw_only=True)
 class Measuring:
-    """How long is measured, and how often."""
+    """Duration and number of measurements."""
 
     repeats: int = 5
-    """Repetitions, of which the median counts."""
+    """Repetitions; the median is reported."""
     seconds: float = 1.0
-    """Seconds of each repetition, at least; one call if that takes longer."""
+    """Minimum seconds of each repetition; a single call may take longer."""
     seed: int = 0
     """Seed of environments and weights."""
     device: str = "auto"
-    """"cpu", "cuda", ...; "auto" takes CUDA where it is there."""
+    """"cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available."""
     threads: int = 0
-    """Threads of torch on the CPU; 0 leaves torch's choice."""
+    """CPU threads of torch; 0 keeps torch's default."""
 
     def __post_init__(self) -> None:
         check_range(self, "at least 1", "repeats")

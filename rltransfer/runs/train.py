@@ -1,11 +1,9 @@
-"""Training, from Python: `train` runs a method on tasks in a folder."""
+"""Training, from Python: `train` runs a method on tasks in a directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from rltransfer.errors import unknown
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
 from rltransfer.runs.config import RunOptions
@@ -23,34 +21,55 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     generations: int = 0,
-    **options: Any,
+    total_steps: int = 1_000_000,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int = 0,
+    compile: bool = False,
+    checkpoint_every: int = 0,
+    evaluate_every: int = 0,
+    evaluate_episodes: int = 16,
+    episodes: int = 100,
 ) -> Run:
     """Trains to the end and returns the run, with `run.result`.
 
     Args:
         method: What learns and how, e.g. `rltransfer.agents.PPO()`.
         suite: The tasks: a suite, a task, the name of either, or several tasks or ids.
-        run_dir: Folder of the run; must not hold anything yet, unless it is resumed.
-        resume: Whether to go on with the run that the folder holds.
-        quiet: Whether to show no progress.
-        generations: Students in a chain, each the next one's teacher, see `generations.py`; the
-            last one's run is returned. 0 for one run, in `run_dir` itself.
-        options: Fields of `RunOptions`, e.g. `steps=1_000_000, seed=3`.
+        run_dir: Directory of the run; must be empty or missing, unless the run is resumed.
+        resume: Resume the run in `run_dir`.
+        quiet: Hide progress.
+        generations: Students in a chain, each the teacher of the next, see `generations.py`; the
+            last one's run is returned. 0 trains a single run, in `run_dir` itself.
+        total_steps: Environment steps over all tasks and environments.
+        seed: Seed of weights, environments and sampling order.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available.
+        threads: CPU threads of torch; 0 keeps torch's default.
+        compile: Compile the policy's kernels with torch.compile.
+        checkpoint_every: Environment steps between checkpoints; 0 means a tenth of the run.
+        evaluate_every: Environment steps between evaluations; 0 means a quarter of the run.
+        evaluate_episodes: Episodes of each evaluation during training; 0 for none.
+        episodes: Episodes of each evaluation at the end.
 
     Raises:
-        InputError: Something that was asked for cannot be done; nothing was written.
+        InputError: An argument is invalid; nothing was written.
     """
-    try:
-        run_options = RunOptions(**options)
-    except TypeError as error:
-        names = RunOptions.__dataclass_fields__
-        wrong = next((name for name in options if name not in names), "")
-        raise unknown("option", wrong, names) from error
+    options = RunOptions(
+        total_steps=total_steps,
+        seed=seed,
+        device=device,
+        threads=threads,
+        compile=compile,
+        checkpoint_every=checkpoint_every,
+        evaluate_every=evaluate_every,
+        evaluate_episodes=evaluate_episodes,
+        episodes=episodes,
+    )
     name = methods.method_name(type(method))
-    asked = (name, method, families.as_suite(suite), run_options, Path(run_dir), quiet)
+    settings = (name, method, families.as_suite(suite), options, Path(run_dir), quiet)
     if generations:
-        return Chain(*asked, generations=generations).train(resume)
-    run = Run(*asked)
+        return Chain(*settings, generations=generations).train(resume)
+    run = Run(*settings)
     run.begin(resume)
     run.execute()
     return run

@@ -1,9 +1,7 @@
-"""What is installed: task families, methods and zoos, found through entry points.
+"""What is installed: task families, found through the entry points of `rltransfer.envs`.
 
-The core names none of them; another package adds its own under the same groups:
-`rltransfer.envs` (an `EnvFamily`), `rltransfer.agents` (a `Method`) and `rltransfer.zoo` (a folder
-of policies with their cards). Policies of other kinds are found by `policy.py`
-(`rltransfer.policies`), experiments by `experiment.py` (`rltransfer.experiments`).
+The core names no environment. Importing this module is cheap: it loads neither torch nor an
+environment, so that `import rltransfer` can register every id with Gymnasium.
 """
 
 from __future__ import annotations
@@ -11,31 +9,63 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import gymnasium
-import torch
 
 from rltransfer.entry_points import describe_entry, entries, load_entry
 from rltransfer.errors import InputError, unknown
-from rltransfer.tasks.gymnasium_env import host_env_overlaps, make_host_env
 from rltransfer.tasks.task import Suite, Task
-from rltransfer.tasks.vector_env import EnvFamily, VectorEnv
+
+if TYPE_CHECKING:
+    import torch
+
+    from rltransfer.tasks.vector_env import VectorEnv
+
+
+@runtime_checkable
+class EnvFamily(Protocol):
+    """A family of tasks, found through the entry points of the group `rltransfer.envs`."""
+
+    name: str
+
+    def register(self) -> None:
+        """Registers the family's ids with Gymnasium by strings; nothing heavy is loaded."""
+
+    def suites(self) -> tuple[Suite, ...]:
+        """The family's named suites."""
+
+    def task_ids(self) -> tuple[str, ...]:
+        """Every id of the family, for lists and for "did you mean"."""
+
+    def accepts(self, task: Task) -> bool:
+        """Whether this family makes this task."""
+
+    def make(self, task: Task, num_envs: int, device: torch.device) -> VectorEnv:
+        """Makes the task's vector environment.
+
+        Raises:
+            InputError: The family does not know the task's id or one of its keyword arguments.
+        """
+
+    def evaluation_task(self, task: Task) -> Task:
+        """The task as it is evaluated: whole episodes, unclipped rewards."""
 
 
 @functools.cache
 def families() -> tuple[EnvFamily, ...]:
-    """Returns the installed families of tasks, by name."""
+    """The installed families of tasks, by name."""
     found = []
     for entry in entries("rltransfer.envs"):
         try:
             family = load_entry(entry)
             if isinstance(family, type) or not isinstance(family, EnvFamily):
                 raise InputError(
-                    f"{describe_entry(entry)} is no EnvFamily: it must be an instance."
+                    f"{describe_entry(entry)} is not an EnvFamily: it must be an instance."
                 )
             found.append(family)
         except InputError as error:
-            # One package's mistake is not to take every command away.
+            # A broken package must not break every command.
             warnings.warn(str(error), RuntimeWarning, stacklevel=2)
     return tuple(found)
 
@@ -47,22 +77,22 @@ def register_environments() -> None:
 
 
 def suites() -> dict[str, Suite]:
-    """Returns every named suite."""
+    """Every named suite."""
     return {suite.name: suite for family in families() for suite in family.suites()}
 
 
 def task_ids() -> list[str]:
-    """Returns every task id there is: the families' and all others that Gymnasium knows.
+    """Every task id: the families' ids and all others in Gymnasium's registry.
 
-    An id that a family accepts and does not name is an old one.
+    An id that a family accepts but does not list is an old one, and left out.
     """
     ids = [task_id for family in families() for task_id in family.task_ids()]
-    others = [task_id for task_id in gymnasium.registry if _family(Task(task_id)) is None]
+    others = [task_id for task_id in gymnasium.registry if family_of(Task(task_id)) is None]
     return sorted({*ids, *others})
 
 
 def find_suite(name: str) -> Suite:
-    """Returns the suite of this name.
+    """The suite of this name.
 
     Raises:
         InputError: There is none.
@@ -70,17 +100,17 @@ def find_suite(name: str) -> Suite:
     known = suites()
     if name not in known:
         if name in task_ids():
-            raise InputError(f"{name!r} is a task and no suite: use --task {name}.")
+            raise InputError(f"{name!r} is a task, not a suite: use --task {name}.")
         raise unknown("suite", name, known, "rltransfer list")
     return known[name]
 
 
 SuiteLike = Suite | Task | str | Sequence[Task | str]
-"""What stands for tasks: a suite, a task, the name of either, or several tasks or ids."""
+"""Tasks as users pass them: a suite, a task, the name of either, or several tasks or ids."""
 
 
 def as_suite(suite: SuiteLike) -> Suite:
-    """Returns the suite of what stands for tasks."""
+    """The suite of tasks in any of these forms."""
     if isinstance(suite, Suite):
         return suite
     if isinstance(suite, str) and suite in suites():
@@ -88,53 +118,16 @@ def as_suite(suite: SuiteLike) -> Suite:
     if isinstance(suite, str | Task):
         return Suite.of(suite)
     if not isinstance(suite, Sequence):
-        raise InputError(f"{suite!r} names no task: give a suite, a Task or an id, or several.")
+        raise InputError(f"{suite!r} is not a task: pass a suite, a Task or an id, or several.")
     return Suite.of(*suite)
 
 
-def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
-    """Makes a task's vector environment: its family's, or any Gymnasium environment's.
-
-    Raises:
-        InputError: There is no such task, or it refuses its arguments.
-    """
-    if num_envs < 1:
-        raise InputError(f"The number of environments is {num_envs}: it must be at least 1.")
-    family = _family(task)
-    if family is None and task.id not in gymnasium.registry and ":" not in task.id:
-        if task.id in suites():
-            raise InputError(f"{task.id!r} is a suite and no task: use --suite {task.id}.")
-        known = task_ids()
-        family = _family(task)  # some know their old ids only once they have named theirs
-        if family is None:
-            sentence = str(unknown("task", task.id, known, "rltransfer list tasks"))
-            raise InputError(
-                f"{sentence.rstrip('.')}; one of your own stands behind its module, "
-                f"'my_module:{task.id}'."
-            )
-    if family is not None:
-        return family.make(task, num_envs, device)
-    return make_host_env(task, num_envs, device)
-
-
-def overlaps(task: Task) -> bool:
-    """Whether the task's environments step while the policy acts for others: see `VectorEnv`.
-
-    A family says so by an attribute `overlaps`; without one its environments are taken not to.
-    """
-    family = _family(task)
-    if family is not None:
-        return bool(getattr(family, "overlaps", False))
-    known = task.id in gymnasium.registry or ":" in task.id
-    return known and host_env_overlaps(task)
-
-
 def evaluation_task(task: Task) -> Task:
-    """Returns the task as it is evaluated: whole episodes, rewards as they are."""
-    family = _family(task)
+    """The task as it is evaluated: whole episodes, unclipped rewards."""
+    family = family_of(task)
     return task if family is None else family.evaluation_task(task)
 
 
-def _family(task: Task) -> EnvFamily | None:
-    """Returns the family that makes a task; None for any other Gymnasium environment."""
+def family_of(task: Task) -> EnvFamily | None:
+    """The family that makes a task; None for any other Gymnasium environment."""
     return next((family for family in families() if family.accepts(task)), None)

@@ -12,14 +12,12 @@ that no row is one that an autoreset put in: the observation returned is the new
 from __future__ import annotations
 
 import abc
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import gymnasium
 import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
-
-from rltransfer.tasks.task import Suite, Task
 
 
 class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
@@ -76,32 +74,3 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Goes back to a state that `state_dict` returned."""
         raise ValueError(f"{type(self).__name__} cannot go back to a state.")
-
-
-@runtime_checkable
-class EnvFamily(Protocol):
-    """A family of tasks, found through the entry points of the group `rltransfer.envs`."""
-
-    name: str
-
-    def register(self) -> None:
-        """Registers the family's own ids with Gymnasium: strings only, nothing heavy is loaded."""
-
-    def suites(self) -> tuple[Suite, ...]:
-        """Returns the family's named suites."""
-
-    def task_ids(self) -> tuple[str, ...]:
-        """Returns every id of the family, for lists and for "did you mean"."""
-
-    def accepts(self, task: Task) -> bool:
-        """Tells whether this family makes this task."""
-
-    def make(self, task: Task, num_envs: int, device: torch.device) -> VectorEnv:
-        """Makes the task's vector environment.
-
-        Raises:
-            InputError: The task's id or one of its keyword arguments is not one of the family's.
-        """
-
-    def evaluation_task(self, task: Task) -> Task:
-        """Returns the task as it is evaluated: whole episodes, rewards as they are."""

@@ -1,4 +1,4 @@
-"""The zoo: trained teachers that installed packages bring along."""
+"""The zoo: trained teachers in installed packages."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rltransfer.aliases import with_current_names
 from rltransfer.entry_points import entries, load_entry
 from rltransfer.errors import InputError, unknown
-from rltransfer.files.hashing import weights_sha256
-from rltransfer.policies.saving import load_policy
 from rltransfer.tasks.task import Suite, Task
-from rltransfer.teachers.per_task import PerTask
-from rltransfer.teachers.policy_teacher import PolicyTeacher
-from rltransfer.teachers.teacher import Teacher
+
+if TYPE_CHECKING:
+    from rltransfer.teachers.teacher import Teacher
 
 ZOO = "zoo"
-"""The source that stands for the installed teacher of each task; "zoo:ID" is that of one task."""
+"""The source of the installed teacher of each task; "zoo:ID" is the teacher of one task."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a zoo's teacher."""
+    """Metadata of one of the zoo's teachers."""
 
     task: Task
     stem: Path
@@ -34,12 +32,12 @@ class Card:
 
 @functools.cache
 def zoo_folders() -> tuple[Path, ...]:
-    """Returns the folders in which installed packages keep trained teachers."""
+    """The folders in which installed packages keep trained teachers."""
     return tuple(Path(str(load_entry(entry))) for entry in entries("rltransfer.zoo"))
 
 
 def zoo_cards() -> list[Card]:
-    """Returns the cards of every installed zoo."""
+    """The cards of every installed zoo."""
     cards = []
     for folder in zoo_folders():
         for path in sorted(folder.glob("*.card.json")):
@@ -50,15 +48,22 @@ def zoo_cards() -> list[Card]:
 
 
 def zoo_teacher(suite: Suite | None) -> Teacher:
-    """Returns the installed teachers of a suite's tasks."""
+    """Loads the installed teachers of a suite's tasks."""
+    # Loaded only where a teacher is: `rltransfer list` reads the cards and needs no torch.
+    from rltransfer.teachers.per_task import PerTask
+
     if suite is None:
-        raise InputError("The zoo has a teacher for each task: say which suite or task it is for.")
+        raise InputError("The zoo has one teacher per task: pass the suite or the task.")
     teachers = {task.id: card_teacher(task.id) for task in suite}
     return next(iter(teachers.values())) if len(suite) == 1 else PerTask(teachers)
 
 
 def card_teacher(task_id: str) -> Teacher:
-    """Returns the installed teacher of a task."""
+    """Loads the installed teacher of a task."""
+    from rltransfer.files.hashing import weights_sha256
+    from rltransfer.policies.saving import load_policy
+    from rltransfer.teachers.policy_teacher import PolicyTeacher
+
     cards = {card.task.id: card for card in zoo_cards()}
     if task_id not in cards:
         raise unknown("teacher in the zoo for the task", task_id, cards, "rltransfer list")

@@ -421,9 +421,7 @@ def test_labels_that_are_not_numbers_are_the_teachers_fault(tmp_path: Path) -> N
         return rt.PolicyOutput(logits=logits + torch.tensor([0.0, torch.nan, 0.0, 0.0]))
 
     method = PolicyDistillation(teacher=rt.CallableTeacher(broken), **SMALL)
-    with pytest.raises(
-        rt.InputError, match="outputs logits that are not finite: the"
-    ):
+    with pytest.raises(rt.InputError, match="outputs logits that are not finite: the"):
         rt.train(
             method, suite=TASK, run_dir=tmp_path / "run", total_steps=100, quiet=True, episodes=2
         )

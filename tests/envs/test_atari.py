@@ -15,8 +15,9 @@ from torch import Tensor
 
 from rltransfer.envs.atari import FAMILY, _games
 from rltransfer.errors import InputError
-from rltransfer.tasks.families import make_vector_env, task_ids
+from rltransfer.tasks.families import task_ids
 from rltransfer.tasks.host_env import HostVectorEnv
+from rltransfer.tasks.making import make_vector_env
 from rltransfer.tasks.task import Task
 
 CPU = torch.device("cpu")

@@ -38,7 +38,7 @@ class Required:
 
 
 PROG = "rltransfer train"
-TAIL = f": `{PROG} --help` shows every option."
+TAIL = f"; see `{PROG} --help`."
 
 
 def parsed(*words: str) -> Options:
@@ -67,12 +67,12 @@ def test_counts(text: str, number: int):
 
 
 @pytest.mark.parametrize("text", ["1.5", "1e-1", "many", "nan", "inf", "1e999", "2e", "", "0x10"])
-def test_counts_that_are_no_whole_number(text: str):
-    with pytest.raises(ValueError, match="is no whole number"):
+def test_counts_that_are_not_whole_numbers(text: str):
+    with pytest.raises(ValueError, match="is not a whole number"):
         parse_count(text)
     with pytest.raises(InputError) as caught:
         parsed("--steps", text)
-    assert str(caught.value) == f"--steps: {text!r} is no whole number{TAIL}"
+    assert str(caught.value) == f"--steps: {text!r} is not a whole number{TAIL}"
 
 
 def test_defaults():
@@ -174,7 +174,7 @@ def test_an_option_is_given_once(words: list[str]):
     [["--sizes", "64,32"], ["--hidden=64,32"], ["--hidden", "64,", "32"], ["--steps=1,000"]],
 )
 def test_numbers_have_no_commas(words: list[str]):
-    with pytest.raises(InputError, match="has commas: write numbers without, and several with sp"):
+    with pytest.raises(InputError, match="write numbers without commas, and several with sp"):
         parsed(*words)
 
 
@@ -187,12 +187,12 @@ def test_word_that_belongs_to_no_option():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--rate", "fast"], "--rate: could not convert string to float: 'fast'"),
+        (["--rate", "fast"], f"--rate: could not convert string to float: 'fast'{TAIL}"),
         (
             ["--kind", "sgd"],
-            "Invalid choice 'sgd' for argument '--kind', expected one of ('adam', 'radam')",
+            "There is no --kind 'sgd': there are adam, radam.",
         ),
-        (["--steps"], "Missing value for argument '--steps', expected 1 values"),
+        (["--steps"], f"The option --steps needs a value{TAIL}"),
     ],
 )
 def test_errors_are_one_sentence(
@@ -202,7 +202,7 @@ def test_errors_are_one_sentence(
     monkeypatch.setenv("COLUMNS", columns)
     with pytest.raises(InputError) as caught:
         parsed(*words)
-    assert str(caught.value) == sentence + TAIL
+    assert str(caught.value) == sentence
 
 
 def test_what_a_dataclass_refuses_is_its_own_sentence():
@@ -214,7 +214,7 @@ def test_what_a_dataclass_refuses_is_its_own_sentence():
 def test_missing_option():
     with pytest.raises(InputError) as caught:
         parse(Required, [], PROG)
-    assert str(caught.value) == f"The option --task is missing{TAIL}"
+    assert str(caught.value) == f"--task is missing{TAIL}"
 
 
 def test_an_unknown_name_with_all_that_there_are_or_who_lists_them():

@@ -15,6 +15,7 @@ def asked(*words: str) -> rt.Suite:
 
 def test_one_task_or_several_for_one_policy() -> None:
     assert asked("--task", "CartPole-v1") == rt.Suite.of("CartPole-v1")
+    assert asked("--env-id", "CartPole-v1") == rt.Suite.of("CartPole-v1")
     assert asked("--task", "CartPole-v1", "Acrobot-v1") == rt.Suite.of("CartPole-v1", "Acrobot-v1")
 
 
@@ -31,7 +32,7 @@ def test_options_are_each_tasks() -> None:
         (("--task",), "either --task ID or --suite NAME"),
         (("--task", "CartPole-v1", "--suite", "minatar"), "either --task ID or --suite NAME"),
         (("--task", "a", "b", "a"), "holds a task twice"),
-        (("--suite", "CartPole-v1"), "is a task and no suite: use --task CartPole-v1"),
+        (("--suite", "CartPole-v1"), "is a task, not a suite: use --task CartPole-v1"),
         (("--suite", ""), "There is no suite ''"),
         (("--task", "a", "--task-option", "x"), "write NAME=VALUE"),
     ],

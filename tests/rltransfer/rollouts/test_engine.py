@@ -16,7 +16,7 @@ from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.policies.policy import PolicySpec
 from rltransfer.rollouts.actors import RandomActor
 from rltransfer.rollouts.engine import RolloutEngine
-from rltransfer.tasks.families import make_vector_env
+from rltransfer.tasks.making import make_vector_env
 
 CPU = torch.device("cpu")
 MINIMAL = rt.Suite.of("rltransfer/MinAtar-Breakout-v1", "rltransfer/MinAtar-Asterix-v1")

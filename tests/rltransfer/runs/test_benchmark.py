@@ -111,8 +111,8 @@ def test_teachers_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "Say what to measure"),
-        (["flight"], "Say what to measure"),
+        ([], "needs a benchmark: rollout, train, learner, teachers"),
+        (["flight"], "There is no benchmark 'flight'"),
         (["rollout"], "either --task ID or --suite NAME"),
         (["train"], "needs an agent"),
         (["train", "pp0", "--task", TASK], "pp0"),

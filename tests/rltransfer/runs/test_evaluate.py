@@ -14,7 +14,7 @@ from rltransfer.cli.main import main
 from rltransfer.rollouts import engine
 from rltransfer.rollouts.evaluation import Evaluation
 from rltransfer.runs import evaluate as evaluate_module
-from rltransfer.tasks.families import make_vector_env
+from rltransfer.tasks.making import make_vector_env
 from rltransfer.tasks.vector_env import VectorEnv
 
 SMALL: dict[str, Any] = {"total_steps": 64, "episodes": 1, "evaluate_episodes": 0, "quiet": True}

@@ -136,7 +136,7 @@ def test_a_policy_of_several_tasks_knows_them_by_index(
     policy = Policy(PolicySpec(Network(width=0.25), image, spaces.Discrete(3), mask)).eval()
     run, out = run_of(policy, tmp_path, Suite.of(TASK, "CartPole-v1")), tmp_path / "policy.onnx"
     assert main(["export", str(run), "--out", str(out)]) == 0
-    assert f"task: 0 for {TASK}, 1 for CartPole-v1; an obs" in capsys.readouterr().out
+    assert f"task: 0 for {TASK}, 1 for CartPole-v1. Pad shorter" in capsys.readouterr().out
     acting = session(out)
     assert names(acting.get_inputs()) == ["observation_policy", "task"]
     seen = np.ones((2, 2, 5, 5), np.uint8)
@@ -215,9 +215,9 @@ def test_groups_are_inputs_and_the_rest_can_be_left_out(
     spec = PolicySpec(network, GROUPS, spaces.Discrete(3), q_values=True)
     run = run_of(Policy(spec).eval(), tmp_path, Suite.of(TASK))
     out = tmp_path / "policy.onnx"
-    assert main(["export", str(run), "--out", str(out), "--stochastic-free"]) == 0
+    assert main(["export", str(run), "--out", str(out), "--actions-only"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "float32[batch, 2]" in said and "all of 256 random observations" in said
+    assert "float32[batch, 2]" in said and "match the policy's on 256 random observations" in said
     acting = session(out)
     assert names(acting.get_inputs()) == ["observation_privileged", "observation_policy"]
     assert names(acting.get_outputs()) == ["action"]
@@ -263,10 +263,10 @@ def test_what_cannot_be_exported_is_refused(
     there.write_text("kept")
     out = str(tmp_path / "policy.onnx")
     cases = {
-        (): "needs a run directory",
-        ("--out", out): "needs a run directory",
-        (run,): "The option --out is missing",
-        (str(tmp_path / "nowhere"), "--out", out): "is no run",
+        (): "RUN is missing",
+        ("--out", out): "RUN is missing",
+        (run,): "--out is missing",
+        (str(tmp_path / "nowhere"), "--out", out): "is not a run: it has no config.json",
         (run, "--out", str(there)): "is there already",
         (run, "--out", str(tmp_path / "no" / "policy.onnx")): "there is no folder",
         (run, "--out", out, "--samples", "0"): "samples is 0",

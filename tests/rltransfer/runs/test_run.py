@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import itertools
 import json
 import os
@@ -26,6 +28,7 @@ import rltransfer as rt
 from rltransfer.agents.ppo import PPO
 from rltransfer.agents.soft_q import SoftQ
 from rltransfer.cli.main import main
+from rltransfer.errors import InterruptedRunError
 from rltransfer.files import checkpoint
 from rltransfer.learning.learner import NonFiniteGradientError
 from rltransfer.machine import distributed
@@ -33,7 +36,7 @@ from rltransfer.machine.devices import find_device
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.runs.config import RunOptions, configured, read_config
 from rltransfer.runs.progress import Progress
-from rltransfer.runs.run import InterruptedRunError, Run, _frame_stack
+from rltransfer.runs.run import Run, _frame_stack
 
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 QUICK = ["--episodes", "2", "--evaluate-episodes", "0", "--threads", "1", "--quiet"]
@@ -331,12 +334,21 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         ({"seed": -1}, "seed is -1"),
         ({"device": "cuda:99"}, "There is no device 'cuda:99'"),
         ({"device": "gpu"}, "There is no device 'gpu'"),
-        ({"total_stesp": 3}, "did you mean 'total_steps'"),
     ],
 )
 def test_bad_options(tmp_path: Path, options: dict[str, object], words: str) -> None:
     with pytest.raises(rt.InputError, match=words):
         quick_run(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_options_of_train_are_those_of_a_run(tmp_path: Path) -> None:
+    parameters = inspect.signature(rt.train).parameters
+    for field in dataclasses.fields(RunOptions):
+        parameter = parameters[field.name]
+        assert (parameter.annotation, parameter.default) == (field.type, field.default)
+    with pytest.raises(TypeError, match="total_stesp"):
+        quick_run(tmp_path / "run", total_stesp=3)
     assert not (tmp_path / "run").exists()
 
 
@@ -378,7 +390,9 @@ def test_a_damaged_configuration_is_named(damage: Callable[[str], str], tmp_path
     path.write_text(damage(path.read_text()))
     with pytest.raises(rt.InputError) as caught:
         configured(read_config(tmp_path / "run"))
-    assert str(caught.value) == (f"{tmp_path / 'run'} is no whole run: its config.json is damaged.")
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'} is not a complete run: its config.json is damaged."
+    )
 
 
 def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
@@ -397,7 +411,7 @@ def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
         configured(damaged)
     network = {**config["method"]["network"], "gru": "many"}
     damaged = {**config, "method": {**config["method"], "network": network}}
-    with pytest.raises(rt.InputError, match="one of its options is of the wrong kind"):
+    with pytest.raises(rt.InputError, match="one of its options has the wrong type"):
         configured(damaged)
 
 

@@ -37,8 +37,8 @@ def add(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     [
         ("rltransfer.envs.minatar:FAMILI", r"cannot be loaded: AttributeError: .*FAMILI"),
         ("nowhere.at.all:X", "cannot be loaded: ModuleNotFoundError: No module named 'nowhere'"),
-        ("rltransfer.tasks.task:Task", "is no EnvFamily: it must be an instance"),
-        ("rltransfer.errors:FEW", "is no EnvFamily: it must be an instance"),
+        ("rltransfer.tasks.task:Task", "is not an EnvFamily: it must be an instance"),
+        ("rltransfer.errors:FEW", "is not an EnvFamily: it must be an instance"),
     ],
 )
 def test_a_broken_family_takes_nothing_else_away(
@@ -64,10 +64,10 @@ def test_a_broken_agent_or_experiment_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_no_method_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     add(monkeypatch, "mine", "rltransfer.errors:unknown")
-    with pytest.raises(rt.InputError, match="is no Method: it must be a class of one"):
+    with pytest.raises(rt.InputError, match="is not a Method: it must be a class"):
         methods.find_method("mine")
 
 
 def test_what_names_no_task_is_told() -> None:
-    with pytest.raises(rt.InputError, match="None names no task: give a suite"):
+    with pytest.raises(rt.InputError, match="None is not a task: pass a suite"):
         families.as_suite(None)  # type: ignore[arg-type]

@@ -183,7 +183,7 @@ def test_a_recurrent_teacher_is_refused(tmp_path: Path) -> None:
 def test_no_such_source() -> None:
     with pytest.raises(rt.InputError, match=r"There is no teacher 'nothing'"):
         rt.load_teacher("nothing")
-    with pytest.raises(rt.InputError, match="say which suite"):
+    with pytest.raises(rt.InputError, match="pass the suite"):
         rt.load_teacher("zoo")
     with pytest.raises(rt.InputError, match="no teacher in the zoo for the task 'CartPole-v1'"):
         rt.load_teacher("zoo", suite=CARTPOLE)

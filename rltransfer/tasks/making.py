@@ -1,0 +1,49 @@
+"""Makes the vector environment of any task."""
+
+from __future__ import annotations
+
+import gymnasium
+import torch
+
+from rltransfer.errors import InputError, unknown
+from rltransfer.tasks.families import family_of, suites, task_ids
+from rltransfer.tasks.gymnasium_env import host_env_overlaps, make_host_env
+from rltransfer.tasks.task import Task
+from rltransfer.tasks.vector_env import VectorEnv
+
+
+def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
+    """Makes a task's vector environment: its family's, or any Gymnasium environment.
+
+    Raises:
+        InputError: There is no such task, or its arguments are invalid.
+    """
+    if num_envs < 1:
+        raise InputError(f"The number of environments is {num_envs}: it must be at least 1.")
+    family = family_of(task)
+    if family is None and task.id not in gymnasium.registry and ":" not in task.id:
+        if task.id in suites():
+            raise InputError(f"{task.id!r} is a suite, not a task: use --suite {task.id}.")
+        known = task_ids()
+        family = family_of(task)  # some know their old ids only once they have listed their ids
+        if family is None:
+            sentence = str(unknown("task", task.id, known, "rltransfer list tasks"))
+            raise InputError(
+                f"{sentence.rstrip('.')}; put the module before an id of your own: "
+                f"'my_module:{task.id}'."
+            )
+    if family is not None:
+        return family.make(task, num_envs, device)
+    return make_host_env(task, num_envs, device)
+
+
+def overlaps(task: Task) -> bool:
+    """Whether the task's environments step while the policy acts for others: see `VectorEnv`.
+
+    A family declares it with an attribute `overlaps`, which defaults to False.
+    """
+    family = family_of(task)
+    if family is not None:
+        return bool(getattr(family, "overlaps", False))
+    known = task.id in gymnasium.registry or ":" in task.id
+    return known and host_env_overlaps(task)
