@@ -93,7 +93,7 @@ def test_a_policy_of_other_observations_is_refused(size: int, num_tasks: int) ->
         evaluate_policy(policy_of(size, num_tasks), CART_POLE, 1, seed=0, device=CPU)
     assert str(caught.value) == (
         "The policy does not fit the task 'CartPole-v1': it reads the group 'policy' as "
-        f"float32[{size}], the task gives float32[4]."
+        f"float32[{size}], but the task has float32[4]."
     )
 
 
