@@ -18,6 +18,15 @@ def find_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if distributed.world_size() > 1 and name.startswith("cuda"):
         name = _gpu_of_process(name)
+    return existing_device(name)
+
+
+def existing_device(name: str) -> torch.device:
+    """The device of a torch name, e.g. "cuda:1".
+
+    Raises:
+        InputError: The device does not exist.
+    """
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
