@@ -1,1 +1,1 @@
-"""Families of tasks, one file or one folder each."""
+"""Task families, one file or one folder each."""

@@ -1,4 +1,4 @@
-"""Other names of options: those of earlier versions and those of other libraries."""
+"""Other names of options, from earlier versions and other libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMER = {
     "stochastic_free": "actions_only",
     "trace": "gae_lambda",
 }
-"""What earlier versions called an option, which `config.json` and cards of theirs still do."""
+"""Option names of earlier versions, as in their `config.json` and zoo cards."""
 
 ELSEWHERE = {
     "clip_coef": "clip_range",
@@ -31,16 +31,11 @@ ELSEWHERE = {
     "update_epochs": "epochs",
     "vf_coef": "value_coefficient",
 }
-"""What Stable-Baselines3 and CleanRL call an option."""
+"""Option names of Stable-Baselines3 and CleanRL."""
 
 
 def option_name(name: str, known: Iterable[str]) -> str:
-    """The option that a name stands for; a name that stands for none is returned as it is.
-
-    Args:
-        name: What the user wrote, with underscores.
-        known: The names of the options that there are.
-    """
+    """The known option that a name (with underscores) is an alias of; else the name itself."""
     options = list(known)
     if name in options:
         return name
@@ -52,10 +47,7 @@ def _current(name: str) -> str:
 
 
 def with_current_names(data: Any) -> Any:
-    """Stored JSON with each option under the name that it has in this version.
-
-    The preprocessing of a teacher's observations has names of its own and stays as it is.
-    """
+    """Stored JSON with current option names; "preprocessing" contains no options."""
     if isinstance(data, dict):
         return {
             FORMER.get(name, name): value if name == "preprocessing" else with_current_names(value)

@@ -1,4 +1,4 @@
-"""Exceptions that the command line turns into a sentence and an exit code."""
+"""Exceptions that the command line reports as a sentence, and checks that raise them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable
 
 FEW = 12
-"""Names that a sentence may hold."""
+"""Maximum number of names in a sentence."""
 
 RANGES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda value: value >= 1,
@@ -22,13 +22,13 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "at least 0 and below 1": lambda value: 0 <= value < 1,
     "above 0 and below 1": lambda value: 0 < value < 1,
 }
-"""What an option may have to be, in words; nothing of it holds of NaN."""
+"""Conditions on numbers, by their description; NaN satisfies none."""
 
 
 class InputError(ValueError):
-    """Bad input: one sentence that names the thing at fault and what would be right.
+    """Invalid input: one sentence with the thing at fault and the remedy.
 
-    The command line prints the sentence on stderr and exits with code 2; nothing was written.
+    The command line prints it to stderr and exits with code 2, before anything is written.
     """
 
 
@@ -40,13 +40,13 @@ class InterruptedRunError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str], listing: str | None = None) -> InputError:
-    """Returns the error for a name that nothing goes by, with the nearest name that something does.
+    """The error for an unknown name, with the nearest known one.
 
     Args:
-        kind: What was looked for, e.g. "agent".
-        name: The name that was given.
-        known: Every name that would have been right.
-        listing: The command that lists them, where they may be too many for a sentence.
+        kind: What the name is of, e.g. "agent".
+        name: The unknown name.
+        known: All known names.
+        listing: The command that lists them, for use if they are too many for a sentence.
     """
     names = sorted(known)
     small = {one.lower(): one for one in names}
@@ -55,20 +55,15 @@ def unknown(kind: str, name: str, known: Iterable[str], listing: str | None = No
     if len(near) == 1:
         return InputError(f"There is no {kind} {name!r}: did you mean {small[near[0]]!r}?")
     if listing and len(names) > FEW:
-        return InputError(f"There is no {kind} {name!r}: `{listing}` names them all.")
+        return InputError(f"There is no {kind} {name!r}: `{listing}` lists them all.")
     return InputError(f"There is no {kind} {name!r}: there are {', '.join(names) or 'none'}.")
 
 
 def check_range(options: object, condition: str, *names: str) -> None:
-    """Checks numbers among a configuration's options; one that is None is left out.
-
-    Args:
-        options: The configuration.
-        condition: What the numbers must be, one of `RANGES`.
-        names: Those of its fields.
+    """Checks that the named fields of a configuration satisfy a condition of `RANGES` or are None.
 
     Raises:
-        InputError: A number is not so, or something else is no number.
+        InputError: A field is not a number, or does not satisfy the condition.
     """
     for name in names:
         value = getattr(options, name)
@@ -77,15 +72,15 @@ def check_range(options: object, condition: str, *names: str) -> None:
 
 
 def check_number(what: str, value: object, condition: str | None = None) -> None:
-    """Checks a number.
+    """Checks that a value is a number and satisfies a condition.
 
     Args:
-        what: What it is, at the beginning of a sentence.
-        value: The number.
-        condition: What it must be, one of `RANGES`; any number will do if None.
+        what: The name of the value, at the beginning of a sentence.
+        value: The value.
+        condition: One of `RANGES`; None allows any number.
 
     Raises:
-        InputError: It is not so, or is no number.
+        InputError: The value is not a number, or does not satisfy the condition.
     """
     if not isinstance(value, numbers.Real):
         raise InputError(f"{what} is {value!r}: it must be a number.")
@@ -94,10 +89,10 @@ def check_number(what: str, value: object, condition: str | None = None) -> None
 
 
 def check_kinds(options: object) -> None:
-    """Checks a configuration's names, its whole numbers, and the configurations in it.
+    """Checks the types of a configuration's choices, integers and nested configurations.
 
     Raises:
-        InputError: One is something else.
+        InputError: A value is not of its field's type.
     """
     hints = typing.get_type_hints(type(options))
     for field in dataclasses.fields(options):  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Nested dictionaries of tensors: what rollouts, memories and minibatches consist of.
+"""Nested dictionaries of tensors, as in rollouts, replay buffers and minibatches.
 
-Plain dictionaries, and not a `TensorDict`: for a minibatch of small tensors its bookkeeping takes
-longer than the indexing itself.
+Plain dictionaries, as the bookkeeping of a `TensorDict` takes longer than indexing a minibatch of
+small tensors.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 from torch import Tensor
 
 Nested = dict[str, Any]
-"""Tensors by name, or dictionaries of the same kind, e.g. the groups of an observation."""
+"""Tensors or nested dictionaries by name, e.g. the groups of an observation."""
 
 Path = tuple[str, ...]
-"""The names that lead to a tensor."""
+"""The names on the way to a tensor."""
 
 
 def map_nested(function: Callable[[Tensor], Tensor], tree: Nested) -> Nested:
-    """The same tree with the function applied to every tensor."""
+    """Applies a function to every tensor."""
     return {
         name: map_nested(function, value) if isinstance(value, dict) else function(value)
         for name, value in tree.items()
@@ -27,18 +27,12 @@ def map_nested(function: Callable[[Tensor], Tensor], tree: Nested) -> Nested:
 
 
 def select(tree: Nested, axis: int, index: Tensor) -> Nested:
-    """The same tree with some entries of an axis of every tensor.
-
-    Args:
-        tree: The tensors.
-        axis: Which axis.
-        index: The entries, int64.    (n,)
-    """
+    """Selects the entries `index`, int64 (n,), along an axis of every tensor."""
     return map_nested(lambda tensor: tensor.index_select(axis, index), tree)
 
 
 def leaves(tree: Nested, above: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Yields every tensor with the names that lead to it."""
+    """Yields every tensor with its path."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from leaves(value, (*above, name))
@@ -47,7 +41,7 @@ def leaves(tree: Nested, above: Path = ()) -> Iterator[tuple[Path, Tensor]]:
 
 
 def from_leaves(tensors: Mapping[Path, Tensor]) -> Nested:
-    """The tree whose leaves these are."""
+    """Inverse of `leaves`."""
     tree: Nested = {}
     for (*above, name), tensor in tensors.items():
         branch = tree

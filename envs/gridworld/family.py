@@ -1,10 +1,10 @@
-"""Gridworlds as device environments: two rooms with a corridor, and mazes that are made by number.
+"""Gridworlds as device environments: two rooms with a corridor, and numbered mazes.
 
 `rltransfer/TwoRooms-v0` is the first experiment of Teh 2017 (1707.04175, section 4.1): rooms joined
-by a corridor, a goal for each task, a random place to begin in. `rltransfer/Maze-v0` is a family
-of mazes, each with its own walls and goal. In both the goal is worth 1 and puts the agent at a
-random place, and an episode is cut short after `time_limit` steps: a return says how often the
-goal was reached. The keyword arguments are those of `layouts.two_rooms`, `layouts.random_maze` and
+by a corridor, a goal for each task, a random start. `rltransfer/Maze-v0` is a family of mazes that
+differ in walls and goal. In both, reaching the goal gives 1 and moves the agent to a random cell,
+and episodes are truncated after `time_limit` steps: the return counts how often the goal was
+reached. The keyword arguments are those of `layouts.two_rooms`, `layouts.random_maze` and
 `vector_env.GridworldVectorEnv`:
 
     gymnasium.make("rltransfer/TwoRooms-v0", goal=3, observation="pixels")
@@ -33,33 +33,32 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     TWO_ROOMS: {"map": "two-rooms"},
     MAZE: {"map": "maze", "observation": "pixels", "view": 4},
 }
-"""What each id means, where its keyword arguments say nothing else."""
+"""Default keyword arguments of each id."""
 
 
 def two_rooms(num_tasks: int = 4, **kwargs: Any) -> Suite:
-    """Returns the suite `two-rooms`: goals in turn in the left room and in the right one.
+    """The suite `two-rooms`: goals alternate between the left and the right room.
 
     Args:
-        num_tasks: How many goals.
+        num_tasks: Number of goals.
         kwargs: Keyword arguments of every task.
     """
     return _numbered("two-rooms", TWO_ROOMS, "goal", num_tasks, kwargs)
 
 
 def mazes(num_tasks: int = 8, **kwargs: Any) -> Suite:
-    """Returns the suite `mazes-N`: mazes of different walls and goals.
+    """The suite `mazes-N`: mazes that differ in walls and goal.
 
     Args:
-        num_tasks: How many mazes.
+        num_tasks: Number of mazes.
         kwargs: Keyword arguments of every task.
     """
     return _numbered(f"mazes-{num_tasks}", MAZE, "maze", num_tasks, kwargs)
 
 
 def _numbered(name: str, task_id: str, number: str, count: int, kwargs: dict[str, Any]) -> Suite:
-    """Returns a suite of tasks that differ in one number."""
     if count < 1:
-        raise InputError(f"The suite {name!r} is asked for with {count} tasks: it needs one.")
+        raise InputError(f"The suite {name!r} has {count} tasks: it needs at least 1.")
     return Suite(name, tuple(Task(task_id, {number: index, **kwargs}) for index in range(count)))
 
 
@@ -69,7 +68,7 @@ class GridworldFamily:
     name = "gridworld"
 
     def register(self) -> None:
-        """Registers both ids with Gymnasium; again is harmless."""
+        """Registers both ids with Gymnasium, unless they are registered."""
         for env_id, kwargs in _DEFAULTS.items():
             if env_id not in gymnasium.registry:
                 gymnasium.register(
@@ -80,22 +79,22 @@ class GridworldFamily:
                 )
 
     def suites(self) -> tuple[Suite, ...]:
-        """Returns `two-rooms`, of four goals, and `mazes-8`."""
+        """`two-rooms` with four goals, and `mazes-8`."""
         return two_rooms(), mazes()
 
     def task_ids(self) -> tuple[str, ...]:
-        """Returns both ids."""
+        """Both ids."""
         return tuple(_DEFAULTS)
 
     def accepts(self, task: Task) -> bool:
-        """Tells whether a task's id is of this family, known or not."""
+        """Whether the id is of this family, in any version."""
         return task.id.startswith(tuple(task_id.split("-v")[0] for task_id in _DEFAULTS))
 
     def make(self, task: Task, num_envs: int, device: torch.device) -> VectorEnv:
         """Makes a task's vector environment.
 
         Raises:
-            InputError: There is no such id, or a keyword argument is unknown or out of its range.
+            InputError: The id does not exist, or a keyword argument is unknown or out of range.
         """
         if task.id not in _DEFAULTS:
             raise unknown("gridworld", task.id, _DEFAULTS)
@@ -105,9 +104,9 @@ class GridworldFamily:
         return GridworldVectorEnv(num_envs=num_envs, device=device, **kwargs)
 
     def evaluation_task(self, task: Task) -> Task:
-        """Returns the task itself: its episodes and rewards are those of the map."""
+        """The task itself: training modifies neither episodes nor rewards."""
         return task
 
 
 FAMILY = GridworldFamily()
-"""What the entry point names."""
+"""The entry point."""

@@ -1,11 +1,11 @@
 """The two kernels of a map: one step of each environment, and new episodes.
 
-A state's number says where it stands in the tables of `rules.py`. One source serves the CPU and
-CUDA; one thread plays one environment.
+States are indices into the tables of `rules.py`. The same source runs on the CPU and CUDA; each
+thread plays one environment.
 """
 
 # mypy: ignore-errors
-# The functions are written in Warp's language, of which a type checker for Python knows too little.
+# The functions are written in Warp's language, which type checkers for Python do not support.
 from __future__ import annotations
 
 import warp as wp
@@ -23,7 +23,7 @@ _STATES_PER_CELL = wp.constant(STATES_PER_CELL)
 
 @wp.func
 def _start(starts: wp.array[wp.int32], counters: wp.array[wp.uint64], env: int) -> int:
-    """Draws a cell to begin in; its bias is below `num_starts / 2**24`."""
+    """Draws a start cell; its bias is below `num_starts / 2**24`."""
     place = (wp.uint64(draw(counters, env)) * wp.uint64(starts.shape[0])) >> _BITS
     return starts[int(place)]
 
@@ -32,7 +32,6 @@ def _start(starts: wp.array[wp.int32], counters: wp.array[wp.uint64], env: int) 
 def _show(
     appearance: wp.array2d[wp.int32], state: int, observation: wp.array2d[wp.int32], env: int
 ) -> None:
-    """Makes an environment's observation show a state."""
     for word in range(appearance.shape[1]):
         observation[env, word] = appearance[state, word]
 
@@ -53,12 +52,12 @@ def step(
     reward: wp.array[wp.float32],
     truncated: wp.array[wp.bool],
 ) -> None:
-    """Plays one step; where the time is up, keeps what was seen last and begins a new episode."""
+    """Plays one step; at the time limit, stores the last observation and begins a new episode."""
     env = wp.tid()
     cell = states[env] / _STATES_PER_CELL
     last = _NOTHING
     chosen = actions[env]
-    # An action that there is not does nothing, so that it reaches no memory.
+    # An action out of range does nothing, so that it cannot read beyond the table.
     if chosen >= wp.int64(0) and chosen < _NUM_ACTIONS:
         last = int(chosen)
         cell = destination[cell, last]

@@ -1,4 +1,4 @@
-"""The maps: two rooms joined by a corridor, and mazes, each with a goal.
+"""The maps: two rooms joined by a corridor, and mazes.
 
 #################
 #.....#####.....#
@@ -28,10 +28,10 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Layout:
-    """A map and the place that is worth a reward."""
+    """A map with a goal."""
 
     rows: tuple[str, ...]
-    """The map, one text for each row: "#" is a wall, "." is free; walls go all around."""
+    """The rows of the map: "#" is a wall, "." is free; walls surround it."""
     goal: tuple[int, int]
     """Row and column of the goal."""
 
@@ -43,18 +43,15 @@ class Layout:
 
     @property
     def starts(self) -> list[tuple[int, int]]:
-        """Rows and columns of the cells to begin in: all free ones but the goal."""
+        """Rows and columns of the start cells: all free cells but the goal."""
         cells = [(int(row), int(column)) for row, column in np.argwhere(self.free)]
         return [cell for cell in cells if cell != self.goal]
 
 
 class Draws:
-    """A stream of random numbers that is the same on every machine and in every version.
+    """A stream of random numbers that does not depend on machine or library versions.
 
     Source: SplitMix64 (Steele, Lea & Flood 2014).
-
-    Args:
-        seeds: Whole numbers that the stream depends on.
     """
 
     def __init__(self, *seeds: int) -> None:
@@ -63,12 +60,12 @@ class Draws:
             self._counter = self._hash(self._counter + seed + 1)
 
     def below(self, bound: int) -> int:
-        """Returns an integer in [0, bound)."""
+        """An integer in [0, bound)."""
         self._counter = (self._counter + 0x9E3779B97F4A7C15) & _MASK
         return self._hash(self._counter) * bound >> 64
 
     def shuffled(self, cells: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Returns the cells in a random order."""
+        """The cells in random order."""
         left = list(cells)
         return [left.pop(self.below(len(left))) for _ in cells]
 
@@ -81,14 +78,14 @@ class Draws:
 
 
 def make_layout(kind: str, options: Mapping[str, Any]) -> Layout:
-    """Returns a map.
+    """A map.
 
     Args:
         kind: One of `KINDS`.
-        options: The keyword arguments of its function.
+        options: Keyword arguments of its function.
 
     Raises:
-        InputError: There is no such kind or option, or an option is out of its range.
+        InputError: The kind or an option is unknown, or an option is out of range.
     """
     if kind not in KINDS:
         raise unknown("map", kind, KINDS)
@@ -100,10 +97,9 @@ def make_layout(kind: str, options: Mapping[str, Any]) -> Layout:
 
 
 def two_rooms(goal: int = 0, room: int = 5, corridor: int = 5) -> Layout:
-    """Returns two square rooms joined by a corridor one cell wide.
+    """Two square rooms joined by a corridor one cell wide.
 
-    Goals are drawn from the rooms' cells, those of even number in the left room and the others in
-    the right one; no two numbers have the same.
+    Goals are distinct random cells: even numbers are in the left room, odd ones in the right.
 
     Args:
         goal: The goal's number, from 0.
@@ -111,7 +107,7 @@ def two_rooms(goal: int = 0, room: int = 5, corridor: int = 5) -> Layout:
         corridor: Length of the corridor.
 
     Raises:
-        InputError: A number is too small, or there are fewer cells than goals.
+        InputError: An argument is out of range.
     """
     _check("room", room, 2)
     _check("corridor", corridor, 1)
@@ -128,22 +124,22 @@ def two_rooms(goal: int = 0, room: int = 5, corridor: int = 5) -> Layout:
 
 
 def random_maze(maze: int = 0, size: int = 11, loops: float = 0.1) -> Layout:
-    """Returns a maze: a random spanning tree of its cells, with some more walls taken away.
+    """A maze: a random spanning tree of its cells, with some further walls removed.
 
     Args:
-        maze: The maze's number, from 0: its walls and its goal depend on it.
-        size: Height and width, walls included; odd.
-        loops: Share of the remaining inner walls that are taken away.
+        maze: The maze's number, from 0, which determines walls and goal.
+        size: Height and width, including walls; odd.
+        loops: Fraction of the remaining inner walls to remove.
 
     Raises:
-        InputError: A number is out of its range.
+        InputError: An argument is out of range.
     """
     _check("maze", maze, 0)
     _check("size", size, 5)
     if size % 2 == 0:
-        raise InputError(f"size is {size}: it must be odd, as walls stand between the cells.")
+        raise InputError(f"size is {size}: it must be odd, as there are walls between the cells.")
     if not isinstance(loops, (int, float)) or not 0 <= loops <= 1:
-        raise InputError(f"loops is {loops!r}: a share is in [0, 1].")
+        raise InputError(f"loops is {loops!r}: it must be a number from 0 to 1.")
     draws = Draws(size, maze)
     free = np.zeros((size, size), bool)
     _carve(free, draws)
@@ -162,11 +158,11 @@ def random_maze(maze: int = 0, size: int = 11, loops: float = 0.1) -> Layout:
 
 
 def _carve(free: NDArray[np.bool_], draws: Draws) -> None:
-    """Frees the cells of odd row and column, and ways between them that make a tree of them.
+    """Frees the cells in odd rows and columns, and passages that connect them to a tree.
 
     Args:
-        free: No cell is free yet.    (size, size)
-        draws: Where the ways go.
+        free: Which cells are free, none at first.    (size, size)
+        draws: The random numbers.
     """
     path = [(1, 1)]
     free[1, 1] = True
@@ -189,7 +185,6 @@ def _carve(free: NDArray[np.bool_], draws: Draws) -> None:
 
 
 def _check(name: str, value: int, least: int) -> None:
-    """Refuses a number that is none or too small."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} is {value!r}: it must be a whole number of at least {least}.")
 

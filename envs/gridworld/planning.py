@@ -1,6 +1,6 @@
-"""What is best in a map, computed from its rules: for tests, and to say what a return is worth.
+"""Optimal values and returns of a map, as a reference for tests and results.
 
-Values are those of states, float64; see `rules.py` for their numbers.
+Values are float64, one for each state of `rules.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,7 @@ Array = NDArray[np.float64]
 
 
 class Planner:
-    """Bellman's equations of a map.
-
-    Args:
-        rules: The map's.
-    """
+    """Bellman's equations of a map."""
 
     def __init__(self, rules: Rules) -> None:
         self.num_states = rules.num_states
@@ -32,10 +28,10 @@ class Planner:
         self._after_goal = after * 2 + 1
 
     def look_ahead(self, value: Array, discount: float = 1.0) -> Array:
-        """Returns reward + discount * E[value of the next state].    (num_states, NUM_ACTIONS)
+        """Reward + discount * E[value of the next state].    (num_states, NUM_ACTIONS)
 
         Args:
-            value: Of every state.    (num_states,)
+            value: The value of every state.    (num_states,)
             discount: gamma.
         """
         at_random = value[self._after_goal].mean(0)
@@ -44,18 +40,18 @@ class Planner:
         return action_value
 
     def optimal_return(self, steps: int) -> float:
-        """Returns the mean return of the best policy over an episode's steps."""
+        """Mean return of the optimal policy in an episode of `steps` steps."""
         value = np.zeros(self.num_states)
         for _ in range(steps):
             value = self.look_ahead(value).max(1)
         return float(value[self._begins].mean())
 
     def policy_return(self, probability: Array, steps: int) -> float:
-        """Returns a policy's mean return over an episode's steps.
+        """Mean return of a policy in an episode of `steps` steps.
 
         Args:
-            probability: Of every action in every state.    (num_states, NUM_ACTIONS)
-            steps: Of the episode.
+            probability: Probability of each action in each state.    (num_states, NUM_ACTIONS)
+            steps: Length of the episode.
         """
         value = np.zeros(self.num_states)
         for _ in range(steps):
@@ -65,16 +61,16 @@ class Planner:
     def soft_values(
         self, log_prior: Array, alpha: float, beta: float, discount: float, tolerance: float = 1e-10
     ) -> Array:
-        """Returns the fixed point of soft value iteration, Q.    (num_states, NUM_ACTIONS)
+        """Fixed point of soft value iteration, Q.    (num_states, NUM_ACTIONS)
 
         Source: Teh 2017 (1707.04175), the equations of V and Q below eq. 2.
 
         Args:
             log_prior: log pi_0.    (num_states, NUM_ACTIONS)
-            alpha: The share of the regulariser that is divergence from pi_0.
+            alpha: Fraction of the regulariser that is divergence from pi_0.
             beta: The inverse temperature; infinite for plain value iteration.
             discount: gamma, below 1.
-            tolerance: The largest change of a value after which the iteration ends.
+            tolerance: Largest change of a value at which the iteration ends.
         """
         value = np.zeros(self.num_states)
         while True:

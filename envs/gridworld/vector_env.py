@@ -1,4 +1,4 @@
-"""Gridworlds as a vector environment: its state and its step stay on the device."""
+"""Gridworlds as a vector environment with state and step on the device."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import warp as wp
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer.envs.warp_device import current_stream, quiet
+from rltransfer.envs.warp_env import BLOCK, WarpVectorEnv
 from rltransfer.errors import InputError, unknown
 
-# From the folder above, not by its installed name: so the type checker sees the base class.
-from ..warp_device import current_stream, quiet  # noqa: TID252
-from ..warp_env import BLOCK, WarpVectorEnv  # noqa: TID252
 from .layouts import make_layout
 from .rules import NUM_ACTIONS, ObservationName, appearance, make_rules
 
 
 class GridworldVectorEnv(WarpVectorEnv):
-    """Many agents in maps of the same walls and goal, each with its own random stream.
+    """Many environments of one map, each with a separate random stream.
 
-    A step is one kernel on torch's current stream; on CUDA it may be captured in a CUDA graph. The
-    goal is worth 1 and puts the agent at a random place; an episode is cut short after
-    `time_limit` steps, and nothing else ends it.
+    A step is one kernel on torch's current stream; on CUDA it can be captured in a CUDA graph. The
+    goal gives 1 and moves the agent to a random cell. Episodes are truncated after `time_limit`
+    steps, and end in no other way.
     """
 
     def __init__(
@@ -38,19 +37,19 @@ class GridworldVectorEnv(WarpVectorEnv):
         device: torch.device | str = "cpu",
         **options: Any,
     ) -> None:
-        """Makes the environments; each has begun an episode.
+        """Makes the environments and begins an episode in each.
 
         Args:
             map: The kind of map, one of `layouts.KINDS`.
-            num_envs: The number of environments.
+            num_envs: Number of environments.
             time_limit: Steps of an episode.
-            observation: What a state looks like: see `rules.appearance`.
-            view: How far pixels reach around the agent; 0 for the whole map from above.
-            device: Where the environments live: "cpu" or "cuda".
-            options: The map's own: those of `layouts.two_rooms` or of `layouts.random_maze`.
+            observation: The kind of observation: see `rules.appearance`.
+            view: Cells that pixels show around the agent; 0 for the whole map.
+            device: "cpu" or "cuda".
+            options: Options of the map: those of `layouts.two_rooms` or `layouts.random_maze`.
 
         Raises:
-            InputError: An argument is not one of the permitted values, or the device is not there.
+            InputError: An argument is invalid, or the device does not exist.
         """
         super().__init__(num_envs, device)
         if not isinstance(time_limit, int) or time_limit < 1:
@@ -61,27 +60,27 @@ class GridworldVectorEnv(WarpVectorEnv):
             raise InputError(f"view is {view!r}: it must be a whole number of at least 0.")
         self.rules = make_rules(make_layout(map, options))
         self.time_limit = time_limit
-        # On a CPU a rollout keeps only those last observations that count, which it looks for.
+        # On a CPU a rollout stores only the last observations of truncated episodes.
         self.capturable = self.device.type == "cuda"
-        shown = appearance(self.rules, observation, view)
-        self.single_observation_space = spaces.Box(0, 1, shown.shape[1:], shown.dtype.type)
+        table = appearance(self.rules, observation, view)
+        self.single_observation_space = spaces.Box(0, 1, table.shape[1:], table.dtype.type)
         self.single_action_space = spaces.Discrete(NUM_ACTIONS)
         with quiet():
-            self._prepare(torch.from_numpy(shown).to(self.device))
+            self._prepare(torch.from_numpy(table).to(self.device))
             self.reset(seed=secrets.randbits(63))
 
-    def _prepare(self, shown: Tensor) -> None:
-        """Allocates every tensor, compiles the kernels and records what each step launches.
+    def _prepare(self, table: Tensor) -> None:
+        """Allocates all tensors, compiles the kernels and records the launch of a step.
 
         Args:
-            shown: What each state looks like.    (num_states, *shape)
+            table: The observation of each state.    (num_states, *shape)
         """
 
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(self.num_envs, *shape, dtype=dtype, device=self.device)
 
         self._allocate(
-            zeros(*shown.shape[1:], dtype=shown.dtype),
+            zeros(*table.shape[1:], dtype=table.dtype),
             states=zeros(dtype=torch.int32),
             times=zeros(dtype=torch.int32),
             counters=zeros(dtype=torch.int64),
@@ -97,34 +96,32 @@ class GridworldVectorEnv(WarpVectorEnv):
             wp.from_torch(torch.from_numpy(array).to(self.device))
             for array in (self.rules.destination, self.rules.starts)
         ]
-        appearances = as_values(shown)
+        appearances = as_values(table)
         states = [
             wp.from_torch(self._state["states"]),
             wp.from_torch(self._state["times"]),
             wp.from_torch(self._state["counters"], dtype=wp.uint64),
             as_values(self._state["observation"]),
         ]
-        answers = [as_values(self._final_observation)]
-        answers += [wp.from_torch(tensor) for tensor in (self._reward, self._truncated)]
+        results = [as_values(self._final_observation)]
+        results += [wp.from_torch(tensor) for tensor in (self._reward, self._truncated)]
         given = [wp.from_torch(self._actions), self.time_limit]
         self._step = wp.launch(
             step,
             dim=self.num_envs,
-            inputs=[*given, *constants, self.rules.goal, appearances, *states, *answers],
+            inputs=[*given, *constants, self.rules.goal, appearances, *states, *results],
             device=self._warp_device,
             block_dim=BLOCK,
             record_cmd=True,
         )
-        # The recorded launch holds addresses: what they lead to must stay.
-        self._kept = shown, constants
+        # The recorded launch contains addresses: these tensors must not be freed.
+        self._referenced = table, constants
         self._reset_inputs = [wp.from_torch(self._mask), constants[1], appearances, *states]
 
     def _launch_step(self) -> None:
-        """See `WarpVectorEnv`."""
         self._step.launch(current_stream(self.device))
 
     def _launch_reset(self, seeded: bool, seed: int) -> None:
-        """See `WarpVectorEnv`."""
         mask, *rest = self._reset_inputs
         wp.launch(
             self._reset,

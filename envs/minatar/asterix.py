@@ -1,14 +1,14 @@
 """Asterix: gather gold and avoid enemies that cross eight lanes from either side.
 
-Gold gives 1, an enemy ends the episode. A lane holds one thing at a time; a new one comes into a
-random free lane every `spawn_interval` steps, gold with probability 1/3, and all of them move
-together every `move_interval` steps. With ramping both intervals shrink as the episode lasts.
+Gold gives 1, an enemy ends the episode. Each lane contains at most one object. Every
+`spawn_interval` steps an object, gold with probability 1/3, enters a random free lane; every
+`move_interval` steps all objects move. With ramping both intervals shrink during the episode.
 
-Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15, in all that the paper leaves open.
+Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15 for details beyond the paper.
 """
 
 # mypy: ignore-errors
-# The functions are written in Warp's language, of which a type checker for Python knows too little.
+# The functions are written in Warp's language, which type checkers for Python do not support.
 from __future__ import annotations
 
 import warp as wp
@@ -40,7 +40,7 @@ _LAST_LANE = wp.constant(8)
 
 @wp.struct
 class Asterix:
-    """One environment's game."""
+    """The state of one game."""
 
     enemies_right: Plane
     """The enemies that move to the right."""
@@ -61,7 +61,7 @@ class Asterix:
 
 @wp.func
 def start(game: Asterix, counters: wp.array[wp.uint64], env: int) -> Asterix:
-    """Begins an episode: the player in the middle, nothing else."""
+    """Begins an episode with only the player, in the middle."""
     game.x = 5
     game.y = 5
     game.spawn_interval = _FIRST_SPAWN_INTERVAL
@@ -74,7 +74,7 @@ def start(game: Asterix, counters: wp.array[wp.uint64], env: int) -> Asterix:
 
 @wp.func
 def spawn(game: Asterix, counters: wp.array[wp.uint64], env: int) -> Asterix:
-    """Puts gold or an enemy at one end of a free lane, if there is one."""
+    """Puts gold or an enemy at one end of a free lane, if any."""
     to_right = draw_bits(counters, env) < HALF
     is_gold = draw_bits(counters, env) < THIRD
     things = either(
@@ -106,7 +106,7 @@ def spawn(game: Asterix, counters: wp.array[wp.uint64], env: int) -> Asterix:
 
 @wp.func
 def touch(game: Asterix) -> Asterix:
-    """Takes the gold that is where the player is; an enemy there ends the episode."""
+    """Collects gold in the player's cell; an enemy there ends the episode."""
     player = cell(game.x, game.y)
     gold = either(game.gold_right, game.gold_left)
     if any_set(both(gold, player)):
@@ -120,7 +120,7 @@ def touch(game: Asterix) -> Asterix:
 
 @wp.func
 def ramp(game: Asterix) -> Asterix:
-    """Shortens the intervals when the ramp's timer is up: moves every second time only."""
+    """Shortens the intervals when the ramp timer expires, that of moves every second time."""
     if game.spawn_interval > 1 or game.move_interval > 1:
         if game.ramp_timer >= 0:
             game.ramp_timer -= 1
@@ -138,7 +138,7 @@ def ramp(game: Asterix) -> Asterix:
 def act(
     game: Asterix, action: int, ramping: bool, counters: wp.array[wp.uint64], env: int
 ) -> Asterix:
-    """Spawns, moves the player, then everything else."""
+    """Spawns, moves the player, then all objects."""
     game.reward = 0
     if game.spawn_timer == 0:
         game = spawn(game, counters, env)
@@ -173,7 +173,7 @@ def act(
 def draw(
     game: Asterix, frame: wp.array2d[Plane], observation: wp.array3d[wp.uint8], env: int
 ) -> None:
-    """Shows the game; a thing's trail is the cell behind it."""
+    """Draws the game; an object's trail is the cell behind it."""
     trail = either(
         moved_left(either(game.enemies_right, game.gold_right)),
         moved_right(either(game.enemies_left, game.gold_left)),

@@ -1,11 +1,11 @@
 """Bit planes: the 10 x 10 cells of one channel as the bits of two 64-bit words.
 
 Cell `(x, y)`, column `x` and row `y` from the top left, is bit `(y % 5) * 10 + x` of word `y // 5`.
-A whole plane moves, meets another plane or is counted in a few instructions, whatever is on it.
+Planes are moved, combined and counted in a few instructions.
 """
 
 # mypy: ignore-errors
-# The functions are written in Warp's language, of which a type checker for Python knows too little.
+# The functions are written in Warp's language, which type checkers for Python do not support.
 from __future__ import annotations
 
 import warp as wp
@@ -16,7 +16,7 @@ SIZE = 10
 Plane = wp.types.vector(length=2, dtype=wp.uint64)
 """The type of a plane."""
 ChannelBytes = wp.types.vector(length=SIZE * SIZE // 4, dtype=wp.int32)
-"""One channel of an observation, 100 bytes, as a value that is copied in one piece."""
+"""One channel of an observation, 100 bytes, copied as one value."""
 
 _LEFT_COLUMN = sum(1 << (SIZE * row) for row in range(5))
 
@@ -32,7 +32,7 @@ _NOT_RIGHT = wp.constant(wp.uint64(((1 << 50) - 1) ^ (_LEFT_COLUMN << 9)))
 
 @wp.func
 def cell(x: int, y: int) -> Plane:
-    """Returns the plane with the one cell `(x, y)` set."""
+    """The plane with only cell `(x, y)` set."""
     if y < 5:
         return Plane(_ONE << wp.uint64(y * 10 + x), _ZERO)
     return Plane(_ZERO, _ONE << wp.uint64(y * 10 + x - 50))
@@ -40,7 +40,7 @@ def cell(x: int, y: int) -> Plane:
 
 @wp.func
 def row(bits: int, y: int) -> Plane:
-    """Returns the plane with row `y` set to `bits`, whose bit `x` is column `x`."""
+    """The plane with row `y` set to `bits`, where bit `x` is column `x`."""
     if y < 5:
         return Plane(wp.uint64(bits) << wp.uint64(y * 10), _ZERO)
     return Plane(_ZERO, wp.uint64(bits) << wp.uint64(y * 10 - 50))
@@ -48,7 +48,7 @@ def row(bits: int, y: int) -> Plane:
 
 @wp.func
 def row_bits(plane: Plane, y: int) -> int:
-    """Returns the bits of row `y`."""
+    """The bits of row `y`."""
     if y < 5:
         return int((plane[0] >> wp.uint64(y * 10)) & _ROW)
     return int((plane[1] >> wp.uint64(y * 10 - 50)) & _ROW)
@@ -56,7 +56,7 @@ def row_bits(plane: Plane, y: int) -> int:
 
 @wp.func
 def column_bits(plane: Plane) -> int:
-    """Returns the bits of the columns in which some cell is set."""
+    """The bits of the columns with a set cell."""
     rows = plane[0] | plane[1]
     rows = rows | (rows >> _TEN)
     rows = rows | (rows >> wp.uint64(20))
@@ -65,61 +65,61 @@ def column_bits(plane: Plane) -> int:
 
 @wp.func
 def both(a: Plane, b: Plane) -> Plane:
-    """Returns the cells that are set in `a` and in `b`."""
+    """The cells set in `a` and in `b`."""
     return Plane(a[0] & b[0], a[1] & b[1])
 
 
 @wp.func
 def either(a: Plane, b: Plane) -> Plane:
-    """Returns the cells that are set in `a` or in `b`."""
+    """The cells set in `a` or in `b`."""
     return Plane(a[0] | b[0], a[1] | b[1])
 
 
 @wp.func
 def without(a: Plane, b: Plane) -> Plane:
-    """Returns the cells that are set in `a` and not in `b`."""
+    """The cells set in `a` and not in `b`."""
     return Plane(a[0] & ~b[0], a[1] & ~b[1])
 
 
 @wp.func
 def any_set(plane: Plane) -> bool:
-    """Tells whether some cell is set."""
+    """Whether any cell is set."""
     return (plane[0] | plane[1]) != _ZERO
 
 
 @wp.func
 def meet(a: Plane, b: Plane) -> bool:
-    """Tells whether some cell is set in both planes."""
+    """Whether any cell is set in both planes."""
     return any_set(both(a, b))
 
 
 @wp.func
 def count(plane: Plane) -> int:
-    """Returns the number of cells that are set."""
+    """The number of set cells."""
     return int(wp.bit_count(plane[0])) + int(wp.bit_count(plane[1]))
 
 
 @wp.func
 def moved_left(plane: Plane) -> Plane:
-    """Returns the plane moved by a column to the left; the leftmost column falls out."""
+    """The plane moved left by a column, without the leftmost column."""
     return Plane((plane[0] & _NOT_LEFT) >> _ONE, (plane[1] & _NOT_LEFT) >> _ONE)
 
 
 @wp.func
 def moved_right(plane: Plane) -> Plane:
-    """Returns the plane moved by a column to the right; the rightmost column falls out."""
+    """The plane moved right by a column, without the rightmost column."""
     return Plane((plane[0] & _NOT_RIGHT) << _ONE, (plane[1] & _NOT_RIGHT) << _ONE)
 
 
 @wp.func
 def moved_up(plane: Plane) -> Plane:
-    """Returns the plane moved up by a row; the top row falls out."""
+    """The plane moved up by a row, without the top row."""
     return Plane((plane[0] >> _TEN) | ((plane[1] & _ROW) << _FORTY), plane[1] >> _TEN)
 
 
 @wp.func
 def moved_down(plane: Plane) -> Plane:
-    """Returns the plane moved down by a row; the bottom row falls out."""
+    """The plane moved down by a row, without the bottom row."""
     return Plane((plane[0] << _TEN) & _WORD, ((plane[1] << _TEN) & _WORD) | (plane[0] >> _FORTY))
 
 
@@ -132,10 +132,10 @@ def _flip(
     changed: wp.uint64,
     word: wp.uint64,
 ) -> None:
-    """Writes those cells of one word of a plane that changed."""
+    """Writes the cells of one word of a plane that changed."""
     left = changed
     while left != _ZERO:
-        # The lowest bit that is left: its index is the number of bits below it.
+        # The index of the lowest set bit is the number of bits below it.
         bit = int(wp.bit_count((left & (_ZERO - left)) - _ONE))
         observation[env, channel, first + bit] = wp.uint8((word >> wp.uint64(bit)) & _ONE)
         left = left & (left - _ONE)
@@ -149,14 +149,14 @@ def show(
     channel: int,
     plane: Plane,
 ) -> None:
-    """Makes one channel of an observation show a plane, by writing the cells that changed.
+    """Draws a plane into one channel of an observation, by writing the cells that changed.
 
     Args:
-        frame: What each channel shows now `[num_envs, channels]`.
-        observation: The observation's bytes `[num_envs, channels, 100]`.
+        frame: The plane currently in each channel.    (num_envs, channels)
+        observation: The observation's bytes.          (num_envs, channels, 100)
         env: The environment.
         channel: The channel.
-        plane: What the channel is to show.
+        plane: The new plane.
     """
     shown = frame[env, channel]
     frame[env, channel] = plane

@@ -1,14 +1,14 @@
 """Breakout: three rows of bricks, a ball that flies diagonally, a paddle on the bottom row.
 
-Every brick gives 1. A ball that leaves a brick passes through the next cell, so that one flight
-breaks one brick at a time (`struck`). Three new rows come when the ball reaches the bottom row and
-no brick is left. A ball that passes the paddle ends the episode.
+Every brick gives 1. After breaking a brick, the ball passes through a brick in the next step
+(`struck`). When the ball reaches the bottom row and no brick is left, three new rows appear. A ball
+that passes the paddle ends the episode.
 
-Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15, in all that the paper leaves open.
+Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15 for details beyond the paper.
 """
 
 # mypy: ignore-errors
-# The functions are written in Warp's language, of which a type checker for Python knows too little.
+# The functions are written in Warp's language, which type checkers for Python do not support.
 from __future__ import annotations
 
 import warp as wp
@@ -23,7 +23,7 @@ _ALL_BRICKS = wp.constant((1 << 30) - 1)
 
 @wp.struct
 class Breakout:
-    """One environment's game."""
+    """The state of one game."""
 
     reward: wp.int32
     terminal: wp.bool
@@ -41,7 +41,7 @@ class Breakout:
 
 @wp.func
 def start(game: Breakout, counters: wp.array[wp.uint64], env: int) -> Breakout:
-    """Begins an episode: the ball in a top corner below the bricks, flying inwards and down."""
+    """Begins an episode: the ball at either edge below the bricks, flying inwards and down."""
     from_right = draw_below(counters, env, 2)
     game.paddle = 4
     game.ball_x = from_right * 9
@@ -107,7 +107,7 @@ def act(
 def draw(
     game: Breakout, frame: wp.array2d[Plane], observation: wp.array3d[wp.uint8], env: int
 ) -> None:
-    """Shows the game."""
+    """Draws the game."""
     show(frame, observation, env, 0, cell(game.paddle, 9))
     show(frame, observation, env, 1, cell(game.ball_x, game.ball_y))
     show(frame, observation, env, 2, cell(game.trail_x, game.trail_y))

@@ -1,7 +1,7 @@
 """MinAtar's five games as device environments: one kernel source for the CPU and CUDA.
 
-The ids are `rltransfer/MinAtar-<Game>-v0`, with all six actions, and `-v1`, with only those that
-do something in the game. Both take `sticky_action_prob` and `difficulty_ramping`.
+The ids are `rltransfer/MinAtar-<Game>-v0` with all six actions, and `-v1` with the game's minimal
+actions. Keyword arguments are `sticky_action_prob` and `difficulty_ramping`.
 
 Source: Young & Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible
 Reinforcement Learning Experiments", 1903.03176. The rules are those of its package, version 1.0.15.
@@ -28,7 +28,6 @@ _OPTIONS = ("sticky_action_prob", "difficulty_ramping")
 
 
 def _id(game: str, minimal_actions: bool) -> str:
-    """Returns a game's id."""
     return f"{_PREFIX}{GAMES[game]}-v{int(minimal_actions)}"
 
 
@@ -45,7 +44,7 @@ class MinAtarFamily:
     name = "minatar"
 
     def register(self) -> None:
-        """Registers the ten ids with Gymnasium; again is harmless."""
+        """Registers the ten ids with Gymnasium, unless they are registered."""
         for env_id, (game, minimal_actions) in _TASKS.items():
             if env_id not in gymnasium.registry:
                 gymnasium.register(
@@ -56,25 +55,25 @@ class MinAtarFamily:
                 )
 
     def suites(self) -> tuple[Suite, ...]:
-        """Returns `minatar`, the five games with all actions, and `minatar-minimal`."""
+        """`minatar`, the five games with all actions, and `minatar-minimal`."""
         return tuple(
             Suite(name, tuple(Task(_id(game, minimal_actions)) for game in GAMES))
             for name, minimal_actions in (("minatar", False), ("minatar-minimal", True))
         )
 
     def task_ids(self) -> tuple[str, ...]:
-        """Returns the ten ids."""
+        """The ten ids."""
         return tuple(_TASKS)
 
     def accepts(self, task: Task) -> bool:
-        """Tells whether a task's id is of this family, known or not."""
+        """Whether the id is of this family, in any version."""
         return task.id.startswith(_PREFIX)
 
     def make(self, task: Task, num_envs: int, device: torch.device) -> VectorEnv:
         """Makes a task's vector environment.
 
         Raises:
-            InputError: There is no such game, or it has no such keyword argument.
+            InputError: The game or a keyword argument is unknown.
         """
         if task.id not in _TASKS:
             raise unknown("MinAtar task", task.id, _TASKS)
@@ -89,9 +88,9 @@ class MinAtarFamily:
         )
 
     def evaluation_task(self, task: Task) -> Task:
-        """Returns the task itself: its episodes and rewards are those of the game."""
+        """The task itself: training modifies neither episodes nor rewards."""
         return task
 
 
 FAMILY = MinAtarFamily()
-"""What the entry point names."""
+"""The entry point."""

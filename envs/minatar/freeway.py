@@ -1,17 +1,17 @@
-"""Freeway: a chicken crosses eight lanes of cars, again and again, for 2,500 steps.
+"""Freeway: a chicken repeatedly crosses eight lanes of cars, for 2,500 steps.
 
 Every crossing gives 1 and draws new speeds and directions for the cars; a car that hits the
 chicken sends it back to the bottom row. The chicken moves at most every third step, a car of speed
-`s` every `s + 1` steps. As in the rules' reference implementation an episode has 2,501 steps.
+`s` every `s + 1` steps. As in the reference implementation, an episode has 2,501 steps.
 
-The cars are kept lane by lane in the bytes of 64-bit words, so that all eight move at once. The
-hits need no loop either: only the car in the chicken's lane can hit it, and the last row has none.
+The cars are the bytes of 64-bit words, so that all eight move at once. Only the car in the
+chicken's lane can hit it.
 
-Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15, in all that the paper leaves open.
+Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15 for details beyond the paper.
 """
 
 # mypy: ignore-errors
-# The functions are written in Warp's language, of which a type checker for Python knows too little.
+# The functions are written in Warp's language, which type checkers for Python do not support.
 from __future__ import annotations
 
 import warp as wp
@@ -34,7 +34,7 @@ _SEVEN = wp.constant(wp.uint64(7))
 _NINE = wp.constant(wp.uint64(9))
 _TEN = wp.constant(wp.uint64(10))
 _ONES = wp.constant(wp.uint64(0x0101010101010101))
-# Added to a byte, these set its highest bit from 1 on, and from 10 on.
+# Adding these to a byte sets its highest bit if the byte is above 0, or above 9.
 _ABOVE_0 = wp.constant(wp.uint64(0x7F7F7F7F7F7F7F7F))
 _ABOVE_9 = wp.constant(wp.uint64(0x7676767676767676))
 
@@ -43,13 +43,13 @@ _Trails = wp.types.vector(length=10, dtype=wp.uint64)
 
 @wp.struct
 class Freeway:
-    """One environment's game. Byte `i` of a word is the car in row `i + 1`."""
+    """The state of one game; byte `i` of a word is the car in row `i + 1`."""
 
     x: wp.uint64
     timer: wp.uint64
     speed: wp.uint64
     to_right: wp.uint64
-    """1 in the byte of a car that drives to the right, else 0."""
+    """Byte 1 for a car that drives to the right, else 0."""
     reward: wp.int32
     terminal: wp.bool
     chicken: wp.int32
@@ -75,7 +75,7 @@ def draw_cars(game: Freeway, counters: wp.array[wp.uint64], env: int) -> Freeway
 
 @wp.func
 def start(game: Freeway, counters: wp.array[wp.uint64], env: int) -> Freeway:
-    """Begins an episode: the chicken at the bottom, every car in column 0."""
+    """Begins an episode: the chicken in the bottom row, every car in column 0."""
     game = draw_cars(game, counters, env)
     game.chicken = _BOTTOM
     game.move_timer = _CHICKEN_INTERVAL
@@ -85,17 +85,17 @@ def start(game: Freeway, counters: wp.array[wp.uint64], env: int) -> Freeway:
 
 @wp.func
 def car_at(x: wp.uint64, y: int) -> int:
-    """Returns the column of the car in row `y`, 1 to 8."""
+    """The column of the car in row `y`, 1 to 8."""
     return int((x >> wp.uint64(8 * (y - 1))) & _BYTE)
 
 
 @wp.func
 def drive(game: Freeway) -> Freeway:
-    """Moves the cars whose timer is up, round the edge, and runs down the other timers."""
+    """Moves the cars whose timer is 0, wrapping at the edges, and decrements the other timers."""
     # 1 in the byte of each car whose timer is 0.
     moving = (((game.timer + _ABOVE_0) >> _SEVEN) & _ONES) ^ _ONES
     game.timer = game.timer - (moving ^ _ONES) + (game.speed & (moving * _BYTE))
-    # A step to the left is nine to the right.
+    # One column to the left is nine to the right.
     x = game.x + (moving & game.to_right) + (moving & ~game.to_right) * _NINE
     game.x = x - (((x + _ABOVE_9) >> _SEVEN) & _ONES) * _TEN
     return game
@@ -136,7 +136,7 @@ def act(
 def draw(
     game: Freeway, frame: wp.array2d[Plane], observation: wp.array3d[wp.uint8], env: int
 ) -> None:
-    """Shows the game; a car's trail, round the edge too, lies in the channel of its speed."""
+    """Draws the game; a car's trail, wrapped at the edges, is in the channel of its speed."""
     cars = Plane()
     trails = _Trails()
     for lane in range(_LANES):

@@ -9,4 +9,4 @@ GAMES = {
     "seaquest": "Seaquest",
     "space_invaders": "SpaceInvaders",
 }
-"""The module of each game and its name in an id, in the order of the suites."""
+"""Each game's module and its name in ids, in the order of the suites."""

@@ -1,17 +1,17 @@
-"""The two kernels of a game, made from the game's three functions.
+"""The two kernels of a game, built from the game's three functions.
 
-A game is a struct (everything that an environment remembers) and three Warp functions:
+A game is a struct (the state) and three Warp functions:
 
-- `start(game, counters, env) -> game`: a new episode, given the struct with every field zero;
-- `act(game, action, ramping, counters, env) -> game`: one step; sets `reward` and `terminal`;
-- `draw(game, frame, observation, env)`: shows the game with `bitplane.show`.
+- `start(game, counters, env) -> game`: begins an episode, given the struct with every field zero;
+- `act(game, action, ramping, counters, env) -> game`: plays a step; sets `reward` and `terminal`;
+- `draw(game, frame, observation, env)`: draws the game with `bitplane.show`.
 
-What is the same for all games is here: sticky actions, automatic resets, seeding. One source serves
-the CPU and CUDA; one thread plays one environment.
+Sticky actions, automatic resets and seeding are the same for all games. The same source runs on the
+CPU and CUDA; each thread plays one environment.
 """
 
 # mypy: ignore-errors
-# The functions are written in Warp's language, of which a type checker for Python knows too little.
+# The functions are written in Warp's language, which type checkers for Python do not support.
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from .bitplane import ChannelBytes, Plane
 from .random import draw, stream
 
 FULL_ACTIONS = 6
-"""The number of actions of every game: nothing, left, up, right, down, fire."""
+"""The actions of every game: no-op, left, up, right, down, fire."""
 LEFT = wp.constant(1)
 UP = wp.constant(2)
 RIGHT = wp.constant(3)
@@ -33,18 +33,18 @@ FIRE = wp.constant(5)
 
 @dataclass(frozen=True)
 class Game:
-    """One of the five games, as the vector environment needs it."""
+    """One of the five games."""
 
     channels: tuple[str, ...]
     """The name of each channel of the observation."""
     minimal_actions: tuple[int, ...]
-    """The actions that do something in this game."""
+    """The actions that have an effect in this game."""
     state: Any
-    """The struct that holds an environment's game."""
+    """The struct of the game's state."""
     step: wp.Kernel
-    """Plays one step of each environment; see `make_game`."""
+    """Plays one step of each environment."""
     reset: wp.Kernel
-    """Begins new episodes; see `make_game`."""
+    """Begins new episodes."""
 
 
 def make_game(
@@ -54,13 +54,13 @@ def make_game(
     state: Any,
     functions: tuple[wp.Function, wp.Function, wp.Function],
 ) -> Game:
-    """Returns a game, with its two kernels in a Warp module of their own.
+    """A game with its two kernels, in a separate Warp module that is compiled on first use.
 
     Args:
-        module: The name of the Warp module: a game is compiled when it is first made.
-        channels: The name of each channel.
-        minimal_actions: The actions that do something.
-        state: The game's struct.
+        module: The name of the Warp module.
+        channels: See `Game`.
+        minimal_actions: See `Game`.
+        state: See `Game`.
         functions: The game's `start`, `act` and `draw`.
     """
     State = state  # noqa: N806  # it is a type
@@ -86,7 +86,7 @@ def make_game(
         env = first + wp.tid()
         action = wp.int32(0)
         chosen = actions[env]
-        # An action that the game does not have is "nothing", so that it reaches no memory.
+        # An action out of range is a no-op, so that it cannot read beyond the table.
         if chosen >= wp.int64(0) and chosen < wp.int64(action_set.shape[0]):
             action = action_set[int(chosen)]
         if draw(counters, env) < sticky_below:

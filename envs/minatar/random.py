@@ -1,18 +1,17 @@
 """The random streams of the games: one 64-bit counter for each environment.
 
-A stream is SplitMix64 (Steele, Lea & Flood 2014): the counter grows by a fixed odd number with
-every draw, and the draw is the counter's hash. A stream is therefore one integer, is cheap to store
-in a checkpoint, and is replayed in a few lines of numpy.
+A stream is SplitMix64 (Steele, Lea & Flood 2014): each draw adds a fixed odd number to the counter
+and returns the counter's hash. The state of a stream is therefore one integer.
 """
 
 # mypy: ignore-errors
-# The functions are written in Warp's language, of which a type checker for Python knows too little.
+# The functions are written in Warp's language, which type checkers for Python do not support.
 from __future__ import annotations
 
 import warp as wp
 
 BITS = 24
-"""A draw has this many random bits, so that it is exact as a float32."""
+"""Random bits of a draw, which is exact as a float32."""
 HALF = wp.constant(1 << (BITS - 1))
 """A draw is below this with probability 1/2."""
 THIRD = wp.constant(-(-(1 << BITS) // 3))
@@ -30,7 +29,7 @@ _BITS = wp.constant(BITS)
 
 @wp.func
 def mix(counter: wp.uint64) -> wp.uint64:
-    """Returns the hash of a counter: a bijection of the 64-bit integers."""
+    """The hash of a counter: a bijection of the 64-bit integers."""
     value = (counter ^ (counter >> _SHIFT_1)) * _MULTIPLIER_1
     value = (value ^ (value >> _SHIFT_2)) * _MULTIPLIER_2
     return value ^ (value >> _SHIFT_3)
@@ -38,7 +37,7 @@ def mix(counter: wp.uint64) -> wp.uint64:
 
 @wp.func
 def stream(seed: wp.uint64, env: int) -> wp.uint64:
-    """Returns the counter that environment `env` starts from; distinct for every environment."""
+    """The first counter of environment `env`; distinct for every environment."""
     return mix(mix(seed) + wp.uint64(env))
 
 

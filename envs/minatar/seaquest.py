@@ -1,22 +1,23 @@
-"""Seaquest: a submarine shoots fish and submarines, rescues divers and must come up for air.
+"""Seaquest: a submarine shoots fish and submarines, rescues divers and must surface for air.
 
-Every enemy shot gives 1. Surfacing refills the oxygen and costs a diver, or with all six divers on
-board gives up to 10 for the oxygen that was left; surfacing without a diver, an enemy, an enemy's
-bullet or the end of the oxygen ends the episode. With ramping every surfacing makes enemies come
-more often, and every second one makes them faster, up to a limit.
+- Every enemy shot gives 1.
+- Surfacing refills the oxygen and costs a diver; with six divers on board it gives up to 10 for the
+  remaining oxygen.
+- Surfacing without a diver, an enemy, an enemy's bullet or the lack of oxygen ends the episode.
+- With ramping, every surfacing makes enemies appear more often, and every second one makes them
+  faster, up to a limit.
 
-Two things that the rules' reference implementation does are kept: surfacing with six divers leaves
--1 of them (none, and then one is taken), and a negative number does not end the episode at the next
-surfacing.
+As in the reference implementation, surfacing with six divers leaves -1 divers, and a negative
+number does not end the episode at the next surfacing.
 
-The enemies of a row all go the same way, and no two of them that stand in one cell move in the same
-step, so that the order in which they are moved changes nothing.
+The enemies of a row all move in the same direction, and no two of them in one cell move in the same
+step, so that the order of moves has no effect.
 
-Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15, in all that the paper leaves open.
+Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15 for details beyond the paper.
 """
 
 # mypy: ignore-errors
-# The functions are written in Warp's language, of which a type checker for Python knows too little.
+# The functions are written in Warp's language, which type checkers for Python do not support.
 from __future__ import annotations
 
 import warp as wp
@@ -49,11 +50,11 @@ _COOLDOWN = wp.constant(5)
 _ENEMY_SHOT_INTERVAL = wp.constant(10)
 
 MAX_ENEMIES = wp.constant(32)
-"""There can be 30 at the most: when they are fastest, one comes every step and stays for 30."""
+"""At most 30 exist: at the highest speed, one appears every step and stays for 30 steps."""
 
-# A thing that swims is one word: bits 0-3 its column, 4-7 its row, 8 whether it goes to the right,
-# 9-11 the steps until it moves, 12-15 those until it shoots, 16 whether it is a submarine. Bit 17
-# is set, so that 0 is nothing.
+# An object (enemy, diver or bullet) is one word: bits 0-3 are its column, 4-7 its row, 8 whether it
+# moves to the right, 9-11 the steps until it moves, 12-15 those until it shoots, 16 whether it is a
+# submarine. Bit 17 is always set, so that 0 is an empty slot.
 _TO_RIGHT = wp.constant(1 << 8)
 _TIMER = wp.constant(1 << 9)
 _SHOT_TIMER = wp.constant(1 << 12)
@@ -66,7 +67,7 @@ _Enemies = wp.types.vector(length=32, dtype=wp.int32)
 
 @wp.struct
 class Seaquest:
-    """One environment's game."""
+    """The state of one game."""
 
     enemy_bullets_right: Plane
     enemy_bullets_left: Plane
@@ -80,24 +81,24 @@ class Seaquest:
     cooldown: wp.int32
     oxygen: wp.int32
     divers: wp.int32
-    """The number of divers on board; see the module's note on negative ones."""
+    """Number of divers on board; see the module's docstring on negative numbers."""
     spawn_interval: wp.int32
     spawn_timer: wp.int32
     diver_spawn_timer: wp.int32
     move_interval: wp.int32
     ramps: wp.int32
     bullets: wp.vec2i
-    """The submarine's bullets, the older first: the cooldown leaves time for two."""
+    """The submarine's bullets, the older first: the cooldown allows two."""
     swimmers: wp.vec2i
-    """The divers in the water, the older first: the third comes when the first has gone."""
+    """The divers in the water, the older first: the first is gone before a third appears."""
     enemy_count: wp.int32
     enemies: _Enemies
-    """The enemies, the oldest first."""
+    """The enemies, oldest first."""
 
 
 @wp.func
 def swimmer(x: int, y: int, to_right: bool, timer: int) -> int:
-    """Returns the word of a thing that swims."""
+    """The word of an object."""
     word = _THERE + x + 16 * y + _TIMER * timer
     if to_right:
         word += _TO_RIGHT
@@ -106,25 +107,25 @@ def swimmer(x: int, y: int, to_right: bool, timer: int) -> int:
 
 @wp.func
 def is_to_right(word: int) -> bool:
-    """Tells whether a thing goes to the right."""
+    """Whether an object moves to the right."""
     return (word & _TO_RIGHT) != 0
 
 
 @wp.func
 def timer_of(word: int) -> int:
-    """Returns the number of steps until a thing moves."""
+    """Steps until an object moves."""
     return (word >> 9) & 7
 
 
 @wp.func
 def shot_timer_of(word: int) -> int:
-    """Returns the number of steps until an enemy submarine shoots."""
+    """Steps until an enemy submarine shoots."""
     return (word >> 12) & 15
 
 
 @wp.func
 def advanced(word: int) -> int:
-    """Returns a thing one column further on; 0 if that is off the board."""
+    """The object one column further; 0 if it leaves the board."""
     x = word & 15
     if is_to_right(word):
         if x == 9:
@@ -137,7 +138,7 @@ def advanced(word: int) -> int:
 
 @wp.func
 def plane_of(word: int) -> Plane:
-    """Returns the plane with a thing's cell; none if the word is 0."""
+    """The plane with an object's cell; empty if the word is 0."""
     if word == 0:
         return Plane()
     return cell(word & 15, (word >> 4) & 15)
@@ -145,7 +146,7 @@ def plane_of(word: int) -> Plane:
 
 @wp.func
 def trail_of(word: int) -> Plane:
-    """Returns the plane with the cell behind a thing."""
+    """The plane with the cell behind an object."""
     if is_to_right(word):
         return moved_left(plane_of(word))
     return moved_right(plane_of(word))
@@ -153,7 +154,7 @@ def trail_of(word: int) -> Plane:
 
 @wp.func
 def start(game: Seaquest, counters: wp.array[wp.uint64], env: int) -> Seaquest:
-    """Begins an episode: at the surface, with full oxygen and nothing else in the water."""
+    """Begins an episode: at the surface, with full oxygen and an empty sea."""
     game.x = 5
     game.surfaced = True
     game.oxygen = _FULL_OXYGEN
@@ -166,7 +167,7 @@ def start(game: Seaquest, counters: wp.array[wp.uint64], env: int) -> Seaquest:
 
 @wp.func
 def spawn_enemy(game: Seaquest, counters: wp.array[wp.uint64], env: int) -> Seaquest:
-    """Puts an enemy at one end of a row, unless one there comes the other way."""
+    """Puts an enemy at one end of a row, unless enemies there move the other way."""
     to_right = draw_bits(counters, env) < HALF
     is_sub = draw_bits(counters, env) < THIRD
     y = 1 + draw_below(counters, env, 8)
@@ -201,7 +202,7 @@ def spawn_diver(game: Seaquest, counters: wp.array[wp.uint64], env: int) -> Seaq
 
 @wp.func
 def appended(words: wp.vec2i, word: int) -> wp.vec2i:
-    """Returns two slots with a word in the first one that is free."""
+    """Two slots with a word in the first free one."""
     if words[0] == 0:
         return wp.vec2i(word, 0)
     return wp.vec2i(words[0], word)
@@ -209,7 +210,7 @@ def appended(words: wp.vec2i, word: int) -> wp.vec2i:
 
 @wp.func
 def in_order(older: int, newer: int) -> wp.vec2i:
-    """Returns two slots with the free ones last."""
+    """Two slots with the free ones last."""
     if older == 0:
         return wp.vec2i(newer, 0)
     return wp.vec2i(older, newer)
@@ -217,7 +218,7 @@ def in_order(older: int, newer: int) -> wp.vec2i:
 
 @wp.func
 def steer(game: Seaquest, action: int) -> Seaquest:
-    """Does what the player chose."""
+    """Applies the player's action."""
     if action == FIRE and game.cooldown == 0:
         game.bullets = appended(game.bullets, swimmer(game.x, game.y, game.to_right, 0))
         game.cooldown = _COOLDOWN
@@ -236,7 +237,7 @@ def steer(game: Seaquest, action: int) -> Seaquest:
 
 @wp.func
 def first_enemy_at(game: Seaquest, bullet: int) -> int:
-    """Returns the index of the oldest fish, else submarine, in a bullet's cell; -1 if none is."""
+    """The index of the oldest fish, else submarine, in a bullet's cell; -1 if there is none."""
     found = wp.int32(-1)
     for i in range(game.enemy_count):
         enemy = game.enemies[i]
@@ -249,7 +250,7 @@ def first_enemy_at(game: Seaquest, bullet: int) -> int:
 
 @wp.func
 def fly(game: Seaquest, slot: int) -> Seaquest:
-    """Moves a bullet of the submarine's; it takes the enemy that it meets."""
+    """Moves one of the submarine's bullets, which removes the enemy that it hits."""
     bullet = game.bullets[slot]
     if bullet != 0:
         bullet = advanced(bullet)
@@ -268,7 +269,7 @@ def fly(game: Seaquest, slot: int) -> Seaquest:
 
 @wp.func
 def swim(game: Seaquest, slot: int) -> Seaquest:
-    """Moves a diver, who comes on board where the submarine is, before the move or after it."""
+    """Moves a diver, who boards in the submarine's cell, before or after the move."""
     diver = game.swimmers[slot]
     if diver != 0:
         here = game.x + 16 * game.y
@@ -289,7 +290,7 @@ def swim(game: Seaquest, slot: int) -> Seaquest:
 
 @wp.func
 def take_bullet(game: Seaquest, enemy: int) -> Seaquest:
-    """Removes the older of the submarine's bullets that are in an enemy's cell."""
+    """Removes the older of the submarine's bullets in an enemy's cell."""
     if game.bullets[0] != 0 and (game.bullets[0] & _CELL) == (enemy & _CELL):
         game.bullets = in_order(0, game.bullets[1])
     else:
@@ -299,7 +300,7 @@ def take_bullet(game: Seaquest, enemy: int) -> Seaquest:
 
 @wp.func
 def bullet_at(game: Seaquest, enemy: int) -> bool:
-    """Tells whether one of the submarine's bullets is in an enemy's cell."""
+    """Whether one of the submarine's bullets is in an enemy's cell."""
     return (game.bullets[0] != 0 and (game.bullets[0] & _CELL) == (enemy & _CELL)) or (
         game.bullets[1] != 0 and (game.bullets[1] & _CELL) == (enemy & _CELL)
     )
@@ -307,7 +308,7 @@ def bullet_at(game: Seaquest, enemy: int) -> bool:
 
 @wp.func
 def shoot(game: Seaquest, enemy: int) -> Seaquest:
-    """Puts an enemy's bullet where the enemy is."""
+    """Puts an enemy's bullet in the enemy's cell."""
     if is_to_right(enemy):
         game.enemy_bullets_right = either(game.enemy_bullets_right, plane_of(enemy))
     else:
@@ -317,7 +318,7 @@ def shoot(game: Seaquest, enemy: int) -> Seaquest:
 
 @wp.func
 def attack(game: Seaquest) -> Seaquest:
-    """Moves the enemies, who may run into the submarine or into a bullet; submarines shoot."""
+    """Moves the enemies, which may hit the submarine or a bullet; enemy submarines shoot."""
     here = game.x + 16 * game.y
     kept = wp.int32(0)
     for i in range(game.enemy_count):
@@ -340,7 +341,7 @@ def attack(game: Seaquest) -> Seaquest:
             if shot_timer_of(enemy) > 0:
                 enemy -= _SHOT_TIMER
             else:
-                # Also in the step in which the submarine is shot itself.
+                # An enemy submarine also shoots in the step in which it is shot.
                 game = shoot(game, enemy)
                 enemy += _ENEMY_SHOT_INTERVAL * _SHOT_TIMER
         if enemy != 0 and not killed:
@@ -352,7 +353,7 @@ def attack(game: Seaquest) -> Seaquest:
 
 @wp.func
 def fly_enemy_bullets(game: Seaquest) -> Seaquest:
-    """Moves the enemies' bullets, which end the episode before the move or after it."""
+    """Moves the enemies' bullets; a hit before or after the move ends the episode."""
     here = cell(game.x, game.y)
     if meet(either(game.enemy_bullets_right, game.enemy_bullets_left), here):
         game.terminal = True
@@ -365,7 +366,7 @@ def fly_enemy_bullets(game: Seaquest) -> Seaquest:
 
 @wp.func
 def surface(game: Seaquest, ramping: bool) -> Seaquest:
-    """Takes air in, for a diver or for the reward of six."""
+    """Refills the oxygen, for one diver or for the reward of six."""
     game.surfaced = True
     if game.divers == _FULL_DIVERS:
         game.divers = 0
@@ -383,7 +384,7 @@ def surface(game: Seaquest, ramping: bool) -> Seaquest:
 
 @wp.func
 def breathe(game: Seaquest, ramping: bool) -> Seaquest:
-    """Uses oxygen up, or surfaces."""
+    """Uses oxygen, or surfaces."""
     if game.oxygen <= 0:
         game.terminal = True
     if game.y > 0:
@@ -401,7 +402,7 @@ def breathe(game: Seaquest, ramping: bool) -> Seaquest:
 def act(
     game: Seaquest, action: int, ramping: bool, counters: wp.array[wp.uint64], env: int
 ) -> Seaquest:
-    """Spawns, steers, moves everything in its turn and breathes."""
+    """Spawns, steers, moves all objects in turn, and breathes."""
     game.reward = 0
     if game.spawn_timer == 0:
         game = spawn_enemy(game, counters, env)
@@ -411,7 +412,7 @@ def act(
         game.diver_spawn_timer = _DIVER_SPAWN_INTERVAL
 
     game = steer(game, action)
-    # Of two that meet the same enemy or the same last seat, the newer has it.
+    # Of two that reach the same enemy or the last free seat, the newer comes first.
     game = fly(game, 1)
     game = fly(game, 0)
     game.bullets = in_order(game.bullets[0], game.bullets[1])
@@ -431,7 +432,7 @@ def act(
 def draw(
     game: Seaquest, frame: wp.array2d[Plane], observation: wp.array3d[wp.uint8], env: int
 ) -> None:
-    """Shows the game; the cells behind enemies and divers share one channel of trails."""
+    """Draws the game; enemies and divers share one channel of trails."""
     fish = Plane()
     subs = Plane()
     trails = either(trail_of(game.swimmers[0]), trail_of(game.swimmers[1]))

@@ -1,15 +1,15 @@
-"""Space Invaders: shoot the aliens of a wave before they come down.
+"""Space Invaders: shoot the aliens of a wave before they reach the bottom.
 
-Every alien shot gives 1. The wave moves sideways as one, comes down a row and turns where it meets
-the edge, and moves faster the fewer are left; the alien nearest to the cannon's column shoots every
-tenth step. A wave that is gone is followed by another, with ramping a faster one. A bullet or an
-alien that reaches the cannon ends the episode, and so does a wave that has to leave the last row.
+Every alien shot gives 1. The wave moves sideways; at an edge it descends a row and turns. It moves
+faster the fewer aliens are left. Every tenth step, the alien nearest to the cannon's column shoots.
+A destroyed wave is followed by another one, which with ramping is faster. An alien or a bullet that
+reaches the cannon ends the episode, and so does a wave that descends from the last row.
 
-Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15, in all that the paper leaves open.
+Source: Young & Tian 2019, 1903.03176; package `minatar` 1.0.15 for details beyond the paper.
 """
 
 # mypy: ignore-errors
-# The functions are written in Warp's language, of which a type checker for Python knows too little.
+# The functions are written in Warp's language, which type checkers for Python do not support.
 from __future__ import annotations
 
 import warp as wp
@@ -48,7 +48,7 @@ _RIGHTMOST = wp.constant(1 << 9)
 
 @wp.struct
 class SpaceInvaders:
-    """One environment's game."""
+    """The state of one game."""
 
     aliens: Plane
     bullets: Plane
@@ -79,7 +79,7 @@ def start(game: SpaceInvaders, counters: wp.array[wp.uint64], env: int) -> Space
 
 @wp.func
 def move_wave(game: SpaceInvaders) -> SpaceInvaders:
-    """Moves the wave sideways, or down and the other way round if it stands at the edge."""
+    """Moves the wave sideways; at an edge it descends and turns."""
     columns = column_bits(game.aliens)
     edge = _LEFTMOST
     if game.to_right:
@@ -89,7 +89,7 @@ def move_wave(game: SpaceInvaders) -> SpaceInvaders:
         lowest = row_bits(game.aliens, _BOTTOM)
         if lowest != 0:
             game.terminal = True
-        # A row that leaves at the bottom is seen at the top, in the episode's last observation.
+        # A row that leaves at the bottom appears at the top of the episode's last observation.
         game.aliens = either(moved_down(game.aliens), row(lowest, 0))
     elif game.to_right:
         game.aliens = moved_right(game.aliens)
@@ -100,7 +100,7 @@ def move_wave(game: SpaceInvaders) -> SpaceInvaders:
 
 @wp.func
 def shooter(game: SpaceInvaders) -> Plane:
-    """Returns the cell of the lowest alien in the column nearest to the cannon, left first."""
+    """The cell of the lowest alien in the column nearest to the cannon, left first."""
     columns = column_bits(game.aliens)
     x = -1
     for distance in range(10):
@@ -121,7 +121,7 @@ def shooter(game: SpaceInvaders) -> Plane:
 def act(
     game: SpaceInvaders, action: int, ramping: bool, counters: wp.array[wp.uint64], env: int
 ) -> SpaceInvaders:
-    """Acts with the cannon, then moves bullets and aliens, then settles the hits."""
+    """Moves or fires the cannon, moves bullets and aliens, then counts the hits."""
     game.reward = 0
     if action == FIRE and game.cooldown == 0:
         game.bullets = either(game.bullets, cell(game.cannon, _BOTTOM))
@@ -165,7 +165,7 @@ def act(
 def draw(
     game: SpaceInvaders, frame: wp.array2d[Plane], observation: wp.array3d[wp.uint8], env: int
 ) -> None:
-    """Shows the game; the aliens once more in the channel of their direction."""
+    """Draws the game; aliens are also in the channel of their direction."""
     to_left = game.aliens
     to_right = Plane()
     if game.to_right:

@@ -1,4 +1,4 @@
-"""MinAtar as a vector environment: its state and its step stay on the device."""
+"""MinAtar as a vector environment with state and step on the device."""
 
 from __future__ import annotations
 
@@ -17,28 +17,25 @@ import warp as wp
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.envs.minatar.ids import GAMES
+from rltransfer.envs.warp_device import current_stream, quiet
+from rltransfer.envs.warp_env import BLOCK, WarpVectorEnv
 from rltransfer.errors import InputError, unknown
 
-# From the folder above, not by its installed name: so the type checker sees the base class.
-from ..warp_device import current_stream, quiet  # noqa: TID252
-from ..warp_env import BLOCK, WarpVectorEnv  # noqa: TID252
 from .bitplane import SIZE, ChannelBytes, Plane
+from .ids import GAMES
 from .kernels import FULL_ACTIONS, Game
 from .random import BITS
 
 _ENVS_PER_THREAD = 512
-"""Fewer environments than this are stepped sooner than another thread is woken."""
+"""With fewer environments, another thread does not pay off."""
 
 
 class MinAtarVectorEnv(WarpVectorEnv):
-    """Many environments of one game, of which each has its own random stream.
+    """Many environments of one game, each with a separate random stream.
 
-    On the CPU large numbers are stepped by `torch.get_num_threads()` threads, as many as there are
-    when it is made; results do not depend on it. On CUDA a step is one kernel on torch's current
-    stream, neither allocates nor waits, and may be captured in a CUDA graph.
-
-    The observation is written cell by cell where it changes.
+    On the CPU, large numbers are stepped by `torch.get_num_threads()` threads, which does not
+    change results. On CUDA, a step is one kernel on torch's current stream, neither allocates nor
+    waits, and can be captured in a CUDA graph.
     """
 
     truncates = False
@@ -54,18 +51,18 @@ class MinAtarVectorEnv(WarpVectorEnv):
         difficulty_ramping: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Makes the environments; each has begun an episode.
+        """Makes the environments and begins an episode in each.
 
         Args:
             game: The game's module, one of `GAMES`.
-            num_envs: The number of environments.
-            minimal_actions: Whether the actions that do nothing in this game are left out.
-            sticky_action_prob: The probability that the last action is done again instead.
-            difficulty_ramping: Whether a game gets harder, where it can.
-            device: Where the environments live: "cpu" or "cuda".
+            num_envs: Number of environments.
+            minimal_actions: Omits actions without effect in this game.
+            sticky_action_prob: Probability of repeating the last action.
+            difficulty_ramping: Makes games harder over time, if they support it.
+            device: "cpu" or "cuda".
 
         Raises:
-            InputError: An argument is not one of the permitted values, or the device is not there.
+            InputError: An argument is invalid, or the device does not exist.
         """
         if game not in GAMES:
             raise unknown("MinAtar game", game, GAMES)
@@ -73,7 +70,7 @@ class MinAtarVectorEnv(WarpVectorEnv):
         is_number = isinstance(sticky_action_prob, (int, float))
         if not is_number or not 0.0 <= sticky_action_prob <= 1.0:
             raise InputError(
-                f"sticky_action_prob is {sticky_action_prob!r}: a probability is in [0, 1]."
+                f"sticky_action_prob is {sticky_action_prob!r}: it must be a number from 0 to 1."
             )
         if not isinstance(difficulty_ramping, bool):
             raise InputError(
@@ -82,17 +79,17 @@ class MinAtarVectorEnv(WarpVectorEnv):
         with quiet():
             self._game: Game = importlib.import_module(f".{game}", __package__).GAME
             full = tuple(range(FULL_ACTIONS))
-            self._actions_meant = self._game.minimal_actions if minimal_actions else full
+            action_set = self._game.minimal_actions if minimal_actions else full
+            self._action_set = torch.tensor(action_set, dtype=torch.int32, device=self.device)
             self._allocate_game()
             self._prepare(sticky_action_prob, difficulty_ramping)
             self.reset(seed=secrets.randbits(63))
 
         shape = (len(self._game.channels), SIZE, SIZE)
         self.single_observation_space = spaces.Box(0, 1, shape, np.uint8)
-        self.single_action_space = spaces.Discrete(len(self._actions_meant))
+        self.single_action_space = spaces.Discrete(len(action_set))
 
     def _allocate_game(self) -> None:
-        """Allocates every tensor: what an environment is, what it is told, what it answers."""
         n, channels = self.num_envs, len(self._game.channels)
         zeros = functools.partial(torch.zeros, device=self.device)
         words = ctypes.sizeof(self._game.state.ctype) // 4
@@ -103,10 +100,9 @@ class MinAtarVectorEnv(WarpVectorEnv):
             last_actions=zeros(n, dtype=torch.int32),
             frame=zeros(n, channels, 2, dtype=torch.int64),
         )
-        self._action_set = torch.tensor(self._actions_meant, dtype=torch.int32, device=self.device)
 
     def _prepare(self, sticky_action_prob: float, difficulty_ramping: bool) -> None:
-        """Compiles the game's kernels and records what each step launches."""
+        """Compiles the game's kernels and records the launches of a step."""
         self._warp_device = wp.device_from_torch(self.device)
         n, channels = self.num_envs, len(self._game.channels)
 
@@ -133,7 +129,7 @@ class MinAtarVectorEnv(WarpVectorEnv):
             wp.from_torch(self._reward),
             wp.from_torch(self._terminated),
         ]
-        # A draw has BITS bits: it is below the probability just if it is below this integer.
+        # A draw has BITS bits: below this integer, it is below the probability.
         sticky_below = math.ceil(sticky_action_prob * (1 << BITS))
         given = [wp.from_torch(self._actions), wp.from_torch(self._action_set)]
         options = [sticky_below, difficulty_ramping]
@@ -157,24 +153,23 @@ class MinAtarVectorEnv(WarpVectorEnv):
         self._pending: list[Future[None]] = []
 
     def _launch(self, chunk: int) -> None:
-        """Steps one chunk of the environments, which a thread that does so keeps alive."""
         self._launches[chunk].launch(current_stream(self.device))
 
     def _wait(self) -> None:
-        """Waits until the threads have done what `send` gave them."""
+        """Waits for the threads."""
         for future in self._pending:
             future.result()
         self._pending.clear()
 
     def _launch_step(self) -> None:
-        """See `WarpVectorEnv`; an action that the game does not have is taken for "nothing"."""
+        """See `WarpVectorEnv`; an action out of range is a no-op."""
         if self._pool is not None:
             others = range(1, len(self._launches))
             self._pending = [self._pool.submit(self._launch, chunk) for chunk in others]
         self._launch(0)
 
     def _launch_reset(self, seeded: bool, seed: int) -> None:
-        """See `WarpVectorEnv`; without a seed the first sticky action is still the last one."""
+        """See `WarpVectorEnv`; without a seed, the last action stays the first sticky one."""
         mask, *state = self._reset_inputs
         wp.launch(
             self._game.reset,
@@ -186,7 +181,7 @@ class MinAtarVectorEnv(WarpVectorEnv):
         )
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Ends the threads."""
+        """Stops the threads."""
         self._wait()
         if self._pool is not None:
             self._pool.shutdown()

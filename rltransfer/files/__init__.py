@@ -1,1 +1,1 @@
-"""How things reach the disk."""
+"""Files: configurations, checkpoints, and complete writes."""

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rltransfer.machine import distributed
 def written_whole(target: Path) -> Iterator[Path]:
     """Yields an empty folder that becomes `target` when the block ends without an error.
 
-    Everything is on the disk before the folder gets its name, so that no interruption leaves a
-    folder of that name that is not whole.
+    All files are on the disk before the folder gets its name, so that no interruption leaves an
+    incomplete folder of that name.
     """
     partial = _partial(target)
     aside = target.with_name(f".{target.name}.old")
@@ -27,7 +27,7 @@ def written_whole(target: Path) -> Iterator[Path]:
         for path in [*partial.rglob("*"), partial]:
             _sync(path)
         if target.exists():
-            # Aside first: at every instant the old folder or the new one is there, whole.
+            # Moved aside first, so that a complete folder, old or new, exists at any time.
             shutil.rmtree(aside, ignore_errors=True)
             target.rename(aside)
         partial.rename(target)
@@ -35,16 +35,15 @@ def written_whole(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if aside.exists() and not target.exists():
-            # The second rename did not happen.
-            aside.rename(target)
+            aside.rename(target)  # the second rename failed
         shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def written_together(target: Path) -> Iterator[Path]:
-    """Yields one folder to all processes, which is written whole by the first: see `written_whole`.
+    """Yields one folder to all processes; the first one completes it as in `written_whole`.
 
-    When the block has ended, the folder is there for every process.
+    After the block, the folder exists for every process.
     """
     if distributed.rank() == 0:
         with written_whole(target) as partial:
@@ -59,12 +58,11 @@ def written_together(target: Path) -> Iterator[Path]:
 
 
 def _partial(target: Path) -> Path:
-    """Returns the name of a folder or file that is not whole yet."""
     return target.with_name(f".{target.name}.partial")
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file completely or not at all."""
     partial = _partial(path)
     partial.write_text(text)
     _sync(partial)
@@ -72,7 +70,7 @@ def write_text_whole(path: Path, text: str) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
+    """Flushes a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

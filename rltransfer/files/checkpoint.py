@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, safetensors and JSON only."""
+"""Checkpoints: folders with safetensors and JSON files only."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ from rltransfer.errors import InputError
 from rltransfer.machine import distributed
 
 KEPT = 2
-"""Checkpoints that stay: the newest and the one before it."""
+"""Number of newest checkpoints to keep."""
 
 PROCESSES = "processes"
-"""What a state calls the number of processes that learned together."""
+"""Key of the number of processes in a state."""
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Writes a tree of dictionaries whose leaves are tensors and JSON values.
+    """Writes nested dictionaries of tensors and JSON values.
 
     Args:
-        folder: Where `state.json` and `state.safetensors` go, and `state-1.json` and so on of other
-            processes than the first.
-        state: The tree; its keys are strings without "/".
+        folder: The folder of `state.json` and `state.safetensors`; the second process writes
+            `state-1.json` and so on.
+        state: The dictionaries; keys are strings without "/".
     """
     tensors: dict[str, Tensor] = {}
     plain = _split({**state, PROCESSES: distributed.world_size()}, "", tensors)
-    save_file(_apart(tensors), _state(folder, "safetensors"))
-    _state(folder, "json").write_text(json.dumps(plain, indent=1))
+    save_file(_without_shared_memory(tensors), _state_file(folder, "safetensors"))
+    _state_file(folder, "json").write_text(json.dumps(plain, indent=1))
 
 
-def _state(folder: Path, suffix: str) -> Path:
-    """Returns the path of this process's state."""
-    own = f"-{distributed.rank()}" if distributed.rank() else ""
-    return folder / f"state{own}.{suffix}"
+def _state_file(folder: Path, suffix: str) -> Path:
+    number = f"-{distributed.rank()}" if distributed.rank() else ""
+    return folder / f"state{number}.{suffix}"
 
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Moves the tensors of a tree into `tensors` and returns the rest, with a mark for each."""
+    """Moves the tensors of a tree into `tensors`, and returns the tree with references to them."""
     if isinstance(value, Tensor):
         tensors[path] = value.detach().cpu().contiguous()
         return {"$tensor": path}
@@ -51,38 +50,38 @@ def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the tensors, copies where they share memory with one before: these are refused."""
-    seen: set[int] = set()
-    apart = {}
+def _without_shared_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies tensors that share memory with an earlier one, as safetensors refuses them."""
+    storages: set[int] = set()
+    separate = {}
     for path, tensor in tensors.items():
-        memory = tensor.untyped_storage().data_ptr()
-        apart[path] = tensor.clone() if memory in seen else tensor
-        seen.add(memory)
-    return apart
+        storage = tensor.untyped_storage().data_ptr()
+        separate[path] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
+    return separate
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Returns the tree that `save_state` wrote, on the CPU.
+    """Loads the tree that `save_state` wrote, on the CPU.
 
     Raises:
-        InputError: A file is missing or damaged, or there were more or fewer processes.
+        InputError: A file is missing or damaged, or the number of processes differs.
     """
     try:
-        # Of the first process: if there were fewer, others have no state.
+        # From the first process, as others may have no state.
         processes = json.loads((folder / "state.json").read_text()).get(PROCESSES, 1)
         if processes == distributed.world_size():
-            tensors = load_file(_state(folder, "safetensors"))
-            plain = json.loads(_state(folder, "json").read_text())
+            tensors = load_file(_state_file(folder, "safetensors"))
+            plain = json.loads(_state_file(folder, "json").read_text())
             state: dict[str, Any] = _join(plain, tensors)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{folder} is no whole checkpoint: one of its files is damaged."
+            f"{folder} is not a complete checkpoint: one of its files is damaged."
         ) from error
     if processes != distributed.world_size():
         raise InputError(
             f"{folder} was written by {processes} processes, but now there are "
-            f"{distributed.world_size()}: go on with as many as before."
+            f"{distributed.world_size()}: resume with {processes}."
         )
     state.pop(PROCESSES, None)
     return state
@@ -97,34 +96,36 @@ def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
-    """Returns the folder of the checkpoint at an environment step."""
+    """The folder of the checkpoint at an environment step."""
     return run_dir / "checkpoints" / f"step-{step:012d}"
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
-    """Returns a run's whole checkpoints, oldest first."""
+    """A run's complete checkpoints, oldest first."""
     return sorted((run_dir / "checkpoints").glob("step-*"))
 
 
 def newest_checkpoint(run_dir: Path) -> Path:
-    """Returns a run's newest checkpoint.
+    """A run's newest checkpoint.
 
     Raises:
-        InputError: The folder is no run, or has none yet.
+        InputError: There is none.
     """
     found = checkpoints(run_dir)
     if not found:
-        raise InputError(f"{run_dir} holds no checkpoint: it is no run, or was stopped before one.")
+        raise InputError(
+            f"{run_dir} contains no checkpoint: it is not a run, or stopped before the first one."
+        )
     return found[-1]
 
 
 def generation_folder(folder: Path, number: int) -> Path:
-    """Returns the run directory of a generation of a chain, counted from 1."""
+    """The run directory of a generation of a chain, counted from 1."""
     return folder / f"generation-{number}"
 
 
 def newest_generation(folder: Path) -> Path:
-    """Returns the newest generation of a chain that has a checkpoint; any other folder as it is."""
+    """The newest generation with a checkpoint if the folder is a chain, else the folder itself."""
     number = 0
     while checkpoints(generation_folder(folder, number + 1)):
         number += 1
@@ -132,6 +133,6 @@ def newest_generation(folder: Path) -> Path:
 
 
 def remove_old(run_dir: Path) -> None:
-    """Removes all but the newest checkpoints."""
+    """Removes all but the `KEPT` newest checkpoints."""
     for folder in checkpoints(run_dir)[:-KEPT]:
         shutil.rmtree(folder)

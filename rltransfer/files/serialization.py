@@ -1,4 +1,4 @@
-"""Configurations as JSON and back: dataclasses, numbers, strings, and what has a text form."""
+"""Conversion of configurations to JSON and back."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ T = TypeVar("T")
 
 
 def to_builtin(value: Any) -> Any:
-    """Returns a value with numbers and arrays of numpy and torch as Python's own.
-
-    What a user gives an option by is then written as text that can be read again.
-    """
+    """Replaces NumPy's and torch's numbers and arrays by Python's, whose text can be parsed."""
     if hasattr(value, "tolist"):
         return to_builtin(value.tolist())
     if isinstance(value, tuple | list):
@@ -30,11 +27,11 @@ def to_builtin(value: Any) -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """Returns a configuration's JSON form.
+    """JSON form of a configuration.
 
-    Dataclasses become objects, tuples lists; a value that has a `describe` becomes what that
-    returns, unless it can be loaded from its text (`loadable`); everything else, e.g. a path or an
-    objective, becomes its text.
+    - Dataclasses become objects, tuples become lists.
+    - A value with a `describe` method becomes its result, unless it is `loadable` from its text.
+    - Any other value, e.g. a path or an objective, becomes its text.
     """
     if hasattr(value, "tolist"):
         value = to_builtin(value)
@@ -44,7 +41,7 @@ def to_json(value: Any) -> Any:
         return str(value)
     if hasattr(value, "describe"):
         return value.describe()
-    # A class that can be written as text says so by its own __str__.
+    # A dataclass with its own __str__ has a text form.
     has_text = "__str__" in vars(type(value))
     if dataclasses.is_dataclass(value) and not has_text:
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -56,18 +53,17 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
-    """Returns the dataclass that `to_json` wrote; fields that take text get it as text.
+    """Inverse of `to_json`; text forms remain text.
 
     Raises:
-        InputError: A field is missing, there is one that the dataclass has not, or one held an
-            object that no text stands for.
+        InputError: A field is missing or unknown, or has no text form.
     """
     hints = typing.get_type_hints(kind)
     data = {option_name(name, hints): value for name, value in data.items()}
-    apart = {field.name for field in dataclasses.fields(kind)} ^ data.keys()  # type: ignore[arg-type]
-    if apart:
+    differing = {field.name for field in dataclasses.fields(kind)} ^ data.keys()  # type: ignore[arg-type]
+    if differing:
         raise InputError(
-            f"The field {min(apart)!r} of a {kind.__name__} is unknown or missing: "
+            f"The field {min(differing)!r} of a {kind.__name__} is unknown or missing: "
             "the configuration was written by another version."
         )
     values = {}
@@ -75,16 +71,15 @@ def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
         hint, value = hints[field.name], data[field.name]
         if isinstance(value, dict) and isinstance(hint, types.UnionType) and str in hint.__args__:
             raise InputError(
-                f"The {field.name} of this {kind.__name__} was made in Python and cannot be made "
-                "again from a configuration, e.g. as it holds a function: go on in Python, with "
-                "train(..., resume=True)."
+                f"The {field.name} of this {kind.__name__} was built in Python and cannot be "
+                "rebuilt from its configuration, e.g. because it contains a function: resume in "
+                "Python with train(..., resume=True)."
             )
         values[field.name] = _restore(hint, value)
     return kind(**values)
 
 
 def _restore(kind: Any, value: Any) -> Any:
-    """Returns a field's value."""
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return from_json(typing.cast(type, kind), value)
     if isinstance(value, list):

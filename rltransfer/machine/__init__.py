@@ -1,1 +1,1 @@
-"""The computer underneath."""
+"""Devices, processes and the terminal."""

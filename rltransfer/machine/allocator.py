@@ -1,4 +1,4 @@
-"""Keeps freed memory, so that large temporary tensors do not cost fresh pages each time."""
+"""Reuse of freed memory, so that large temporary tensors do not need new pages each time."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import ctypes.util
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_KEPT_BYTES = 2**31 - 1
-"""As much as `mallopt` can be told."""
+_LARGEST_THRESHOLD = 2**31 - 1
+"""The largest value that `mallopt` accepts."""
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to reuse freed memory and not to return it to the system after every tensor.
+    """Makes glibc reuse freed memory instead of returning it to the system after every tensor.
 
-    A tensor of more than 32 MiB is otherwise mapped anew each time, and smaller ones at the heap's
-    end are trimmed: on small networks a fifth of the time then goes into page faults.
+    Otherwise glibc maps each tensor of more than 32 MiB anew and trims smaller ones at the heap's
+    end: with small networks, page faults then take a fifth of the time.
 
     Returns:
-        Whether the C library took it; others than glibc are left alone.
+        Whether the C library is glibc and accepted the setting.
     """
     name = ctypes.util.find_library("c")
     library = ctypes.CDLL(name) if name else None
     if library is None or not hasattr(library, "gnu_get_libc_version"):
         return False
     options = (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD)
-    return all(library.mallopt(option, _KEPT_BYTES) == 1 for option in options)
+    return all(library.mallopt(option, _LARGEST_THRESHOLD) == 1 for option in options)

@@ -1,4 +1,4 @@
-"""The device that a name stands for."""
+"""Devices by name."""
 
 from __future__ import annotations
 
@@ -9,36 +9,42 @@ from rltransfer.machine import distributed
 
 
 def find_device(name: str) -> torch.device:
-    """Returns the device of a name.
-
-    Several processes on GPUs have one each.
+    """The device of a name; with several processes, "cuda" is a separate GPU for each.
 
     Raises:
-        InputError: There is no such device here, or not one for each process.
+        InputError: The device does not exist, or there are more processes than GPUs.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if distributed.world_size() > 1 and name.startswith("cuda"):
-        name = _own_gpu(name)
+        name = _gpu_of_process(name)
+    return existing_device(name)
+
+
+def existing_device(name: str) -> torch.device:
+    """The device of a torch name, e.g. "cuda:1".
+
+    Raises:
+        InputError: The device does not exist.
+    """
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise InputError(
-            f"There is no device {name!r} here: there is {', '.join(there)}."
+            f"There is no device {name!r}: available are {', '.join(available)}."
         ) from error
     return device
 
 
-def _own_gpu(name: str) -> str:
-    """Returns the GPU of this process, one of several."""
+def _gpu_of_process(name: str) -> str:
     if name != "cuda":
-        raise InputError(f"The device {name!r} would put every process on one GPU: say cuda.")
+        raise InputError(f"The device {name!r} would put every process on one GPU: pass cuda.")
     processes, gpus = distributed.local_world_size(), torch.cuda.device_count()
     if processes > gpus:
         raise InputError(
             f"There are {processes} processes on this machine and {gpus} GPUs, but each process "
-            "needs its own: start fewer, or say cpu."
+            "needs a separate one: start fewer processes, or pass cpu."
         )
     return f"cuda:{distributed.local_rank()}"

@@ -1,10 +1,10 @@
-"""Several processes that learn one network; with one process every call is a no-op.
+"""Data-parallel training; with one process every call is a no-op.
 
     torchrun --nproc-per-node 4 --no-python rltransfer train ppo --task CartPole-v1
 
-Every process has environments of its own, and on CUDA a device of its own; gradients and
-statistics are averages over all of them. The first process alone writes the run's files; each adds
-its own state to checkpoints.
+Each process has separate environments, and on CUDA a separate device. Gradients and statistics are
+averaged over the processes. The first process writes the run's files; each process adds its state
+to checkpoints.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 def initialize(device: torch.device) -> None:
-    """Joins the process group that torchrun has prepared, if it has."""
+    """Joins the process group if torchrun started the process."""
     if world_size() > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -26,41 +26,41 @@ def initialize(device: torch.device) -> None:
 
 
 def rank() -> int:
-    """Returns this process's number, 0 for the one that writes files."""
+    """Number of this process; 0 writes files."""
     return int(os.environ["RANK"]) if world_size() > 1 else 0
 
 
 def local_rank() -> int:
-    """Returns this process's number on its machine."""
+    """Number of this process on its machine."""
     return int(os.environ["LOCAL_RANK"]) if world_size() > 1 else 0
 
 
 def world_size() -> int:
-    """Returns the number of processes."""
+    """Number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_world_size() -> int:
-    """Returns the number of processes on this machine."""
+    """Number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
 
 
 def wait() -> None:
-    """Waits until every process has come here."""
+    """Waits for all processes."""
     if world_size() > 1:
         dist.barrier()
 
 
-def any_of(said: bool) -> bool:
-    """Tells whether any process says so."""
+def any_of(flag: bool) -> bool:
+    """Whether the flag is true in any process."""
     if world_size() == 1:
-        return said
+        return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    return bool(total(torch.tensor(float(said), device=device)))
+    return bool(total(torch.tensor(float(flag), device=device)))
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces each gradient by its mean over the processes, in one message."""
+    """Replaces each gradient by its mean over the processes, in one all-reduce."""
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -73,16 +73,16 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def broadcast(module: nn.Module) -> None:
-    """Gives every process the weights and buffers of the first."""
+    """Copies the first process's weights and buffers to all processes."""
     if world_size() > 1:
         for tensor in module.state_dict().values():
-            whole = tensor.contiguous()
-            dist.broadcast(whole, 0)
-            tensor.copy_(whole)
+            contiguous = tensor.contiguous()
+            dist.broadcast(contiguous, 0)
+            tensor.copy_(contiguous)
 
 
 def total(tensor: Tensor) -> Tensor:
-    """Returns the sum of a tensor over the processes."""
+    """Sum of a tensor over the processes."""
     if world_size() > 1:
         tensor = tensor.clone()
         dist.all_reduce(tensor)

@@ -1,4 +1,4 @@
-"""The machine that figures come from."""
+"""Description of the machine, for measurements."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ import torch
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """Returns what speeds depend on, as JSON: processor, cores, threads, Python and torch.
-
-    Args:
-        device: Where it is computed: a GPU is named in the processor's place.
-    """
+    """The GPU or processor, cores, threads, and versions of Python and torch, as JSON values."""
     cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if cuda else _processor(),
@@ -27,7 +23,6 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Returns the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Networks that act."""
+"""Policy networks."""
 
 from __future__ import annotations
 

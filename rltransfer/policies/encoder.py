@@ -1,4 +1,4 @@
-"""Encoders: observation groups in, one feature vector out."""
+"""Encoders: networks from observation groups to a feature vector."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ from rltransfer.policies.normalizer import RunningNormalizer
 from rltransfer.tasks.observation import Observation
 
 SMALLEST_NATURE_IMAGE = 36
-"""Height and width in pixels under which the three strided convolutions leave nothing."""
+"""Smallest height and width in pixels that the three strided convolutions can process."""
 
 
 class LastConv2d(nn.Conv2d):
-    """The last convolution before a `Flatten`: channels come last inside, and first in its output.
+    """The last convolution before a `Flatten`, with a channels-first output.
 
-    With channels last the gradient of a small convolution took a quarter of the time. But the
-    gradient of what is flattened has channels first, and a nonlinearity whose output lies otherwise
-    than its gradient is ten times as slow.
+    With channels last, the gradient of a small convolution is four times as fast. But the gradient
+    of `Flatten` has channels first, and a nonlinearity whose output and gradient differ in memory
+    layout is ten times as slow.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Returns the maps.    (batch, channels, height, width)"""
+        """The feature maps.    (batch, channels, height, width)"""
         return super().forward(input).contiguous()
 
 
 class Encoder(nn.Module):
-    """Observation groups in, one feature vector out.
+    """Network from observation groups to a feature vector.
 
     Args:
-        network: Its shape.
-        space: The groups.
-        num_tasks: How many tasks have statistics of vectors of their own.
+        network: The configuration.
+        space: The observation groups.
+        num_tasks: Number of tasks with separate statistics of vectors.
+
+    Raises:
+        InputError: The network does not fit the observations.
     """
 
     def __init__(self, network: Network, space: spaces.Dict, num_tasks: int = 1) -> None:
@@ -47,7 +50,7 @@ class Encoder(nn.Module):
         if missing:
             raise InputError(
                 f"The network reads the observation group {missing[0]!r}, but there are only "
-                f"{', '.join(map(repr, space.spaces))}: say --groups {' '.join(space.spaces)}, or "
+                f"{', '.join(map(repr, space.spaces))}: pass --groups {' '.join(space.spaces)}, or "
                 "some of these."
             )
         self.groups = network.groups
@@ -65,50 +68,51 @@ class Encoder(nn.Module):
         if self.flat:
             if network.channels is not None:
                 raise InputError(
-                    f"The channels {network.channels} are those of convolutions, but the network "
-                    "is an mlp: leave them out."
+                    f"The channels {network.channels} have no effect on an mlp, which has no "
+                    "convolutions: leave them out."
                 )
             size = sum(math.prod(shape) for shape in shapes)
             if network.normalize and not any(images):
                 self.normalizer = RunningNormalizer(size, num_tasks=num_tasks)
-            self.layers, self.num_features = _mlp(network, size)
+            layers, self.num_features = _connected(network, size, network.hidden)
+            self.layers = nn.Sequential(*layers)
         else:
             if network.channels is None and network.hidden != Network.hidden:
                 raise InputError(
-                    f"The layers of a {kind} network are not {network.hidden} but its own: give it "
-                    "channels too, which hidden layers follow, or only a width."
+                    f"`hidden` has no effect on a {kind} encoder unless `channels` is set: "
+                    "set `channels`, or use `width`."
                 )
             stack = _nature if kind == "nature" else _grid
             self.layers, self.num_features = stack(network, shapes[0])
             self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def vectors(self, observation: Observation) -> Tensor:
-        """Returns the groups of vectors side by side, as float32.    (batch, size)"""
+        """The groups of vectors, concatenated as float32.    (batch, size)"""
         return torch.cat([observation[group].float().flatten(1) for group in self.groups], 1)
 
     def inputs(self, observation: Observation, task: Tensor | None = None) -> Tensor:
-        """Returns what the first layer takes, scaled floats: see `forward`.    (batch, ...)"""
+        """The scaled floats that enter the first layer; see `forward`.    (batch, ...)"""
         if self.flat:
             inputs = self.vectors(observation)
             if self.normalizer is not None:
                 inputs = self.normalizer(inputs, task)
         else:
-            # Channels last in memory, said in the words that torch.func knows too.
+            # Channels last in memory, in operations that torch.func supports.
             inputs = observation[self.groups[0]].movedim(-3, -1).contiguous().movedim(-1, -3)
             if inputs.dtype == torch.uint8 and torch.is_autocast_enabled(inputs.device.type):
-                # Bytes are exact there, and the first layer would round the scaled ones alike.
+                # The conversion is exact, and the first layer would round scaled values anyway.
                 inputs = inputs.to(torch.get_autocast_dtype(inputs.device.type))
             elif self.scale == 1.0:
                 inputs = inputs.float()
-        # Without autocast in one pass from bytes to scaled floats: images are large.
+        # Without autocast, bytes become scaled floats in one pass, as images are large.
         return inputs * self.scale if self.scale != 1.0 else inputs
 
     def forward(self, observation: Observation, task: Tensor | None = None) -> Tensor:
-        """Returns the features.    (batch, num_features)
+        """The features.    (batch, num_features)
 
         Args:
-            observation: The groups.                                                (batch, ...)
-            task: Index of each row's task, where tasks have their own statistics.  (batch,)
+            observation: The groups.                                            (batch, ...)
+            task: Index of each row's task, if statistics are per task.         (batch,)
         """
         features: Tensor = self.layers(self.inputs(observation, task))
         return features
@@ -116,20 +120,20 @@ class Encoder(nn.Module):
     def with_maps(
         self, observation: Observation, task: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns the features, and the feature maps that they are made of: see `through`."""
+        """The features, and the last feature maps; see `through`."""
         return through(self.layers, self.inputs(observation, task))
 
 
 def through(layers: Iterable[nn.Module], inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Returns what layers say, and the last feature maps on the way.
+    """Applies layers one after the other, and keeps the last feature maps.
 
     Args:
-        layers: One after the other, with a `Flatten` after convolutions.
-        inputs: Of the first.    (batch, ...)
+        layers: The layers, with a `Flatten` after convolutions.
+        inputs: Inputs of the first layer.    (batch, ...)
 
     Returns:
-        What the last layer says, and what is flattened, (batch, channels, height, width); None
-        where there are no convolutions.
+        The output of the last layer, and the input of `Flatten`, (batch, channels, height, width),
+        or None if there are no convolutions.
     """
     maps = None
     for layer in layers:
@@ -140,7 +144,7 @@ def through(layers: Iterable[nn.Module], inputs: Tensor) -> tuple[Tensor, Tensor
 
 
 def _resolve(network: Network, shape: tuple[int, ...], image: bool) -> str:
-    """Returns which of "grid", "nature" and "mlp" the network is for this observation."""
+    """The encoder for this observation: "grid", "nature" or "mlp"."""
     kind: str = network.encoder
     if kind == "auto":
         kind = "conv" if image else "mlp"
@@ -149,13 +153,13 @@ def _resolve(network: Network, shape: tuple[int, ...], image: bool) -> str:
     if not image:
         raise InputError(
             f"A {kind} network needs an image of shape (channels, height, width), "
-            f"but the observation has the shape {shape}: take an mlp."
+            f"but the observation has the shape {shape}: use an mlp."
         )
     large = min(shape[1:]) >= SMALLEST_NATURE_IMAGE
     if kind == "nature" and not large:
         raise InputError(
             f"A nature network needs images of at least {SMALLEST_NATURE_IMAGE} pixels a side, "
-            f"but the observation has the shape {shape}: take a grid network."
+            f"but the observation has the shape {shape}: use a grid network."
         )
     if kind == "conv":
         kind = "nature" if large else "grid"
@@ -163,21 +167,20 @@ def _resolve(network: Network, shape: tuple[int, ...], image: bool) -> str:
 
 
 def _image_scale(space: spaces.Space[object]) -> float:
-    """Returns the factor that brings an image of bytes into 0 to 1."""
+    """The factor that scales an image of bytes to 0 to 1."""
     assert isinstance(space, spaces.Box)
     high = float(space.high.max())
     return 1.0 / high if math.isfinite(high) and high > 1 else 1.0
 
 
 def _block(network: Network, layer: nn.Conv2d | nn.Linear) -> list[nn.Module]:
-    """Returns a layer with its normalisation and nonlinearity."""
     nn.init.orthogonal_(layer.weight, math.sqrt(2))
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     modules: list[nn.Module] = [layer]
     if network.layer_norm:
         if isinstance(layer, nn.Conv2d):
-            # One group over channels and places is LayerNorm for an image.
+            # One group over channels and pixels is LayerNorm for an image.
             modules.append(nn.GroupNorm(1, layer.out_channels))
         else:
             modules.append(nn.LayerNorm(layer.out_features))
@@ -191,24 +194,20 @@ def _stack(
     convolutions: list[tuple[int, int, int]],
     hidden: tuple[int, ...],
 ) -> tuple[nn.Sequential, int]:
-    """Returns convolutions (channels, kernel, stride) and fully connected layers after them.
-
-    Raises:
-        InputError: The convolutions leave nothing of the image.
-    """
+    """Convolutions (channels, kernel, stride), then fully connected layers."""
     modules: list[nn.Module] = []
     channels, height, width = shape
     for index, (out_channels, kernel, stride) in enumerate(convolutions):
         if min(height, width) < kernel:
             raise InputError(
                 f"The network's {len(convolutions)} convolutions do not fit an image of "
-                f"{shape[1]} x {shape[2]} pixels, of which {index} leave {height} x {width}: give "
-                "fewer channels."
+                f"{shape[1]} x {shape[2]} pixels, as {height} x {width} are left after {index}: "
+                "pass fewer channels."
             )
-        wide = network.scaled(out_channels)
+        scaled = network.scaled(out_channels)
         kind = nn.Conv2d if index < len(convolutions) - 1 else LastConv2d
-        modules += _block(network, kind(channels, wide, kernel, stride))
-        channels = wide
+        modules += _block(network, kind(channels, scaled, kernel, stride))
+        channels = scaled
         height, width = ((side - kernel) // stride + 1 for side in (height, width))
     modules.append(nn.Flatten())
     layers, num_features = _connected(network, channels * height * width, hidden)
@@ -222,14 +221,14 @@ def _nature(network: Network, shape: tuple[int, ...]) -> tuple[nn.Sequential, in
         channels, hidden = (32, 64, 64), (512,)
     if len(channels) != 3:
         raise InputError(
-            f"A nature network has 3 convolutions, but the channels are {channels}: give 3 numbers."
+            f"A nature network has 3 convolutions, but the channels are {channels}: pass 3 numbers."
         )
     first, second, third = channels
     return _stack(network, shape, [(first, 8, 4), (second, 4, 2), (third, 3, 1)], hidden)
 
 
 def _grid(network: Network, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
-    """Source: Young & Tian 2019, section 3; several convolutions are not theirs."""
+    """Source: Young & Tian 2019, section 3; theirs has one convolution."""
     if network.channels is None:
         return _stack(network, shape, [(16, 3, 1)], (128,))
     first, *rest = network.channels
@@ -237,22 +236,16 @@ def _grid(network: Network, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]
 
 
 def _connected(network: Network, size: int, hidden: tuple[int, ...]) -> tuple[list[nn.Module], int]:
-    """Returns fully connected layers of so many units, and the last one's units."""
     modules: list[nn.Module] = []
     for units in hidden:
-        wide = network.scaled(units)
-        modules += _block(network, Linear(size, wide))
-        size = wide
+        scaled = network.scaled(units)
+        modules += _block(network, Linear(size, scaled))
+        size = scaled
     return modules, size
 
 
-def _mlp(network: Network, size: int) -> tuple[nn.Sequential, int]:
-    layers, num_features = _connected(network, size, network.hidden)
-    return nn.Sequential(*layers), num_features
-
-
 def head(num_features: int, outputs: int, gain: float) -> nn.Linear:
-    """Returns a linear head with orthogonal weights of this gain and zero biases."""
+    """A linear head with orthogonal weights of this gain and zero biases."""
     layer = Linear(num_features, outputs)
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)

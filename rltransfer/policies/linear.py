@@ -1,8 +1,7 @@
-"""Linear layers that oneDNN computes on the CPU, where that is faster than torch's own way.
+"""Linear layers that use oneDNN on the CPU where it is faster than MKL.
 
-torch multiplies float32 matrices on the CPU by MKL, which keeps from its best kernels on processors
-that Intel did not make. oneDNN, which torch brings along for its convolutions, takes the best ones
-everywhere: more than twice as fast on an AMD EPYC with AVX-512.
+On CPU, PyTorch uses MKL for float32 matmul; on non-Intel processors MKL does not select its fastest
+kernels. oneDNN does: it is more than twice as fast on an AMD EPYC with AVX-512.
 """
 
 from __future__ import annotations
@@ -14,23 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAST_ROWS = 16
-"""Rows of inputs under which torch's own way is as fast."""
+"""With fewer input rows, MKL is as fast."""
 LEAST_WEIGHTS = 4_096
-"""Weights of a layer under which torch's own way is as fast."""
+"""With fewer weights, MKL is as fast."""
 LEAST_WEIGHTS_LEARNED = 32_768
-"""The same for the gradient of the weights, whose product is over rows and not over columns."""
+"""The same for the gradient of the weights, a product over rows instead of columns."""
 
 
 class Linear(nn.Linear):
-    """torch's `Linear`, faster on the CPU; it is trained, saved, exported and compiled like it."""
+    """Drop-in replacement for torch's `Linear`, faster on the CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Returns the outputs.    (..., out_features)
-
-        Args:
-            input: (..., in_features)
-        """
-        if not _gains(input, self.weight):
+        """Maps (..., in_features) to (..., out_features)."""
+        if not _onednn_is_faster(input, self.weight):
             return F.linear(input, self.weight, self.bias)
         if torch.is_grad_enabled():
             outputs: Tensor = _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
@@ -38,10 +33,9 @@ class Linear(nn.Linear):
         return _product(input, self.weight, self.bias)
 
 
-def _gains(inputs: Tensor, weight: Tensor) -> bool:
-    """Tells whether oneDNN can compute the layer, and faster."""
+def _onednn_is_faster(inputs: Tensor, weight: Tensor) -> bool:
     return bool(
-        # First, as whoever traces the layer shall find torch's own, for any number of rows.
+        # First, so that tracing finds torch's layer, for any number of rows.
         not torch.compiler.is_compiling()
         and inputs.device.type == "cpu"
         and inputs.dtype == weight.dtype == torch.float32
@@ -55,19 +49,13 @@ def _gains(inputs: Tensor, weight: Tensor) -> bool:
 
 
 def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Returns inputs @ weight.T + bias, by oneDNN.    (rows, outputs)
-
-    Args:
-        inputs: (rows, inputs)
-        weight: (outputs, inputs)
-        bias: (outputs,)
-    """
+    """The layer by oneDNN.    (rows, inputs), (outputs, inputs), (outputs,) -> (rows, outputs)"""
     outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
     return outputs
 
 
 class _Linear(torch.autograd.Function):
-    """The layer with its gradients, all three products by oneDNN."""
+    """The layer and its gradients, all three products by oneDNN."""
 
     generate_vmap_rule = True
 
@@ -84,16 +72,18 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         inputs, weight = ctx.saved_tensors
-        # Gradients of gradients need products that torch can differentiate.
-        ours = not torch.is_grad_enabled()
-        learned = ours and weight.numel() >= LEAST_WEIGHTS_LEARNED
-        wanted = ctx.needs_input_grad
-        to_inputs = to_weight = to_bias = None
-        if wanted[0]:
-            to_inputs = _product(gradient, weight.t()) if ours else gradient @ weight
-        if wanted[1]:
+        # Second-order gradients need products that torch can differentiate.
+        onednn = not torch.is_grad_enabled()
+        large = weight.numel() >= LEAST_WEIGHTS_LEARNED
+        needed = ctx.needs_input_grad
+        of_inputs = of_weight = of_bias = None
+        if needed[0]:
+            of_inputs = _product(gradient, weight.t()) if onednn else gradient @ weight
+        if needed[1]:
             transposed = gradient.t()
-            to_weight = _product(transposed, inputs.t()) if learned else transposed @ inputs
-        if wanted[2]:
-            to_bias = gradient.sum(0)
-        return to_inputs, to_weight, to_bias
+            of_weight = (
+                _product(transposed, inputs.t()) if onednn and large else transposed @ inputs
+            )
+        if needed[2]:
+            of_bias = gradient.sum(0)
+        return of_inputs, of_weight, of_bias

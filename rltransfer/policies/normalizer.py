@@ -10,18 +10,18 @@ from rltransfer.machine import distributed
 
 
 class RunningNormalizer(nn.Module):
-    """Normalises vectors by the mean and deviation of all that `update` has seen.
+    """Normalises vectors by the mean and standard deviation of all vectors passed to `update`.
 
-    With several tasks, each task's vectors are normalised by their own mean and deviation; the
-    zeros that pad them to the longest stay zeros.
+    With several tasks, each task has a separate mean and standard deviation, and padding stays
+    zero.
 
     Source: Chan, Golub & LeVeque 1979 (parallel variance).
 
     Args:
-        size: Numbers of a vector.
-        clip: Bound on the absolute value of a normalised number.
+        size: Length of a vector.
+        clip: Bound on the absolute value of a normalised entry.
         epsilon: Added to the variance.
-        num_tasks: How many tasks have statistics of their own; 1 where all share them.
+        num_tasks: Number of tasks with separate statistics; 1 if all tasks share them.
     """
 
     mean: Tensor
@@ -41,58 +41,57 @@ class RunningNormalizer(nn.Module):
         self.register_buffer("count", torch.zeros((num_tasks, 1) if each else ()))
 
     def forward(self, vector: Tensor, task: Tensor | None = None) -> Tensor:
-        """Returns the normalised vectors.    (..., size)
+        """The normalised vectors.    (..., size)
 
         Args:
-            vector: What is observed.                                                 (..., size)
-            task: Index of each vector's task, where tasks have their own statistics.    (...)
+            vector: The observed vectors.                                      (..., size)
+            task: Index of each vector's task, if statistics are per task.     (...)
         """
-        # In this order: ONNX's exporter takes so small an epsilon for 0, unless it adds it itself.
+        # In this order, as ONNX's exporter would otherwise round so small an epsilon to 0.
         mean, scale = self.mean, (self.variance + self.epsilon).rsqrt()
         if self.num_tasks > 1:
             assert task is not None
-            # An index would say the same, and take five times as long.
+            # Indexing would take five times as long.
             mean, scale = F.embedding(task, mean), F.embedding(task, scale)
         scaled = (vector - mean) * scale
         return scaled.clamp(-self.clip, self.clip)
 
     @torch.no_grad()
     def update(self, vectors: Tensor, task: Tensor | None = None) -> None:
-        """Takes more vectors into account, those of every process.
+        """Updates the statistics with vectors of all processes.
 
         Args:
-            vectors: What was observed, as many in each process.                      (..., size)
-            task: Index of each vector's task, where tasks have their own statistics.    (...)
+            vectors: The observed vectors, equally many in each process.       (..., size)
+            task: Index of each vector's task, if statistics are per task.     (...)
         """
         rows = vectors.reshape(-1, vectors.shape[-1])
         num_rows: Tensor | int
         if self.num_tasks > 1:
             assert task is not None
-            num_rows, mean, variance = self._of_each_task(rows, task.flatten())
+            num_rows, mean, variance = self._per_task(rows, task.flatten())
         else:
             processes = distributed.world_size()
             num_rows = len(rows) * processes
             mean = distributed.total(rows.mean(0)) / processes
             variance = distributed.total((rows - mean).square().mean(0)) / processes
         total = self.count + num_rows
-        # A task of which nothing was seen yet has no rows and no total.
-        share = num_rows / total.clamp(min=1)
-        apart = mean - self.mean
+        # The total of a task without observations so far is 0.
+        fraction = num_rows / total.clamp(min=1)
+        difference = mean - self.mean
         self.variance.copy_(
-            self.variance * (1 - share) + variance * share + apart.square() * share * (1 - share)
+            self.variance * (1 - fraction)
+            + variance * fraction
+            + difference.square() * fraction * (1 - fraction)
         )
-        self.mean.add_(apart * share)
+        self.mean.add_(difference * fraction)
         self.count.copy_(total)
 
-    def _of_each_task(self, rows: Tensor, task: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the number of each task's vectors, their mean and their variance.
+    def _per_task(self, rows: Tensor, task: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Count (num_tasks, 1), mean and variance (num_tasks, size) of each task's vectors.
 
         Args:
-            rows: What was observed.            (rows, size)
+            rows: The observed vectors.         (rows, size)
             task: Index of each row's task.     (rows,)
-
-        Returns:
-            (num_tasks, 1), (num_tasks, size), (num_tasks, size)
         """
         member = F.one_hot(task, self.num_tasks).to(rows.dtype).T
         num_rows = distributed.total(member.sum(1, keepdim=True))

@@ -1,4 +1,4 @@
-"""What a policy says about a batch of observations."""
+"""The output of a policy for a batch of observations."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ILLEGAL = -1e9
-"""The logit and Q-value of an action that a task does not have: finite, so that a probability of
-zero times its logarithm is zero and not NaN, also after division by a small temperature."""
+"""The logit and Q-value of a masked action: finite, so that a probability of zero times its
+logarithm is zero and not NaN, also after division by a small temperature."""
 
 LABELS = {"logits": ILLEGAL, "q_values": ILLEGAL, "mean": 0.0, "log_std": 0.0}
-"""What every label consists of, where there is such a thing; and what each holds for an action that
-a task does not have, or for such a number of a continuous action."""
+"""Label fields, and the fill value for padded actions and action dimensions."""
 
 Needs = frozenset[str]
-"""Fields of `PolicyOutput` that an objective needs besides those that are always there."""
+"""Optional fields of `PolicyOutput` that an objective needs."""
 NOTHING: Needs = frozenset()
 MAPS: Needs = frozenset({"maps", "attention"})
-"""Those that are made of feature maps."""
+"""Fields that are computed from feature maps."""
 
 
 def upcast(tensor: Tensor) -> Tensor:
-    """Returns a tensor in float32, which a softmax or a sum of squares needs, or in float64."""
+    """The tensor in float32 or wider, for softmaxes and sums of squares."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @dataclass
 class PolicyOutput:
-    """Distribution parameters or Q-values, value, features; None where a policy has no such thing.
+    """Distribution parameters or Q-values, value, features; None for what a policy lacks.
 
-    A policy over discrete actions has `logits` or `q_values` (a Q-network has only the latter), one
-    over continuous actions has `mean` and, unless it is deterministic, `log_std`.
+    Policies over discrete actions output `logits` or `q_values` (a Q-network only the latter);
+    policies over continuous actions output `mean` and, unless deterministic, `log_std`.
     """
 
     logits: Tensor | None = None
@@ -42,12 +41,12 @@ class PolicyOutput:
     q_values: Tensor | None = None
     """State-action values of discrete actions.                     (..., num_actions)"""
     mean: Tensor | None = None
-    """The greedy continuous action, in the environment's units.    (..., action_dim)"""
+    """Greedy continuous action, in the environment's units.        (..., action_dim)"""
     log_std: Tensor | None = None
     """Log standard deviation of the action, same units.            (..., action_dim)"""
     padding_mask: Tensor | None = None
-    """Which numbers of a continuous action the task does not have, of which `mean` and `log_std`
-    are 0; None where each task has all, and in labels.             (..., action_dim)"""
+    """Which action dimensions are padding, where `mean` and `log_std` are 0; None if no task is
+    padded, and in labels.                                          (..., action_dim)"""
     value: Tensor | None = None
     """The state's value.                                           (...)"""
     features: Tensor | None = None
@@ -57,18 +56,19 @@ class PolicyOutput:
     attention: Tensor | None = None
     """The sum of `maps` squared over channels, if needed.          (..., height, width)"""
     jacobian: Tensor | None = None
-    """Gradient of one output by the observation: see `labels.py`.  (..., observation_size)"""
+    """Gradient of one output with respect to the observation; see `labeller.py`.
+    (..., observation_size)"""
     state: Tensor | None = None
     """The recurrent state after these observations.                (num_envs, state_size)"""
     _log_probs: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every field that is there, by name."""
+        """Every field that is not None, by name."""
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         return {name: value for name, value in named.items() if value is not None}
 
     def add_maps(self, maps: Tensor, needs: Needs) -> None:
-        """Adds what is needed of the last feature maps.
+        """Sets those of `maps` and `attention` that are needed.
 
         Args:
             maps: After the nonlinearity.    (..., channels, height, width)
@@ -80,7 +80,7 @@ class PolicyOutput:
             self.attention = upcast(maps).square().sum(-3)
 
     def preferences(self) -> Tensor:
-        """Returns the logits, or the Q-values where there are none.    (..., num_actions)
+        """The logits, or the Q-values of a Q-network.    (..., num_actions)
 
         Raises:
             ValueError: The policy is over continuous actions.
@@ -91,11 +91,11 @@ class PolicyOutput:
         return scores
 
     def greedy(self) -> Tensor:
-        """Returns the best action: int64 (...) or float32 (..., action_dim)."""
+        """The greedy action: int64 (...) or float32 (..., action_dim)."""
         return self.mean if self.mean is not None else self.preferences().argmax(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Returns an action of the policy's own distribution; a Q-network's is greedy.
+        """A sample of the policy's distribution; greedy for Q-networks and deterministic policies.
 
         Args:
             generator: The source of randomness, on the output's device.
@@ -108,23 +108,20 @@ class PolicyOutput:
         if self.logits is None:
             return self.greedy()
         # The Gumbel trick: the argmax of logits plus Gumbel noise is a sample of their softmax.
-        # Exponential noise may be 0; the logarithm would then elect that action, legal or not.
+        # Exponential noise of 0 would select its action, even if it is masked.
         noise = torch.empty_like(self.logits, dtype=torch.float32).exponential_(generator=generator)
         noise.clamp_(min=torch.finfo(torch.float32).tiny)
         return (self.logits.float() - noise.log()).argmax(-1)
 
     def log_probs(self) -> Tensor:
-        """Returns log pi of every discrete action; once computed, they are kept.
-
-        (..., num_actions)
-        """
+        """Log pi of every discrete action, computed once.    (..., num_actions)"""
         if self._log_probs is None:
             assert self.logits is not None
             self._log_probs = F.log_softmax(upcast(self.logits), -1)
         return self._log_probs
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Returns log pi(action).    (...)
+        """Log pi(action).    (...)
 
         Args:
             action: Discrete actions (...) or continuous ones (..., action_dim).
@@ -141,7 +138,7 @@ class PolicyOutput:
         return self.mask_padding(density).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Returns the entropy in nats, differential for continuous actions.    (...)
+        """Entropy in nats; differential entropy for continuous actions.    (...)
 
         Raises:
             ValueError: The policy has Q-values only, or is deterministic.
@@ -154,5 +151,5 @@ class PolicyOutput:
         return self.mask_padding(self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
     def mask_padding(self, values: Tensor) -> Tensor:
-        """Returns values of an action's numbers, 0 for those that the task does not have."""
+        """Values of each action dimension, 0 where it is padding.    (..., action_dim)"""
         return values if self.padding_mask is None else values.masked_fill(self.padding_mask, 0.0)

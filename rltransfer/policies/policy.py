@@ -1,4 +1,4 @@
-"""The policy: encoder, optional memory, heads; and its form on disk."""
+"""The policy: encoder, optional GRU, and heads."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rltransfer.tasks.observation import Observation, space_from_json, space_to_
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 
 LOG_STD_RANGE = (-5.0, 2.0)
-"""Bounds of a continuous policy's log standard deviation, in which its density stays finite."""
+"""Bounds of a continuous policy's log standard deviation, which keep its density finite."""
 
 
 class _Bounded(torch.autograd.Function):
-    """Values within `LOG_STD_RANGE`, of which those outside can come back.
+    """Clamps to `LOG_STD_RANGE`, with gradients that lead back into the range.
 
-    A clamp has no gradient outside its bounds: a parameter that one step has led there would stay
-    for ever. Here it has the gradients that lead back in, and none that lead further out.
+    A plain clamp has no gradient outside its bounds: a parameter that leaves them would never
+    return. Here only gradients that lead further out are zero.
     """
 
     generate_vmap_rule = True
@@ -41,43 +41,37 @@ class _Bounded(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (value,) = ctx.saved_tensors
         low, high = LOG_STD_RANGE
-        # A step goes against the gradient.
+        # Gradient descent moves against the gradient.
         leads_out = ((value < low) & (gradient > 0)) | ((value > high) & (gradient < 0))
         return gradient.masked_fill(leads_out, 0.0)
 
 
 def bounded_log_std(value: Tensor) -> Tensor:
-    """Returns log standard deviations within `LOG_STD_RANGE`; see `_Bounded`.    (...)"""
+    """Log standard deviations clamped to `LOG_STD_RANGE`; see `_Bounded`.    (...)"""
     bounded: Tensor = _Bounded.apply(value)  # type: ignore[no-untyped-call]
     return bounded
 
 
 @dataclasses.dataclass(frozen=True)
 class PolicySpec:
-    """Everything that a policy is built from; with the weights it is the policy."""
+    """Everything that a policy is built from, except its weights."""
 
     network: Network
     observation_space: spaces.Dict
     action_space: spaces.Space[Any]
     """`Discrete` or `Box`."""
     action_mask: tuple[tuple[bool, ...], ...] | None = None
-    """For each task, which discrete actions, or numbers of an action, it has; None where all."""
+    """The available actions or action dimensions of each task; None if all are available."""
     q_values: bool = False
-    """Whether the head over discrete actions says Q-values and not logits."""
+    """Whether the head over discrete actions outputs Q-values instead of logits."""
     value: bool = True
-    """Whether there is a head for the state's value."""
+    """Whether there is a value head."""
     num_tasks: int = 1
-    """Tasks that the policy is for; each has a head of its own if the network says so."""
+    """Number of tasks."""
 
     @classmethod
     def of_suite(cls, network: Network, suite: SuiteSpaces, **rest: Any) -> Self:
-        """The specification of a policy for all tasks of a suite.
-
-        Args:
-            network: The shape of the policy.
-            suite: The tasks with their spaces.
-            rest: The other fields.
-        """
+        """The specification of a policy for all tasks of a suite; `rest` sets the other fields."""
         return cls(
             network=network,
             observation_space=suite.observation_space,
@@ -89,25 +83,25 @@ class PolicySpec:
 
     @property
     def num_heads(self) -> int:
-        """How many heads there are for actions, and as many for values."""
+        """Number of action heads, and of value heads."""
         return self.num_tasks if self.network.heads == "per-task" else 1
 
     @property
     def num_statistics(self) -> int:
-        """How many means and deviations of vectors there are."""
+        """Number of separate statistics of vectors."""
         return self.num_tasks if self.network.statistics == "per-task" else 1
 
     @property
     def asks_for_task(self) -> bool:
-        """Whether what the policy says depends on which task it is."""
+        """Whether the output depends on the task."""
         return self.action_mask is not None or max(self.num_heads, self.num_statistics) > 1
 
     def build(self) -> Policy:
-        """Returns a policy of this kind, with fresh weights."""
+        """A policy with fresh weights."""
         return Policy(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the JSON form that `from_json` reads."""
+        """JSON form of the specification."""
         return {
             "network": dataclasses.asdict(self.network),
             "observation_space": space_to_json(self.observation_space),
@@ -120,12 +114,12 @@ class PolicySpec:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> PolicySpec:
-        """Returns the specification that `to_json` wrote."""
+        """Inverse of `to_json`."""
         observation_space = space_from_json(data["observation_space"])
         if not isinstance(observation_space, spaces.Dict):
-            raise TypeError("The observation space of a policy is a dictionary of groups.")
+            raise TypeError("The observation space of a policy must be a dictionary of groups.")
         mask = data["action_mask"]
-        # A file of an earlier version does not say what there was no choice of then.
+        # Files of earlier versions lack newer options.
         network = {**dataclasses.asdict(Network()), **data["network"]}
         return PolicySpec(
             from_json(Network, network),
@@ -141,8 +135,8 @@ class PolicySpec:
 class Policy(nn.Module):
     """A network over observation groups with heads for actions and value.
 
-    Continuous actions are Gaussian with a deviation that does not depend on the state; vectors keep
-    a second encoder for the value, as the two want different features; images share one.
+    Continuous actions are Gaussian with a standard deviation that does not depend on the state. For
+    vectors, the value has a separate encoder, as it needs other features; images share one encoder.
     """
 
     action_mask: Tensor | None
@@ -162,8 +156,8 @@ class Policy(nn.Module):
         else:
             assert isinstance(spec.action_space, spaces.Box)
             (outputs,) = spec.action_space.shape
-            deviations = (spec.num_heads, outputs) if spec.num_heads > 1 else (outputs,)
-            self.log_std = nn.Parameter(torch.zeros(deviations))
+            shape = (spec.num_heads, outputs) if spec.num_heads > 1 else (outputs,)
+            self.log_std = nn.Parameter(torch.zeros(shape))
         gain = 1.0 if spec.q_values else 0.01
         self.action_head = head(features, spec.num_heads * outputs, gain)
 
@@ -187,20 +181,20 @@ class Policy(nn.Module):
         start: Tensor | None = None,
         needs: Needs = NOTHING,
     ) -> PolicyOutput:
-        """Returns what the policy says about these observations.
+        """The policy's output for a batch or a sequence of observations.
 
         Args:
-            observation: The groups, of one step or of a sequence.
+            observation: The groups.
                 (batch, ...) or (time, batch, ...)
-            task: Index of each observation's task; needed where `PolicySpec.asks_for_task`.
+            task: Index of each observation's task; required if `PolicySpec.asks_for_task`.
                 (batch,) or (time, batch)
             state: The recurrent state before the first observation.  (batch, state_size)
-            start: Whether an observation is an episode's first: the state before it is zero.
+            start: Whether an observation is an episode's first, where the state is reset to zero.
                 (batch,) or (time, batch)
-            needs: The fields that are needed besides: "maps", "attention".
+            needs: Optional fields to output: "maps", "attention".
         """
         if task is None and self.spec.asks_for_task:
-            raise ValueError("This policy's tasks differ: say which task it is.")
+            raise ValueError("The output of this policy depends on the task: pass the task index.")
         any_group = observation[self.encoder.groups[0]]
         shape = self.spec.observation_space[self.encoder.groups[0]].shape
         assert shape is not None
@@ -224,23 +218,22 @@ class Policy(nn.Module):
         if maps is not None:
             output.add_maps(maps.unflatten(0, leading), needs)
         if self.value_head is not None:
-            seen = features
             if self.value_encoder is not None:
-                seen = self.value_encoder(flat, flat_task)
+                features = self.value_encoder(flat, flat_task)
                 if sequence:
-                    seen = seen.unflatten(0, leading)
-            output.value = self._of_task(_precise(self.value_head, seen), task).squeeze(-1)
+                    features = features.unflatten(0, leading)
+            output.value = self._of_task(_float32(self.value_head, features), task).squeeze(-1)
         output.state = state
         return output
 
     def _act(self, features: Tensor, task: Tensor | None) -> PolicyOutput:
-        """Returns the output of the action head.
+        """The output of the action head.
 
         Args:
             features: (..., num_features)
             task: Index of each row's task; see `forward`.    (...)
         """
-        scores = self._of_task(_precise(self.action_head, features), task)
+        scores = self._of_task(_float32(self.action_head, features), task)
         if self.log_std is not None:
             log_std = self.log_std if self.log_std.dim() == 1 else self.log_std[task]
             log_std = bounded_log_std(log_std).expand_as(scores)
@@ -254,7 +247,7 @@ class Policy(nn.Module):
         return PolicyOutput(logits=scores, features=features)
 
     def _gaussian(self, mean: Tensor, log_std: Tensor, task: Tensor | None) -> PolicyOutput:
-        """Returns a Gaussian over those numbers of an action that each row's task has.
+        """A Gaussian over the action dimensions of each row's task.
 
         Args:
             mean: (..., action_dim)
@@ -268,11 +261,11 @@ class Policy(nn.Module):
         return PolicyOutput(mean=mean, log_std=log_std, padding_mask=padding_mask)
 
     def _of_task(self, outputs: Tensor, task: Tensor | None) -> Tensor:
-        """Returns the output of each row's own head.    (..., size)
+        """The output of the head of each row's task.    (..., size)
 
         Args:
-            outputs: Of all heads, side by side.    (..., num_heads * size)
-            task: Index of each row's task.         (...)
+            outputs: Concatenated outputs of all heads.    (..., num_heads * size)
+            task: Index of each row's task.                (...)
         """
         heads = self.spec.num_heads
         if heads == 1:
@@ -286,7 +279,7 @@ class Policy(nn.Module):
     def _remember(
         self, features: Tensor, state: Tensor | None, start: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns the recurrent states as features, and the last one."""
+        """The recurrent states as features, and the last state."""
         assert self.gru is not None
         sequence = features.dim() == 3
         steps = features if sequence else features.unsqueeze(0)
@@ -301,15 +294,15 @@ class Policy(nn.Module):
         return (torch.stack(outputs) if sequence else outputs[0]), state
 
     def initial_state(self, num_envs: int, device: torch.device | None = None) -> Tensor:
-        """Returns the recurrent state before an episode.    (num_envs, state_size)"""
+        """The recurrent state at an episode's start.    (num_envs, state_size)"""
         return torch.zeros(num_envs, self.state_size, device=device)
 
     def update_statistics(self, observation: Observation, task: Tensor | None = None) -> None:
-        """Lets the normalisers of vector observations see more of them.
+        """Updates the normalisers of vector observations.
 
         Args:
-            observation: The groups.                                                (..., *shape)
-            task: Index of each observation's task, where tasks have their own statistics.  (...)
+            observation: The groups.                                            (..., *shape)
+            task: Index of each observation's task, if statistics are per task. (...)
         """
         for encoder in (self.encoder, self.value_encoder):
             if encoder is not None and encoder.normalizer is not None:
@@ -322,7 +315,7 @@ class Policy(nn.Module):
                 encoder.normalizer.update(encoder.vectors(flat), task)
 
     def num_acting_parameters(self) -> int:
-        """Returns the number of parameters that acting needs: all but those of the value."""
+        """Number of parameters, without those of the value."""
         count = sum(parameter.numel() for parameter in self.parameters())
         for part in (self.value_head, self.value_encoder):
             if part is not None:
@@ -330,15 +323,11 @@ class Policy(nn.Module):
         return count
 
 
-def _precise(layer: nn.Linear, features: Tensor) -> Tensor:
-    """Returns what a head says, in float32 under autocast too.    (..., outputs)
+def _float32(layer: nn.Linear, features: Tensor) -> Tensor:
+    """A head's output in float32, also under autocast.    (..., outputs)
 
-    Eight bits would leave nothing of the differences between large Q-values, and the ratio of new
-    to old probabilities would not be 1 where no weight has changed.
-
-    Args:
-        layer: The head.
-        features: (..., num_features)
+    bfloat16 would round away the differences between large Q-values, and the ratio of new to old
+    probabilities would not be 1 for unchanged weights.
     """
     kind = features.device.type
     outputs: Tensor

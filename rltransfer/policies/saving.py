@@ -1,4 +1,4 @@
-"""A policy's form on disk: safetensors and JSON."""
+"""Policy files: safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from rltransfer.policies.policy import Policy, PolicySpec
 
 
 def _spec_of(data: dict[str, Any]) -> PolicySpec:
-    """Returns the specification that a file holds: this module's, or that of an installed kind.
+    """The specification in a file: a `PolicySpec`, or an installed subclass.
 
-    A method whose policy is more than a `Policy` names its specification, a subclass, under the
-    entry points of the group `rltransfer.policies`, and writes that name as "kind".
-
-    Raises:
-        ImportError: No installed package makes policies of this kind.
+    A method with a subclass of `Policy` names its specification in the entry-point group
+    `rltransfer.policies`, and writes that name as "kind".
     """
     kind = data.get("kind")
     if kind is None:
@@ -29,18 +26,18 @@ def _spec_of(data: dict[str, Any]) -> PolicySpec:
     for entry in entry_points(group="rltransfer.policies", name=kind):
         spec: PolicySpec = entry.load().from_json(data)
         return spec
-    raise ImportError(f"no installed package makes policies of the kind {kind!r}")
+    raise ImportError(f"no installed package provides policies of the kind {kind!r}")
 
 
 def save_policy(policy: Policy, stem: Path, half: bool = False) -> None:
     """Writes a policy as `stem.safetensors` and `stem.json`.
 
     Args:
-        policy: What to write.
+        policy: The policy.
         stem: Path without a suffix.
-        half: Whether to write the weights in float16.
+        half: Writes the weights in float16.
     """
-    # Weights are small; the statistics of observations may lie beyond float16.
+    # Weights are small; the statistics of observations may exceed float16's range.
     weights = {name for name, _ in policy.named_parameters()} if half else set()
     tensors = {
         name: (tensor.half() if name in weights else tensor).cpu().contiguous()
@@ -51,16 +48,16 @@ def save_policy(policy: Policy, stem: Path, half: bool = False) -> None:
 
 
 def load_policy(stem: Path) -> Policy:
-    """Returns the policy that `save_policy` wrote, on the CPU, in evaluation mode.
+    """Loads a policy that `save_policy` wrote, on the CPU and in evaluation mode.
 
     Raises:
-        InputError: A file is missing, cut short, or does not fit the other; or the package that
-            makes such policies is not installed.
+        InputError: A file is missing or damaged, the files do not fit each other, or the package
+            that provides such policies is not installed.
     """
     weights, spec = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
     for path in (weights, spec):
         if not path.is_file():
-            raise InputError(f"{stem} is no policy: {path} is missing.")
+            raise InputError(f"{stem} is not a policy: {path} is missing.")
     try:
         policy = _spec_of(json.loads(spec.read_text())).build()
         tensors = load_file(weights)
@@ -68,7 +65,9 @@ def load_policy(stem: Path) -> Policy:
     except ImportError as error:
         raise InputError(f"{stem} cannot be loaded: {error}.") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{stem} is no whole policy: one of its files is damaged.") from error
+        raise InputError(
+            f"{stem} is not a complete policy: one of its files is damaged."
+        ) from error
     except RuntimeError as error:
         raise InputError(f"{weights} does not fit the policy that {spec} describes.") from error
     return policy.eval()

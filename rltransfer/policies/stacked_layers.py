@@ -1,8 +1,8 @@
-"""Layers of several networks side by side: each with its own weights, all in one operation.
+"""Layers of several networks as one operation, with separate weights.
 
-`stacked([a, b, c])` is one module that does to row k of its input what the k-th network does: where
-a layer takes (batch, ...), the stacked one takes (networks, batch, ...). Many small networks cost
-little more than one that sees as many rows.
+`stacked([a, b, c])` is one module that applies the k-th network to row k of its input: a layer that
+takes (batch, ...) becomes one that takes (networks, batch, ...). Many small networks cost little
+more than one with as many rows.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 
 def stacked(networks: Sequence[nn.Module]) -> nn.Module:
-    """Returns networks of one shape, side by side, with copies of their weights.
+    """Networks of one shape as one module, with copies of their weights.
 
     Args:
-        networks: Made of the layers that `network.py` makes encoders and heads of.
+        networks: Networks built from the layers of `encoder.py`.
+
+    Raises:
+        TypeError: A layer is of another kind.
     """
     first = networks[0]
     if isinstance(first, nn.Sequential):
@@ -29,7 +32,7 @@ def stacked(networks: Sequence[nn.Module]) -> nn.Module:
         if isinstance(first, kind):
             return stack(networks)
     if next(first.parameters(), None) is not None:
-        raise TypeError(f"Layers of the kind {type(first).__name__} cannot stand side by side.")
+        raise TypeError(f"Layers of the kind {type(first).__name__} cannot be stacked.")
     return first
 
 
@@ -47,16 +50,16 @@ class StackedLinear(_Stack):
 
     def __init__(self, layers: Sequence[Any]) -> None:
         super().__init__(layers)
-        # The other way round than torch's: so the gradient comes out as the weights lie.
+        # Transposed, unlike torch's: the gradient then has the memory layout of the weights.
         self.weight = nn.Parameter(self.weight.detach().transpose(1, 2).contiguous())
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns (networks, batch, outputs) of (networks, batch, inputs)."""
+        """Maps (networks, batch, inputs) to (networks, batch, outputs)."""
         return torch.baddbmm(self.bias.unsqueeze(1), inputs, self.weight)
 
 
 class StackedConv2d(_Stack):
-    """Convolutions without padding, as one of as many groups as there are networks."""
+    """Convolutions without padding, as one grouped convolution."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         super().__init__(layers)
@@ -64,7 +67,7 @@ class StackedConv2d(_Stack):
         self.stride: tuple[int, int] = layers[0].stride
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns (networks, batch, outputs, ...) of (networks, batch, channels, ...)."""
+        """Maps (networks, batch, channels, ...) to (networks, batch, outputs, ...)."""
         networks = len(inputs)
         wide = inputs.transpose(0, 1).flatten(1, 2)
         weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
@@ -74,27 +77,27 @@ class StackedConv2d(_Stack):
 
 
 class StackedNorm(_Stack):
-    """LayerNorm, which for images is GroupNorm with one group."""
+    """LayerNorm; for images, GroupNorm with one group."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         super().__init__(layers)
         self.epsilon = float(layers[0].eps)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the normalised (networks, batch, channels, ...)."""
+        """Normalises (networks, batch, channels, ...)."""
         normal = F.layer_norm(inputs, inputs.shape[2:], eps=self.epsilon)
         places = (slice(None), None, slice(None), *[None] * (inputs.dim() - 3))
         return normal * self.weight[places] + self.bias[places]
 
 
 class StackedFlatten(nn.Module):
-    """Flattens all but networks and batch."""
+    """Flattens all axes but networks and batch."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         super().__init__()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Returns (networks, batch, features) of (networks, batch, ...)."""
+        """Maps (networks, batch, ...) to (networks, batch, features)."""
         return inputs.flatten(2)
 
 
@@ -105,4 +108,4 @@ _STACKS = (
     (nn.GroupNorm, StackedNorm),
     (nn.Flatten, StackedFlatten),
 )
-"""What each kind of layer becomes."""
+"""The stacked form of each kind of layer."""

@@ -14,7 +14,7 @@ from rltransfer.tasks.observation import Observation
 
 
 def can_stack(policies: Sequence[Policy]) -> bool:
-    """Tells whether policies are alike but for their weights."""
+    """Whether policies differ only in their weights."""
     first = policies[0].spec
     return len(policies) > 1 and all(
         policy.spec == first and not policy.spec.asks_for_task and not policy.state_size
@@ -23,13 +23,13 @@ def can_stack(policies: Sequence[Policy]) -> bool:
 
 
 class StackedPolicies:
-    """Several policies, each of which says something of its own rows, in one forward pass.
+    """Several policies, each for a part of the rows, in one forward pass.
 
-    On a GPU many small networks one after the other leave it idle between launches. On a CPU one
-    after the other is faster, as each call fills a core by itself.
+    Small networks called one after the other leave a GPU idle between launches. On a CPU that is
+    faster, as each call keeps a core busy.
 
     Args:
-        policies: Of which `can_stack` is true; their weights are copied.
+        policies: Policies for which `can_stack` is true; their weights are copied.
     """
 
     def __init__(self, policies: Sequence[Policy]) -> None:
@@ -39,22 +39,22 @@ class StackedPolicies:
         self._module = copy.deepcopy(policies[0]).to("meta")
 
     def __call__(self, observation: Observation) -> PolicyOutput:
-        """Returns what each policy says of its rows.
+        """The output of each policy for its rows.
 
         Args:
-            observation: The groups, the same number of rows for each policy, the first policy's
-                rows first.    (num_policies * rows, ...)
+            observation: The groups, equally many rows for each policy, in the order of the
+                policies.    (num_policies * rows, ...)
         """
         parts = {
             name: observation[name].unflatten(0, (self.num_policies, -1)) for name in self.groups
         }
 
         def one(
-            weights: dict[str, Tensor], buffers: dict[str, Tensor], seen: Observation
+            weights: dict[str, Tensor], buffers: dict[str, Tensor], rows: Observation
         ) -> dict[str, Tensor]:
-            output: PolicyOutput = functional_call(self._module, (weights, buffers), (seen,))
+            output: PolicyOutput = functional_call(self._module, (weights, buffers), (rows,))
             values = {name: getattr(output, name) for name in LABELS}
             return {name: value for name, value in values.items() if value is not None}
 
-        said = vmap(one)(self._weights, self._buffers, parts)
-        return PolicyOutput(**{name: value.flatten(0, 1) for name, value in said.items()})
+        outputs = vmap(one)(self._weights, self._buffers, parts)
+        return PolicyOutput(**{name: value.flatten(0, 1) for name, value in outputs.items()})

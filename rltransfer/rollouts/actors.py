@@ -1,4 +1,4 @@
-"""Who acts in an evaluation: a policy, a teacher, or nobody but chance."""
+"""The actors of an evaluation: a policy, a teacher, or a random policy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rltransfer.teachers.teacher import Teacher
 
 
 class PolicyActor:
-    """Lets a policy act greedily, or by sampling."""
+    """Acts with a policy: greedily, or by sampling if there is a generator."""
 
     graph_key = None
 
@@ -29,20 +29,20 @@ class PolicyActor:
 
     @property
     def generators(self) -> Sequence[torch.Generator]:
-        """See `rollout.Actor`."""
+        """See `Actor`."""
         return (self.generator,) if self.generator else ()
 
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
-        """Returns the policy's action."""
+        """The policy's action and recurrent state."""
         output: PolicyOutput = self.policy(observation, task, state, start)
-        kept = {"action": output.sample(self.generator) if self.generator else output.greedy()}
+        result = {"action": output.sample(self.generator) if self.generator else output.greedy()}
         if output.state is not None and self.state_size:
-            kept["state"] = output.state
-        return kept
+            result["state"] = output.state
+        return result
 
 
 class TeacherActor:
-    """Lets a teacher act greedily, or by sampling."""
+    """Acts with a teacher: greedily, or by sampling if there is a generator."""
 
     state_size = 0
     graph_key = None
@@ -53,23 +53,18 @@ class TeacherActor:
 
     @property
     def generators(self) -> Sequence[torch.Generator]:
-        """See `rollout.Actor`."""
-        own = (self.generator,) if self.generator else ()
-        return (*own, *self.teacher.generators())
+        """See `Actor`."""
+        generators = (self.generator,) if self.generator else ()
+        return (*generators, *self.teacher.generators())
 
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
-        """Returns the teacher's action."""
+        """The teacher's action."""
         output = self.teacher(observation, task)
         return {"action": output.sample(self.generator) if self.generator else output.greedy()}
 
 
 class RandomActor:
-    """Acts uniformly at random in each task's own actions; without bounds, by a standard normal.
-
-    Args:
-        suite_spaces: The tasks' actions.
-        generator: The source of randomness.
-    """
+    """Acts uniformly at random in each task; standard normal if actions are unbounded."""
 
     state_size = 0
     graph_key = None
@@ -81,31 +76,28 @@ class RandomActor:
         sizes = suite_spaces.action_sizes
         self.same_size = sizes[0] if len(set(sizes)) == 1 else None
         self.sizes = suite_spaces.num_actions(generator.device)
-        self.low, self.width, self.deviation = (
+        low, width, std = (
             torch.zeros(len(sizes), 0 if self.discrete else max(sizes)) for _ in range(3)
         )
         for index, (_, space) in enumerate(suite_spaces.own):
             if isinstance(space, spaces.Box):
-                numbers = slice(sizes[index])
                 if space.is_bounded():
-                    self.low[index, numbers] = torch.as_tensor(space.low)
-                    self.width[index, numbers] = torch.as_tensor(space.high - space.low)
+                    low[index, : sizes[index]] = torch.as_tensor(space.low)
+                    width[index, : sizes[index]] = torch.as_tensor(space.high - space.low)
                 else:
-                    self.deviation[index, numbers] = 1.0
-        self.unbounded = bool(self.deviation.any())
-        self.low, self.width, self.deviation = (
-            table.to(generator.device) for table in (self.low, self.width, self.deviation)
-        )
+                    std[index, : sizes[index]] = 1.0
+        self.unbounded = bool(std.any())
+        self.low, self.width, self.std = (table.to(generator.device) for table in (low, width, std))
 
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
-        """Returns random actions."""
-        where: dict[str, Any] = {"generator": self.generator, "device": task.device}
+        """Random actions."""
+        options: dict[str, Any] = {"generator": self.generator, "device": task.device}
         if self.discrete and self.same_size is not None:
-            return {"action": torch.randint(self.same_size, (len(task),), **where)}
+            return {"action": torch.randint(self.same_size, (len(task),), **options)}
         if self.discrete:
-            return {"action": (torch.rand(len(task), **where) * self.sizes[task]).long()}
+            return {"action": (torch.rand(len(task), **options) * self.sizes[task]).long()}
         shape = (len(task), self.low.shape[1])
-        action = self.low[task] + self.width[task] * torch.rand(shape, **where)
+        action = self.low[task] + self.width[task] * torch.rand(shape, **options)
         if self.unbounded:
-            action += self.deviation[task] * torch.randn(shape, **where)
+            action += self.std[task] * torch.randn(shape, **options)
         return {"action": action}

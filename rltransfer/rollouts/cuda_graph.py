@@ -1,4 +1,4 @@
-"""CUDA graphs: what a function launches, recorded once and launched again as one."""
+"""CUDA graphs: the launches of a function, captured once and replayed as one."""
 
 from __future__ import annotations
 
@@ -9,44 +9,40 @@ import torch
 
 
 class CapturedCalls:
-    """Calls functions of no arguments: eagerly the first time, from a CUDA graph ever after.
+    """Calls functions without arguments: eagerly at first, then as a CUDA graph.
 
-    The first call warms up: kernels are compiled and lazily made tensors made. The second is
-    captured. A function is fit for that if it neither waits for the device nor makes tensors that
-    outlive it, and if everything it does beside launching depends on its key alone. One that is
-    unfit is called eagerly ever after, with a warning that says why.
+    The first call compiles kernels and allocates lazily made tensors; the second is captured. To be
+    capturable, a function must not wait for the device, must not allocate tensors that outlive it,
+    and must do the same whenever its key is the same. Any other function is always called eagerly,
+    with a warning that gives the reason.
     """
 
     def __init__(self) -> None:
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
-        self._unfit: set[Hashable] = set()
+        self._not_capturable: set[Hashable] = set()
 
     def __call__(
         self, key: Hashable, function: Callable[[], None], generators: Sequence[torch.Generator]
     ) -> None:
-        """Does what the function does.
+        """Runs the function, or replays its graph.
 
         Args:
-            key: What the function's course depends on, beside the values in tensors.
+            key: Everything that the function's control flow depends on.
             function: Launches the work.
-            generators: Those of the device that it draws from.
+            generators: The device's generators that it draws from.
         """
-        if key in self._unfit:
-            function()
-        elif key not in self._graphs:
-            self._graphs[key] = None
+        graph = None
+        if key in self._graphs and key not in self._not_capturable:
+            graph = self._graphs[key] or self._capture(key, function, generators)
+        self._graphs.setdefault(key, None)
+        if graph is None:
             function()
         else:
-            graph = self._graphs[key] or self._capture(key, function, generators)
-            if graph is None:
-                function()
-            else:
-                graph.replay()
+            graph.replay()
 
     def _capture(
         self, key: Hashable, function: Callable[[], None], generators: Sequence[torch.Generator]
     ) -> torch.cuda.CUDAGraph | None:
-        """Returns the function's graph; None if it cannot be captured."""
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
@@ -56,17 +52,16 @@ class CapturedCalls:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             warnings.warn(
-                f"A rollout cannot be captured in a CUDA graph and is launched step by step: "
-                f"{reason}",
+                f"The rollout runs without a CUDA graph, as it cannot be captured: {reason}",
                 RuntimeWarning,
                 stacklevel=4,
             )
-            self._unfit.add(key)
+            self._not_capturable.add(key)
             return None
         self._graphs[key] = graph
         return graph
 
     def clear(self) -> None:
-        """Forgets every graph, e.g. as the tensors that they write to are no more."""
+        """Drops all graphs, e.g. because the tensors that they write to are replaced."""
         self._graphs.clear()
-        self._unfit.clear()
+        self._not_capturable.clear()

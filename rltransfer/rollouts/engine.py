@@ -16,7 +16,6 @@ from rltransfer.nested import Path, from_leaves, leaves
 from rltransfer.rollouts.cuda_graph import CapturedCalls
 from rltransfer.rollouts.episodes import episode_totals
 from rltransfer.rollouts.rollout import Actor, Rollout, TruncatedObservations
-from rltransfer.tasks.action import action_size
 from rltransfer.tasks.making import make_vector_env, overlaps
 from rltransfer.tasks.observation import Observation, as_groups, grouped
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
@@ -25,7 +24,7 @@ from rltransfer.tasks.vector_env import VectorEnv
 
 
 class Store:
-    """A tensor over time, and its rows at each time: views that are made once."""
+    """A tensor over time, with preallocated views of each time step."""
 
     def __init__(self, *shape: int, dtype: torch.dtype, device: torch.device) -> None:
         self.all = torch.zeros(shape, dtype=dtype, device=device)
@@ -34,23 +33,25 @@ class Store:
 
 @dataclass
 class EnvSlice:
-    """One vector environment and the rows that it fills."""
+    """One vector environment and its rows in the rollout."""
 
     env: VectorEnv
     rows: slice
+    task: int
+    """Index of the task."""
     action_size: int | None = None
-    """Numbers of the task's own continuous actions, where other tasks have more."""
+    """Action dimensions of the task if other tasks have more."""
 
     def send(self, action: Tensor) -> None:
         """Begins a step.
 
         Args:
-            action: All rows' actions, padded.    (rows,) or (rows, action_dim)
+            action: The padded actions of all rows.    (rows,) or (rows, action_dim)
         """
-        own = _part(action, self.rows)
+        action = _take(action, self.rows)
         if self.action_size is not None:
-            own = own[:, : self.action_size].contiguous()
-        self.env.send(own)
+            action = action[:, : self.action_size].contiguous()
+        self.env.send(action)
 
 
 @contextlib.contextmanager
@@ -64,20 +65,20 @@ def closed_if_refused(engine: RolloutEngine) -> Iterator[None]:
 
 
 class RolloutEngine:
-    """Steps every environment of every task and keeps what happens in preallocated tensors.
+    """Steps every environment of every task and stores the rollout in preallocated tensors.
 
-    One forward pass serves all tasks. Host environments are held in two halves, so that one half is
-    simulated while the other is acted for. Where all environments live on a CUDA device, a rollout
-    is one CUDA graph from its second time on: policy, sampling, environments and stores of all its
-    steps are launched at once.
+    One forward pass serves all tasks. Host environments are split into two pipeline stages: the
+    policy acts for one while the other is simulated. If all environments are on a CUDA device, a
+    rollout is one CUDA graph from the second time on: policy, sampling, environments and stores of
+    all steps are launched at once.
 
     Args:
         suite: The tasks.
         num_envs: Environments of each task.
-        device: Where tensors live.
+        device: The tensors' device.
         seed: Seeds the environments.
-        pad: Takes the suite's spaces and returns those that rollouts are padded to, e.g. those of a
-            policy that was trained on a larger suite, or refuses the suite.
+        pad: Pads the suite's spaces, e.g. to those of a policy that was trained on a larger suite,
+            or refuses the suite.
         captures: Whether rollouts on a CUDA device are captured in CUDA graphs.
 
     Raises:
@@ -117,7 +118,7 @@ class RolloutEngine:
         self.restart()
 
     def _make_env_slices(self) -> list[list[EnvSlice]]:
-        """Makes the environments: one slice a task, or two where they can overlap."""
+        """Makes one slice for each task, or one in each stage if its environments overlap."""
         stages: list[list[EnvSlice]] = [[], []]
         for index, task in enumerate(self.suite):
             base, split = index * self.num_envs, self.num_envs // 2
@@ -129,13 +130,13 @@ class RolloutEngine:
                         f"The task {task.id!r} resets in the step after an episode's end: "
                         "its environment must reset in the same step."
                     )
-                stage.append(EnvSlice(env, slice(base, base + count)))
+                stage.append(EnvSlice(env, slice(base, base + count), index))
                 base += count
         return [stage for stage in stages if stage]
 
     def _joint_spaces(self, pad: Callable[[SuiteSpaces], SuiteSpaces] | None) -> SuiteSpaces:
-        """The spaces that all tasks fit; tells each slice how much of an action is its own."""
-        envs = {one.rows.start // self.num_envs: one.env for one in reversed(self.env_slices)}
+        """The joint spaces of all tasks; sets each slice's action size if actions are padded."""
+        envs = {one.task: one.env for one in reversed(self.env_slices)}
         own = [
             TaskSpaces(grouped(env.single_observation_space), env.single_action_space)
             for _, env in sorted(envs.items())
@@ -144,55 +145,54 @@ class RolloutEngine:
         joint = joint if pad is None else pad(joint)
         if joint.action_mask is not None and not joint.is_discrete:
             for env_slice in self.env_slices:
-                env_slice.action_size = action_size(env_slice.env.single_action_space)
+                env_slice.action_size = joint.action_sizes[env_slice.task]
         return joint
 
     def _allocate(self, rollout_length: int) -> None:
-        """Makes room for `rollout_length` steps; what is seen now is carried over."""
+        """Allocates the tensors of a rollout; the current observation is carried over."""
         old = getattr(self, "_observation", None)
         shape = (rollout_length + 1, self.num_rows)
 
-        def store(dtype: torch.dtype, *rest: int) -> Store:
+        def allocate(dtype: torch.dtype, *rest: int) -> Store:
             return Store(*shape, *rest, dtype=dtype, device=self.device)
 
         self._observation: dict[str, Store] = {}
         for name, space in self.spaces.observation_space.spaces.items():
             dtype = torch.from_numpy(np.zeros(1, space.dtype)).dtype
-            self._observation[name] = store(dtype, *(space.shape or ()))
-        self._start = store(torch.bool)
+            self._observation[name] = allocate(dtype, *(space.shape or ()))
+        self._start = allocate(torch.bool)
         self._start.all.fill_(True)
-        self._reward = store(torch.float32)
-        self._terminated = store(torch.bool)
-        self._truncated = store(torch.bool)
+        self._reward = allocate(torch.float32)
+        self._terminated = allocate(torch.bool)
+        self._truncated = allocate(torch.bool)
         self._episode_return = torch.zeros(rollout_length, self.num_rows, device=self.device)
         self._episode_length = torch.zeros_like(self._episode_return)
         self._extras: dict[Path, Store] = {}
         self._final: Observation = {}
         self._final_parts: list[TruncatedObservations] = []
         if old is not None:
-            for name, kept in old.items():
-                self._observation[name].at[rollout_length].copy_(kept.at[self._rollout_length])
+            for name, store in old.items():
+                self._observation[name].at[rollout_length].copy_(store.at[self._rollout_length])
             self._start.at[rollout_length].copy_(self._last_start)
         self._rollout_length = rollout_length
         if self._captured is not None:
             self._captured.clear()
 
     def _resize_state(self, size: int) -> None:
-        """Makes room for a recurrent state of this size, zero at first."""
         self.state = torch.zeros(self.num_rows, size, device=self.device)
         self._initial_state = torch.zeros_like(self.state)
 
     def restart(self, only_forgetful: bool = False) -> None:
-        """Begins new episodes, seeded by the engine's seed and the count of restarts.
+        """Begins new episodes, seeded by the engine's seed and the number of restarts.
 
         Args:
-            only_forgetful: Whether only those environments begin anew that cannot say their state.
+            only_forgetful: Restarts only the environments whose state cannot be saved.
         """
         for index, env_slice in enumerate(self.env_slices):
             if only_forgetful and env_slice.env.state_dict() is not None:
                 continue
-            mixed = np.random.SeedSequence([self.seed, self.restarts, index]).generate_state(1)
-            observation, _ = env_slice.env.reset(seed=int(mixed[0]) % 2**31)
+            seed = np.random.SeedSequence([self.seed, self.restarts, index]).generate_state(1)
+            observation, _ = env_slice.env.reset(seed=int(seed[0]) % 2**31)
             self._write_observation(self._rollout_length, env_slice, observation)
             self._start.at[self._rollout_length][env_slice.rows] = True
             self.running_return[env_slice.rows] = 0
@@ -203,15 +203,7 @@ class RolloutEngine:
 
     @torch.no_grad()
     def collect(self, actor: Actor, rollout_length: int) -> Rollout:
-        """Lets the actor act for `rollout_length` steps in every environment.
-
-        Args:
-            actor: Who acts.
-            rollout_length: Steps of each environment.
-
-        Returns:
-            What happened; the next call overwrites it.
-        """
+        """Runs `rollout_length` steps in every environment; the next call overwrites them."""
         if rollout_length != self._rollout_length:
             self._allocate(rollout_length)
         if self.state.shape[1] != actor.state_size:
@@ -220,13 +212,12 @@ class RolloutEngine:
         if self._captured is None:
             self._play(actor, rollout_length)
         else:
-            # The actor itself is in the key: its identity must not pass to another one.
+            # The key contains the actor itself, so that no other object can get its identity.
             key = (actor, actor.graph_key)
             self._captured(key, lambda: self._play(actor, rollout_length), actor.generators)
         return self._view(rollout_length)
 
     def _play(self, actor: Actor, rollout_length: int) -> None:
-        """Fills the stores."""
         for store in self._observation.values():
             store.at[0].copy_(store.at[rollout_length])
         self._start.at[0].copy_(self._last_start)
@@ -242,23 +233,25 @@ class RolloutEngine:
         self._sum_episodes(rollout_length)
 
     def _send(self, actor: Actor, stage: list[EnvSlice], time: int) -> None:
-        """Acts for one half and begins its step."""
-        for rows, _ in _runs(stage):
-            seen = {name: _part(store.at[time], rows) for name, store in self._observation.items()}
-            start = _part(self._start.at[time], rows)
-            before = _part(self.state, rows)
-            output = actor.act(seen, _part(self.task, rows), before, start)
-            state = output.pop("state", None)
-            if state is not None:
-                before.copy_(state)
+        """Acts for one stage and begins its step."""
+        for rows, _ in _adjacent(stage):
+            observation = {
+                name: _take(store.at[time], rows) for name, store in self._observation.items()
+            }
+            start = _take(self._start.at[time], rows)
+            state = _take(self.state, rows)
+            output = actor.act(observation, _take(self.task, rows), state, start)
+            new_state = output.pop("state", None)
+            if new_state is not None:
+                state.copy_(new_state)
             for path, value in leaves(output):
-                _part(self._extra(path, value).at[time], rows).copy_(value)
+                _take(self._extra(path, value).at[time], rows).copy_(value)
         action = self._extras["action",].at[time]
         for env_slice in stage:
             env_slice.send(action)
 
     def _extra(self, path: Path, value: Tensor) -> Store:
-        """Returns the store of one of the actor's tensors, made at its first use."""
+        """The store of one of the actor's outputs, allocated at its first use."""
         if path not in self._extras:
             self._extras[path] = Store(
                 self._rollout_length, self.num_rows, *value.shape[1:],
@@ -267,40 +260,40 @@ class RolloutEngine:
         return self._extras[path]
 
     def _receive(self, stage: list[EnvSlice], time: int) -> None:
-        """Ends the step of one half."""
-        for rows, env_slices in _runs(stage):
-            rewards, ends, cuts = [], [], []
+        """Ends the step of one stage."""
+        for rows, env_slices in _adjacent(stage):
+            rewards, terminations, truncations = [], [], []
             for env_slice in env_slices:
                 observation, reward, terminated, truncated, info = env_slice.env.recv()
                 self._write_observation(time + 1, env_slice, observation)
                 if env_slice.env.truncates and "final_obs" in info:
-                    self._keep_final(env_slice, time, truncated & ~terminated, info["final_obs"])
+                    cut = truncated & ~terminated
+                    self._store_final(env_slice, time, cut, info["final_obs"])
                 rewards.append(reward)
-                ends.append(terminated)
-                cuts.append(truncated)
-            # All env_slices at once: with many tasks, copies of a few numbers each would add up.
-            torch.cat(rewards, out=_part(self._reward.at[time], rows))
-            torch.cat(ends, out=_part(self._terminated.at[time], rows))
-            torch.cat(cuts, out=_part(self._truncated.at[time], rows))
+                terminations.append(terminated)
+                truncations.append(truncated)
+            # All slices at once: with many tasks, small copies would add up.
+            torch.cat(rewards, out=_take(self._reward.at[time], rows))
+            torch.cat(terminations, out=_take(self._terminated.at[time], rows))
+            torch.cat(truncations, out=_take(self._truncated.at[time], rows))
             done = torch.logical_or(
-                _part(self._terminated.at[time], rows),
-                _part(self._truncated.at[time], rows),
-                out=_part(self._start.at[time + 1], rows),
+                _take(self._terminated.at[time], rows),
+                _take(self._truncated.at[time], rows),
+                out=_take(self._start.at[time + 1], rows),
             )
             if self.state.shape[1]:
-                _part(self.state, rows).masked_fill_(done.unsqueeze(-1), 0.0)
+                _take(self.state, rows).masked_fill_(done.unsqueeze(-1), 0.0)
 
     def _sum_episodes(self, rollout_length: int) -> None:
-        """Finds the returns and lengths of the episodes that ended."""
         reward, done = self._reward.all[:rollout_length], self._start.all[1:]
         self._episode_return.copy_(episode_totals(reward, done, self.running_return))
         one = torch.ones_like(reward)
         self._episode_length.copy_(episode_totals(one, done, self.running_length))
 
-    def _keep_final(self, env_slice: EnvSlice, time: int, cut: Tensor, observation: Any) -> None:
-        """Keeps the last observations of episodes that were cut short."""
+    def _store_final(self, env_slice: EnvSlice, time: int, cut: Tensor, observation: Any) -> None:
+        """Stores the last observations of truncated episodes."""
         if env_slice.env.capturable:
-            # Which rows are meant would have to be waited for: all are kept, and chosen later.
+            # Selecting the rows would wait for the device: all are stored, and selected later.
             for name, value in as_groups(observation).items():
                 if name not in self._final:
                     self._final[name] = torch.zeros_like(self._observation[name].all)
@@ -309,15 +302,14 @@ class RolloutEngine:
         rows = cut.nonzero().squeeze(-1)
         if not len(rows):
             return
-        kept = {}
+        final = {}
         for name, value in as_groups(observation).items():
             store = self._observation[name].all
-            kept[name] = _fill(store.new_zeros(len(rows), *store.shape[2:]), value[rows])
+            final[name] = _fill(store.new_zeros(len(rows), *store.shape[2:]), value[rows])
         times = torch.full_like(rows, time)
-        self._final_parts.append(TruncatedObservations(times, rows + env_slice.rows.start, kept))
+        self._final_parts.append(TruncatedObservations(times, rows + env_slice.rows.start, final))
 
     def _final_obs(self, rollout_length: int) -> TruncatedObservations | None:
-        """Returns what followed where episodes were cut short."""
         parts = list(self._final_parts)
         for env_slice in self.env_slices:
             if not (env_slice.env.capturable and env_slice.env.truncates):
@@ -326,8 +318,8 @@ class RolloutEngine:
             cut = self._truncated.all[where] & ~self._terminated.all[where]
             time, rows = cut.nonzero(as_tuple=True)
             rows = rows + env_slice.rows.start
-            kept = {name: store[time, rows] for name, store in self._final.items()}
-            parts.append(TruncatedObservations(time, rows, kept))
+            final = {name: store[time, rows] for name, store in self._final.items()}
+            parts.append(TruncatedObservations(time, rows, final))
         parts = [part for part in parts if len(part.time)]
         if not parts:
             return None
@@ -341,12 +333,11 @@ class RolloutEngine:
         )
 
     def _write_observation(self, time: int, env_slice: EnvSlice, observation: Any) -> None:
-        """Copies what a env_slice observes to its place."""
         for name, value in as_groups(observation).items():
-            store = _part(self._observation[name].at[time], env_slice.rows)
+            store = _take(self._observation[name].at[time], env_slice.rows)
             if env_slice.env.overlaps and self.device.type == "cpu" and value.dim() > 2:
-                # By numpy, in this thread: torch's would keep spinning after the copy, on the cores
-                # that the emulators of the other half are waiting for.
+                # NumPy copies in this thread. torch's threads would keep spinning afterwards, on
+                # cores that the emulators of the other stage need.
                 store.numpy()[:, : value.shape[1]] = value.numpy()
             else:
                 _fill(store, value)
@@ -378,10 +369,11 @@ class RolloutEngine:
             env_slice.env.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything that the next `collect` depends on."""
+        """Everything that the next `collect` depends on."""
         state: dict[str, Any] = {
             "observation": {
-                n: s.at[self._rollout_length].clone() for n, s in self._observation.items()
+                name: store.at[self._rollout_length].clone()
+                for name, store in self._observation.items()
             },
             "start": self._last_start.clone(),
             "running_return": self.running_return.clone(),
@@ -396,7 +388,7 @@ class RolloutEngine:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to a state that `state_dict` returned; forgetful environments begin anew."""
+        """Restores a state; environments whose state cannot be saved begin new episodes."""
         self.restarts = state["restarts"] - 1
         self.restart()
         self._resize_state(state["state"].shape[1])
@@ -412,11 +404,11 @@ class RolloutEngine:
 
 
 def _fill(store: Tensor, value: Tensor) -> Tensor:
-    """Writes what a task's own environments observe; channels and vectors are padded with zeros.
+    """Writes observations into a store, whose padding stays zero.
 
     Args:
-        store: Where to.                                                (rows, *joint shape)
-        value: Numbers, vectors or images of the task's own size.       (rows, ...)
+        store: The target.                                              (rows, *joint shape)
+        value: Numbers, vectors or images of the task's size.           (rows, ...)
     """
     store[:, : value.shape[1] if value.dim() > 1 else 1] = (
         value if value.dim() > 1 else value.unsqueeze(-1)
@@ -424,13 +416,13 @@ def _fill(store: Tensor, value: Tensor) -> Tensor:
     return store
 
 
-def _part(tensor: Tensor, rows: slice) -> Tensor:
-    """Returns a view of some rows, or the tensor itself where they are all: that costs nothing."""
+def _take(tensor: Tensor, rows: slice) -> Tensor:
+    """A view of some rows, or the tensor itself if that is all of them, which costs nothing."""
     return tensor if rows.stop - rows.start == len(tensor) else tensor[rows]
 
 
-def _runs(stage: list[EnvSlice]) -> Iterator[tuple[slice, list[EnvSlice]]]:
-    """Yields the env_slices of a half that stand side by side, with their rows as one slice."""
+def _adjacent(stage: list[EnvSlice]) -> Iterator[tuple[slice, list[EnvSlice]]]:
+    """Yields the slices of a stage with adjacent rows, and these rows as one slice."""
     run = stage[:1]
     for env_slice in stage[1:]:
         if env_slice.rows.start != run[-1].rows.stop:

@@ -1,4 +1,4 @@
-"""Returns and lengths of episodes, from rewards over time."""
+"""Returns and lengths of episodes from rewards over time."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def episode_totals(step: Tensor, done: Tensor, running: Tensor) -> Tensor:
-    """Returns the sum over each episode where it ended, and 0 elsewhere.    (time, rows)
+    """The sum over each episode at the step that ended it, 0 elsewhere.    (time, rows)
 
     Args:
-        step: What each step adds.                                                (time, rows)
+        step: The summands.                                                       (time, rows)
         done: Whether the step ended the episode.                                 (time, rows)
-        running: The sums of the episodes that are under way, before the first step; they are
-            brought up to the last step in place.                                 (rows,)
+        running: The sums of the unfinished episodes before the first step; updated in place to
+            those after the last step.                                            (rows,)
     """
-    # In float64: the sum of an episode is a difference of sums over all.
+    # In float64, as the sum of an episode is a difference of sums over all steps.
     total = step.double().cumsum(0) + running
     time = torch.arange(len(step), device=step.device).unsqueeze(1)
     last_end = torch.where(done, time, -1).cummax(0).values

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes, rewards as they are, every episode counted that was begun in turn."""
+"""Evaluation: returns of whole episodes with unmodified rewards."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from rltransfer.tasks.task import Suite, Task
 from rltransfer.teachers.teacher import Teacher
 
 CHUNK = 64
-"""Steps between two looks at which episodes have ended."""
+"""Steps of a rollout; then ended episodes are counted."""
 
 LONGEST = 108_000
-"""Steps after which an episode counts as it stands: a policy may have found a way not to end."""
+"""Steps after which an unfinished episode is counted: a policy may avoid every end."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The returns of whole episodes."""
+    """The returns and lengths of whole episodes."""
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
@@ -44,7 +44,7 @@ class Evaluation:
 
     @property
     def ci95(self) -> float:
-        """Half of the 95 % confidence interval of the mean, by Student's t."""
+        """Half-width of the 95 % confidence interval of the mean (Student's t)."""
         count = len(self.returns)
         if count < 2:
             return float("inf")
@@ -64,22 +64,22 @@ def evaluate(
     index: int = 0,
     as_trained: bool = False,
 ) -> Evaluation:
-    """Plays whole episodes of a task, as it is evaluated, and returns their returns.
+    """Plays whole episodes of a task.
 
-    Each environment plays a share of the episodes that is set beforehand, so that short episodes
-    are not counted more often than long ones. An episode without an end is cut after `LONGEST`
-    steps and goes on as another.
+    Each environment plays a number of episodes that is set beforehand: short episodes would
+    otherwise be counted more often than long ones. An episode is cut after `LONGEST` steps; the
+    rest counts as another one.
 
     Args:
-        make_actor: Returns who acts, given the engine with its spaces.
-        task: What is played; clipped rewards and lives that end episodes are turned off.
-        episodes: How many episodes.
+        make_actor: Makes the actor, given the engine with its spaces.
+        task: The task; reward clipping and episodes that end with a life are turned off.
+        episodes: Number of episodes.
         seed: Seeds the environments.
-        device: Where to play; the CPU if None.
-        num_envs: Environments at once, at most.
+        device: The device; the CPU if None.
+        num_envs: Maximum number of environments.
         pad: Pads the task's spaces to those of a larger suite: see `RolloutEngine`.
         index: The task's index in that suite.
-        as_trained: Whether the task is played as it is trained, and nothing is turned off.
+        as_trained: Leaves reward clipping and lives as in training.
 
     Raises:
         InputError: `episodes` is not positive, or the task cannot be made.
@@ -91,28 +91,26 @@ def evaluate(
     engine = RolloutEngine(suite, rows, device or torch.device("cpu"), seed, pad)
     engine.task.fill_(index)
     try:
-        return _play(engine, make_actor(engine), _shares(episodes, rows))
+        return _play(engine, make_actor(engine), _episodes_per_row(episodes, rows))
     finally:
         engine.close()
 
 
 def _rows(episodes: int, num_envs: int) -> int:
-    """Returns how many environments play so many episodes in the fewest rounds.
+    """The fewest environments that play the episodes in the fewest rounds.
 
-    No more than those rounds need: most would only wait for the few that play a last one.
+    With more, most would wait for the few that play a last episode.
     """
     rounds = math.ceil(episodes / num_envs)
     return math.ceil(episodes / rounds)
 
 
-def _shares(episodes: int, rows: int) -> list[int]:
-    """Returns how many episodes each environment plays."""
+def _episodes_per_row(episodes: int, rows: int) -> list[int]:
     return [episodes // rows + (row < episodes % rows) for row in range(rows)]
 
 
-def _play(engine: RolloutEngine, actor: Actor, shares: list[int]) -> Evaluation:
-    """Plays until every environment has ended its share of episodes."""
-    left = np.array(shares)
+def _play(engine: RolloutEngine, actor: Actor, episodes_per_row: list[int]) -> Evaluation:
+    left = np.array(episodes_per_row)
     returns: list[float] = []
     lengths: list[int] = []
     while left.any():
@@ -149,10 +147,10 @@ def evaluate_policy(
 ) -> dict[str, Evaluation]:
     """Evaluates a policy on every task of a suite; see `evaluate`.
 
-    The policy knows the suite's first task by the index `first`, and those after it by the next.
+    The suite's first task has the index `first` for the policy, the second `first + 1`, and so on.
 
     Raises:
-        InputError: See `evaluate`; or a task's observations or actions are not the policy's.
+        InputError: See `evaluate`; or the policy does not fit a task.
     """
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
     return {
@@ -166,14 +164,10 @@ def evaluate_policy(
 
 
 def _policy_spaces(spec: PolicySpec, index: int, own: SuiteSpaces) -> SuiteSpaces:
-    """Pads a task's spaces to those of a policy that knows the task by this index.
-
-    Raises:
-        InputError: The observations or the actions of the task are not those of the policy.
-    """
+    """Pads a task's spaces to those of a policy, which must fit the task of this index."""
     (task,), task_id = own.own, own.suite.tasks[0].id
     reads = spaces.Dict([(name, spec.observation_space[name]) for name in spec.network.groups])
-    # A policy of several tasks was trained on padded observations.
+    # Policies for several tasks were trained on padded observations.
     padded = spec.num_tasks > 1 or spec.action_mask is not None
     check_observation("The policy", reads, task_id, task.observation, padded)
     mask = None if spec.action_mask is None else spec.action_mask[index]
@@ -195,33 +189,31 @@ def evaluate_teacher(
 ) -> dict[str, Evaluation]:
     """Evaluates a teacher on each task of a suite; see `evaluate`.
 
-    A teacher that draws random numbers draws them by `seed`, and afterwards goes on as before.
-
     Args:
-        teacher: The teacher.
+        teacher: The teacher; its random state is the same afterwards.
         suite: The tasks.
-        episodes: How many episodes of each.
-        seed: Seeds the environments.
-        device: Where to play.
-        deterministic: Whether the greedy action is taken.
-        num_envs: Environments at once, at most.
-        fitted_to: The spaces that the teacher is fitted to; None fits it here.
+        episodes: Number of episodes of each task.
+        seed: Seeds the environments and the teacher.
+        device: The device.
+        deterministic: Takes the greedy action.
+        num_envs: Maximum number of environments.
+        fitted_to: The spaces that the teacher is fitted to; None fits it to each task.
         as_trained: See `evaluate`.
 
     Raises:
         InputError: See `evaluate`; or the teacher does not fit a task.
     """
     if fitted_to is None and len(suite) > 1:
-        # Refused before anything is played, whichever task it is.
+        # A task that the teacher does not fit is refused before any is played.
         fitted_to = probe_spaces(suite, device)
         teacher = teacher.fitted(fitted_to).to(device)
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
 
     def actor(engine: RolloutEngine) -> TeacherActor:
-        fits = teacher if fitted_to is not None else teacher.fitted(engine.spaces).to(device)
-        if fits is not teacher:
-            fits.seed(seed)
-        return TeacherActor(fits, generator)
+        fitted = teacher if fitted_to is not None else teacher.fitted(engine.spaces).to(device)
+        if fitted is not teacher:
+            fitted.seed(seed)
+        return TeacherActor(fitted, generator)
 
     def pad(own: SuiteSpaces) -> SuiteSpaces:
         joint = fitted_to or own
@@ -239,7 +231,7 @@ def evaluate_teacher(
 
 @contextlib.contextmanager
 def _seeded(teacher: Teacher, seed: int) -> Iterator[None]:
-    """Seeds a teacher's generators, and brings them back to where they were."""
+    """Seeds a teacher's generators and restores them afterwards."""
     generators = teacher.generators()
     states = [generator.get_state() for generator in generators]
     teacher.seed(seed)
@@ -251,7 +243,7 @@ def _seeded(teacher: Teacher, seed: int) -> Iterator[None]:
 
 
 def probe_spaces(suite: Suite, device: torch.device) -> SuiteSpaces:
-    """The spaces of a suite, read off one environment of each task.
+    """The spaces of a suite, from one environment of each task.
 
     Raises:
         InputError: A task cannot be made, or the tasks cannot share a policy.
@@ -270,7 +262,7 @@ def evaluate_random(
     num_envs: int = 64,
     as_trained: bool = False,
 ) -> dict[str, Evaluation]:
-    """Evaluates uniformly random actions on every task of a suite; see `evaluate`."""
+    """Evaluates a random policy on every task of a suite; see `evaluate`."""
 
     def random_actor(engine: RolloutEngine) -> Actor:
         generator = torch.Generator(device).manual_seed(seed)

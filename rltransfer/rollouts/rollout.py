@@ -1,4 +1,4 @@
-"""What a rollout holds, and what acts in one."""
+"""Rollouts, and the actors that produce them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rltransfer.tasks.observation import Observation
 
 
 class Actor(Protocol):
-    """Whoever acts in the environments."""
+    """A policy, teacher or random policy that acts in the environments."""
 
     @property
     def state_size(self) -> int:
-        """Columns of the recurrent state; 0 for none."""
+        """Size of the recurrent state; 0 for none."""
 
     @property
     def graph_key(self) -> Hashable:
-        """What `act` does depends on this and on values in tensors, and on nothing else.
+        """Identifies the launches of `act`, which depend on nothing else but values in tensors.
 
-        On CUDA a rollout is captured once for each course and replayed from then on: what changes
-        with time is either a tensor that is written in place, or part of this.
+        On CUDA a rollout is captured once for each key and then replayed: whatever changes over
+        time must be a tensor that is written in place, or part of the key.
         """
 
     @property
@@ -33,7 +33,7 @@ class Actor(Protocol):
         """The generators that `act` draws from."""
 
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
-        """Returns "action" and whatever else is to be kept of this step, by name.
+        """Outputs actions, and further tensors to store in the rollout.
 
         Args:
             observation: The groups.                                      (rows, ...)
@@ -42,14 +42,14 @@ class Actor(Protocol):
             start: Whether the observation is an episode's first.         (rows,)
 
         Returns:
-            Tensors of (rows, ...), which may be nested: "action"; "state", the new recurrent state,
-            if there is one.
+            Tensors (rows, ...), which may be nested: "action"; "state", the new recurrent state, if
+            there is one; any other name is stored.
         """
 
 
 @dataclass(frozen=True)
 class TruncatedObservations:
-    """The observations that followed where episodes were cut short, before the reset."""
+    """The last observations of truncated episodes, before the reset."""
 
     time: Tensor
     """int64.                                       (n,)"""
@@ -63,20 +63,20 @@ class TruncatedObservations:
 class Rollout:
     """Steps of all environments: views of the engine's tensors, time first.
 
-    A row is one environment; the rows of a task stand together, in the order of the suite. The next
-    `collect` overwrites everything here.
+    A row is one environment; rows are grouped by task, in the order of the suite. The next
+    `collect` overwrites all tensors.
     """
 
     observation: Observation
-    """What was seen.                                               (time, rows, ...)"""
+    """The observation before each step.                            (time, rows, ...)"""
     last_observation: Observation
-    """What is seen after the last step.                            (rows, ...)"""
+    """The observation after the last step.                         (rows, ...)"""
     reward: Tensor
     """float32.                                                     (time, rows)"""
     terminated: Tensor
     """Whether the step ended the episode in a terminal state.      (time, rows)"""
     truncated: Tensor
-    """Whether the step's episode was cut short.                    (time, rows)"""
+    """Whether the step truncated the episode.                      (time, rows)"""
     start: Tensor
     """Whether the observation is an episode's first.               (time, rows)"""
     task: Tensor
@@ -84,15 +84,15 @@ class Rollout:
     initial_state: Tensor
     """The recurrent state before the first step.                   (rows, state_size)"""
     extras: Nested
-    """What the actor returned, "action" among it.                  (time, rows, ...)"""
+    """The actor's outputs, including "action".                     (time, rows, ...)"""
     last_state: Tensor
     """The recurrent state after the last step.                     (rows, state_size)"""
     final_obs: TruncatedObservations | None = None
-    """Where episodes were cut short; None if none was."""
+    """The last observations of truncated episodes; None if none was truncated."""
     episode_return: Tensor | None = None
-    """Return of the episode that the step ended; 0 elsewhere.      (time, rows)"""
+    """Return of the episode that the step ended, else 0.           (time, rows)"""
     episode_length: Tensor | None = None
-    """Steps of the episode that the step ended; 0 elsewhere.       (time, rows)"""
+    """Steps of the episode that the step ended, else 0.            (time, rows)"""
 
     @property
     def done(self) -> Tensor:
@@ -101,5 +101,5 @@ class Rollout:
 
     @property
     def num_steps(self) -> int:
-        """Environment steps in all."""
+        """Environment steps over all rows."""
         return self.reward.numel()

@@ -1,4 +1,4 @@
-"""Action spaces: the one that several tasks share, and what of it each task has."""
+"""Action spaces: the joint space of several tasks, and the mask of each task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rltransfer.errors import InputError
 
 
 def action_size(space: spaces.Space[Any]) -> int:
-    """Returns how many discrete actions there are, or how many numbers a continuous one has."""
+    """The number of discrete actions, or of action dimensions."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
     assert isinstance(space, spaces.Box)
@@ -21,12 +21,12 @@ def action_size(space: spaces.Space[Any]) -> int:
 
 
 def joint_action_space(named: Sequence[tuple[str, spaces.Space[Any]]]) -> spaces.Space[Any]:
-    """Returns the one action space that all tasks fit: as many actions as the largest has.
+    """The action space that all tasks fit: as large as the largest one.
 
-    A continuous action has as many numbers as the longest, each within the widest bounds.
+    Each dimension of a continuous action gets the widest bounds of all tasks that have it.
 
     Args:
-        named: Each task's id and its own actions.
+        named: Each task's id and action space.
 
     Raises:
         InputError: Some tasks have discrete actions and others continuous ones.
@@ -38,28 +38,21 @@ def joint_action_space(named: Sequence[tuple[str, spaces.Space[Any]]]) -> spaces
                 f"The tasks {first_id!r} and {task_id!r} cannot share a policy: "
                 "one has discrete actions, the other continuous ones."
             )
+    size = max(action_size(space) for _, space in named)
     if isinstance(first, spaces.Discrete):
-        return spaces.Discrete(max(action_size(space) for _, space in named))
-    return _joint_box([space for _, space in named if isinstance(space, spaces.Box)])
-
-
-def _joint_box(boxes: Sequence[spaces.Box]) -> spaces.Box:
-    """Returns the smallest box that holds every task's actions, the shorter ones padded."""
-    size = max(action_size(box) for box in boxes)
+        return spaces.Discrete(size)
     low, high = np.full(size, np.inf, np.float32), np.full(size, -np.inf, np.float32)
-    for box in boxes:
-        own = slice(action_size(box))
-        low[own], high[own] = np.minimum(low[own], box.low), np.maximum(high[own], box.high)
+    for _, box in named:
+        assert isinstance(box, spaces.Box)
+        part = slice(action_size(box))
+        low[part], high[part] = np.minimum(low[part], box.low), np.maximum(high[part], box.high)
     return spaces.Box(low, high, dtype=np.float32)
 
 
 def action_mask(
     joint: spaces.Space[Any], own: Sequence[spaces.Space[Any]]
 ) -> tuple[tuple[bool, ...], ...] | None:
-    """Returns which of the joint actions, or of an action's numbers, each task has.
-
-    None where each has all.
-    """
+    """Which joint actions or action dimensions are available in each task; None if all are."""
     size = action_size(joint)
     counts = [action_size(space) for space in own]
     if all(count == size for count in counts):

@@ -1,17 +1,17 @@
 """Any Gymnasium id as a vector environment.
 
-How the environments are stepped was measured on two cores (environment steps/s, random actions;
-`sync` steps them in a row, `async` is Gymnasium's, one process for each environment):
+Throughput on two cores (environment steps/s, random actions) if the environments step one after the
+other (`sync`), or in one process each (`async`):
 
     environment       sync      async
     CartPole-v1       131,000   18,000
     HalfCheetah-v5     22,300    8,300
     Humanoid-v5         3,850    3,600
 
-so they are stepped in a row, and the task's keyword argument `vectorization_mode="async"`, which is
-`gymnasium.make_vec`'s own, is there for environments of which one step takes milliseconds. A thread
-that steps while the policy is computed pays for none but the slowest (Humanoid-v5 +40 %,
-HalfCheetah-v5 -30 %, CartPole-v1 -50 %: Python's lock changes hands too seldom), so there is none.
+`sync` is therefore the default. The task's keyword argument `vectorization_mode="async"`, the same
+as `gymnasium.make_vec`'s, suits environments whose steps take milliseconds. Stepping in a thread
+while the policy runs pays off for the slowest only (Humanoid-v5 +40 %, HalfCheetah-v5 -30 %,
+CartPole-v1 -50 %, because of Python's lock), so there is no such mode.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_i
 from gymnasium.vector import AutoresetMode
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.tasks.host_env import STEP_HALVES, HostVectorEnv
+from rltransfer.tasks.host_env import ASYNC_STEP_METHODS, HostVectorEnv
 from rltransfer.tasks.task import Task
 from rltransfer.tasks.vector_env import VectorEnv
 
@@ -38,8 +38,7 @@ _EXTRAS = {
     "tabular": "jax",
     "toy_text": "toy-text",
 }
-"""The extra of Gymnasium that each of its folders of environments needs."""
-
+"""The Gymnasium extra that each of its environment folders needs."""
 
 _REFUSALS = (
     AssertionError,
@@ -49,25 +48,20 @@ _REFUSALS = (
     ValueError,
     gymnasium.error.Error,
 )
-"""What environments raise at arguments that they do not take."""
+"""Errors that environments raise on invalid arguments."""
 
 
 def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
     """Makes the vector environment of any Gymnasium id.
 
-    An id whose `vector_entry_point` is one of this package's `VectorEnv` classes gives that one, on
-    `device`; one whose `vector_entry_point` resets in the same step is adapted; every other one is
-    made `num_envs` times and stepped in a row, or in processes of their own if the task's keyword
-    argument `vectorization_mode` is "async".
-
-    Args:
-        task: The id and the environment's keyword arguments.
-        num_envs: How many environments.
-        device: Where the tensors live.
+    - A `vector_entry_point` that is a `VectorEnv` class is made on `device`.
+    - A `vector_entry_point` that resets in the same step is wrapped.
+    - Any other id is made `num_envs` times and stepped one environment after the other, or in
+      separate processes if the task's keyword argument `vectorization_mode` is "async".
 
     Raises:
-        InputError: There is no such id, it refuses its arguments, it needs what is not installed,
-            or its spaces are not supported.
+        InputError: The id does not exist, it refuses its arguments, a package that it needs is not
+            installed, or its spaces are not supported.
     """
     kwargs = dict(task.kwargs)
     mode = kwargs.pop("vectorization_mode", "sync")
@@ -98,31 +92,28 @@ def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
 
 
 def host_env_overlaps(task: Task) -> bool:
-    """Whether `send` of the vector environment returns while the environments still step.
-
-    It is known before one is made, as far as the class of the environment tells.
-    """
+    """Whether `VectorEnv.overlaps` is true, as far as the environment's class tells."""
     spec = _find_spec(task)
     try:
         creator = _vector_creator(spec)
     except ImportError:
-        return False  # `make_host_env` says what is missing
+        return False  # `make_host_env` reports the missing package
     if isinstance(creator, type) and issubclass(creator, VectorEnv):
         return creator.overlaps
     if _is_vector_only(spec, creator):
-        return any(hasattr(creator, a) and hasattr(creator, b) for a, b in STEP_HALVES)
+        return any(hasattr(creator, a) and hasattr(creator, b) for a, b in ASYNC_STEP_METHODS)
     return task.kwargs.get("vectorization_mode") == "async"
 
 
 def _is_vector_only(spec: EnvSpec, creator: Any) -> bool:
-    """Whether the id is made as one vector environment, and not as many single ones."""
+    """Whether the id is made as one vector environment instead of several single ones."""
     metadata = getattr(creator, "metadata", {})
     same_step = metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
     return spec.entry_point is None or same_step
 
 
 def _find_spec(task: Task) -> EnvSpec:
-    """Returns the id's entry in Gymnasium's registry; "module:id" imports the module first."""
+    """The id's registry entry; "module:id" imports the module first."""
     module, _, name = task.id.rpartition(":")
     try:
         if module:
@@ -130,8 +121,8 @@ def _find_spec(task: Task) -> EnvSpec:
         return gymnasium.spec(name)
     except ModuleNotFoundError as failure:
         raise InputError(
-            f"The environment {task.id!r} is in the module {module!r}: {failure}; PYTHONPATH says "
-            "where modules are, e.g. PYTHONPATH=. for those of this folder."
+            f"The module {module!r} of the environment {task.id!r} cannot be imported: {failure}; "
+            "set PYTHONPATH to its folder, e.g. PYTHONPATH=. for the current one."
         ) from failure
     except gymnasium.error.Error as failure:
         latest = _latest(name)
@@ -139,12 +130,10 @@ def _find_spec(task: Task) -> EnvSpec:
             raise InputError(
                 f"There is no environment {task.id!r}: the latest version is {latest!r}."
             ) from failure
-        known = gymnasium.registry
-        raise unknown("environment", name, known, "rltransfer list tasks") from failure
+        raise unknown("environment", name, gymnasium.registry, "rltransfer list tasks") from failure
 
 
 def _latest(name: str) -> str | None:
-    """Returns the id of the latest version of an environment; None if there is none."""
     try:
         namespace, base, _ = parse_env_id(name)
     except gymnasium.error.Error:
@@ -154,9 +143,9 @@ def _latest(name: str) -> str | None:
 
 
 def _vector_creator(spec: EnvSpec) -> Any:
-    """Returns what an id's `vector_entry_point` stands for; None if it has none.
+    """The object that an id's `vector_entry_point` names; None if it has none.
 
-    A vector environment that cannot be loaded is no obstacle where there is a single one.
+    A vector environment that cannot be loaded is ignored if the id has a single environment.
     """
     if not isinstance(spec.vector_entry_point, str):
         return spec.vector_entry_point
@@ -170,25 +159,23 @@ def _vector_creator(spec: EnvSpec) -> Any:
 
 
 def _not_installed(task: Task, spec: EnvSpec, failure: ModuleNotFoundError) -> InputError:
-    """Returns the error for an environment that needs a package that is not there."""
     path = str(spec.entry_point or spec.vector_entry_point).split(".")
     extra = _EXTRAS.get(path[2]) if path[:2] == ["gymnasium", "envs"] else None
     remedy = f'install it with `pip install "gymnasium[{extra}]"`' if extra else "install it"
     return InputError(
-        f"The environment {task.id!r} needs the package {failure.name!r}, which is not there: "
+        f"The environment {task.id!r} needs the package {failure.name!r}, but it is not installed: "
         f"{remedy}."
     )
 
 
 def _not_made(task: Task, failure: Exception) -> InputError:
-    """Returns the error for an environment that refused to be made."""
-    told = str(failure)
+    message = str(failure)
     if isinstance(failure, LookupError):
-        # It names a key and no reason: where it was missed tells more.
+        # The message is only the key; the place helps more.
         place = traceback.extract_tb(failure.__traceback__)[-1]
-        told = f"{failure!r} in {place.filename}, line {place.lineno}"
-    # Gymnasium adds where the error was raised, and all arguments, to what the environment told.
-    lines = told.split(" was raised from the environment creator")[0].splitlines()
+        message = f"{failure!r} in {place.filename}, line {place.lineno}"
+    # Gymnasium appends the creator and all arguments to the environment's message.
+    lines = message.split(" was raised from the environment creator")[0].splitlines()
     reason = (lines[0] if lines else type(failure).__name__).rstrip(".")
     arguments = f" with {dict(task.kwargs)}" if task.kwargs else ""
     name = task.id.rpartition(":")[2]

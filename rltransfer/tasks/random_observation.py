@@ -1,4 +1,4 @@
-"""Random observations, to try a network with."""
+"""Random observations for trying out a network."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ from gymnasium import spaces
 from rltransfer.tasks.observation import Observation
 
 LARGEST = 1e4
-"""Bound on the absolute value of a number: spaces go up to the largest float, where sums end."""
+"""Bound on the absolute value of an entry: spaces may extend to the largest float, whose sums
+overflow."""
 
 
 def random_observation(space: spaces.Dict, count: int, seed: int = 0) -> Observation:
-    """Returns random observations, the same for the same seed.    (count, *shape) each
-
-    Args:
-        space: The groups.
-        count: How many observations.
-        seed: The seed.
-    """
-    drawn = copy.deepcopy(space)  # a space draws from a generator of its own
+    """Random observations, the same for the same seed.    (count, *shape) each"""
+    drawn = copy.deepcopy(space)  # seeding changes the space's own generator
     drawn.seed(seed)
     observation: Observation = {}
     for name, part in drawn.spaces.items():

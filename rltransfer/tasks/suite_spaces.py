@@ -1,4 +1,4 @@
-"""The spaces of a suite: those of each task, and the joint ones that all of them fit."""
+"""The spaces of a suite: those of each task, and the joint ones that all tasks fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.tasks.action import action_mask, action_size, joint_action_space
-from rltransfer.tasks.observation import joint_observation_space
+from rltransfer.tasks.observation import describe_space, joint_observation_space
 from rltransfer.tasks.task import Suite
 
 
@@ -25,9 +25,15 @@ class TaskSpaces(NamedTuple):
     action: spaces.Space[Any]
 
 
+def _joint_spaces(names: Sequence[str], own: Sequence[TaskSpaces]) -> TaskSpaces:
+    observed = [(name, one.observation) for name, one in zip(names, own, strict=True)]
+    actions = [(name, one.action) for name, one in zip(names, own, strict=True)]
+    return TaskSpaces(joint_observation_space(observed), joint_action_space(actions))
+
+
 @dataclass(frozen=True)
 class SuiteSpaces:
-    """Everything that is known of what a suite's tasks show and of how to act in them.
+    """The observations and actions of a suite's tasks.
 
     Observations are padded with zeros to the largest task; actions are padded and masked.
     """
@@ -36,9 +42,9 @@ class SuiteSpaces:
     own: tuple[TaskSpaces, ...]
     """The spaces of each task, without padding, in the order of the suite."""
     observation_space: spaces.Dict
-    """The groups that all tasks fit."""
+    """The observation groups that all tasks fit."""
     action_space: spaces.Space[Any]
-    """The actions that all tasks fit: `Discrete` or `Box`."""
+    """The action space that all tasks fit: `Discrete` or `Box`."""
 
     @staticmethod
     def of(suite: Suite, own: Sequence[TaskSpaces]) -> SuiteSpaces:
@@ -47,25 +53,18 @@ class SuiteSpaces:
         Raises:
             InputError: The tasks cannot share a policy.
         """
-        names = [task.id for task in suite]
-        observed = [(name, one.observation) for name, one in zip(names, own, strict=True)]
-        acted = [(name, one.action) for name, one in zip(names, own, strict=True)]
-        joint = joint_observation_space(observed), joint_action_space(acted)
-        return SuiteSpaces(suite, tuple(own), *joint)
+        return SuiteSpaces(suite, tuple(own), *_joint_spaces([task.id for task in suite], own))
 
     def padded_to(
         self, observation_space: spaces.Dict, action_space: spaces.Space[Any]
     ) -> SuiteSpaces:
-        """The same tasks, padded to the spaces of a policy that knows larger ones.
+        """The same tasks, padded to the spaces of a policy for larger tasks.
 
         Raises:
             InputError: A task cannot share a policy with these spaces.
         """
         names = ["the policy", *(task.id for task in self.suite)]
-        observed = [observation_space, *(one.observation for one in self.own)]
-        acted = [action_space, *(one.action for one in self.own)]
-        joint_observation_space(list(zip(names, observed, strict=True)))
-        joint_action_space(list(zip(names, acted, strict=True)))
+        _joint_spaces(names, [TaskSpaces(observation_space, action_space), *self.own])
         return dataclasses.replace(
             self, observation_space=observation_space, action_space=action_space
         )
@@ -81,7 +80,7 @@ class SuiteSpaces:
 
     @functools.cached_property
     def action_mask(self) -> tuple[tuple[bool, ...], ...] | None:
-        """For each task, its discrete actions or action dimensions; None where each has all."""
+        """The available actions or action dimensions of each task; None if all are available."""
         return action_mask(self.action_space, [one.action for one in self.own])
 
     @property
@@ -102,30 +101,30 @@ class SuiteSpaces:
 def check_observation(
     who: str, reads: spaces.Dict, task_id: str, shown: spaces.Dict, padded: bool
 ) -> None:
-    """Checks that a task shows every observation group that a policy reads.
+    """Checks that a task has every observation group that a policy reads.
 
     Args:
         who: The policy, at the beginning of a sentence.
         reads: The groups that it reads.
         task_id: The task.
-        shown: What the task shows, without padding.
+        shown: The task's observation space, without padding.
         padded: Whether the policy was trained on padded observations, so that those of the task may
             be shorter.
 
     Raises:
         InputError: A group is missing, or has another type or shape.
     """
-    for name, wanted in reads.spaces.items():
-        there = shown.spaces.get(name)
-        if there is not None and there.dtype == wanted.dtype:
-            size, *rest = wanted.shape or (0,)
-            own, *own_rest = there.shape or (0,)
+    for name, expected in reads.spaces.items():
+        actual = shown.spaces.get(name)
+        if actual is not None and actual.dtype == expected.dtype:
+            size, *rest = expected.shape or (0,)
+            own, *own_rest = actual.shape or (0,)
             if rest == own_rest and (own == size or (padded and own < size)):
                 continue
-        found = "nothing" if there is None else f"{there.dtype}{list(there.shape or ())}"
+        found = "does not have it" if actual is None else f"has {describe_space(actual)}"
         raise InputError(
             f"{who} does not fit the task {task_id!r}: it reads the group {name!r} as "
-            f"{wanted.dtype}{list(wanted.shape or ())}, the task gives {found}."
+            f"{describe_space(expected)}, but the task {found}."
         )
 
 
@@ -136,17 +135,17 @@ def check_actions(
     task_id: str,
     own: spaces.Space[Any],
 ) -> None:
-    """Checks that the actions of a policy in a task are those of the task.
+    """Checks that the available actions of a policy are those of a task.
 
     Args:
         who: The policy, at the beginning of a sentence.
         known: Its actions, over all of its tasks.
         mask: Which of them are available in this task; None for all.
         task_id: The task.
-        own: The actions of the task, without padding.
+        own: The action space of the task, without padding.
 
     Raises:
-        InputError: They are of another kind, or there are more or fewer.
+        InputError: The kinds or numbers of actions differ.
     """
     size = action_size(known) if mask is None else sum(mask)
     if type(known) is not type(own) or action_size(own) != size:

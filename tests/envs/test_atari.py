@@ -211,9 +211,7 @@ def test_what_cannot_be_made_is_refused_in_one_sentence(task: Task, sentence: st
 
 @pytest.mark.parametrize("name", ["PongNoFrameskip-v4", "Pong-v0"])
 def test_old_name_is_refused_with_the_new_one(name: str) -> None:
-    with pytest.raises(
-        InputError, match=f"'{name}' is an old name of ale-py's: take 'ALE/Pong-v5'"
-    ):
+    with pytest.raises(InputError, match=f"'{name}' is an old id of ale-py: use 'ALE/Pong-v5'"):
         make_vector_env(Task(name), 2, CPU)
     assert name not in task_ids() and "ALE/Pong-v5" in task_ids()
 
@@ -227,7 +225,7 @@ def test_old_name_is_known_before_ale_py_is_loaded(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.delitem(gymnasium.registry, "Pong-v4")
     monkeypatch.setattr("rltransfer.envs.atari._games", load)
-    with pytest.raises(InputError, match="take 'ALE/Pong-v5'"):
+    with pytest.raises(InputError, match="use 'ALE/Pong-v5'"):
         make_vector_env(Task("Pong-v4"), 2, CPU)
 
 

@@ -375,7 +375,7 @@ def test_bad_arguments_are_named(kind: str, options: dict[str, Any], message: st
 def test_bad_calls_are_named() -> None:
     with pytest.raises(rt.InputError, match="did you mean 'rltransfer/Maze-v0'"):
         FAMILY.make(rt.Task("rltransfer/Maze-v1"), 2, torch.device("cpu"))
-    with pytest.raises(rt.InputError, match="with 0 tasks"):
+    with pytest.raises(rt.InputError, match="has 0 tasks"):
         mazes(0)
     with pytest.raises(rt.InputError, match="'rgb_array'"):
         GridworldEnv("maze", render_mode="human")

@@ -405,9 +405,9 @@ def test_an_action_that_is_not_there_does_nothing(wrong: int) -> None:
         ({"sticky_action_prob": float("nan")}, "sticky_action_prob is nan"),
         ({"sticky_action_prob": "often"}, "sticky_action_prob is 'often'"),
         ({"difficulty_ramping": "yes"}, "difficulty_ramping is 'yes'"),
-        ({"device": "toaster"}, "'toaster' is no device"),
+        ({"device": "toaster"}, "no device 'toaster'"),
         ({"device": "meta"}, "do not run on 'meta'"),
-        ({"device": "cuda:77"}, "'cuda:77' is not there"),
+        ({"device": "cuda:77"}, "no device 'cuda:77'"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:

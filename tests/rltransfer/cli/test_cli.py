@@ -140,7 +140,7 @@ def test_bad_words_are_refused_in_a_sentence(
         ("train", "ppo", TASK): f"did you mean '--task {TASK}'?",
         ("train", "ppo", "--task", "My/Env-v0"): "'my_module:My/Env-v0'",
         ("train", "ppo", "--task", TASK, "--teacher", "zoo"): "`rltransfer train ppo --help`",
-        ("train", "ppo", "--task", "xyzzy"): "`rltransfer list tasks` names them all",
+        ("train", "ppo", "--task", "xyzzy"): "`rltransfer list tasks` lists them all",
         ("train", "ppo", "--task", "minatar"): "is a suite, not a task: use --suite minatar",
         ("train", "ppo", "--task", TASK, "--device", "cuda:99"): "no device 'cuda:99'",
         ("train", "ppo", "--task", TASK, "--width", "0"): "width is 0",

@@ -220,7 +220,7 @@ def test_missing_option():
 def test_an_unknown_name_with_all_that_there_are_or_who_lists_them():
     names = [f"{number}" * 4 for number in range(10)] + list("abc")
     assert str(unknown("task", "xyzzy", names, "list tasks")).endswith(
-        ": `list tasks` names them all."
+        ": `list tasks` lists them all."
     )
     assert str(unknown("task", "xyzzy", names)).endswith("9999, a, b, c.")
     assert str(unknown("task", "xyzzy", ["a"], "list tasks")).endswith(": there are a.")

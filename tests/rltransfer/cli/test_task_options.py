@@ -31,7 +31,7 @@ def test_options_are_each_tasks() -> None:
         ((), "either --task ID or --suite NAME"),
         (("--task",), "either --task ID or --suite NAME"),
         (("--task", "CartPole-v1", "--suite", "minatar"), "either --task ID or --suite NAME"),
-        (("--task", "a", "b", "a"), "holds a task twice"),
+        (("--task", "a", "b", "a"), "contains a task twice"),
         (("--suite", "CartPole-v1"), "is a task, not a suite: use --task CartPole-v1"),
         (("--suite", ""), "There is no suite ''"),
         (("--task", "a", "--task-option", "x"), "write NAME=VALUE"),

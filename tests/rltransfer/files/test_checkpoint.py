@@ -155,7 +155,10 @@ def test_damaged_state(name: str, size: int | None, tmp_path: Path):
         path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(InputError) as caught:
         load_state(tmp_path)
-    assert str(caught.value) == f"{tmp_path} is no whole checkpoint: one of its files is damaged."
+    assert (
+        str(caught.value)
+        == f"{tmp_path} is not a complete checkpoint: one of its files is damaged."
+    )
 
 
 def test_newest_checkpoint_is_the_one_of_the_most_steps(tmp_path: Path):
@@ -176,7 +179,7 @@ def test_checkpoints_that_are_not_whole_do_not_count(tmp_path: Path):
 
 def test_no_checkpoint(tmp_path: Path):
     assert checkpoints(tmp_path) == []
-    with pytest.raises(InputError, match="holds no checkpoint"):
+    with pytest.raises(InputError, match="contains no checkpoint"):
         newest_checkpoint(tmp_path)
 
 

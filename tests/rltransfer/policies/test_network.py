@@ -77,8 +77,8 @@ def test_grid_encoder_with_its_own_channels():
     ("network", "space", "said"),
     [
         (Network(channels=(8,)), vector_space(5), "leave them out"),
-        (conv(channels=(8, 8)), image_space(4, 84), "give 3 numbers"),
-        (conv(channels=(8, 8, 8, 8)), image_space(4, 10), "3 leave 1 x 1: give fewer"),
+        (conv(channels=(8, 8)), image_space(4, 84), "pass 3 numbers"),
+        (conv(channels=(8, 8, 8, 8)), image_space(4, 10), "1 x 1 are left after 3: pass fewer"),
     ],
 )
 def test_channels_that_do_not_fit_are_refused(network: Network, space: spaces.Dict, said: str):
@@ -288,10 +288,10 @@ def test_head_is_orthogonal_of_its_gain_with_zero_biases():
         ({"hidden": (64, 0)}, "layers need at least 1 unit"),
         ({"gru": -1}, "a GRU of -1"),
         ({"groups": ()}, "reads no observation group"),
-        ({"groups": ("a", "b", "a")}, "each group may be there once"),
+        ({"groups": ("a", "b", "a")}, "each may occur once"),
         ({"groups": "policy"}, "groups is 'policy': it must be a tuple, such as ('policy',)"),
-        ({"channels": ()}, "there must be at least one convolution"),
-        ({"channels": (8, 0)}, "each needs at least 1 channel"),
+        ({"channels": ()}, "at least one convolution is needed"),
+        ({"channels": (8, 0)}, "each with at least 1 channel"),
         ({"channels": 16}, "channels is 16: it must be a tuple, such as (16,)"),
         ({"hidden": 64}, "hidden is 64: it must be a tuple, such as (64,)"),
         ({"encoder": "natrue"}, "There is no encoder 'natrue': did you mean 'nature'?"),
@@ -313,7 +313,7 @@ def test_missing_group_names_those_that_there_are():
         Encoder(Network(groups=("policy",)), space)
     assert str(caught.value) == (
         "The network reads the observation group 'policy', but there are only 'camera', 'joints': "
-        "say --groups camera joints, or some of these."
+        "pass --groups camera joints, or some of these."
     )
 
 
@@ -326,14 +326,16 @@ def test_image_must_be_alone():
 
 
 def test_hidden_layers_are_an_mlps():
-    with pytest.raises(InputError, match=r"layers of a grid network are not \(32,\) but its own"):
+    with pytest.raises(
+        InputError, match=r"`hidden` has no effect on a grid encoder unless `channels` is set"
+    ):
         Encoder(Network(hidden=(32,)), image_space(4, 10))
     assert Encoder(Network(encoder="mlp", hidden=(32,)), image_space(4, 10)).num_features == 32
 
 
 @pytest.mark.parametrize("encoder", ["conv", "grid", "nature"])
 def test_convolutions_need_an_image(encoder: str):
-    with pytest.raises(InputError, match=r"has the shape \(5,\): take an mlp"):
+    with pytest.raises(InputError, match=r"has the shape \(5,\): use an mlp"):
         Encoder(Network(encoder=encoder), vector_space(5))
 
 

@@ -165,7 +165,7 @@ def test_masked_actions_are_never_greedy():
 
 
 def test_mask_needs_the_task():
-    with pytest.raises(ValueError, match="say which task it is"):
+    with pytest.raises(ValueError, match="pass the task index"):
         small(action_mask=MASK)({"policy": torch.zeros(1, 3)})
 
 
@@ -281,7 +281,7 @@ def test_each_task_is_normalised_by_its_own_statistics():
     shared.update_statistics({"policy": pairs}, task)
     apart = shared({"policy": pairs}, task).value
     assert (apart[1::2] - apart[::2]).abs().mean() > 0.1
-    with pytest.raises(ValueError, match="say which task it is"):
+    with pytest.raises(ValueError, match="pass the task index"):
         policy({"policy": pairs})
 
 
@@ -418,7 +418,7 @@ def test_damaged_files(damage: Callable[[Path], None], tmp_path: Path):
     damage(stem)
     with pytest.raises(InputError) as caught:
         load_policy(stem)
-    assert str(caught.value) == f"{stem} is no whole policy: one of its files is damaged."
+    assert str(caught.value) == f"{stem} is not a complete policy: one of its files is damaged."
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
@@ -428,7 +428,7 @@ def test_missing_files(suffix: str, tmp_path: Path):
     stem.with_suffix(suffix).unlink()
     with pytest.raises(InputError) as caught:
         load_policy(stem)
-    assert str(caught.value) == f"{stem} is no policy: {stem.with_suffix(suffix)} is missing."
+    assert str(caught.value) == f"{stem} is not a policy: {stem.with_suffix(suffix)} is missing."
 
 
 def test_files_that_do_not_fit_each_other(tmp_path: Path):
@@ -471,7 +471,7 @@ def test_each_task_has_its_own_head(action: spaces.Space[Any], sequence: bool) -
     assert torch.equal(output.value, values.gather(-1, task.unsqueeze(-1)).squeeze(-1))
     if output.log_std is not None:
         torch.testing.assert_close(output.log_std[..., 0], 0.1 + 0.1 * task)
-    with pytest.raises(ValueError, match="say which task it is"):
+    with pytest.raises(ValueError, match="pass the task index"):
         policy(observation)
 
 

@@ -15,7 +15,13 @@ from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts import evaluation
 from rltransfer.rollouts.actors import RandomActor, TeacherActor
 from rltransfer.rollouts.engine import RolloutEngine
-from rltransfer.rollouts.evaluation import Evaluation, _rows, _shares, evaluate, evaluate_policy
+from rltransfer.rollouts.evaluation import (
+    Evaluation,
+    _episodes_per_row,
+    _rows,
+    evaluate,
+    evaluate_policy,
+)
 from rltransfer.rollouts.rollout import Actor
 
 CPU = torch.device("cpu")
@@ -36,15 +42,15 @@ def test_interval_by_hand_and_by_scipy() -> None:
     assert Evaluation(returns, (1,) * 40).ci95 == pytest.approx((high - low) / 2)
 
 
-def test_shares_add_up() -> None:
-    assert _shares(10, 4) == [3, 3, 2, 2]
-    assert sum(_shares(201, 64)) == 201
+def test_episodes_per_row_add_up() -> None:
+    assert _episodes_per_row(10, 4) == [3, 3, 2, 2]
+    assert sum(_episodes_per_row(201, 64)) == 201
 
 
 def test_no_environment_waits_for_a_last_round() -> None:
     # 200 episodes take 64 environments four rounds, and as many 50 of them.
     assert _rows(200, 64) == 50
-    assert _shares(200, _rows(200, 64)) == [4] * 50
+    assert _episodes_per_row(200, _rows(200, 64)) == [4] * 50
     assert [_rows(episodes, 64) for episodes in (1, 64, 65, 128, 129)] == [1, 64, 33, 64, 43]
 
 
@@ -93,7 +99,7 @@ def test_a_policy_of_other_observations_is_refused(size: int, num_tasks: int) ->
         evaluate_policy(policy_of(size, num_tasks), CART_POLE, 1, seed=0, device=CPU)
     assert str(caught.value) == (
         "The policy does not fit the task 'CartPole-v1': it reads the group 'policy' as "
-        f"float32[{size}], the task gives float32[4]."
+        f"float32[{size}], but the task has float32[4]."
     )
 
 

@@ -362,7 +362,7 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, value)
     assert find_device("auto") == find_device("cuda") == torch.device("cuda:1")
     assert find_device("cpu") == torch.device("cpu")
-    with pytest.raises(rt.InputError, match="'cuda:0' would put every process on one GPU: say cud"):
+    with pytest.raises(rt.InputError, match="'cuda:0' would put every process on one GPU: pass cu"):
         find_device("cuda:0")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name in ("auto", "cuda"):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.tasks.gymnasium_env import make_host_env
-from rltransfer.tasks.host_env import HostVectorEnv, _Part
+from rltransfer.tasks.host_env import HostVectorEnv, _Group
 from rltransfer.tasks.task import Task
 from rltransfer.tasks.vector_env import VectorEnv
 
@@ -213,10 +213,10 @@ def test_held_actions_are_a_copy() -> None:
 @pytest.mark.parametrize(
     ("bad", "kind", "steps", "sentence"),
     [
-        ("reward", "box", 2, r"a reward that is not finite \(nan\) in environment 1 at its step 2"),
+        ("reward", "box", 2, r"a reward that is not finite \(nan\) in environment 1 at step 2"),
         ("observation", "box", 2, r"an observation that is not finite \(inf\) in environment 1"),
         ("observation", "dict", 2, r"an observation 'policy' that is not finite \(inf\) in envir"),
-        ("final", "dict", 4, r"a final observation 'policy' .* in environment 1 at its step 4"),
+        ("final", "dict", 4, r"a final observation 'policy' .* in environment 1 at step 4"),
         ("large", "box", 1, r"an observation that is not finite \(inf\) in environment 0"),
     ],
 )
@@ -227,7 +227,7 @@ def test_what_is_not_finite_is_named(bad: str, kind: str, steps: int, sentence: 
     actions = torch.zeros(3, dtype=torch.int64)
     for _ in range(steps - 1):
         env.step(actions)
-    with pytest.raises(InputError, match=f"host-test/Scripted-v0' gave {sentence}"):
+    with pytest.raises(InputError, match=f"host-test/Scripted-v0' returned {sentence}"):
         env.step(actions)
 
 
@@ -236,7 +236,7 @@ def test_what_is_not_finite_is_named(bad: str, kind: str, steps: int, sentence: 
     [
         (torch.tensor([0, 2, 0]), "The action 2 for environment 1 of .* 2 actions, 0 to 1"),
         (torch.tensor([0, 0, -1]), "The action -1 for environment 2 of .* 2 actions, 0 to 1"),
-        (torch.tensor([0, 1]), r"int64 \[2\]: they must be integers of \[3\]"),
+        (torch.tensor([0, 1]), r"int64 \[2\]: they must be integers of shape \[3\]"),
         (torch.tensor([0.0, 1.0, 0.0]), r"float32 \[3\]: they must be integers"),
     ],
 )
@@ -409,7 +409,7 @@ def test_module_before_the_id_is_imported(monkeypatch: pytest.MonkeyPatch) -> No
         (Task("CartPol-v1"), "no environment 'CartPol-v1': did you mean 'CartPole-v1'"),
         (Task("CartPole-v7"), "no environment 'CartPole-v7': the latest version is 'CartPole-v1'"),
         (Task("CartPole"), "no environment 'CartPole': the latest version is 'CartPole-v1'"),
-        (Task("no_such_module:CartPole-v1"), "No module named 'no_such_module'; PYTHONPATH says"),
+        (Task("no_such_module:CartPole-v1"), "No module named 'no_such_module'; set PYTHONPATH"),
         (Task("CartPole-v1", {"gravity": 9}), "with {'gravity': 9}: .* keyword argument 'gravity'"),
         (Task("CartPole-v1", {"num_envs": 9}), "takes no keyword argument 'num_envs'"),
         (Task("CartPole-v1", {"vectorization_mode": "threads"}), "must be 'sync' or 'async'"),
@@ -426,7 +426,7 @@ def test_module_before_the_id_is_imported(monkeypatch: pytest.MonkeyPatch) -> No
         ),
         (
             Task("host-test/Scripted-v0", {"kind": "bool"}),
-            "a MultiBinary space of actions of type int8: supported are Discrete and Box",
+            "a MultiBinary action space of type int8: supported are Discrete and Box",
         ),
     ],
 )
@@ -438,10 +438,12 @@ def test_what_cannot_be_made_is_refused_in_one_sentence(task: Task, sentence: st
 
 
 def test_what_a_discrete_space_does_not_hold_is_refused() -> None:
-    room = _Part.of(spaces.Discrete(3, start=1), "rooms")
+    room = _Group.of(spaces.Discrete(3, start=1), "rooms")
     assert room.to_numpy(np.array([1, 3])).tolist() == [[1, 0, 0], [0, 0, 1]]
     for number in (0, 4):
-        with pytest.raises(InputError, match=rf"showed {number}, which .* does not hold"):
+        with pytest.raises(
+            InputError, match=rf"observation {number}, outside its observation space"
+        ):
             room.to_numpy(np.array([1, number]))
 
 

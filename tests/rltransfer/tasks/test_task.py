@@ -42,13 +42,13 @@ def test_suite_of_tasks_and_ids():
 def test_empty_suite():
     with pytest.raises(InputError) as caught:
         Suite("none", ())
-    assert str(caught.value) == "The suite 'none' holds no task: it needs at least one."
+    assert str(caught.value) == "The suite 'none' contains no task: it needs at least one."
 
 
 def test_task_twice():
-    with pytest.raises(InputError, match="holds a task twice"):
+    with pytest.raises(InputError, match="contains a task twice"):
         Suite.of("CartPole-v1", "CartPole-v1")
-    with pytest.raises(InputError, match="holds a task twice"):
+    with pytest.raises(InputError, match="contains a task twice"):
         Suite("nested", (Task("x", {"a": {"b": 1, "c": 2}}), Task("x", {"a": {"c": 2, "b": 1}})))
     # Other arguments, another task.
     assert len(Suite.of(PONG, PONG.with_kwargs(frameskip=1))) == 2
