@@ -45,6 +45,9 @@ class Adapted(Wrapper):
         InputError: A number is negative, or there is none.
     """
 
+    observation: ObservationMap | None
+    _picked: Tensor | None
+
     def __init__(
         self,
         teacher: Teacher,
@@ -58,16 +61,13 @@ class Adapted(Wrapper):
         action = None if action is None else _checked("action", action)
         super().__init__(teacher, observation=observation, action=action)
         self.loadable = self.loadable and not callable(observation)
-        self.observation = observation
+        # A module that a user passes stays the user's: it is not moved and not put in another mode.
+        object.__setattr__(self, "observation", observation)
         self.action = action
-        self._picked = _indices(observation) if isinstance(observation, tuple) else None
+        picked = torch.tensor(observation) if isinstance(observation, tuple) else None
+        self.register_buffer("_picked", picked, persistent=False)
         self._shown_space: spaces.Dict | None = None
         self._num_actions = 0 if action is None else max(action) + 1
-
-    def to(self, device: torch.device) -> Teacher:
-        """Moves the teacher, and what is picked of observations."""
-        self._picked = None if self._picked is None else self._picked.to(device)
-        return super().to(device)
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Fits the teacher to what it sees and does of every task."""
@@ -83,7 +83,7 @@ class Adapted(Wrapper):
             fitted._num_actions = max(*own.action_sizes, fitted._num_actions)
         return fitted
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns what the teacher says of what it sees, as actions of the task."""
@@ -223,10 +223,6 @@ def _checked(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
             f"The {what} of Adapted is {numbers!r}: it takes whole numbers from 0, such as (0, 2)."
         )
     return tuple(int(number) for number in checked)
-
-
-def _indices(numbers: tuple[int, ...]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int64)
 
 
 def _dtype(space: spaces.Space[Any]) -> torch.dtype:

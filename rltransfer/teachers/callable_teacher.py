@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
 from collections.abc import Callable
@@ -37,9 +36,13 @@ class CallableTeacher(Teacher):
         InputError: It takes other arguments; later, it returns something else.
     """
 
+    function: Callable[[Observation, Tensor], PolicyOutput]
+    _padding_mask: Tensor | None
+
     def __init__(
         self, function: Callable[[Observation, Tensor], PolicyOutput], source: str = "a function"
     ) -> None:
+        super().__init__()
         try:
             inspect.signature(function).bind({}, None)
         except TypeError as error:
@@ -50,23 +53,19 @@ class CallableTeacher(Teacher):
             ) from error
         except ValueError:
             pass  # a function of C's that does not tell
-        self.function = function
+        # A module that a user passes stays the user's: it is not moved and not put in another mode.
+        object.__setattr__(self, "function", function)
         self.source = source
         self.num_parameters = 0
         self.observation_space: spaces.Dict | None = None
         self.action_space: spaces.Space[Any] | None = None
         self._shown: spaces.Dict | None = None
         self._width: int | None = None
-        self._padding_mask: Tensor | None = None
-
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device; the function sees to itself."""
-        self._padding_mask = None if self._padding_mask is None else self._padding_mask.to(device)
-        return self
+        self.register_buffer("_padding_mask", None, persistent=False)
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Takes any task, and keeps the spaces of tasks that are all alike."""
-        fitted = copy.copy(self)
+        fitted = CallableTeacher(self.function, self.source)
         if all(own == spaces.own[0] for own in spaces.own):
             fitted.observation_space, fitted.action_space = spaces.own[0]
         # What its own tasks show and do: a suite of more tasks may pad both further.
@@ -85,7 +84,7 @@ class CallableTeacher(Teacher):
             action_space=self.action_space,
         )
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns what the function says.

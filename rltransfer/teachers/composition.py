@@ -24,12 +24,12 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 from rltransfer.files.serialization import to_builtin, to_json
@@ -55,6 +55,8 @@ class Composition(Teacher):
 
     draws = False
     """Whether it draws random numbers itself."""
+    counters: tuple[str, ...] = ()
+    """Its buffers that labelling changes, by name: checkpoints contain them."""
 
     def __init__(self, members: Sequence[Teacher], **options: Any) -> None:
         name = type(self).__name__
@@ -67,7 +69,8 @@ class Composition(Teacher):
                     f"{name} is made of {member!r}, which is no teacher: `load_teacher` makes one "
                     "of a path."
                 )
-        self.members = tuple(members)
+        super().__init__()
+        self._members = nn.ModuleList(members)
         self.options: dict[str, Any] = to_builtin(options)
         self.generator = torch.Generator() if self.draws else None
         self.num_parameters = sum(member.num_parameters for member in members)
@@ -88,12 +91,19 @@ class Composition(Teacher):
         """Returns the same composition of other members, with random states and counts anew."""
         return type(self)(members, **self.options)
 
-    def to(self, device: torch.device) -> Teacher:
-        """Moves every member, and begins its own generator anew on the device."""
-        self.members = tuple(member.to(device) for member in self.members)
+    @property
+    def members(self) -> tuple[Teacher, ...]:
+        """The teachers that it is built from."""
+        return cast("tuple[Teacher, ...]", tuple(self._members))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the teacher; on another device its generator restarts from its seed."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.generator is not None:
-            seed = self.generator.initial_seed()
-            self.generator = torch.Generator(device).manual_seed(seed)
+            device = fn(torch.empty(0, device=self.generator.device)).device
+            if device != self.generator.device:
+                seed = self.generator.initial_seed()
+                self.generator = torch.Generator(device).manual_seed(seed)
         return self
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
@@ -107,17 +117,21 @@ class Composition(Teacher):
             own += [one for one in member.generators() if all(one is not two for two in own)]
         return own
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns its own random state and its members' states."""
-        state: dict[str, Any] = {str(i): one.state_dict() for i, one in enumerate(self.members)}
+    def label_state(self) -> dict[str, Any]:
+        """The state of each member by its index, the counters and the random state."""
+        state: dict[str, Any] = {str(i): one.label_state() for i, one in enumerate(self.members)}
+        # Clones, as labelling adds to the counters in place.
+        state |= {name: self.get_buffer(name).clone() for name in self.counters}
         if self.generator is not None:
             state["generator"] = self.generator.get_state()
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to what `state_dict` returned."""
+    def load_label_state(self, state: dict[str, Any]) -> None:
+        """Restores what `label_state` returned."""
         for index, member in enumerate(self.members):
-            member.load_state_dict(state[str(index)])
+            member.load_label_state(state[str(index)])
+        for name in self.counters:
+            self.get_buffer(name).copy_(state[name])
         if self.generator is not None:
             self.generator.set_state(state["generator"])
 

@@ -82,7 +82,7 @@ class Ensemble(Composition):
         weighed = checked or (1.0,) * len(members)
         self.shares = [weight / sum(weighed) for weight in weighed]
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns the mean; a single member's own bits."""
@@ -114,7 +114,7 @@ class ProductOfExperts(Composition):
         super().__init__(members, weights=checked)
         self.weights = checked or (1.0,) * len(members)
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns the product; a single member's own bits where its weight is 1."""

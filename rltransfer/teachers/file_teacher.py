@@ -48,7 +48,7 @@ class FileTeacher(ModuleTeacher):
         super().__init__(module, source, module.sha256, module.num_parameters())
         self.origin = dict(origin or {})
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns what the network says."""
@@ -87,7 +87,7 @@ class ZipTeacher(ModuleTeacher):
         super().__init__(module, str(path), self.loaded.sha256, _acting_parameters(module))
         self._shape = self.loaded.observation_shape
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns what the policy says."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -49,11 +49,16 @@ class PerTask(Composition):
                 "PerTask({'CartPole-v1': teacher})."
             )
         self._tasks = {str(task): task for task in map(_task_of, teachers)}
-        self.teachers = dict(zip(self._tasks, teachers.values(), strict=True))
-        super().__init__(list(self.teachers.values()))
+        super().__init__(list(teachers.values()))
         self.num_parameters = max(teacher.num_parameters for teacher in self.members)
+        self._stacks = True
         self._stacked: StackedPolicies | None = None
         self._counts: dict[tuple[int, int, int], tuple[list[int], Tensor]] = {}
+
+    @property
+    def teachers(self) -> dict[str, Teacher]:
+        """The teacher of each task, by the task's id and arguments."""
+        return dict(zip(self._tasks, self.members, strict=True))
 
     def _text(self) -> str:
         words = [f"{name!r}: {teacher.quoted()}" for name, teacher in self.teachers.items()]
@@ -62,34 +67,37 @@ class PerTask(Composition):
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Fits each teacher to its task, in the order of the suite."""
         fitted = {}
+        teachers = self.teachers
         for index, (name, task) in enumerate(zip(spaces.suite.names(), spaces.suite, strict=True)):
             fits = [key for key, one in self._tasks.items() if task.only(one) == one]
             if not fits:
-                raise unknown("teacher for the task", name, self.teachers)
+                raise unknown("teacher for the task", name, teachers)
             closest = max(fits, key=lambda key: len(self._tasks[key].kwargs))
-            fitted[name] = self.teachers[closest].fitted(spaces.of_task(index))
+            fitted[name] = teachers[closest].fitted(spaces.of_task(index))
         return PerTask(fitted)
 
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device."""
-        super().to(device)
-        self.teachers = dict(zip(self.teachers, self.members, strict=True))
-        if device.type == "cuda":
-            self.stack()
-        return self
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the teachers; the stacked copies of their weights are made again."""
+        self._stacked = None
+        return super()._apply(fn, recurse)
 
     def stack(self) -> None:
-        """Lets policies of one architecture label in one batched forward pass, if all are such."""
-        policies = [one.module for one in self.members if isinstance(one, PolicyTeacher)]
-        if policies and len(policies) == len(self.members) and can_stack(policies):
-            self._stacked = StackedPolicies(policies)
+        """Lets policies of one architecture label in one batched forward pass, if all are such.
 
-    def __call__(
+        On CUDA the first call does this. It is eager, also where later ones are captured.
+        """
+        policies = [one.module for one in self.members if isinstance(one, PolicyTeacher)]
+        self._stacks = len(policies) == len(self.members) and can_stack(policies)
+        self._stacked = StackedPolicies(policies) if self._stacks else None
+
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns what each row's teacher says; a single task's teacher's own bits."""
         if len(self.members) == 1:
             return self.members[0](observation, task, needs)
+        if task.is_cuda and self._stacks and self._stacked is None:
+            self.stack()
         counts = self._counted(task)
         stackable = min(counts) == max(counts) and not needs & NOT_STACKED
         if self._stacked is not None and stackable:

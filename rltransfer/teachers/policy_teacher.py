@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -38,6 +37,7 @@ class PolicyTeacher(ModuleTeacher):
     """
 
     module: Policy
+    _index: Tensor | None
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class PolicyTeacher(ModuleTeacher):
         self.recorded_return = dict(recorded_return or {})
         spec = policy.spec
         self.reads = Dict([(name, spec.observation_space[name]) for name in spec.network.groups])
-        self._index: Tensor | None = None
+        self.register_buffer("_index", None, persistent=False)
         self._action_size: int | None = None
 
     def spec(self) -> TeacherSpec:
@@ -93,12 +93,11 @@ class PolicyTeacher(ModuleTeacher):
             recorded_return=self.recorded_return,
         )
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns what the policy says."""
-        output: PolicyOutput = self.module(*self.own(observation, task), needs=needs)
-        return self.cut(output)
+        return self.cut(self.module(*self.own(observation, task), needs=needs))
 
     def own(self, observation: Observation, task: Tensor) -> tuple[Observation, Tensor]:
         """Returns what the policy sees: its own groups in their own sizes, and its own tasks.
@@ -126,18 +125,16 @@ class PolicyTeacher(ModuleTeacher):
                 setattr(output, name, said[..., : self._action_size])
         return output
 
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device."""
-        self._index = None if self._index is None else self._index.to(device)
-        return super().to(device)
-
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Checks every group that the policy reads, and the actions, and finds each task's index.
 
         A policy of several tasks was trained on padded observations and actions: it fits each task
         that it was trained on.
         """
-        fitted = copy.copy(self)
+        fitted = PolicyTeacher(
+            self.module, self.source, self.sha256 or "", self.suite, kind=self.kind,
+            frame_stack=self.frame_stack, recorded_return=self.recorded_return,
+        )  # fmt: skip
         spec, who = self.module.spec, f"The teacher {self.source}"
         indices = [self._index_of(task) for task in spaces.suite]
         for task, index, own in zip(spaces.suite, indices, spaces.own, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -16,8 +16,11 @@ from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
 
 
-class Teacher(abc.ABC):
+class Teacher(nn.Module, abc.ABC):
     """Labels observations; never learns.
+
+    A teacher stays in evaluation mode, and no method trains its parameters. Tensors that labelling
+    needs are buffers, so that `to` moves them; generators restart from their seed on a new device.
 
     Attributes:
         source: Where it comes from, as a user would write it.
@@ -31,8 +34,19 @@ class Teacher(abc.ABC):
     sha256: str | None = None
     loadable = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.eval()
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+        ) -> PolicyOutput:
+            """Types `nn.Module.__call__`, which runs `forward`."""
+
     @abc.abstractmethod
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns what the teacher says, which has gradients by the observation alone.
@@ -47,9 +61,9 @@ class Teacher(abc.ABC):
             needs: The fields that are needed besides those of every label.
         """
 
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device; its generators begin anew."""
-        return self
+    def train(self, mode: bool = True) -> Self:
+        """Keeps the teacher in evaluation mode, whatever a module that holds it does."""
+        return super().train(False)
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Returns the teacher, ready to label the tasks of a suite.
@@ -72,12 +86,12 @@ class Teacher(abc.ABC):
             (mixed,) = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
             generator.manual_seed(int(mixed) % 2**63)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns what changes as it labels: random states, and what it counts."""
+    def label_state(self) -> dict[str, Any]:
+        """What labelling changes, for checkpoints: random states and counters, but no weights."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Goes back to what `state_dict` returned."""
+    def load_label_state(self, state: dict[str, Any]) -> None:
+        """Restores what `label_state` returned."""
 
     def figures(self) -> dict[str, float]:
         """Returns what a run logs of the teacher, by name; every process asks at the same time."""
@@ -102,6 +116,9 @@ class Teacher(abc.ABC):
     def __str__(self) -> str:
         return self.source
 
+    def __repr__(self) -> str:
+        return self.quoted()
+
 
 class ModuleTeacher(Teacher):
     """A frozen network."""
@@ -109,15 +126,11 @@ class ModuleTeacher(Teacher):
     loadable = True
 
     def __init__(self, module: nn.Module, source: str, sha256: str, num_parameters: int) -> None:
+        super().__init__()
         self.module = module.eval().requires_grad_(False)
         self.source = source
         self.sha256 = sha256
         self.num_parameters = num_parameters
-
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device."""
-        self.module.to(device)
-        return self
 
     def describe(self) -> dict[str, Any]:
         """Returns the source with the hash of its file, and its specification."""

@@ -65,7 +65,7 @@ class Noisy(Wrapper):
         self.sigma = sigma
         self.alpha = alpha
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns what the teacher says, perturbed."""
@@ -94,7 +94,7 @@ class Boltzmann(Wrapper):
         super().__init__(teacher, temperature=temperature)
         self.temperature = temperature
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns the policy."""
@@ -145,7 +145,7 @@ class MonteCarloDropout(Wrapper):
         self.samples = int(samples)
         self.p = p
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns the mean over the masks."""

@@ -49,6 +49,11 @@ class Vote(Composition):
     """
 
     draws = True
+    counters = ("labels", "moments")
+
+    labels: Tensor
+    moments: Tensor
+    orders: Tensor
 
     def __init__(self, members: Sequence[Teacher], noise_scale: float, delta: float = 1e-5) -> None:
         check_number("The noise_scale of Vote", to_builtin(noise_scale), "finite and at least 0")
@@ -56,18 +61,12 @@ class Vote(Composition):
         super().__init__(members, noise_scale=noise_scale, delta=delta)
         self.noise_scale = noise_scale
         self.delta = delta
-        self._labels = torch.zeros((), dtype=torch.int64)
-        self._orders = torch.tensor(ORDERS, dtype=torch.float64)
-        self._moments = torch.zeros_like(self._orders)
+        orders = torch.tensor(ORDERS, dtype=torch.float64)
+        self.register_buffer("labels", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("orders", orders, persistent=False)
+        self.register_buffer("moments", torch.zeros_like(orders), persistent=False)
 
-    def to(self, device: torch.device) -> Teacher:
-        """Moves every member and the counts, and begins its own generator anew."""
-        self._labels = self._labels.to(device)
-        self._orders = self._orders.to(device)
-        self._moments = self._moments.to(device)
-        return super().to(device)
-
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         """Returns the winner: logit 0, the others' `LOSING`."""
@@ -92,14 +91,14 @@ class Vote(Composition):
 
     def _account(self, counts: Tensor, legal: Tensor) -> None:
         """Adds what these votes cost."""
-        self._labels += len(counts)
+        self.labels += len(counts)
         if self.noise_scale:
-            self._moments += vote_moments(counts, legal, self.noise_scale, self._orders).sum(0)
+            self.moments += vote_moments(counts, legal, self.noise_scale, self.orders).sum(0)
 
     @property
     def num_labels(self) -> int:
         """Labels given so far, by every process."""
-        return int(distributed.total(self._labels))
+        return int(distributed.total(self.labels))
 
     def epsilon(self) -> float:
         """Returns what the labels have cost at `delta`, whatever was voted."""
@@ -107,7 +106,7 @@ class Vote(Composition):
 
     def epsilon_of_these_votes(self) -> float:
         """Returns what the labels have cost at `delta`; itself not private."""
-        moments = distributed.total(self._moments)
+        moments = distributed.total(self.moments)
         return min(self.epsilon(), epsilon_of_moments(moments, self.delta))
 
     def figures(self) -> dict[str, float]:
@@ -122,15 +121,3 @@ class Vote(Composition):
         """Returns the members, and the guarantee of each label; what is spent is in `figures`."""
         each = 2 / self.noise_scale if self.noise_scale else None
         return {**super().describe(), "epsilon_of_a_label": each, "delta": self.delta}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the random states and what was spent."""
-        # Clones, as what counts on is added to in place.
-        spent = {"labels": self._labels.clone(), "moments": self._moments.clone()}
-        return {**super().state_dict(), **spent}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to what `state_dict` returned."""
-        super().load_state_dict(state)
-        self._labels.copy_(state["labels"])
-        self._moments.copy_(state["moments"])

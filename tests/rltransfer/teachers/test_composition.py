@@ -276,10 +276,10 @@ def random_composition() -> Teacher:
 def test_a_state_is_gone_back_to() -> None:
     teacher = random_composition()
     repeated(teacher, 7)
-    saved = copy.deepcopy(teacher.state_dict())
+    saved = copy.deepcopy(teacher.label_state())
     expected = [repeated(teacher, 7).logits for _ in range(3)]
     other = random_composition()
-    other.load_state_dict(saved)
+    other.load_label_state(saved)
     assert all(torch.equal(repeated(other, 7).logits, one) for one in expected)
     assert other.figures() == teacher.figures()
 

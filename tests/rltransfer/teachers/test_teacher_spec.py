@@ -212,7 +212,7 @@ def test_of_a_function() -> None:
 
 def test_of_whatever_else_labels() -> None:
     class Linear(ModuleTeacher):
-        def __call__(self, observation, task, needs=frozenset()):
+        def forward(self, observation, task, needs=frozenset()):
             return rt.PolicyOutput(logits=self.module(observation["policy"]))
 
     spec = spec_of(Linear(nn.Linear(4, 2), "a layer", "ab" * 32, 10), CARTPOLE)
