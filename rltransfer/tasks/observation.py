@@ -149,11 +149,6 @@ def space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
     return spaces.Box(bounds[0], bounds[1], shape, dtype.type)
 
 
-def describe_shape(num: int | None, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
-    """Returns how a space is called in an error, e.g. "Discrete(2)" or "float32[4]"."""
-    return f"{dtype}{list(shape)}" if num is None else f"Discrete({num})"
-
-
 def describe_space(space: spaces.Space[Any]) -> str:
     """Returns how a space of Gymnasium is called in an error."""
     return f"{space.dtype}{list(space.shape)}" if isinstance(space, spaces.Box) else str(space)

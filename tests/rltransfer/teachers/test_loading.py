@@ -147,7 +147,7 @@ def test_a_run_without_its_configuration_is_no_teacher(tmp_path: Path) -> None:
 
 
 def test_teachers_that_do_not_fit_are_refused(tmp_path: Path, zip_path: Path) -> None:
-    with pytest.raises(rt.InputError, match="observes"):
+    with pytest.raises(rt.InputError, match=r"observes float32\[4\].* shows float32\[6\]"):
         fitted_teacher(rt.load_teacher(zip_path), rt.Suite.of("Acrobot-v1"), CPU)
     rt.train(
         rt.agents.PPO(num_envs=4, rollout_length=10),
