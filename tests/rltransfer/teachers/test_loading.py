@@ -325,7 +325,7 @@ def test_names_with_arguments_are_read_and_the_closest_counts() -> None:
     assert chosen({given: constant(3.0), plain: constant(4.0)}, given) == 3
     with pytest.raises(rt.InputError, match="no teacher for the task 'CartPole-v1'"):
         chosen({given: constant(1.0)}, plain)
-    with pytest.raises(rt.InputError, match="names no task for PerTask"):
+    with pytest.raises(rt.InputError, match="does not name a task for PerTask"):
         rt.PerTask({"CartPole-v1{g: 1}": constant(1.0)})
     with pytest.raises(rt.InputError, match="takes a teacher for each task by name"):
         rt.PerTask([constant(1.0)])  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def test_another_version_is_refused() -> None:
 )
 def test_what_is_not_whole_is_refused(change: dict[str, object]) -> None:
     data = {**FULL.to_json(), **change}
-    with pytest.raises(InputError, match=r"model.zip@v1' is not whole"):
+    with pytest.raises(InputError, match=r"model.zip@v1' is incomplete"):
         TeacherSpec.from_json({name: value for name, value in data.items() if value is not None})
 
 

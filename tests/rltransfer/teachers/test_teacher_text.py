@@ -235,7 +235,7 @@ def test_a_function_cannot_be_gone_on_with_from_the_shell(tmp_path: Path) -> Non
         ("Ensemble('a', 'nowhere')", "There is no teacher 'nowhere'"),
         ("Ensemble('a', 'b', weight=(1, 2))", "Ensemble does not take what stands in its brackets"),
         ("Ensemble('a', 'b', weights=(1, 2, 3))", "2 teachers but 3 weights"),
-        ("Ensemble('a', 'b', weights=1)", "weights of Ensemble are 1: each teacher has"),
+        ("Ensemble('a', 'b', weights=1)", "weights of Ensemble are 1: set one"),
         ("Ensemble()", "at least one"),
         ("Ensemble('a', of='logit')", "There is no mean of an Ensemble, 'logit'"),
         ("Noisy()", "no composition"),
@@ -256,7 +256,7 @@ def test_a_function_cannot_be_gone_on_with_from_the_shell(tmp_path: Path) -> Non
         ("PerTask({})", "at least one"),
         ("load_teacher('a', 'b', 'c')", "does not take"),
         ("load_teacher('a', vecnormalize='x.pkl')", "go with a Stable-Baselines3 zip"),
-        ("MonteCarloDropout('dqn.zip', 3, 0.5)", "MonteCarloDropout is of a policy"),
+        ("MonteCarloDropout('dqn.zip', 3, 0.5)", "MonteCarloDropout needs a policy"),
         ("__import__('os').system('x')", "no composition"),
         ("print('a')", "There is no composition of teachers 'print'"),
         ("Ensemble(" * 3_000 + ")" * 3_000, "no composition"),
@@ -270,7 +270,7 @@ def test_refusals(text: str, words: str) -> None:
 
 
 def test_statistics_are_not_those_of_a_composition() -> None:
-    with pytest.raises(rt.InputError, match="in a composition write load_teacher"):
+    with pytest.raises(rt.InputError, match="In a composition, write load_teacher"):
         rt.load_teacher("Ensemble('a', 'b')", vecnormalize="own.pkl")
 
 

@@ -169,5 +169,5 @@ def test_refusals(options: dict[str, float], words: str) -> None:
 
 
 def test_votes_are_between_discrete_actions() -> None:
-    with pytest.raises(rt.InputError, match="continuous: take Ensemble"):
+    with pytest.raises(rt.InputError, match="continuous: use Ensemble"):
         label(rt.Vote([voter(1.0, name="mean")], noise_scale=1.0))
