@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import copy
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -112,7 +111,9 @@ class ImportedPolicy(nn.Module, abc.ABC):
                     f"group {name!r}, but the task shows {shown}; {self.group_advice}."
                 )
         own = spaces.Dict([(name, observation_space[name]) for name in self.groups])
-        if self.observation_space is not None and _shapes(own) != _shapes(self.observation_space):
+        if self.observation_space is not None and shapes_of(own) != shapes_of(
+            self.observation_space
+        ):
             raise InputError(
                 f"The teacher {self.path} reads observations of one shape, but the shapes of the "
                 f"task {task_id!r} differ from those of the task before it: use a separate teacher "
@@ -148,11 +149,6 @@ class ImportedPolicy(nn.Module, abc.ABC):
         )
 
 
-def _shapes(space: spaces.Dict) -> list[tuple[int, ...]]:
+def shapes_of(space: spaces.Dict) -> list[tuple[int, ...]]:
     """The shape of each group; (1,) for a scalar."""
     return [shown_shape(part) or (1,) for part in space.spaces.values()]
-
-
-def flat_size(space: spaces.Dict) -> int:
-    """The number of values in all groups of a space."""
-    return sum(math.prod(shape) for shape in _shapes(space))

@@ -22,8 +22,8 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError, unknown
 from rltransfer.files.hashing import tensors_sha256
 from rltransfer.importers.damage import DAMAGE, read_file
-from rltransfer.importers.imported_policy import ImportedPolicy, flat_size
+from rltransfer.importers.imported_policy import ImportedPolicy, shapes_of
 from rltransfer.policies.linear import Linear
 from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
@@ -136,7 +136,7 @@ class RslRlActor(ImportedPolicy):
         """Checks the size of observations and of actions."""
         assert self.observation_space is not None
         fits = (
-            flat_size(self.observation_space) == self.num_inputs
+            sum(map(math.prod, shapes_of(self.observation_space))) == self.num_inputs
             and isinstance(self.action_space, spaces.Box)
             and self.action_space.shape == (self.num_actions,)
         )
@@ -165,31 +165,17 @@ def load_rsl_rl(
         raise unknown("activation of rsl_rl", activation, ACTIVATIONS)
     content = read_file(path, "an rsl_rl checkpoint")
     stored = _stored(_opened(content, path), path)
-    layers = _layers(stored.layers, path)
+    layers = _layers(_below(stored, "mlp."), path)
     actor = RslRlActor(
         layers,
         ACTIVATIONS[activation],
-        _normalizer(stored.normalizer, layers[0].in_features, path),
+        _normalizer(_below(stored, "obs_normalizer."), layers[0].in_features, path),
         _log_std(stored, layers[-1].out_features, path),
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
         groups=groups,
     )
     return actor.eval().requires_grad_(False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stored:
-    """The tensors of an actor."""
-
-    layers: Tensors
-    """Weight and bias of each linear layer: `N.weight`, `N.bias`."""
-    normalizer: Tensors
-    """`_mean` and `_std`; empty where observations are not normalised."""
-    std: Tensor | None
-    """The standard deviation of the actions, if any.        (num_actions,)"""
-    log_std: Tensor | None
-    """Its logarithm, where that was learned instead.        (num_actions,)"""
 
 
 def _opened(content: bytes, path: Path) -> dict[str, Any]:
@@ -206,8 +192,8 @@ def _opened(content: bytes, path: Path) -> dict[str, Any]:
     return saved
 
 
-def _stored(saved: Mapping[str, Any], path: Path) -> _Stored:
-    """The tensors of the actor.
+def _stored(saved: Mapping[str, Any], path: Path) -> Tensors:
+    """The tensors of the actor, by their names in rsl_rl 4 and 5.
 
     Args:
         saved: The content of the checkpoint.
@@ -217,12 +203,7 @@ def _stored(saved: Mapping[str, Any], path: Path) -> _Stored:
         if name in saved:
             tensors = _table(saved[name], path)
             _refuse_others(tensors, ("mlp.", "obs_normalizer.", "distribution."), path)
-            return _Stored(
-                layers=_below(tensors, "mlp."),
-                normalizer=_below(tensors, "obs_normalizer."),
-                std=tensors.get("distribution.std_param"),
-                log_std=tensors.get("distribution.log_std_param"),
-            )
+            return tensors
     if "model_state_dict" not in saved:
         raise InputError(
             f"{path} is not an rsl_rl checkpoint: it contains neither 'actor_state_dict' nor "
@@ -230,16 +211,25 @@ def _stored(saved: Mapping[str, Any], path: Path) -> _Stored:
         )
     tensors = _table(saved["model_state_dict"], path)
     network = "student" if any(name.startswith("student.") for name in tensors) else "actor"
+    renamed = {
+        f"{network}.": "mlp.",
+        f"{network}_obs_normalizer.": "obs_normalizer.",
+        "std": "distribution.std_param",
+        "log_std": "distribution.log_std_param",
+    }
     unused = ("critic.", "critic_obs_normalizer.", "teacher.", "teacher_obs_normalizer.")
-    normalizer = f"{network}_obs_normalizer."
-    _refuse_others(tensors, (f"{network}.", normalizer, "std", "log_std", *unused), path)
+    _refuse_others(tensors, (*renamed, *unused), path)
     separate = saved.get("obs_norm_state_dict")
-    return _Stored(
-        layers=_below(tensors, f"{network}."),
-        normalizer=_table(separate, path) if separate else _below(tensors, normalizer),
-        std=tensors.get("std"),
-        log_std=tensors.get("log_std"),
-    )
+    if separate:
+        tensors |= {
+            f"{network}_obs_normalizer.{name}": tensor
+            for name, tensor in _table(separate, path).items()
+        }
+    return {
+        new + name: tensor
+        for old, new in renamed.items()
+        for name, tensor in _below(tensors, old).items()
+    }
 
 
 def _table(value: object, path: Path) -> Tensors:
@@ -302,11 +292,11 @@ def _normalizer(stored: Tensors, num_inputs: int, path: Path) -> tuple[Tensor, T
     return mean.float().flatten(), std.float().flatten()
 
 
-def _log_std(stored: _Stored, num_actions: int, path: Path) -> Tensor | None:
+def _log_std(stored: Tensors, num_actions: int, path: Path) -> Tensor | None:
     """The log standard deviation of the actions, if any.    (num_actions,)"""
-    log_std = stored.log_std
-    if stored.std is not None:
-        log_std = stored.std.clamp(min=LEAST_STD).log()
+    log_std, std = (stored.get(f"distribution.{name}_param") for name in ("log_std", "std"))
+    if std is not None:
+        log_std = std.clamp(min=LEAST_STD).log()
     if log_std is not None and log_std.shape != (num_actions,):
         raise InputError(
             f"{path} cannot be read: it contains {log_std.numel()} standard deviations for "

@@ -41,6 +41,8 @@ Source: Mnih et al. 2015, Methods, "Model architecture".
 class Settings:
     """The settings of a policy that do not follow from its tensors."""
 
+    algorithm: str
+    """One of `ALGORITHMS`."""
     activation: type[nn.Module]
     """The activation between fully connected layers."""
     squash: bool
@@ -52,9 +54,10 @@ class Settings:
 class StoredTensors:
     """The tensors of a zip, taken one by one and checked against the previous layer."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], algorithm: str, path: Path) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], settings: Settings, path: Path) -> None:
         self.tensors = tensors
-        self.algorithm = algorithm
+        self.settings = settings
+        self.algorithm = settings.algorithm
         self.path = path
         self.left = set(tensors)
 
@@ -116,14 +119,13 @@ class StoredTensors:
         return layer
 
     def hidden(
-        self, prefix: str, inputs: int, activation: type[nn.Module], *, but_last: bool = False
+        self, prefix: str, inputs: int, *, but_last: bool = False
     ) -> tuple[nn.Sequential, int]:
         """Fully connected layers with an activation after each, and their number of outputs.
 
         Args:
             prefix: The beginning of the names.
             inputs: Number of inputs of the first layer.
-            activation: The activation.
             but_last: Whether to leave out the last layer, which is the head.
         """
         pattern = re.compile(rf"{re.escape(prefix)}\.(\d{{1,4}})\.weight")
@@ -132,7 +134,7 @@ class StoredTensors:
         # Every second index is an activation. Any other spacing is refused as a missing tensor.
         for index in range(0, 2 * (len(found) - but_last), 2):
             layer = self.linear(f"{prefix}.{index}", inputs)
-            layers += [layer, activation()]
+            layers += [layer, self.settings.activation()]
             inputs = layer.out_features
         return nn.Sequential(*layers), inputs
 
@@ -173,41 +175,27 @@ class StoredTensors:
 
 
 def build_network(
-    stored: StoredTensors, shape: tuple[int, ...], settings: Settings, actions: int, discrete: bool
+    stored: StoredTensors, shape: tuple[int, ...], actions: int, discrete: bool
 ) -> ActorCritic | SingleHead:
     """The network of a policy, before the action bounds.
 
     Args:
         stored: The tensors.
         shape: The shape of the inputs.
-        settings: The settings that do not follow from the tensors.
         actions: Number of discrete actions or of action dimensions.
         discrete: Whether actions are discrete.
     """
-    if stored.algorithm == "DQN":
-        network: ActorCritic | SingleHead = _q_network(stored, shape, settings, actions)
-    elif stored.algorithm in ("A2C", "PPO"):
-        network = _actor_critic(stored, shape, settings, actions, discrete)
+    network: ActorCritic | SingleHead
+    if stored.algorithm in ("A2C", "PPO"):
+        network = _actor_critic(stored, shape, actions, discrete)
     else:
-        network = _actor(stored, shape, settings, actions)
+        network = _single_head(stored, shape, actions)
     stored.check_all_taken()
     return network
 
 
-def _q_network(
-    stored: StoredTensors, shape: tuple[int, ...], settings: Settings, actions: int
-) -> SingleHead:
-    """The policy of DQN."""
-    # The target network, and the extractor that old policies list a second time.
-    stored.ignore("q_net_target.", "features_extractor.")
-    extractor, size = stored.extractor("q_net.features_extractor", shape)
-    hidden, size = stored.hidden("q_net.q_net", size, settings.activation, but_last=True)
-    head = stored.linear(f"q_net.q_net.{len(hidden)}", size, actions)
-    return SingleHead(extractor, hidden, head, "q_values")
-
-
 def _actor_critic(
-    stored: StoredTensors, shape: tuple[int, ...], settings: Settings, actions: int, discrete: bool
+    stored: StoredTensors, shape: tuple[int, ...], actions: int, discrete: bool
 ) -> ActorCritic:
     """The policy of PPO or A2C."""
     mlp = "mlp_extractor"
@@ -221,10 +209,10 @@ def _actor_critic(
             value_extractor = extractor
     else:
         extractor, size = stored.extractor("features_extractor", shape)
-        shared, size = stored.hidden(f"{mlp}.shared_net", size, settings.activation)
+        shared, size = stored.hidden(f"{mlp}.shared_net", size)
         value_extractor, value_size = extractor, size
-    hidden, size = stored.hidden(f"{mlp}.policy_net", size, settings.activation)
-    value_hidden, value_size = stored.hidden(f"{mlp}.value_net", value_size, settings.activation)
+    hidden, size = stored.hidden(f"{mlp}.policy_net", size)
+    value_hidden, value_size = stored.hidden(f"{mlp}.value_net", value_size)
     heads = (stored.linear("action_net", size, actions), stored.linear("value_net", value_size, 1))
     log_std = None
     if not discrete:
@@ -245,28 +233,29 @@ def _same(one: nn.Module, other: nn.Module) -> bool:
     return all(a is not None and b is not None and torch.equal(a, b) for a, b in pairs)
 
 
-def _actor(
-    stored: StoredTensors, shape: tuple[int, ...], settings: Settings, actions: int
-) -> SingleHead:
-    """The actor of SAC, TD3 or DDPG."""
-    stored.ignore("critic.", "critic_target.", "actor_target.", "features_extractor.")
-    extractor, size = stored.extractor("actor.features_extractor", shape)
-    head: nn.Module
+def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) -> SingleHead:
+    """The policy of DQN, or the actor of SAC, TD3 or DDPG."""
+    is_q = stored.algorithm == "DQN"
+    network, layers = ("q_net", "q_net.q_net") if is_q else ("actor", "actor.mu")
+    # Target networks and critics, and the extractor that old policies list a second time.
+    unused = ("q_net_target.",) if is_q else ("critic.", "critic_target.", "actor_target.")
+    stored.ignore("features_extractor.", *unused)
+    extractor, size = stored.extractor(f"{network}.features_extractor", shape)
     if stored.algorithm == "SAC":
         # Exploration only. Old policies have separate layers for it, the last of these names.
         stored.ignore("actor.log_std", "actor.sde_features_extractor.")
-        hidden, size = stored.hidden("actor.latent_pi", size, settings.activation)
-        if stored.has("actor.mu.0."):
-            if not settings.clip_mean > 0:
-                raise InputError(
-                    f"{stored.path} is inconsistent: its clip_mean is {settings.clip_mean}, but "
-                    "must be above 0."
-                )
-            clip = nn.Hardtanh(-settings.clip_mean, settings.clip_mean)
-            head = nn.Sequential(stored.linear("actor.mu.0", size, actions), clip)
-        else:
-            head = stored.linear("actor.mu", size, actions)
-    else:
-        hidden, size = stored.hidden("actor.mu", size, settings.activation, but_last=True)
-        head = stored.linear(f"actor.mu.{len(hidden)}", size, actions)
-    return SingleHead(extractor, hidden, head, "mean")
+        hidden, size = stored.hidden("actor.latent_pi", size)
+        if not stored.has("actor.mu.0."):
+            return SingleHead(extractor, hidden, stored.linear(layers, size, actions), "mean")
+        bound = stored.settings.clip_mean
+        if not bound > 0:
+            raise InputError(
+                f"{stored.path} is inconsistent: its clip_mean is {bound}, but must be above 0."
+            )
+        head = nn.Sequential(
+            stored.linear(f"{layers}.0", size, actions), nn.Hardtanh(-bound, bound)
+        )
+        return SingleHead(extractor, hidden, head, "mean")
+    hidden, size = stored.hidden(layers, size, but_last=True)
+    last = stored.linear(f"{layers}.{len(hidden)}", size, actions)
+    return SingleHead(extractor, hidden, last, "q_values" if is_q else "mean")

@@ -53,8 +53,7 @@ class ZipPolicy(ImportedPolicy):
         actions: spaces.Box | spaces.Discrete,
         *,
         bounded: bool,
-        squash: bool,
-        algorithm: str,
+        settings: Settings,
         path: Path,
         sha256: str,
         vecnormalize_sha256: str | None,
@@ -66,8 +65,7 @@ class ZipPolicy(ImportedPolicy):
             network: The layers.
             actions: The actions of the zip.
             bounded: Whether the bounds of `actions` are those of the zip, or the zip omits them.
-            squash: Whether a tanh maps actions into their bounds; else they are clipped.
-            algorithm: One of `ALGORITHMS`.
+            settings: The settings of the zip.
             path: The zip.
             sha256: Hash of the zip.
             vecnormalize_sha256: Hash of the file of statistics, if any.
@@ -79,8 +77,7 @@ class ZipPolicy(ImportedPolicy):
         self.inputs = inputs
         self.network = network
         self.actions = actions
-        self.squash = squash
-        self.algorithm = algorithm
+        self.settings = settings
         self.vecnormalize_sha256 = vecnormalize_sha256
         self.bounds: ActionBounds | None = None
         if bounded and isinstance(actions, spaces.Box):
@@ -94,7 +91,7 @@ class ZipPolicy(ImportedPolicy):
         """The scale, the order of channels and the statistics; the frame stack is unknown."""
         sha256 = self.vecnormalize_sha256
         return {
-            "algorithm": self.algorithm,
+            "algorithm": self.settings.algorithm,
             "scale": 1 / 255 if self.inputs.divide else 1.0,
             "channels": "first" if self.inputs.is_image else None,
             "normalizer": None if sha256 is None else {"kind": "VecNormalize", "sha256": sha256},
@@ -178,13 +175,14 @@ class ZipPolicy(ImportedPolicy):
             InputError: Actions cannot be squashed into them.
         """
         low, high = (bound.astype(np.float32) for bound in (actions.low, actions.high))
-        if self.squash and not (np.isfinite(low).all() and np.isfinite(high).all()):
+        squash = self.settings.squash
+        if squash and not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise InputError(
                 f"{self.path} cannot act between the bounds {low.tolist()} and {high.tolist()}: it "
                 "squashes its actions into the bounds, so they must be finite."
             )
         self.actions = spaces.Box(low, high, dtype=np.float32)
-        self.bounds = ActionBounds(torch.tensor(low), torch.tensor(high), squash=self.squash)
+        self.bounds = ActionBounds(torch.tensor(low), torch.tensor(high), squash=squash)
 
 
 def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
@@ -212,18 +210,12 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     divide = is_image and _flag(kwargs, "normalize_images", True, path)
     inputs = Inputs(observations, is_image=is_image, divide=divide, normalizer=normalizer)
     settings = _settings(kwargs, algorithm, path)
-    stored = StoredTensors(tensors, algorithm, path)
+    stored = StoredTensors(tensors, settings, path)
+    network = build_network(stored, inputs.shape, action_size(actions), discrete)
     policy = ZipPolicy(
-        inputs,
-        build_network(stored, inputs.shape, settings, action_size(actions), discrete),
-        actions,
-        bounded=bounded,
-        squash=settings.squash,
-        algorithm=algorithm,
-        path=path,
-        sha256=hashlib.sha256(content).hexdigest(),
-        vecnormalize_sha256=vecnormalize_sha256,
-    )
+        inputs, network, actions, bounded=bounded, settings=settings, path=path,
+        sha256=hashlib.sha256(content).hexdigest(), vecnormalize_sha256=vecnormalize_sha256,
+    )  # fmt: skip
     return policy.eval().requires_grad_(False)
 
 
@@ -362,4 +354,4 @@ def _settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
     if not isinstance(clip_mean, int | float):
         raise InputError(f"{path} cannot be read: its clip_mean is {clip_mean!r}, not a number.")
     squash = not on_policy or _flag(kwargs, "squash_output", False, path)
-    return Settings(activation, squash, float(clip_mean))
+    return Settings(algorithm, activation, squash, float(clip_mean))

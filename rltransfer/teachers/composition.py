@@ -60,7 +60,8 @@ class Composition(Teacher):
 
     def __init__(self, members: Sequence[Teacher], **options: Any) -> None:
         name = type(self).__name__
-        _check_list(name, members)
+        if isinstance(members, str) or not isinstance(members, Sequence):
+            raise InputError(f"{name} takes its teachers in a list: {name}([one, another]).")
         if not members:
             raise InputError(f"{name} was given no teacher: it needs at least one.")
         for member in members:
@@ -216,7 +217,7 @@ def mixture(
     if "q_values" in labels:
         mixed.q_values = _mean_of_scores(labels["q_values"], weights)
     if "mean" in labels:
-        mixed.mean = _weighted(labels["mean"], weights)
+        mixed.mean = weighted(labels["mean"], weights)
     if "log_std" in labels:
         assert mixed.mean is not None
         # The variance of the mixture: the mean of the variances plus the spread of the means.
@@ -224,11 +225,11 @@ def mixture(
             (2 * log_std).exp() + (mean - mixed.mean).square()
             for mean, log_std in zip(labels["mean"], labels["log_std"], strict=True)
         ]
-        mixed.log_std = 0.5 * _weighted(spread, weights).log()
+        mixed.log_std = 0.5 * weighted(spread, weights).log()
     return mixed
 
 
-def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The weighted sum."""
     total = weights[0] * values[0]
     for value, weight in zip(values[1:], weights[1:], strict=True):
@@ -248,10 +249,10 @@ def _mean_of_probabilities(logits: Sequence[Tensor], weights: Sequence[float]) -
 
 def _mean_of_scores(scores: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The mean of logits or Q-values; masks what any teacher masks."""
-    return _agreed(_weighted(scores, weights), scores)
+    return agreed(weighted(scores, weights), scores)
 
 
-def _agreed(mixed: Tensor, scores: Sequence[Tensor]) -> Tensor:
+def agreed(mixed: Tensor, scores: Sequence[Tensor]) -> Tensor:
     """Mixed scores without the actions that any teacher masks.
 
     If nothing is left, the actions that any teacher allows are equal.
@@ -265,13 +266,3 @@ def _agreed(mixed: Tensor, scores: Sequence[Tensor]) -> Tensor:
     nothing_left = by_any.all(-1, keepdim=True)
     equal = torch.zeros_like(mixed).masked_fill(by_all, ILLEGAL)
     return torch.where(nothing_left, equal, mixed.masked_fill(by_any, ILLEGAL))
-
-
-def _check_list(name: str, members: Sequence[Teacher]) -> None:
-    """Checks that the members are in a list.
-
-    Raises:
-        InputError: They are not.
-    """
-    if isinstance(members, str) or not isinstance(members, Sequence):
-        raise InputError(f"{name} takes its teachers in a list: {name}([one, another]).")

@@ -10,17 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number, unknown
-from rltransfer.files.serialization import to_builtin
 from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import (
     Composition,
     Mean,
-    _agreed,
-    _check_list,
-    _weighted,
+    agreed,
     labels_of,
     mixture,
+    weighted,
 )
 from rltransfer.teachers.teacher import Teacher
 
@@ -33,28 +31,25 @@ def _joined_features(outputs: Sequence[PolicyOutput], needs: Needs) -> Tensor | 
     return torch.cat(features, -1)
 
 
-def _checked_weights(
-    name: str, weights: Sequence[float] | None, members: Sequence[Teacher]
-) -> tuple[float, ...] | None:
-    """The weights as a tuple.
+def _weights(composition: Composition) -> tuple[float, ...]:
+    """The weight of each member; 1 for all where none are set.
 
     Raises:
-        InputError: Their number is not that of the teachers, one is not finite and above 0, or the
-            teachers are not in a list.
+        InputError: Their number is not that of the members, or one is not finite and above 0.
     """
-    _check_list(name, members)
+    name, count = type(composition).__name__, len(composition.members)
+    weights = composition.options["weights"]
     if weights is None:
-        return None
-    checked: tuple[float, ...] = to_builtin(weights)
-    if not isinstance(checked, tuple):
-        raise InputError(f"The weights of {name} are {weights!r}: set one number for each teacher.")
-    if len(checked) != len(members):
+        return (1.0,) * count
+    if not isinstance(weights, tuple):
+        raise InputError(f"The weights of {name} are {weights!r}: set a number for each teacher.")
+    if len(weights) != count:
         raise InputError(
-            f"{name} has {len(members)} teachers but {len(checked)} weights: set one for each."
+            f"{name} has {count} teachers but {len(weights)} weights: set one for each."
         )
-    for weight in checked:
+    for weight in weights:
         check_number(f"A weight of {name}", weight, "finite and above 0")
-    return checked
+    return weights
 
 
 class Ensemble(Composition):
@@ -75,12 +70,11 @@ class Ensemble(Composition):
         weights: Sequence[float] | None = None,
         of: Mean = "probabilities",
     ) -> None:
-        checked = _checked_weights("Ensemble", weights, members)
         if of not in get_args(Mean):
             raise unknown("mean of an Ensemble,", of, get_args(Mean))
-        super().__init__(members, weights=checked, of=of)
+        super().__init__(members, weights=weights, of=of)
         self.of: Mean = of
-        unnormalized = checked or (1.0,) * len(members)
+        unnormalized = _weights(self)
         self.weights = [weight / sum(unnormalized) for weight in unnormalized]
 
     def forward(
@@ -111,9 +105,8 @@ class ProductOfExperts(Composition):
     """
 
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
-        checked = _checked_weights("ProductOfExperts", weights, members)
-        super().__init__(members, weights=checked)
-        self.weights = checked or (1.0,) * len(members)
+        super().__init__(members, weights=weights)
+        self.weights = _weights(self)
 
     def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
@@ -135,9 +128,9 @@ class ProductOfExperts(Composition):
             )
         if "logits" in labels:
             logs = [F.log_softmax(one.float(), -1) for one in labels["logits"]]
-            return PolicyOutput(logits=_agreed(_weighted(logs, self.weights), labels["logits"]))
+            return PolicyOutput(logits=agreed(weighted(logs, self.weights), labels["logits"]))
         precisions = [(-2 * log_std).exp() for log_std in labels["log_std"]]
         pulls = [m * precision for m, precision in zip(labels["mean"], precisions, strict=True)]
-        precision = _weighted(precisions, self.weights)
-        mean = _weighted(pulls, self.weights) / precision
+        precision = weighted(precisions, self.weights)
+        mean = weighted(pulls, self.weights) / precision
         return PolicyOutput(mean=mean, log_std=-0.5 * precision.log())

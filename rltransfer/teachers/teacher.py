@@ -103,11 +103,9 @@ class Teacher(nn.Module, abc.ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON that identifies the teacher, with its specification."""
-        return {
-            "source": self.source,
-            "num_parameters": self.num_parameters,
-            "spec": self.spec().to_json(),
-        }
+        known = {"source": self.source, "num_parameters": self.num_parameters}
+        sha256 = {} if self.sha256 is None else {"sha256": self.sha256}
+        return {**known, **sha256, "spec": self.spec().to_json()}
 
     def quoted(self) -> str:
         """The teacher as written in the text of a composition."""
@@ -131,7 +129,3 @@ class ModuleTeacher(Teacher):
         self.source = source
         self.sha256: str = sha256
         self.num_parameters = num_parameters
-
-    def describe(self) -> dict[str, Any]:
-        """The source with the hash of its file, and its specification."""
-        return {**super().describe(), "sha256": self.sha256}

@@ -134,7 +134,7 @@ def test_dqn_says_the_same_q_values(case: str, tmp_path: Path) -> None:
         expected = model.policy.q_net(model.policy.obs_to_tensor(seen)[0])
     output = loaded(shown(space, seen))
     close(output.q_values, expected)
-    assert loaded.algorithm == "DQN"
+    assert loaded.settings.algorithm == "DQN"
     assert output.logits is None and output.value is None and output.mean is None
 
 
@@ -179,7 +179,7 @@ def test_ppo_and_a2c_say_the_same_about_discrete_actions(
     # Theirs are normalised to log-probabilities.
     close(output.logits.log_softmax(-1), expected)
     close(output.value, value)
-    assert loaded.algorithm == algorithm.__name__
+    assert loaded.settings.algorithm == algorithm.__name__
     assert output.mean is None and output.q_values is None
     # An extractor that policy and value share runs once and not twice.
     apart = "one extractor each" in case
@@ -238,7 +238,7 @@ def test_sac_td3_and_ddpg_act_the_same(
     seen = observations(space)
     output = loaded({"policy": torch.from_numpy(seen)})
     close(output.mean, model.predict(seen, deterministic=True)[0])
-    assert loaded.algorithm == algorithm.__name__
+    assert loaded.settings.algorithm == algorithm.__name__
     assert output.log_std is None and output.value is None
 
 

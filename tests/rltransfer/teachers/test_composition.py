@@ -490,7 +490,7 @@ def test_gradients_by_the_observation_pass_through_where_they_are_needed() -> No
         (lambda a: rt.Ensemble(x for x in [a]), r"list: Ensemble\(\["),
         (lambda a: rt.Ensemble([a, a], weights=(1,)), "2 teachers but 1 weights"),
         (lambda a: rt.Ensemble([a, a], weights=(1, 0)), "finite and above 0"),
-        (lambda a: rt.Ensemble([a], weights=3), "weights of Ensemble are 3: set one"),
+        (lambda a: rt.Ensemble([a], weights=3), "weights of Ensemble are 3: set a number"),
         (lambda a: rt.Ensemble([a], weights=["a"]), "weight of Ensemble is 'a': it must be a num"),
         (lambda a: rt.ProductOfExperts([a], weights=(math.inf,)), "finite and above 0"),
         (lambda a: rt.Ensemble([a], of="logit"), "did you mean 'logits'"),

@@ -102,7 +102,7 @@ def test_the_files_say_their_algorithm_and_shapes() -> None:
     assert FOLDER is not None
     loaded = {name: load_zip(Path(FOLDER) / f"{name}.zip") for name in PUBLISHED}
     said = {
-        name: (policy.algorithm, policy.inputs.shape, action_size(policy.actions))
+        name: (policy.settings.algorithm, policy.inputs.shape, action_size(policy.actions))
         for name, policy in loaded.items()
     }
     assert said == {

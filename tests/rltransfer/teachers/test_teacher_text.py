@@ -235,7 +235,7 @@ def test_a_function_cannot_be_gone_on_with_from_the_shell(tmp_path: Path) -> Non
         ("Ensemble('a', 'nowhere')", "There is no teacher 'nowhere'"),
         ("Ensemble('a', 'b', weight=(1, 2))", "Ensemble does not take what stands in its brackets"),
         ("Ensemble('a', 'b', weights=(1, 2, 3))", "2 teachers but 3 weights"),
-        ("Ensemble('a', 'b', weights=1)", "weights of Ensemble are 1: set one"),
+        ("Ensemble('a', 'b', weights=1)", "weights of Ensemble are 1: set a number"),
         ("Ensemble()", "at least one"),
         ("Ensemble('a', of='logit')", "There is no mean of an Ensemble, 'logit'"),
         ("Noisy()", "no composition"),
