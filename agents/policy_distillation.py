@@ -221,7 +221,7 @@ class PolicyDistillation(Method):
         teacher = load_teacher(self.teacher, self.vecnormalize, context.suite)
         teacher = teacher.fitted(context.spaces).to(context.device)
         teacher.seed(context.seed)
-        blank = teacher.state_dict()
+        blank = teacher.label_state()
         objective = self.parsed_objective
         mask = context.spaces.mask_tensor(context.device)
         labeller = Labeller(teacher, objective.needs, self.student.groups, mask)
@@ -253,7 +253,7 @@ class PolicyDistillation(Method):
         # Once before the run: an objective that cannot score this teacher is refused here.
         fitted(output, label, task)
         # These labels were no part of the run: a vote must not count them.
-        teacher.load_state_dict(blank)
+        teacher.load_label_state(blank)
         return PolicyDistillationAgent(self, fitted, teacher, labeller, student, context)
 
 
@@ -473,7 +473,7 @@ class PolicyDistillationAgent(Agent):
         state = super().state_dict()
         state["objective"] = dict(self.objective.state_dict())
         state["lag"] = self.lag.state_dict()
-        state["teacher"] = self.teacher.state_dict()
+        state["teacher"] = self.teacher.label_state()
         if self.memory is not None:
             state["memory"] = self.memory.state_dict()
         return state
@@ -483,7 +483,7 @@ class PolicyDistillationAgent(Agent):
         super().load_state_dict(state)
         self.objective.load_state_dict(state["objective"])
         self.lag.load_state_dict(state["lag"])
-        self.teacher.load_state_dict(state["teacher"])
+        self.teacher.load_label_state(state["teacher"])
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
 

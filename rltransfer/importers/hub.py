@@ -1,7 +1,7 @@
-"""Files on the Hugging Face hub: `hf:REPO/FILE`, kept in the hub library's own cache.
+"""Files on the Hugging Face hub: `hf:REPO/FILE`, stored in the cache of the hub library.
 
-Endpoint, cache, token and offline mode are the library's: HF_ENDPOINT, HF_HUB_CACHE, HF_TOKEN and
-HF_HUB_OFFLINE.
+The library reads its endpoint, cache, token and offline mode from HF_ENDPOINT, HF_HUB_CACHE,
+HF_TOKEN and HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from pathlib import Path
 from rltransfer.errors import InputError
 
 PREFIX = "hf:"
-"""What a source on the hub begins with."""
+"""The beginning of a source on the hub."""
 
 FORM = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+)(?:@(?P<revision>.+))?")
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository, and where it lies in the cache."""
+    """A file of a repository, in the cache."""
 
     path: Path
-    """Where it lies."""
+    """Where it is stored."""
     repo: str
     """The repository: OWNER/NAME."""
     file: str
-    """The file in it, with its folders."""
+    """The path of the file in the repository."""
     revision: str
-    """The commit that it is of, in hexadecimal."""
+    """The commit of the file, in hexadecimal."""
 
     def origin(self) -> dict[str, str]:
-        """Returns what `TeacherSpec.origin` keeps."""
+        """The `origin` of a `TeacherSpec`."""
         return {"repo": self.repo, "file": self.file, "revision": self.revision}
 
 
 def is_on_hub(source: str) -> bool:
-    """Tells whether a source is a file on the hub."""
+    """Whether a source is a file on the hub."""
     return source.startswith(PREFIX)
 
 
 def fetch(source: str) -> HubFile:
-    """Downloads a file that is not in the cache yet, and returns it.
+    """Downloads a file, unless it is in the cache.
 
-    Without a connection, what the cache holds of the revision is taken.
+    Without a connection, the cached copy of the revision is used.
 
     Args:
         source: `hf:REPO/FILE` or `hf:REPO/FILE@REVISION`, e.g.
@@ -52,45 +52,45 @@ def fetch(source: str) -> HubFile:
             commit.
 
     Raises:
-        InputError: The source is not of this form, there is no such repository, revision or file,
-            or the hub cannot be reached and the cache does not hold it.
+        InputError: The source does not have this form, the repository, revision or file does not
+            exist, or the hub cannot be reached and the cache does not contain the file.
     """
     match = FORM.fullmatch(source)
     if match is None:
         raise InputError(
-            f"{source!r} names no file on the Hugging Face hub: write hf:OWNER/NAME/FILE, with "
-            "@REVISION behind it for another than the newest."
+            f"{source!r} does not name a file on the Hugging Face hub: write hf:OWNER/NAME/FILE, "
+            "and add @REVISION for another revision than the newest."
         )
     repo, file = match["repo"], match["file"]
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise InputError(
-            "A teacher on the Hugging Face hub needs the package huggingface_hub: "
-            "`pip install 'rltransfer[hub]'` brings it."
+            "A teacher on the Hugging Face hub needs the package huggingface_hub: run "
+            "`pip install 'rltransfer[hub]'`."
         ) from error
     try:
         path = Path(hf_hub_download(repo, file, revision=match["revision"]))
-    except Exception as error:  # the HTTP libraries below have errors of their own
-        raise InputError(f"{source} cannot be fetched: {_reason(error)}.") from error
-    # The cache keeps each file below its commit: snapshots/COMMIT/FILE.
+    except Exception as error:  # the HTTP libraries underneath raise errors of many types
+        raise InputError(f"{source} cannot be downloaded: {_reason(error)}.") from error
+    # The cache stores each file under its commit: snapshots/COMMIT/FILE.
     revision = path.parts[-1 - len(Path(file).parts)]
     return HubFile(path, repo, file, revision)
 
 
 def _reason(error: Exception) -> str:
-    """Returns what an error of the hub library means, as the end of a sentence."""
+    """What an error of the hub library means, as the end of a sentence."""
     from huggingface_hub import constants, errors
 
     hub = f"the hub at {constants.ENDPOINT}"
-    # The first that fits: a repository with conditions is also a missing one, for instance.
+    # The first match counts: e.g. the error for a gated repository is also one for a missing one.
     reasons: list[tuple[type[Exception], str]] = [
-        (errors.GatedRepoError, f"{hub} shows this repository to those it has granted access only"),
-        (errors.RepositoryNotFoundError, f"{hub} has no such repository, or asks for a token"),
+        (errors.GatedRepoError, f"{hub} restricts access to this repository"),
+        (errors.RepositoryNotFoundError, f"{hub} has no such repository, or requires a token"),
         (errors.RevisionNotFoundError, "the repository has no such revision"),
         (errors.LocalEntryNotFoundError, f"{hub} cannot be reached, and the cache has no copy"),
         (errors.EntryNotFoundError, "the repository has no such file at this revision"),
-        (errors.HFValidationError, "the repository cannot have such a name"),
+        (errors.HFValidationError, "the name of the repository is not valid"),
     ]
     for kind, reason in reasons:
         if isinstance(error, kind):

@@ -1,39 +1,46 @@
-"""What networks out of other libraries' files have in common: which groups they read, and how."""
+"""Policies from other libraries' files: what they read, and whether they fit a task."""
 
 from __future__ import annotations
 
 import abc
 import copy
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
-from rltransfer.policies.output import PolicyOutput
-from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, describe_space
+from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.tasks.observation import (
+    DEFAULT_GROUP,
+    Observation,
+    describe_space,
+    resized,
+    shown_shape,
+)
 
 
-class FileModule(nn.Module, abc.ABC):
-    """A network out of a file that says little of the observations and actions it was made for.
+class ImportedPolicy(nn.Module, abc.ABC):
+    """A policy from a file that does not fully describe its observations and actions.
 
-    It reads one group as it is, or several vectors side by side. `fitted` makes it ready for a
-    task, and refuses a task that it does not fit.
+    It reads one group as it is, or concatenates several vectors. `fitted` checks it against a task
+    and takes from the task what the file does not contain.
 
     Attributes:
-        kind: What a `TeacherSpec` calls it.
+        kind: The `kind` of its `TeacherSpec`.
+        group_advice: How a user chooses another group, for errors.
         path: The file.
         sha256: Hash of the file, in hexadecimal.
-        groups: The observation groups that it reads.
-        observation_space: The groups as a task shows them; None before `fitted`.
-        action_space: The actions of that task; None before `fitted`.
+        groups: The observation groups that it reads, in order.
+        observation_space: These groups in the task that it is fitted to; None before.
+        action_space: The actions of that task; None before.
     """
 
     kind: ClassVar[str]
+    group_advice: ClassVar[str] = "add `?group=NAME` to the path"
 
     def __init__(self, path: Path, sha256: str, groups: Sequence[str] = (DEFAULT_GROUP,)) -> None:
         super().__init__()
@@ -44,94 +51,104 @@ class FileModule(nn.Module, abc.ABC):
         self.action_space: spaces.Space[Any] | None = None
 
     def num_parameters(self) -> int:
-        """Returns the number of parameters that acting needs."""
+        """The number of parameters that acting needs."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def preprocessing(self) -> dict[str, Any]:
-        """Returns what is done to observations before the first layer, as JSON."""
+        """What is done to observations before the first layer, as JSON."""
         return {"groups": list(self.groups)}
 
-    def read(self, observation: Observation) -> Tensor:
-        """Returns what the network sees, as float32.    (rows, ...)
+    def known_spaces(self) -> tuple[spaces.Dict | None, spaces.Space[Any] | None]:
+        """The observation and action spaces for a `TeacherSpec`; None while unknown."""
+        return self.observation_space, self.action_space
 
-        A suite pads vectors and channels to the longest of its tasks'; they are cut off again.
+    def unpadded(self, observation: Observation) -> list[Tensor]:
+        """The groups that it reads, without the padding of a suite.    (rows, ...) each
 
         Args:
             observation: The groups.    (rows, ...)
         """
-        parts = [observation[name].float() for name in self.groups]
         if self.observation_space is not None:
-            shapes = _shapes(self.observation_space)
-            parts = [part[:, : shape[0]] for part, shape in zip(parts, shapes, strict=True)]
-        return parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
+            observation = resized(observation, self.observation_space)
+        return [observation[name] for name in self.groups]
 
-    @abc.abstractmethod
-    def forward(self, observation: Observation) -> PolicyOutput:
-        """Returns what the network says.
+    def read(self, observation: Observation) -> Tensor:
+        """The groups as the input of the network, float32.    (rows, ...)
 
         Args:
             observation: The groups.    (rows, ...)
+        """
+        parts = [part.float() for part in self.unpadded(observation)]
+        return parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
+
+    @abc.abstractmethod
+    def forward(self, observation: Observation, needs: Needs = NOTHING) -> PolicyOutput:
+        """The output of the network.
+
+        Args:
+            observation: The groups.    (rows, ...)
+            needs: See `Policy`.
         """
 
     def fitted(
         self, task_id: str, observation_space: spaces.Dict, action_space: spaces.Space[Any]
-    ) -> FileModule:
-        """Returns the network, ready for a task; it shares its weights with this one.
+    ) -> Self:
+        """A copy that is ready for a task and shares its weights with this policy.
 
         Args:
-            task_id: The task, for the errors.
-            observation_space: The task's own groups, before padding.
-            action_space: The task's own actions, before padding.
+            task_id: The task, for errors.
+            observation_space: The groups of the task, without padding.
+            action_space: The actions of the task, without padding.
 
         Raises:
-            InputError: The network does not fit the task, or was fitted to an unlike one.
+            InputError: The policy does not fit the task, or was fitted to one with other shapes.
         """
-        missing = [name for name in self.groups if name not in observation_space.spaces]
-        if missing:
-            there = ", ".join(map(repr, observation_space.spaces))
-            raise InputError(
-                f"The teacher {self.path} does not fit the task {task_id!r}: it reads the group "
-                f"{missing[0]!r}, the task gives {there}; say `?group=NAME` behind the file."
-            )
+        for name in self.groups:
+            if name not in observation_space.spaces:
+                shown = ", ".join(map(repr, observation_space.spaces))
+                raise InputError(
+                    f"The teacher {self.path} does not fit the task {task_id!r}: it reads the "
+                    f"group {name!r}, but the task shows {shown}; {self.group_advice}."
+                )
         own = spaces.Dict([(name, observation_space[name]) for name in self.groups])
-        if self.observation_space is not None and _shapes(own) != _shapes(self.observation_space):
+        if self.observation_space is not None and shapes_of(own) != shapes_of(
+            self.observation_space
+        ):
             raise InputError(
-                f"The teacher {self.path} reads observations of one shape, but those of the task "
-                f"{task_id!r} differ from those of the task before it: give each its own teacher."
+                f"The teacher {self.path} reads observations of one shape, but the shapes of the "
+                f"task {task_id!r} differ from those of the task before it: use a separate teacher "
+                "for each."
             )
         fitted = copy.copy(self)
+        # A shallow copy shares this table, and with it a submodule that `check_fit` replaces.
+        fitted._modules = dict(self._modules)
         fitted.observation_space, fitted.action_space = own, action_space
         fitted.check_fit(task_id)
         return fitted
 
     @abc.abstractmethod
     def check_fit(self, task_id: str) -> None:
-        """Checks the network against the spaces that it has just been given.
+        """Checks the new spaces, and takes from them what the file does not contain.
 
         Raises:
-            InputError: They do not fit.
+            InputError: The policy does not fit them.
         """
 
-    def refusal(self, task_id: str, reads: str) -> InputError:
-        """Returns the error for observations or actions of another shape.
+    def refusal(self, task_id: str, fault: str) -> InputError:
+        """The error for a task with other observations or actions.
 
         Args:
             task_id: The task.
-            reads: What the file holds, as a sentence's predicate, e.g. "reads 48 numbers".
+            fault: What the policy does, as a predicate, e.g. "reads 48 values".
         """
         assert self.observation_space is not None and self.action_space is not None
         shown = " and ".join(describe_space(self.observation_space[name]) for name in self.groups)
         return InputError(
-            f"The teacher {self.path} does not fit the task {task_id!r}: it {reads}, but the task "
+            f"The teacher {self.path} does not fit the task {task_id!r}: it {fault}, but the task "
             f"shows {shown} and takes {describe_space(self.action_space)}."
         )
 
 
-def _shapes(space: spaces.Dict) -> list[tuple[int, ...]]:
-    """Returns the shape of each group; that of a number is (1,)."""
-    return [part.shape or (1,) for part in space.spaces.values()]
-
-
-def flat_size(space: spaces.Dict) -> int:
-    """Returns how many numbers the groups of a space hold together."""
-    return sum(math.prod(shape) for shape in _shapes(space))
+def shapes_of(space: spaces.Dict) -> list[tuple[int, ...]]:
+    """The shape of each group; (1,) for a scalar."""
+    return [shown_shape(part) or (1,) for part in space.spaces.values()]

@@ -1,20 +1,20 @@
-"""rsl_rl's checkpoints (`model_1500.pt`) as frozen torch modules, read with `weights_only=True`.
+"""Checkpoints of rsl_rl (`model_1500.pt`) as frozen policies, read with `weights_only=True`.
 
-Three forms are read, all of them fully connected networks with a diagonal Gaussian or none:
+Three forms are read, all fully connected networks with or without a diagonal Gaussian:
 
 - rsl_rl 4 and 5: `actor_state_dict` of an `OnPolicyRunner`, or `student_state_dict` of a
   `DistillationRunner`, with `mlp.N`, `obs_normalizer` and `distribution.std_param` or
   `distribution.log_std_param`;
 - rsl_rl 3: `model_state_dict` with `actor.N` or `student.N`, `actor_obs_normalizer` and `std` or
   `log_std`;
-- rsl_rl 1 and 2: the same, with the normaliser beside it as `obs_norm_state_dict`.
+- rsl_rl 1 and 2: the same, with the normaliser in a separate `obs_norm_state_dict`.
 
-Of a distillation the student is taken, which is what it trained.
+From a distillation checkpoint, the trained student is read.
 
-A checkpoint does not say which nonlinearity its layers have, nor which observation groups it reads:
-rsl_rl keeps both in its configuration. Whoever loads it says so where they are not rsl_rl's default
-`elu` and the one group of a plain task. What an environment does to actions (scales, offsets,
-clipping) is the environment's, as in rsl_rl.
+A checkpoint contains neither the activation of its layers nor the names of the observation groups:
+rsl_rl keeps both in its configuration. Set them as options unless they are rsl_rl's default `elu`
+and the one group of a plain task. Scaling, offsetting and clipping actions is left to the
+environment, as in rsl_rl.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,17 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError, unknown
 from rltransfer.files.hashing import tensors_sha256
-from rltransfer.importers.damage import DAMAGE
-from rltransfer.importers.imported_policy import FileModule, flat_size
+from rltransfer.importers.damage import DAMAGE, read_file
+from rltransfer.importers.imported_policy import ImportedPolicy, shapes_of
 from rltransfer.policies.linear import Linear
-from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 
 EPSILON = 0.01
-"""What rsl_rl adds to the deviation of an observation."""
+"""What rsl_rl adds to the standard deviation of an observation."""
 
 LEAST_STD = 1e-6
-"""What rsl_rl bounds a standard deviation by from below."""
+"""The lower bound of rsl_rl on a standard deviation."""
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "crelu": nn.CELU,
@@ -59,13 +59,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "swish": nn.SiLU,
     "tanh": nn.Tanh,
 }
-"""rsl_rl's names of nonlinearities."""
+"""The activations by their names in rsl_rl."""
 
 Tensors = dict[str, Tensor]
 
 
-class RslRlActor(FileModule):
-    """An actor of rsl_rl: normaliser, layers, standard deviation."""
+class RslRlActor(ImportedPolicy):
+    """An actor of rsl_rl: normaliser, layers and standard deviation."""
 
     kind = "rsl_rl"
 
@@ -84,17 +84,16 @@ class RslRlActor(FileModule):
         sha256: str,
         groups: Sequence[str] = (DEFAULT_GROUP,),
     ) -> None:
-        """Makes an actor of its parts.
+        """Creates an actor from its parts.
 
         Args:
-            layers: Its linear layers.
-            activation: The nonlinearity between them.
+            layers: The linear layers.
+            activation: The activation between them.
             normalizer: Mean and standard deviation of the observations.    (num_inputs,) each
-            log_std: Log standard deviation of the actions; None where there is none.
-                (num_actions,)
+            log_std: Log standard deviation of the actions, if any.           (num_actions,)
             path: The file.
-            sha256: Its hash.
-            groups: The observation groups that it reads, in their order.
+            sha256: Hash of the file.
+            groups: The observation groups that it reads, in order.
         """
         super().__init__(path, sha256, groups)
         self.num_inputs, self.num_actions = layers[0].in_features, layers[-1].out_features
@@ -107,11 +106,12 @@ class RslRlActor(FileModule):
         self.register_buffer("std", std)
         self.register_buffer("log_std", log_std)
 
-    def forward(self, observation: Observation) -> PolicyOutput:
-        """Returns the mean, the log standard deviation, if there is one, and the last hidden layer.
+    def forward(self, observation: Observation, needs: Needs = NOTHING) -> PolicyOutput:
+        """The mean, the log standard deviation, if any, and the last hidden layer.
 
         Args:
             observation: The groups.    (rows, ...)
+            needs: See `Policy`.
         """
         seen = self.read(observation).flatten(1)
         if self.mean is not None and self.std is not None:
@@ -122,7 +122,7 @@ class RslRlActor(FileModule):
         return PolicyOutput(mean=mean, log_std=log_std, features=features)
 
     def preprocessing(self) -> dict[str, Any]:
-        """Returns the groups, and by what they are normalised, if at all."""
+        """The groups, and the statistics that normalise them, if any."""
         normalizer = None
         if self.mean is not None and self.std is not None:
             normalizer = {
@@ -133,42 +133,43 @@ class RslRlActor(FileModule):
         return {**super().preprocessing(), "normalizer": normalizer}
 
     def check_fit(self, task_id: str) -> None:
-        """Checks the number of observations and of actions."""
+        """Checks the size of observations and of actions."""
         assert self.observation_space is not None
         fits = (
-            flat_size(self.observation_space) == self.num_inputs
+            sum(map(math.prod, shapes_of(self.observation_space))) == self.num_inputs
             and isinstance(self.action_space, spaces.Box)
             and self.action_space.shape == (self.num_actions,)
         )
         if not fits:
             raise self.refusal(
-                task_id, f"reads {self.num_inputs} numbers and says {self.num_actions} actions"
+                task_id,
+                f"reads {self.num_inputs} values and outputs {self.num_actions} action dimensions",
             )
 
 
 def load_rsl_rl(
     path: Path, activation: str = "elu", groups: Sequence[str] = (DEFAULT_GROUP,)
 ) -> RslRlActor:
-    """Returns the actor of a checkpoint, frozen.
+    """The actor of a checkpoint, frozen.
 
     Args:
         path: The file that a runner of rsl_rl saved.
-        activation: The nonlinearity between its layers, as rsl_rl calls it.
-        groups: The observation groups that it reads, in the order of its configuration.
+        activation: The activation between the layers, as rsl_rl calls it.
+        groups: The observation groups that it reads, in the order of rsl_rl's configuration.
 
     Raises:
-        InputError: The file is missing, damaged, holds more than tensors and plain values, or no
-            fully connected actor; or there is no such nonlinearity.
+        InputError: The file is missing or damaged, contains more than tensors and plain values, or
+            has no fully connected actor; or the activation is unknown.
     """
     if activation not in ACTIVATIONS:
         raise unknown("activation of rsl_rl", activation, ACTIVATIONS)
-    content = _content(path)
+    content = read_file(path, "an rsl_rl checkpoint")
     stored = _stored(_opened(content, path), path)
-    layers = _layers(stored.layers, path)
+    layers = _layers(_below(stored, "mlp."), path)
     actor = RslRlActor(
         layers,
         ACTIVATIONS[activation],
-        _normalizer(stored.normalizer, layers[0].in_features, path),
+        _normalizer(_below(stored, "obs_normalizer."), layers[0].in_features, path),
         _log_std(stored, layers[-1].out_features, path),
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -177,81 +178,64 @@ def load_rsl_rl(
     return actor.eval().requires_grad_(False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Stored:
-    """The tensors of an actor."""
-
-    layers: Tensors
-    """Weight and bias of each linear layer: `N.weight`, `N.bias`."""
-    normalizer: Tensors
-    """`_mean` and `_std`; empty where observations are not normalised."""
-    std: Tensor | None
-    """The standard deviation of the actions; None where there is none.        (num_actions,)"""
-    log_std: Tensor | None
-    """Its logarithm, where that was learned instead.                          (num_actions,)"""
-
-
-def _content(path: Path) -> bytes:
-    """Returns the bytes of a file."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} is no checkpoint of rsl_rl: it cannot be read.") from error
-
-
 def _opened(content: bytes, path: Path) -> dict[str, Any]:
-    """Returns what a checkpoint holds."""
+    """The content of a checkpoint."""
     try:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except DAMAGE as error:
         raise InputError(
-            f"{path} is no checkpoint of rsl_rl: it is damaged, or holds more than tensors and "
+            f"{path} is not an rsl_rl checkpoint: it is damaged, or contains more than tensors and "
             "plain values."
         ) from error
     if not isinstance(saved, dict):
-        raise InputError(f"{path} is no checkpoint of rsl_rl: it holds no table.")
+        raise InputError(f"{path} is not an rsl_rl checkpoint: it does not contain a dictionary.")
     return saved
 
 
-def _stored(saved: Mapping[str, Any], path: Path) -> _Stored:
-    """Returns the tensors of the actor.
+def _stored(saved: Mapping[str, Any], path: Path) -> Tensors:
+    """The tensors of the actor, by their names in rsl_rl 4 and 5.
 
     Args:
-        saved: What the checkpoint holds.
-        path: Where it comes from, for the errors.
+        saved: The content of the checkpoint.
+        path: The checkpoint, for errors.
     """
     for name in ("student_state_dict", "actor_state_dict"):
         if name in saved:
             tensors = _table(saved[name], path)
             _refuse_others(tensors, ("mlp.", "obs_normalizer.", "distribution."), path)
-            return _Stored(
-                layers=_below(tensors, "mlp."),
-                normalizer=_below(tensors, "obs_normalizer."),
-                std=tensors.get("distribution.std_param"),
-                log_std=tensors.get("distribution.log_std_param"),
-            )
+            return tensors
     if "model_state_dict" not in saved:
         raise InputError(
-            f"{path} is no checkpoint of rsl_rl: it holds neither 'actor_state_dict' nor "
+            f"{path} is not an rsl_rl checkpoint: it contains neither 'actor_state_dict' nor "
             "'model_state_dict'."
         )
     tensors = _table(saved["model_state_dict"], path)
-    who = "student" if any(name.startswith("student.") for name in tensors) else "actor"
+    network = "student" if any(name.startswith("student.") for name in tensors) else "actor"
+    renamed = {
+        f"{network}.": "mlp.",
+        f"{network}_obs_normalizer.": "obs_normalizer.",
+        "std": "distribution.std_param",
+        "log_std": "distribution.log_std_param",
+    }
     unused = ("critic.", "critic_obs_normalizer.", "teacher.", "teacher_obs_normalizer.")
-    _refuse_others(tensors, (f"{who}.", f"{who}_obs_normalizer.", "std", "log_std", *unused), path)
-    beside = saved.get("obs_norm_state_dict")
-    return _Stored(
-        layers=_below(tensors, f"{who}."),
-        normalizer=_table(beside, path) if beside else _below(tensors, f"{who}_obs_normalizer."),
-        std=tensors.get("std"),
-        log_std=tensors.get("log_std"),
-    )
+    _refuse_others(tensors, (*renamed, *unused), path)
+    separate = saved.get("obs_norm_state_dict")
+    if separate:
+        tensors |= {
+            f"{network}_obs_normalizer.{name}": tensor
+            for name, tensor in _table(separate, path).items()
+        }
+    return {
+        new + name: tensor
+        for old, new in renamed.items()
+        for name, tensor in _below(tensors, old).items()
+    }
 
 
 def _table(value: object, path: Path) -> Tensors:
-    """Returns the tensors of a table; the normaliser of rsl_rl 1 and 2 has a plain number too."""
+    """The tensors of a dictionary. The normaliser of rsl_rl 1 and 2 also contains a number."""
     if not isinstance(value, dict):
-        raise InputError(f"{path} cannot be read: one of its entries is no table of tensors.")
+        raise InputError(f"{path} cannot be read: an entry is not a dictionary of tensors.")
     return {
         str(name): part
         for name, part in value.items()
@@ -260,7 +244,7 @@ def _table(value: object, path: Path) -> Tensors:
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:
-    """Returns the tensors whose names begin with a prefix, by the rest of their names."""
+    """The tensors whose names begin with a prefix, by the rest of their names."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
@@ -269,52 +253,53 @@ def _below(tensors: Tensors, prefix: str) -> Tensors:
 
 
 def _refuse_others(tensors: Tensors, prefixes: tuple[str, ...], path: Path) -> None:
-    """Refuses a network that has more than layers: a memory, convolutions, an encoder."""
+    """Refuses a network with more than linear layers: recurrence, convolutions, an encoder."""
     for name in tensors:
         if not name.startswith(prefixes):
             raise InputError(
-                f"{path} cannot be read: it has {name!r}, but only fully connected actors without "
-                "a memory are read; rsl_rl's `export_policy_to_jit` makes a file that is."
+                f"{path} cannot be read: it contains {name!r}, but only fully connected actors "
+                "without recurrence can be read. Use the file that rsl_rl's `export_policy_to_jit` "
+                "writes."
             )
 
 
 def _layers(stored: Tensors, path: Path) -> list[nn.Linear]:
-    """Returns the linear layers, which stand at every second place."""
+    """The linear layers, which have every second index."""
     layers: list[nn.Linear] = []
     for place in range(0, len(stored), 2):
         weight, bias = stored.get(f"{place}.weight"), stored.get(f"{place}.bias")
         if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1]:
-            raise InputError(f"{path} cannot be read: its actor is not made of linear layers.")
+            raise InputError(f"{path} cannot be read: its actor does not consist of linear layers.")
         linear = Linear(weight.shape[1], weight.shape[0])
         linear.load_state_dict({"weight": weight, "bias": bias})
         layers.append(linear)
     fit = all(a.out_features == b.in_features for a, b in itertools.pairwise(layers))
     if not layers or not fit:
-        raise InputError(f"{path} cannot be read: its actor has no layers that fit each other.")
+        raise InputError(f"{path} cannot be read: the sizes of its layers do not match.")
     return layers
 
 
 def _normalizer(stored: Tensors, num_inputs: int, path: Path) -> tuple[Tensor, Tensor] | None:
-    """Returns mean and standard deviation of the observations.    (num_inputs,) each"""
+    """Mean and standard deviation of the observations.    (num_inputs,) each"""
     if not stored:
         return None
     mean, std = stored.get("_mean"), stored.get("_std")
     if mean is None or std is None or not mean.numel() == std.numel() == num_inputs:
         raise InputError(
-            f"{path} cannot be read: its normaliser has no mean and deviation of the "
-            f"{num_inputs} numbers that its actor reads."
+            f"{path} cannot be read: its normaliser does not contain a mean and a standard "
+            f"deviation of the {num_inputs} values that its actor reads."
         )
     return mean.float().flatten(), std.float().flatten()
 
 
-def _log_std(stored: _Stored, num_actions: int, path: Path) -> Tensor | None:
-    """Returns the log standard deviation of the actions, if there is one.    (num_actions,)"""
-    log_std = stored.log_std
-    if stored.std is not None:
-        log_std = stored.std.clamp(min=LEAST_STD).log()
+def _log_std(stored: Tensors, num_actions: int, path: Path) -> Tensor | None:
+    """The log standard deviation of the actions, if any.    (num_actions,)"""
+    log_std, std = (stored.get(f"distribution.{name}_param") for name in ("log_std", "std"))
+    if std is not None:
+        log_std = std.clamp(min=LEAST_STD).log()
     if log_std is not None and log_std.shape != (num_actions,):
         raise InputError(
-            f"{path} cannot be read: it has {log_std.numel()} standard deviations for "
-            f"{num_actions} actions."
+            f"{path} cannot be read: it contains {log_std.numel()} standard deviations for "
+            f"{num_actions} action dimensions."
         )
     return log_std

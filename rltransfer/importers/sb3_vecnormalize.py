@@ -1,7 +1,7 @@
-"""Observation statistics out of a VecNormalize pickle, of which nothing is executed.
+"""Observation statistics from a VecNormalize pickle, without executing it.
 
-A pickle is a program that names functions and calls them. Here every name that a VecNormalize file
-has is answered by a class that only keeps what it is given, and any other name is refused.
+A pickle is a program that names functions and calls them. Here each name that a VecNormalize file
+contains is replaced by a class that only keeps its arguments. Any other name is refused.
 """
 
 from __future__ import annotations
@@ -20,27 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
+from rltransfer.importers.damage import DAMAGE, read_file
 
 FLOATS = ("f4", "f8")
-"""The types of the arrays that are read: numpy's names without the byte order."""
-
-DAMAGE = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""What the unpickler raises on bytes that are no pickle, or on one that misuses the stand-ins."""
+"""The dtypes of the arrays that are read: numpy's names without the byte order."""
 
 
 @dataclass(frozen=True, eq=False)
 class ObservationStatistics:
-    """What VecNormalize normalises observations by."""
+    """The statistics that VecNormalize normalises observations with."""
 
     mean: NDArray[np.float64]
     """Running mean of the observations; empty where `norm_obs` is False.        (*shape)"""
@@ -51,13 +39,13 @@ class ObservationStatistics:
     clip_obs: float
     """Bound on the absolute value of a normalised observation."""
     norm_obs: bool
-    """Whether observations are normalised at all, and not only rewards."""
+    """Whether observations are normalised, and not only rewards."""
     sha256: str
     """Hash of the file, in hexadecimal."""
 
 
 class ObservationNormalizer(nn.Module):
-    """Normalises observations as VecNormalize does: in float64, handed on as float32."""
+    """Normalises observations as VecNormalize does: in float64, with a float32 result."""
 
     mean: Tensor
     deviation: Tensor
@@ -70,20 +58,19 @@ class ObservationNormalizer(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation))
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Returns the normalised observations, float32.    (batch, *shape)
+        """The normalised observations, float32.    (batch, *shape)
 
         Args:
-            observation: Observations in the environment's own units.    (batch, *shape)
+            observation: Observations in the units of the environment.    (batch, *shape)
         """
         scaled = (observation.double() - self.mean) / self.deviation
         return scaled.clamp(-self.clip, self.clip).float()
 
 
 class _Inert:
-    """Stands in for a class or function of the pickle: keeps what it is given and does nothing.
+    """Replaces a class or function of the pickle: keeps its arguments and does nothing.
 
-    The unpickler uses each stand-in as whatever the pickle wants: called, instantiated, given a
-    state, filled like a dictionary.
+    The unpickler may call it, instantiate it, set its state or fill it like a dictionary.
     """
 
     arguments: tuple[object, ...]
@@ -96,7 +83,7 @@ class _Inert:
         return made
 
     def __setstate__(self, state: object) -> None:
-        # Without this method the unpickler would write attributes, also onto the class itself.
+        # Without this method the unpickler would set attributes, also on the class itself.
         self.state = state
 
     def __setitem__(self, key: object, value: object) -> None:
@@ -104,31 +91,31 @@ class _Inert:
 
 
 class _VecNormalize(_Inert):
-    """Stands in for VecNormalize."""
+    """Replaces VecNormalize."""
 
 
 class _RunningMeanStd(_Inert):
-    """Stands in for RunningMeanStd."""
+    """Replaces RunningMeanStd."""
 
 
 class _Array(_Inert):
-    """Stands in for numpy's `_reconstruct(...)`, whose state then holds the array."""
+    """Replaces numpy's `_reconstruct(...)`; the array is in its state."""
 
 
 class _BufferArray(_Inert):
-    """Stands in for numpy's `_frombuffer(buffer, dtype, shape, order)`."""
+    """Replaces numpy's `_frombuffer(buffer, dtype, shape, order)`."""
 
 
 class _Scalar(_Inert):
-    """Stands in for numpy's `scalar(dtype, bytes)`."""
+    """Replaces numpy's `scalar(dtype, bytes)`."""
 
 
 class _Dtype(_Inert):
-    """Stands in for numpy's `dtype(...)`, whose state then holds the byte order."""
+    """Replaces numpy's `dtype(...)`; the byte order is in its state."""
 
 
 def _admitted() -> dict[tuple[str, str], type[_Inert]]:
-    """Returns the stand-in of every name that may occur, spelt as in any year."""
+    """The replacement of each permitted name, in the spelling of every version."""
     baselines = "stable_baselines3.common"
     names: dict[tuple[str, str], type[_Inert]] = {
         (f"{baselines}.vec_env.vec_normalize", "VecNormalize"): _VecNormalize,
@@ -159,55 +146,54 @@ ADMITTED = _admitted()
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Builds a VecNormalize pickle out of stand-ins."""
+    """Builds a VecNormalize pickle from replacements."""
 
     def __init__(self, content: bytes, path: Path) -> None:
         super().__init__(io.BytesIO(content))
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns the stand-in of a name.
+        """The replacement of a name.
 
         Raises:
-            InputError: No VecNormalize file has this name.
+            InputError: No VecNormalize file contains this name.
         """
         stand_in = ADMITTED.get((module, name))
         if stand_in is None:
             raise InputError(
-                f"{self.path} was not opened: it names {f'{module}.{name}'!r}, which no file that "
-                "`VecNormalize.save` wrote does."
+                f"{self.path} was not opened: it names {f'{module}.{name}'!r}, which no file from "
+                "`VecNormalize.save` contains."
             )
         return stand_in
 
 
 def load_vecnormalize(path: Path) -> ObservationStatistics:
-    """Returns the observation statistics of a file that `VecNormalize.save` wrote.
+    """The observation statistics of a file that `VecNormalize.save` wrote.
 
     Args:
         path: The file.
 
     Raises:
-        InputError: The file is missing, damaged, no VecNormalize file, names what such a file does
-            not, or its statistics are of no use.
+        InputError: The file is missing, damaged or not a VecNormalize file, contains a name that
+            such a file does not contain, or its statistics cannot be used.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} is no VecNormalize file: it cannot be read.") from error
+    content = read_file(path, "a VecNormalize file")
     try:
         root = _InertUnpickler(content, path).load()
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"{path} is no VecNormalize file: it is damaged or cut short.") from error
+        raise InputError(
+            f"{path} is not a VecNormalize file: it is damaged or cut short."
+        ) from error
     if not isinstance(root, _VecNormalize) or not isinstance(root.state, dict):
-        raise InputError(f"{path} is no VecNormalize file: it holds something else.")
+        raise InputError(f"{path} is not a VecNormalize file: it contains something else.")
     return _statistics(root.state, path, hashlib.sha256(content).hexdigest())
 
 
 def _statistics(state: dict[Any, Any], path: Path, sha256: str) -> ObservationStatistics:
-    """Returns the statistics that the attributes of a VecNormalize hold."""
-    # Files of before 2021 have no such attribute where it was left at its default.
+    """The statistics in the attributes of a VecNormalize."""
+    # Files from before 2021 omit the attribute where it has its default.
     if state.get("norm_obs", True) is False:
         nothing = np.zeros(0)
         return ObservationStatistics(nothing, nothing, 0.0, math.inf, False, sha256)
@@ -218,12 +204,14 @@ def _statistics(state: dict[Any, Any], path: Path, sha256: str) -> ObservationSt
             "can be used."
         )
     if not isinstance(running, _RunningMeanStd) or not isinstance(running.state, dict):
-        raise InputError(f"{path} is no VecNormalize file: it holds no observation statistics.")
+        raise InputError(
+            f"{path} is not a VecNormalize file: it does not contain observation statistics."
+        )
     mean, var = _array(running.state.get("mean")), _array(running.state.get("var"))
     epsilon, clip_obs = _number(state.get("epsilon")), _number(state.get("clip_obs"))
     if mean is None or var is None or epsilon is None or clip_obs is None:
         raise InputError(
-            f"{path} is no VecNormalize file: its statistics are not all arrays and numbers."
+            f"{path} is not a VecNormalize file: its statistics are not all arrays and numbers."
         )
     usable = (
         mean.shape == var.shape
@@ -233,14 +221,14 @@ def _statistics(state: dict[Any, Any], path: Path, sha256: str) -> ObservationSt
     )
     if not usable:
         raise InputError(
-            f"{path} cannot normalise anything: it needs a finite mean and variance of one shape, "
-            "and a bound above 0."
+            f"{path} cannot be used: its mean and variance must be finite and have one shape, and "
+            "its bound must be above 0."
         )
     return ObservationStatistics(mean, var, epsilon, clip_obs, True, sha256)
 
 
 def _array(value: object) -> NDArray[np.float64] | None:
-    """Returns the floats that a pickled array holds; None where it is none of floats."""
+    """The floats of a pickled array; None for any other value."""
     match value:
         case _Array(state=(_, tuple() as shape, dtype, bool() as fortran, bytes() as content)):
             column_major = fortran
@@ -261,7 +249,7 @@ def _array(value: object) -> NDArray[np.float64] | None:
 
 
 def _number(value: object) -> float | None:
-    """Returns the float that a Python or numpy number is; None where it is none."""
+    """The value of a Python or numpy number; None for any other value."""
     if isinstance(value, int | float):
         return float(value)
     if isinstance(value, _Scalar) and len(value.arguments) == 2:
@@ -275,7 +263,7 @@ def _number(value: object) -> float | None:
 
 
 def _float_type(dtype: object) -> str | None:
-    """Returns the byte order and name of a pickled float type; None where it is another type."""
+    """The byte order and name of a pickled float dtype; None for any other value."""
     match dtype:
         case _Dtype(arguments=(str() as name, *_), state=(_, "<" | ">" | "=" as order, *_)):
             return f"{order}{name}" if name in FLOATS else None

@@ -1,46 +1,34 @@
-"""Stable-Baselines3 zips as frozen torch modules, without executing anything that is in them.
+"""Stable-Baselines3 zips as frozen policies. No code in a zip is executed.
 
-Of a zip only two members are read: the JSON `data`, in which the pickles under `:serialized:` are
-left closed and their readable forms are used, and the tensors of `policy.pth`.
+Only two members of a zip are read: the JSON `data`, of which the pickles under `:serialized:` stay
+closed and the readable forms are used, and the tensors of `policy.pth`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
-import math
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
-from rltransfer.importers.damage import DAMAGE
-from rltransfer.importers.sb3_networks import Inputs
-from rltransfer.importers.sb3_spaces import (
-    StoredActionSpace,
-    StoredObservationSpace,
-    read_action_space,
-    read_observation_space,
-)
+from rltransfer.importers.damage import DAMAGE, read_file
+from rltransfer.importers.imported_policy import ImportedPolicy
+from rltransfer.importers.sb3_networks import ActionBounds, ActorCritic, Inputs, SingleHead
+from rltransfer.importers.sb3_spaces import read_action_space, read_observation_space
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_vecnormalize
-from rltransfer.importers.sb3_weights import (
-    ACTIVATIONS,
-    Settings,
-    StoredTensors,
-    build_actor_critic,
-    build_q_network,
-    build_squashed_actor,
-)
-from rltransfer.tasks.observation import describe_shape, describe_space
+from rltransfer.importers.sb3_weights import ACTIVATIONS, Settings, StoredTensors, build_network
+from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.tasks.action import action_size
+from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, describe_space
 
 ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
 """The algorithms whose policies can be read."""
@@ -48,227 +36,257 @@ ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
 READABLE = f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {ALGORITHMS[-1]} are"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LoadedPolicy:
-    """A policy that was read from a zip, with what it observes and does."""
+class ZipPolicy(ImportedPolicy):
+    """The policy of a Stable-Baselines3 zip.
 
-    module: nn.Module
-    """`module(observation) -> PolicyOutput`, observation (batch, ...) in the environment's own
-    units; frozen, in evaluation mode."""
-    algorithm: str
-    """One of `ALGORITHMS`."""
-    observation_shape: tuple[int, ...]
-    """The shape of an observation, images with the channels first; () where it is a number."""
-    observation_dtype: np.dtype[Any]
-    """The type of an observation's numbers."""
-    is_image: bool
-    """Whether observations are images, which the module takes with their channels last as well."""
-    num_observations: int | None
-    """Number of discrete observations; None where they are a Box."""
-    num_actions: int | None
-    """Number of discrete actions; None where they are continuous."""
-    action_low: NDArray[np.float32] | None
-    """The smallest continuous action; None where actions are discrete.    (action_dim,)"""
-    action_high: NDArray[np.float32] | None
-    """The largest continuous action; None where actions are discrete.     (action_dim,)"""
-    divides: bool
-    """Whether the module divides the bytes of images by 255."""
-    normalizes: bool
-    """Whether the module normalises observations by the statistics that were given with the zip."""
-    sha256: str
-    """Hash of the zip, in hexadecimal."""
-    vecnormalize_sha256: str | None
-    """Hash of the file of statistics, in hexadecimal; None where none was given."""
+    DQN outputs Q-values. PPO and A2C output logits, or a mean that is clipped to the action bounds
+    with its log standard deviation, and a value. SAC, TD3 and DDPG output the mean.
+    """
+
+    kind = "stable-baselines3"
+    group_advice = "rename a group with Adapted(teacher, observation={'policy': NAME})"
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        network: ActorCritic | SingleHead,
+        actions: spaces.Box | spaces.Discrete,
+        *,
+        bounded: bool,
+        settings: Settings,
+        path: Path,
+        sha256: str,
+        vecnormalize_sha256: str | None,
+    ) -> None:
+        """Creates a policy from its parts.
+
+        Args:
+            inputs: The first stage.
+            network: The layers.
+            actions: The actions of the zip.
+            bounded: Whether the bounds of `actions` are those of the zip, or the zip omits them.
+            settings: The settings of the zip.
+            path: The zip.
+            sha256: Hash of the zip.
+            vecnormalize_sha256: Hash of the file of statistics, if any.
+
+        Raises:
+            InputError: Actions cannot be squashed into the bounds.
+        """
+        super().__init__(path, sha256)
+        self.inputs = inputs
+        self.network = network
+        self.actions = actions
+        self.settings = settings
+        self.vecnormalize_sha256 = vecnormalize_sha256
+        self.bounds: ActionBounds | None = None
+        if bounded and isinstance(actions, spaces.Box):
+            self._set_bounds(actions)
+
+    def num_parameters(self) -> int:
+        """The number of parameters that acting needs, without those of the value alone."""
+        return sum(p.numel() for name, p in self.named_parameters() if "value" not in name)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """The scale, the order of channels and the statistics; the frame stack is unknown."""
+        sha256 = self.vecnormalize_sha256
+        return {
+            "algorithm": self.settings.algorithm,
+            "scale": 1 / 255 if self.inputs.divide else 1.0,
+            "channels": "first" if self.inputs.is_image else None,
+            "normalizer": None if sha256 is None else {"kind": "VecNormalize", "sha256": sha256},
+        }
+
+    def known_spaces(self) -> tuple[spaces.Dict, spaces.Space[Any] | None]:
+        """The observations that the policy was trained on, and its actions."""
+        unknown = isinstance(self.actions, spaces.Box) and self.bounds is None
+        return spaces.Dict({DEFAULT_GROUP: self.inputs.space}), None if unknown else self.actions
+
+    def forward(self, observation: Observation, needs: Needs = NOTHING) -> PolicyOutput:
+        """The output of the policy, with actions in the units of the environment.
+
+        Args:
+            observation: The groups.    (rows, ...)
+            needs: See `Policy`.
+
+        Raises:
+            InputError: The zip does not contain its action bounds, and no task has given them.
+        """
+        output: PolicyOutput = self.network(self.inputs(*self.unpadded(observation)), needs)
+        if output.mean is not None:
+            if self.bounds is None:
+                raise InputError(
+                    f"{self.path} does not contain all bounds of its {action_size(self.actions)} "
+                    "action dimensions: fit it to a task first, whose bounds it then uses."
+                )
+            output.mean = self.bounds(output.mean)
+        return output
+
+    def fitted(
+        self, task_id: str, observation_space: spaces.Dict, action_space: spaces.Space[Any]
+    ) -> Self:
+        """A copy with the action bounds of the task; see `ImportedPolicy`."""
+        fitted = super().fitted(task_id, observation_space, action_space)
+        if self.action_space is not None and self.action_space != action_space:
+            raise InputError(
+                f"The teacher {self.path} scales its actions to the bounds of one task, but those "
+                f"of the task {task_id!r} and of the task before it differ: give each its own "
+                "teacher, with PerTask."
+            )
+        return fitted
+
+    def check_fit(self, task_id: str) -> None:
+        """Checks both spaces, and takes the action bounds."""
+        assert self.observation_space is not None
+        action_space, actions = self.action_space, self.actions
+        if isinstance(actions, spaces.Discrete):
+            acts = _same_numbers(action_space, actions)
+        else:
+            acts = isinstance(action_space, spaces.Box) and action_space.shape == actions.shape
+        if not acts or not self._reads(self.observation_space[DEFAULT_GROUP]):
+            raise self.refusal(
+                task_id,
+                f"observes {describe_space(self.inputs.space)} and acts in "
+                f"{describe_space(actions)}",
+            )
+        if isinstance(action_space, spaces.Box):
+            self._set_bounds(action_space)
+
+    def _reads(self, shown: spaces.Space[Any]) -> bool:
+        """Whether the policy can read an observation group of a task."""
+        stored = self.inputs.space
+        if not isinstance(shown, spaces.Box):
+            return isinstance(stored, spaces.Discrete) and _same_numbers(shown, stored)
+        if isinstance(stored, spaces.Discrete):
+            # Tasks show discrete observations as one-hot vectors.
+            one_hot = bool((shown.low == 0).all() and (shown.high == 1).all())
+            return one_hot and shown.shape == (int(stored.n),)
+        if (stored.dtype == np.uint8) != (shown.dtype == np.uint8):
+            return False
+        channels_first = shown.shape
+        if self.inputs.is_image and len(shown.shape) == 3:
+            channels_first = (shown.shape[2], *shown.shape[:2])
+        return stored.shape in (shown.shape, channels_first)
+
+    def _set_bounds(self, actions: spaces.Box) -> None:
+        """Takes the bounds of an action space.
+
+        Raises:
+            InputError: Actions cannot be squashed into them.
+        """
+        low, high = (bound.astype(np.float32) for bound in (actions.low, actions.high))
+        squash = self.settings.squash
+        if squash and not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise InputError(
+                f"{self.path} cannot act between the bounds {low.tolist()} and {high.tolist()}: it "
+                "squashes its actions into the bounds, so they must be finite."
+            )
+        self.actions = spaces.Box(low, high, dtype=np.float32)
+        self.bounds = ActionBounds(torch.tensor(low), torch.tensor(high), squash=squash)
 
 
-def load_zip(
-    path: Path,
-    vecnormalize: Path | None = None,
-    action_space: spaces.Space[Any] | None = None,
-) -> LoadedPolicy:
-    """Returns the policy of a zip that `model.save` of Stable-Baselines3 wrote.
-
-    DQN says Q-values; PPO and A2C say logits, or a mean that is clipped to the action bounds and
-    its log standard deviation, and a value; SAC, TD3 and DDPG say the mean.
+def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
+    """The policy of a zip that `model.save` of Stable-Baselines3 wrote, frozen, on the CPU.
 
     Args:
         path: The zip.
-        vecnormalize: The file that `VecNormalize.save` wrote beside it, if the policy was trained
-            on normalised observations; a zip does not say.
-        action_space: The environment's action space, whose bounds are then used; needed where the
-            zip does not tell its own in full.
+        vecnormalize: The file that `VecNormalize.save` wrote alongside it, if the policy was
+            trained on normalised observations; the zip does not say so.
 
     Raises:
-        InputError: A file is missing, damaged or of another kind, or does not fit the other or the
-            action space.
+        InputError: A file is missing, damaged or of another kind, or the two do not fit together.
     """
-    content = _content(path)
+    content = read_file(path, "a Stable-Baselines3 zip")
     data, tensors = _open(content, path)
     algorithm = _algorithm(data, tensors, path)
     kwargs = _entry(data, "policy_kwargs", path)
-    observed = read_observation_space(_entry(data, "observation_space", path), path)
-    actions = read_action_space(_entry(data, "action_space", path), action_space, path)
-    if algorithm in (("DDPG", "SAC", "TD3") if actions.discrete else ("DQN",)):
-        kind = "discrete" if actions.discrete else "continuous"
-        raise InputError(f"{path} does not fit itself: {algorithm} has no {kind} actions.")
-
-    normalizer, vecnormalize_sha256 = _normalizer(vecnormalize, observed, path)
-    inputs = Inputs(
-        observed.shape,
-        one_hot=observed.num,
-        image=observed.is_image,
-        divide=observed.is_image and _flag(kwargs, "normalize_images", True, path),
-        normalizer=normalizer,
-    )
-    shape = observed.shape if observed.num is None else (observed.num,)
-    stored = StoredTensors(tensors, algorithm, path)
-    module = _build(stored, inputs, shape, _settings(kwargs, algorithm, path), actions)
-    stored.check_all_taken()
-    return LoadedPolicy(
-        module=module.eval().requires_grad_(False),
-        algorithm=algorithm,
-        observation_shape=observed.shape,
-        observation_dtype=observed.dtype,
-        is_image=observed.is_image,
-        num_observations=observed.num,
-        num_actions=actions.num if actions.discrete else None,
-        action_low=actions.low,
-        action_high=actions.high,
-        divides=inputs.divide,
-        normalizes=normalizer is not None,
-        sha256=hashlib.sha256(content).hexdigest(),
-        vecnormalize_sha256=vecnormalize_sha256,
-    )
-
-
-def check_fit(
-    loaded: LoadedPolicy,
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
-    path: Path,
-) -> None:
-    """Checks that a policy can act in an environment.
-
-    Args:
-        loaded: The policy.
-        observation_space: What the environment shows.
-        action_space: What it takes.
-        path: Where the policy comes from, for the error.
-
-    Raises:
-        InputError: A shape, a number or the kind of a space is another.
-    """
-    if not _observation_fits(loaded, observation_space):
-        seen = describe_shape(
-            loaded.num_observations, loaded.observation_dtype, loaded.observation_shape
-        )
-        raise InputError(
-            f"{path} observes {seen}, but the task shows {describe_space(observation_space)}: "
-            "both must be the same."
-        )
-    if isinstance(action_space, spaces.Discrete):
-        fits = loaded.num_actions == int(action_space.n) and int(action_space.start) == 0
-    else:
-        fits = (
-            isinstance(action_space, spaces.Box)
-            and loaded.action_low is not None
-            and loaded.action_low.shape == action_space.shape
-        )
-    if not fits:
-        shape = () if loaded.action_low is None else loaded.action_low.shape
-        done = describe_shape(loaded.num_actions, np.dtype(np.float32), shape)
-        raise InputError(
-            f"{path} acts in {done}, but the task takes {describe_space(action_space)}: "
-            "both must be the same."
-        )
-
-
-def _observation_fits(loaded: LoadedPolicy, space: spaces.Space[Any]) -> bool:
-    if isinstance(space, spaces.Discrete):
-        return loaded.num_observations == int(space.n) and int(space.start) == 0
-    if not isinstance(space, spaces.Box):
-        return False
-    if loaded.num_observations is not None:
-        # Tasks show numbers as one-hot vectors.
-        between = bool((space.low == 0).all() and (space.high == 1).all())
-        return space.shape == (loaded.num_observations,) and between
-    if (loaded.observation_dtype == np.uint8) != (space.dtype == np.uint8):
-        return False
-    shapes = [space.shape]
-    if loaded.is_image and len(space.shape) == 3:
-        height, width, channels = space.shape
-        shapes.append((channels, height, width))
-    return loaded.observation_shape in shapes
-
-
-def _content(path: Path) -> bytes:
-    """Returns the bytes of a file."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is no Stable-Baselines3 zip: there is no such file.") from error
-    except OSError as error:
-        raise InputError(f"{path} is no Stable-Baselines3 zip: it cannot be read.") from error
+    observations, is_image = read_observation_space(_entry(data, "observation_space", path), path)
+    actions, bounded = read_action_space(_entry(data, "action_space", path), path)
+    discrete = isinstance(actions, spaces.Discrete)
+    if algorithm in (("DDPG", "SAC", "TD3") if discrete else ("DQN",)):
+        kind = "discrete" if discrete else "continuous"
+        raise InputError(f"{path} is inconsistent: {algorithm} has no {kind} actions.")
+    normalizer, vecnormalize_sha256 = _normalizer(vecnormalize, observations, path)
+    divide = is_image and _flag(kwargs, "normalize_images", True, path)
+    inputs = Inputs(observations, is_image=is_image, divide=divide, normalizer=normalizer)
+    settings = _settings(kwargs, algorithm, path)
+    stored = StoredTensors(tensors, settings, path)
+    network = build_network(stored, inputs.shape, action_size(actions), discrete)
+    policy = ZipPolicy(
+        inputs, network, actions, bounded=bounded, settings=settings, path=path,
+        sha256=hashlib.sha256(content).hexdigest(), vecnormalize_sha256=vecnormalize_sha256,
+    )  # fmt: skip
+    return policy.eval().requires_grad_(False)
 
 
 def _open(content: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Returns the JSON and the tensors of a zip.
+    """The JSON and the tensors of a zip.
 
     Args:
         content: The bytes of the zip.
-        path: Where they come from, for the errors.
+        path: The zip, for errors.
     """
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except DAMAGE as error:
         raise InputError(
-            f"{path} is no Stable-Baselines3 zip: it is no zip file, or was cut short."
+            f"{path} is not a Stable-Baselines3 zip: it is not a zip file, or was cut short."
         ) from error
     with archive:
         for member in ("data", "policy.pth"):
             if member not in archive.namelist():
                 raise InputError(
-                    f"{path} is no whole Stable-Baselines3 zip: it holds no {member!r}, which "
-                    "`model.save` always writes."
+                    f"{path} is not a complete Stable-Baselines3 zip: it does not contain "
+                    f"{member!r}, which `model.save` always writes."
                 )
         try:
             data = json.loads(archive.read("data"))
         except DAMAGE as error:
-            raise InputError(f"{path} cannot be read: its 'data' is not whole JSON.") from error
+            raise InputError(f"{path} cannot be read: its 'data' is not valid JSON.") from error
         try:
             file = io.BytesIO(archive.read("policy.pth"))
             tensors = torch.load(file, map_location="cpu", weights_only=True)
         except DAMAGE as error:
             raise InputError(
-                f"{path} cannot be read: its 'policy.pth' is damaged, or holds more than tensors."
+                f"{path} cannot be read: its 'policy.pth' is damaged, or contains more than "
+                "tensors."
             ) from error
     if not isinstance(data, dict):
-        raise InputError(f"{path} cannot be read: its 'data' is no JSON object.")
-    whole = isinstance(tensors, dict) and all(
+        raise InputError(f"{path} cannot be read: its 'data' is not a JSON object.")
+    named = isinstance(tensors, dict) and all(
         isinstance(name, str)
         and isinstance(tensor, Tensor)
         and tensor.layout == torch.strided
         and tensor.is_floating_point()
         for name, tensor in tensors.items()
     )
-    if not whole:
-        raise InputError(f"{path} cannot be read: its 'policy.pth' is no table of named tensors.")
+    if not named:
+        raise InputError(
+            f"{path} cannot be read: its 'policy.pth' is not a dictionary of named tensors."
+        )
     return data, dict(tensors)
 
 
 def _entry(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """Returns an object of the JSON, whose pickle is ignored."""
+    """An object of the JSON, without its pickle."""
     entry = data.get(name)
     if not isinstance(entry, dict):
-        raise InputError(f"{path} is no Stable-Baselines3 zip: its 'data' says no {name!r}.")
+        raise InputError(
+            f"{path} is not a Stable-Baselines3 zip: its 'data' does not contain {name!r}."
+        )
     return entry
 
 
+def _same_numbers(space: spaces.Space[Any] | None, stored: spaces.Discrete) -> bool:
+    """Whether a space of a task is Discrete with the numbers of a stored one."""
+    return isinstance(space, spaces.Discrete) and (space.n, space.start) == (stored.n, stored.start)
+
+
 def _algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> str:
-    """Returns the name of the algorithm, which a zip does not say: its settings and tensors do."""
+    """The name of the algorithm. A zip omits it: it follows from settings and tensors."""
     module = _entry(data, "policy_class", path).get("__module__")
     if not isinstance(module, str) or not module.startswith("stable_baselines3."):
-        raise InputError(f"{path} holds a policy that {module!r} defines: {READABLE} read.")
+        raise InputError(f"{path} contains a policy that {module!r} defines: {READABLE} read.")
 
     def has(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in tensors)
@@ -283,11 +301,11 @@ def _algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> 
         # DDPG is TD3 without the delay and the clipped noise.
         ddpg = data.get("policy_delay") == 1 and data.get("target_noise_clip") == 0
         return "DDPG" if ddpg else "TD3"
-    raise InputError(f"{path} holds a policy of another algorithm: {READABLE} read.")
+    raise InputError(f"{path} contains a policy of another algorithm: {READABLE} read.")
 
 
 def _flag(kwargs: dict[str, Any], name: str, default: bool, path: Path) -> bool:
-    """Returns a setting that is true or false."""
+    """A setting that is true or false."""
     value = kwargs.get(name, default)
     if not isinstance(value, bool):
         raise InputError(f"{path} cannot be read: its {name} is {value!r}, not true or false.")
@@ -295,26 +313,25 @@ def _flag(kwargs: dict[str, Any], name: str, default: bool, path: Path) -> bool:
 
 
 def _normalizer(
-    vecnormalize: Path | None, observed: StoredObservationSpace, path: Path
+    vecnormalize: Path | None, observations: spaces.Box | spaces.Discrete, path: Path
 ) -> tuple[ObservationNormalizer | None, str | None]:
-    """Returns what observations are normalised by, if at all, and the hash of its file, if any."""
+    """The normaliser of observations and the hash of its file; None where there is none."""
     if vecnormalize is None:
         return None, None
     statistics = load_vecnormalize(vecnormalize)
     if not statistics.norm_obs:
         return None, statistics.sha256
-    if observed.num is not None or statistics.mean.shape != observed.shape:
+    if isinstance(observations, spaces.Discrete) or statistics.mean.shape != observations.shape:
         raise InputError(
-            f"{vecnormalize} holds statistics of observations of the shape "
-            f"{list(statistics.mean.shape)}, but {path} observes "
-            f"{describe_shape(observed.num, observed.dtype, observed.shape)}: both must be "
-            "the same."
+            f"{vecnormalize} contains statistics of observations of the shape "
+            f"{list(statistics.mean.shape)}, but {path} observes {describe_space(observations)}: "
+            "both must be the same."
         )
     return ObservationNormalizer(statistics), statistics.sha256
 
 
 def _settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
-    """Returns what the keyword arguments of the policy say about its networks."""
+    """The settings in the keyword arguments of the policy."""
     on_policy = algorithm in ("A2C", "PPO")
     text = kwargs.get("activation_fn")
     activation: type[nn.Module] | None = nn.Tanh if on_policy else nn.ReLU
@@ -336,55 +353,5 @@ def _settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
     clip_mean = kwargs.get("clip_mean", 2.0)
     if not isinstance(clip_mean, int | float):
         raise InputError(f"{path} cannot be read: its clip_mean is {clip_mean!r}, not a number.")
-    squash = on_policy and _flag(kwargs, "squash_output", False, path)
-    return Settings(activation, squash, float(clip_mean))
-
-
-def _build(
-    stored: StoredTensors,
-    inputs: Inputs,
-    shape: tuple[int, ...],
-    settings: Settings,
-    actions: StoredActionSpace,
-) -> nn.Module:
-    """Returns the policy.
-
-    Args:
-        stored: The tensors.
-        inputs: The first stage.
-        shape: The shape of what it hands on.
-        settings: What the tensors do not say.
-        actions: The action space.
-    """
-    if stored.algorithm == "DQN":
-        return build_q_network(stored, inputs, shape, settings, actions.num)
-    limits = None
-    if actions.low is not None and actions.high is not None:
-        limits = (torch.tensor(actions.low), torch.tensor(actions.high))
-    if stored.algorithm in ("A2C", "PPO"):
-        _check_limits(limits, settings.squash, stored.path)
-        return build_actor_critic(stored, inputs, shape, settings, actions.num, limits)
-    _check_limits(limits, True, stored.path)
-    assert limits is not None
-    return build_squashed_actor(stored, inputs, shape, settings, actions.num, limits)
-
-
-def _check_limits(limits: tuple[Tensor, Tensor] | None, squash: bool, path: Path) -> None:
-    """Checks that actions can be brought into their bounds.
-
-    Args:
-        limits: The smallest and the largest action.    (action_dim,) each
-        squash: Whether they are squashed, which needs finite bounds.
-        path: Where they come from, for the error.
-    """
-    if limits is None:
-        return
-    low, high = limits
-    # Written so that NaN fails as well.
-    ordered = all(a <= b for a, b in zip(low.tolist(), high.tolist(), strict=True))
-    finite = all(math.isfinite(bound) for bound in [*low.tolist(), *high.tolist()])
-    if not ordered or (squash and not finite):
-        raise InputError(
-            f"{path} cannot act between the bounds {low.tolist()} and {high.tolist()}: "
-            f"{'finite ' if squash else ''}bounds in ascending order would be right."
-        )
+    squash = not on_policy or _flag(kwargs, "squash_output", False, path)
+    return Settings(algorithm, activation, squash, float(clip_mean))

@@ -10,20 +10,20 @@ from rltransfer.errors import InputError
 from rltransfer.importers.hub import fetch, is_on_hub
 
 SOURCES = (
-    "give a run directory, a Stable-Baselines3 zip, an rsl_rl checkpoint or a TorchScript file, "
+    "use a run directory, a Stable-Baselines3 zip, an rsl_rl checkpoint or a TorchScript file, "
     "hf:OWNER/NAME/FILE, or 'zoo'"
 )
-"""What may be a teacher, in words."""
+"""The possible sources of a teacher, for errors."""
 
 
 def is_zip(source: str) -> bool:
-    """Tells whether a source is a Stable-Baselines3 zip by its name, here or on the hub."""
+    """Whether the name of a source, local or on the hub, is that of a Stable-Baselines3 zip."""
     place = split_source(source)[0]
     return (place.partition("@")[0] if is_on_hub(place) else place).endswith(".zip")
 
 
 def located(place: str) -> tuple[Path, dict[str, str]]:
-    """Returns where a file lies, and where it was fetched from, if it was."""
+    """The local path of a file, and where it was downloaded from, if it was."""
     if is_on_hub(place):
         file = fetch(place)
         return file.path, file.origin()
@@ -33,16 +33,16 @@ def located(place: str) -> tuple[Path, dict[str, str]]:
 
 
 def split_source(text: str) -> tuple[str, dict[str, list[str]]]:
-    """Returns a source without its options, and the values of each option.
+    """A source without its options, and the values of each option.
 
-    What a file does not say of itself stands behind it, as in an address:
+    Options supply what a file does not contain, as in a URL:
     `model_1500.pt?activation=tanh&group=policy&group=privileged`.
 
     Args:
         text: What a user wrote.
 
     Raises:
-        InputError: The options are not of this form.
+        InputError: The options do not have this form.
     """
     place, sign, rest = text.partition("?")
     if not sign or Path(text).exists():
@@ -52,8 +52,8 @@ def split_source(text: str) -> tuple[str, dict[str, list[str]]]:
         pairs = parse_qsl(rest, keep_blank_values=True, strict_parsing=True)
     except ValueError as error:
         raise InputError(
-            f"{rest!r} are no options of the teacher {place}: write NAME=VALUE, several with '&' "
-            "between them."
+            f"The teacher {place} cannot have the options {rest!r}: write NAME=VALUE, separated by "
+            "'&'."
         ) from error
     for name, value in pairs:
         options.setdefault(name, []).append(value)

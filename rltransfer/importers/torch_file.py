@@ -1,7 +1,7 @@
-"""Files of torch (`.pt`, `.pth`): which of the two kinds that are read a file is, and its network.
+"""Files of torch (`.pt`, `.pth`): a TorchScript program or a checkpoint of rsl_rl.
 
-Both are zips: TorchScript's has a program under `code/`, rsl_rl's is what `torch.save` writes.
-What a file does not say stands behind it as options, e.g. `model_1500.pt?activation=relu`:
+Both are zips: TorchScript's has a program under `code/`, rsl_rl's is written by `torch.save`.
+Options supply what a file does not contain, e.g. `model_1500.pt?activation=relu`:
 
 | file        | options                                          |
 | ----------- | ------------------------------------------------ |
@@ -16,24 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.importers.imported_policy import FileModule
+from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.rsl_rl import load_rsl_rl
 from rltransfer.importers.torchscript import is_torchscript, load_torchscript
 from rltransfer.tasks.observation import DEFAULT_GROUP
 
 SUFFIXES = (".pt", ".pth")
-"""How the files end."""
+"""The suffixes of the files."""
 
 
-def load_torch_file(path: Path, options: Mapping[str, Sequence[str]] | None = None) -> FileModule:
-    """Returns the network of a TorchScript file or of a checkpoint of rsl_rl.
+def load_torch_file(
+    path: Path, options: Mapping[str, Sequence[str]] | None = None
+) -> ImportedPolicy:
+    """The policy of a TorchScript file or of an rsl_rl checkpoint.
 
     Args:
         path: The file.
-        options: The values of each option; see the module's table.
+        options: The values of each option; see the table of this module.
 
     Raises:
-        InputError: The file cannot be read, or an option is unknown or has no such value.
+        InputError: The file cannot be read, an option is unknown, or a value is not valid.
     """
     given = {name: list(values) for name, values in (options or {}).items()}
     groups = given.pop("group", [DEFAULT_GROUP])
@@ -43,7 +45,9 @@ def load_torch_file(path: Path, options: Mapping[str, Sequence[str]] | None = No
         if name not in known:
             raise unknown(f"option of the teacher {path}", name, (*known, "group"))
         if len(values) > 1:
-            raise InputError(f"The option {name!r} of the teacher {path} is given twice.")
+            raise InputError(
+                f"The option {name!r} of the teacher {path} is set twice: set it once."
+            )
     once: dict[str, Any] = {name: values[0] for name, values in given.items()}
     if not scripted:
         return load_rsl_rl(path, groups=groups, **once)
@@ -53,7 +57,7 @@ def load_torch_file(path: Path, options: Mapping[str, Sequence[str]] | None = No
 
 
 def _number(text: str, path: Path) -> float:
-    """Returns the number that a text says, which may be a fraction such as 1/255."""
+    """The value of a text, which may be a fraction such as 1/255."""
     above, _, below = text.partition("/")
     try:
         return float(above) / float(below or 1)

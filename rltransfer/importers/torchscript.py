@@ -1,13 +1,12 @@
-"""TorchScript files (`torch.jit.save`) as modules.
+"""TorchScript files (`torch.jit.save`) as policies.
 
-A TorchScript file is a program. It runs inside TorchScript's own interpreter, which knows tensor
-operations and no Python: nothing of it is unpickled as Python objects, and nothing is imported. Few
-of its operators do more than compute, `save` and `from_file` among them, which write files; a
-program that has one of them is refused before it runs. It may still compute for ever, or fill the
-memory: take files from people you trust.
+A TorchScript file is a program. It runs in TorchScript's interpreter, which has tensor operations
+but no Python: nothing is unpickled as Python objects, and nothing is imported. A few operators do
+more than compute, e.g. `save` and `from_file` write files. A program with one of them is refused
+before it runs. It can still run forever or fill the memory: use files from people you trust.
 
-What it says is one tensor: logits or Q-values where actions are discrete, the greedy action where
-they are continuous. What it sees is float32, in the environment's own units times `scale`.
+The program outputs one tensor: logits or Q-values for discrete actions, the greedy action for
+continuous ones. Its input is float32, in the units of the environment times `scale`.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.importers.damage import DAMAGE
-from rltransfer.importers.imported_policy import FileModule
-from rltransfer.policies.output import PolicyOutput
+from rltransfer.importers.damage import DAMAGE, read_file
+from rltransfer.importers.imported_policy import ImportedPolicy
+from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
 from rltransfer.policies.scores import marked_illegal
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
@@ -40,8 +39,8 @@ OutputName = Literal["auto", "logits", "q_values", "mean"]
 FORBIDDEN = {
     "aten::from_file": "reads and writes files",
     "aten::save": "writes files",
-    "prim::CallFunction": "calls what cannot be seen before it runs",
-    "prim::CallMethod": "calls what cannot be seen before it runs",
+    "prim::CallFunction": "calls a function that cannot be checked before it runs",
+    "prim::CallMethod": "calls a method that cannot be checked before it runs",
     "prim::PythonOp": "calls Python",
     "prim::rpc_async": "calls other machines",
     "prim::rpc_remote": "calls other machines",
@@ -50,14 +49,14 @@ FORBIDDEN = {
 """Operators that do more than compute, and what they do."""
 
 EARLY = re.compile(rb"\b(__setstate__|__forward_hooks__|__forward_pre_hooks__)\b")
-"""Methods that run when a file is loaded, or beside the one that is looked through."""
+"""Methods that run when a file is loaded, or outside the method that is checked."""
 
 SAMPLES = 3
-"""Observations that a program is tried with: more than one, so that a fixed batch size shows."""
+"""Observations that a program is tested with: several, to detect a fixed batch size."""
 
 
-class ScriptedPolicy(FileModule):
-    """A TorchScript program, as a policy."""
+class ScriptedPolicy(ImportedPolicy):
+    """A TorchScript program as a policy."""
 
     kind = "torchscript"
 
@@ -71,78 +70,87 @@ class ScriptedPolicy(FileModule):
         scale: float = 1.0,
         groups: Sequence[str] = (DEFAULT_GROUP,),
     ) -> None:
-        """Makes a policy of a program.
+        """Creates a policy from a program.
 
         Args:
             script: The program: one tensor (rows, ...) in, one tensor (rows, num_actions) out.
             path: The file.
-            sha256: Its hash.
-            output: What it says; "auto": logits of discrete actions, the mean of continuous ones,
-                which is known when it is fitted to a task.
+            sha256: Hash of the file.
+            output: What the program outputs. "auto" means logits for discrete actions and the mean
+                for continuous ones, as soon as the policy is fitted to a task.
             scale: Factor on every observation.
-            groups: The observation groups that it reads, in their order.
+            groups: The observation groups that it reads, in order.
         """
         super().__init__(path, sha256, groups)
         self.script = script
         self.output: OutputName = output
         self.scale = scale
 
-    def forward(self, observation: Observation) -> PolicyOutput:
-        """Returns what the program says, under the name of what it is.
+    def forward(self, observation: Observation, needs: Needs = NOTHING) -> PolicyOutput:
+        """The output of the program, in the field of its kind.
 
         Args:
             observation: The groups.    (rows, ...)
+            needs: See `Policy`.
 
         Raises:
-            ValueError: It was neither said nor found out what its output is.
+            ValueError: The kind of output is "auto", and no task has determined it.
         """
         if self.output == "auto":
-            raise ValueError(f"What {self.path} says is known when it is fitted to a task.")
-        seen = self.read(observation)
-        said: Tensor = self.script(seen if self.scale == 1.0 else seen * self.scale)
-        said = said.float() if self.output == "mean" else marked_illegal(said.float())
-        return PolicyOutput(**{self.output: said})
+            raise ValueError(
+                f"The output of {self.path} is known when it is fitted to a task: set `output`, or "
+                "fit it."
+            )
+        inputs = self.read(observation)
+        output: Tensor = self.script(inputs if self.scale == 1.0 else inputs * self.scale).float()
+        return PolicyOutput(
+            **{self.output: output if self.output == "mean" else marked_illegal(output)}
+        )
 
     def preprocessing(self) -> dict[str, Any]:
-        """Returns the groups and the scale."""
+        """The groups and the scale."""
         return {**super().preprocessing(), "scale": self.scale}
 
     def check_fit(self, task_id: str) -> None:
-        """Lets the program label some random observations of the task, on the CPU."""
+        """Runs the program on random observations of the task, on the CPU."""
         assert self.observation_space is not None and self.action_space is not None
         discrete = isinstance(self.action_space, spaces.Discrete)
         if self.output == "auto":
             self.output = "logits" if discrete else "mean"
         if discrete == (self.output == "mean"):
-            raise self.refusal(task_id, f"says {self.output!r}")
+            raise self.refusal(task_id, f"outputs {self.output!r}")
         observation = random_observation(self.observation_space, SAMPLES)
         first, second = (self._labels(observation, task_id) for _ in range(2))
         wanted = (SAMPLES, action_size(self.action_space))
         if first.shape != wanted:
             raise self.refusal(
-                task_id, f"answers {SAMPLES} observations with {list(first.shape)} numbers"
+                task_id, f"outputs the shape {list(first.shape)} for {SAMPLES} observations"
             )
         if not torch.equal(first, second):
             raise InputError(
-                f"The teacher {self.path} says two things of the same observations: it keeps a "
-                "state or draws at random, but a teacher must do neither."
+                f"The teacher {self.path} outputs different values for the same observations: a "
+                "teacher must not keep a state or draw random numbers."
             )
 
     def _labels(self, observation: Observation, task_id: str) -> Tensor:
-        """Returns what the program says, or an error of its own in a sentence."""
+        """The output of the program for some observations.
+
+        Raises:
+            InputError: The program fails.
+        """
         try:
             with torch.no_grad():
-                said: Tensor = getattr(self(observation), self.output)
+                labels: Tensor = getattr(self(observation), self.output)
         except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
             shape = list(self.read(observation).shape[1:])
             raise self.refusal(
-                task_id, f"does not make one tensor of observations of the shape {shape}"
+                task_id, f"does not map observations of the shape {shape} to one tensor"
             ) from error
-        return said
+        return labels
 
 
 def is_torchscript(path: Path) -> bool:
-    """Tells whether a file is a TorchScript archive, which `torch.save` does not write."""
+    """Whether a file is a TorchScript archive and not one of `torch.save`."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
@@ -157,17 +165,17 @@ def load_torchscript(
     scale: float = 1.0,
     groups: Sequence[str] = (DEFAULT_GROUP,),
 ) -> ScriptedPolicy:
-    """Returns the program of a TorchScript file, frozen, on the CPU.
+    """The program of a TorchScript file, frozen, on the CPU.
 
     Args:
         path: The file that `torch.jit.save` wrote.
-        output: What it says: "logits", "q_values", "mean", or "auto".
+        output: What it outputs: "logits", "q_values", "mean" or "auto".
         scale: Factor on every observation, e.g. 1/255 for bytes.
-        groups: The observation groups that it reads, in their order.
+        groups: The observation groups that it reads, in order.
 
     Raises:
-        InputError: The file is missing, damaged, no TorchScript, or names an operator that touches
-            files; or there is no such output.
+        InputError: The file is missing, damaged or not TorchScript, or has a forbidden operator; or
+            an option has no such value.
     """
     if output not in get_args(OutputName):
         raise unknown("output of a TorchScript file", output, get_args(OutputName))
@@ -175,18 +183,18 @@ def load_torchscript(
         raise InputError(
             f"The scale of the observations of {path} is {scale}: it must be finite and not 0."
         )
+    content = read_file(path, "a TorchScript file")
     try:
-        content = path.read_bytes()
         _check_archive(content, path)
         with warnings.catch_warnings():
-            # Deprecated in favour of torch.export, but what robots run today.
+            # Deprecated in favour of torch.export, but still what robots run.
             warnings.simplefilter("ignore", DeprecationWarning)
             script = torch.jit.load(io.BytesIO(content), map_location="cpu")
         _check_operators(script, path)
     except DAMAGE as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is no TorchScript file, or is damaged.") from error
+        raise InputError(f"{path} is not a TorchScript file, or is damaged.") from error
     policy = ScriptedPolicy(
         script,
         path=path,
@@ -199,24 +207,24 @@ def load_torchscript(
 
 
 def _check_archive(content: bytes, path: Path) -> None:
-    """Refuses a program that runs before it can be looked through.
+    """Refuses a program that runs before it can be checked.
 
     Args:
         content: The bytes of the archive.
-        path: Where they come from, for the errors.
+        path: The file, for errors.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        # TorchScript's reader takes the first of two, this one the last, and large letters are
-        # small ones to it.
+        # Of two files of one name, TorchScript's reader takes the first and `zipfile` the last.
+        # TorchScript ignores case.
         names = [name.lower() for name in archive.namelist()]
         if len(set(names)) < len(names):
-            raise InputError(f"{path} was not opened: it holds two files of one name.")
+            raise InputError(f"{path} was not opened: it contains two files of one name.")
         for name in archive.namelist():
             early = EARLY.search(archive.read(name)) if name.lower().endswith(".py") else None
             if early:
                 raise InputError(
                     f"{path} was not opened: its program has {early[1].decode()!r}, which runs "
-                    "before the program can be looked through."
+                    "before the program can be checked."
                 )
 
 
@@ -225,13 +233,13 @@ def _check_operators(script: torch.jit.ScriptModule, path: Path) -> None:
     for operator in _operators(script.inlined_graph):
         if operator in FORBIDDEN:
             raise InputError(
-                f"{path} is not run: its program has the operator {operator!r}, which "
+                f"{path} was not run: its program has the operator {operator!r}, which "
                 f"{FORBIDDEN[operator]}."
             )
 
 
 def _operators(graph: Any) -> Iterator[str]:
-    """Yields the operators of a graph, of the blocks in it, and of the graphs in those."""
+    """The operators of a graph, and of all blocks and graphs in it."""
     for node in graph.nodes():
         yield node.kind()
         for block in node.blocks():

@@ -144,11 +144,6 @@ def space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
     return spaces.Box(bound(data["low"]), bound(data["high"]), shape, dtype.type)
 
 
-def describe_shape(num: int | None, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
-    """The name of a space in errors, e.g. "Discrete(2)" or "float32[4]"."""
-    return f"{dtype}{list(shape)}" if num is None else f"Discrete({num})"
-
-
 def describe_space(space: spaces.Space[Any]) -> str:
     """The name of a Gymnasium space in errors."""
     return f"{space.dtype}{list(space.shape)}" if isinstance(space, spaces.Box) else str(space)

@@ -1,4 +1,4 @@
-"""Teachers of another observation, or of other actions, than a task's."""
+"""Teachers of tasks with other observations or other actions."""
 
 from __future__ import annotations
 
@@ -21,29 +21,34 @@ from rltransfer.teachers.teacher import Teacher
 from rltransfer.teachers.transformed import Wrapper
 
 ObservationMap = Callable[[Observation], Observation] | Mapping[str, str] | Sequence[int]
-"""How a task's observation becomes a teacher's: see `Adapted`."""
+"""Maps the observation of a task to that of a teacher: see `Adapted`."""
 
 
 class Adapted(Wrapper):
-    """A teacher of another observation, or of other actions, than the task's.
+    """A teacher of a task with other observations or other actions.
 
-    Probabilities of several of the teacher's actions that are one action of the task add; of their
-    Q-values the largest counts. Actions of the task that none of the teacher's is are illegal.
-    Continuous actions can be put in another order.
+    If several actions of the teacher map to one action of the task, their probabilities add, and
+    the largest of their Q-values counts. Task actions with no teacher counterpart are masked. The
+    dimensions of continuous actions can be reordered.
 
     Args:
         teacher: The teacher.
-        observation: What the teacher sees, in one of three forms. A dictionary names the task's
-            group for each group of the teacher, `{"policy": "privileged"}`. Whole numbers say which
-            channel of the task's image, or which entry of its vector, each of the teacher's is,
-            `(0, 2, 1)`. A function takes the task's own groups (rows, ...) and returns the
-            teacher's; such a teacher cannot be written as text. As it is if None.
-        action: For each action of the teacher, which one of the task it is, `(0, 0, 1)`; for each
-            number of a continuous action, which number of the task's. As they are if None.
+        observation: The input of the teacher; the task's observation if None. One of:
+            - A dictionary with the task's group for each group of the teacher,
+              `{"policy": "privileged"}`.
+            - Indices: for each image channel or vector entry of the teacher, that of the task,
+              `(0, 2, 1)`.
+            - A function from the groups of the task (rows, ...) to those of the teacher. The
+              teacher cannot then be written as text.
+        action: For each action, or action dimension, of the teacher, that of the task,
+            `(0, 0, 1)`; the same actions if None.
 
     Raises:
-        InputError: A number is negative, or there is none.
+        InputError: An index is negative, or there is none.
     """
+
+    observation: ObservationMap | None
+    _picked: Tensor | None
 
     def __init__(
         self,
@@ -58,36 +63,33 @@ class Adapted(Wrapper):
         action = None if action is None else _checked("action", action)
         super().__init__(teacher, observation=observation, action=action)
         self.loadable = self.loadable and not callable(observation)
-        self.observation = observation
+        # A module that a user passes stays the user's: it is not moved and not put in another mode.
+        object.__setattr__(self, "observation", observation)
         self.action = action
-        self._picked = _indices(observation) if isinstance(observation, tuple) else None
-        self._shown_space: spaces.Dict | None = None
+        picked = torch.tensor(observation) if isinstance(observation, tuple) else None
+        self.register_buffer("_picked", picked, persistent=False)
+        self._task_space: spaces.Dict | None = None
         self._num_actions = 0 if action is None else max(action) + 1
 
-    def to(self, device: torch.device) -> Teacher:
-        """Moves the teacher, and what is picked of observations."""
-        self._picked = None if self._picked is None else self._picked.to(device)
-        return super().to(device)
-
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
-        """Fits the teacher to what it sees and does of every task."""
-        seen = [
-            TaskSpaces(self._seen(task, own.observation), self._done(task, own.action))
+        """Fits the teacher to the mapped spaces of every task."""
+        mapped = [
+            TaskSpaces(self._observed(task, own.observation), self._acted(task, own.action))
             for task, own in zip(spaces.suite, spaces.own, strict=True)
         ]
-        fitted = self._again([self.members[0].fitted(SuiteSpaces.of(spaces.suite, seen))])
-        # What its own tasks show and do: a suite of more tasks may pad both further.
+        fitted = self._again([self.members[0].fitted(SuiteSpaces.of(spaces.suite, mapped))])
+        # The padding of these tasks alone: a suite with more tasks may pad further.
         own = SuiteSpaces.of(spaces.suite, spaces.own)
-        fitted._shown_space = own.observation_space
+        fitted._task_space = own.observation_space
         if own.is_discrete:
             fitted._num_actions = max(*own.action_sizes, fitted._num_actions)
         return fitted
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns what the teacher says of what it sees, as actions of the task."""
-        output = self.members[0](self._shown(observation), task, needs)
+        """The output of the teacher, as actions of the task."""
+        output = self.members[0](self._mapped(observation), task, needs)
         if self.action is None:
             return output
         changed = {
@@ -96,58 +98,58 @@ class Adapted(Wrapper):
             if (value := getattr(output, name)) is not None
         }
         if output.logits is not None:
-            changed["logits"] = self._gathered(output.logits, torch.logsumexp)
+            changed["logits"] = self._merged(output.logits, torch.logsumexp)
         if output.q_values is not None:
-            changed["q_values"] = self._gathered(output.q_values, torch.amax)
+            changed["q_values"] = self._merged(output.q_values, torch.amax)
         return dataclasses.replace(output, **changed)
 
-    def _shown(self, observation: Observation) -> Observation:
-        """Returns what the teacher sees."""
+    def _mapped(self, observation: Observation) -> Observation:
+        """The input of the teacher."""
         if self.observation is None:
             return observation
         if isinstance(self.observation, dict):
-            return {own: observation[name] for own, name in self.observation.items()}
+            return {name: observation[task] for name, task in self.observation.items()}
         if self._picked is not None:
             picked = observation[DEFAULT_GROUP].index_select(1, self._picked)
             return {**observation, DEFAULT_GROUP: picked}
         assert callable(self.observation)
-        # Functions see what the task itself shows, without what a suite pads it with.
-        space = self._shown_space
+        # Functions get observations without the padding of a suite.
+        space = self._task_space
         return self.observation(observation if space is None else resized(observation, space))
 
-    def _gathered(self, scores: Tensor, together: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """Returns scores of the task's actions.    (rows, num_actions)
+    def _merged(self, scores: Tensor, merge: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """The scores of the task's actions.    (rows, num_actions)
 
         Args:
-            scores: Those of the teacher's.                 (rows, len(action))
-            together: Makes one score of several, e.g. `torch.amax`.
+            scores: The scores of the teacher's actions.    (rows, len(action))
+            merge: Combines several scores into one, e.g. `torch.amax`.
         """
         assert self.action is not None
         if scores.shape[-1] != len(self.action):
             raise InputError(
-                f"Adapted says what {len(self.action)} actions of {self.members[0].source} are, "
-                f"but it has {scores.shape[-1]}: the action takes a number for each."
+                f"Adapted maps {len(self.action)} actions of {self.members[0].source}, but it has "
+                f"{scores.shape[-1]}: set an index in `action` for each."
             )
         columns = []
         for action in range(self._num_actions):
-            own = [index for index, meant in enumerate(self.action) if meant == action]
-            if len(own) == 1:
-                columns.append(scores[..., own[0]])
-            elif own:
-                column = torch.stack([scores[..., index] for index in own], -1)
-                columns.append(together(column, -1))
+            sources = [index for index, target in enumerate(self.action) if target == action]
+            if len(sources) == 1:
+                columns.append(scores[..., sources[0]])
+            elif sources:
+                column = torch.stack([scores[..., index] for index in sources], -1)
+                columns.append(merge(column, -1))
             else:
                 columns.append(torch.full_like(scores[..., 0], ILLEGAL))
         return marked_illegal(torch.stack(columns, -1))
 
     def _reordered(self, values: Tensor) -> Tensor:
-        """Returns the numbers of a continuous action in the task's order.    (rows, action_dim)"""
+        """The dimensions of a continuous action in the order of the task.    (rows, action_dim)"""
         assert self.action is not None
-        order = [self.action.index(number) for number in range(len(self.action))]
+        order = [self.action.index(dimension) for dimension in range(len(self.action))]
         return torch.stack([values[..., index] for index in order], -1)
 
-    def _seen(self, task: Task, observed: spaces.Dict) -> spaces.Dict:
-        """Returns the space of what the teacher sees of a task."""
+    def _observed(self, task: Task, observed: spaces.Dict) -> spaces.Dict:
+        """The observation space of the teacher in a task."""
         if self.observation is None:
             return observed
         if isinstance(self.observation, dict):
@@ -157,7 +159,7 @@ class Adapted(Wrapper):
                         f"Adapted reads the group {name!r}, but the task {task.id!r} shows only "
                         f"{', '.join(map(repr, observed.spaces))}."
                     )
-            return spaces.Dict({own: observed[name] for own, name in self.observation.items()})
+            return spaces.Dict({name: observed[own] for name, own in self.observation.items()})
         if isinstance(self.observation, tuple):
             return self._picked_space(task, observed)
         assert callable(self.observation)
@@ -165,77 +167,73 @@ class Adapted(Wrapper):
             name: torch.zeros(1, *shown_shape(space), dtype=_dtype(space))
             for name, space in observed.spaces.items()
         }
-        shown = self.observation(sample)
-        if not isinstance(shown, Mapping):
+        mapped = self.observation(sample)
+        if not isinstance(mapped, Mapping):
             raise InputError(
-                f"The observation of Adapted returned a {type(shown).__name__}: it must return the "
-                "teacher's groups by name, e.g. {'policy': tensor}."
+                f"The observation of Adapted returned a {type(mapped).__name__}: it must return "
+                "the groups of the teacher by name, e.g. {'policy': tensor}."
             )
-        return spaces.Dict({name: _like(one) for name, one in shown.items()})
+        return spaces.Dict({name: _like(one) for name, one in mapped.items()})
 
     def _picked_space(self, task: Task, observed: spaces.Dict) -> spaces.Dict:
-        """Returns the space of the channels or entries that are picked."""
+        """The space of the picked channels or entries."""
         space = observed.spaces.get(DEFAULT_GROUP)
         assert isinstance(self.observation, tuple)
         if not isinstance(space, spaces.Box) or max(self.observation) >= space.shape[0]:
             found = "nothing" if space is None else str(space)
             raise InputError(
-                f"Adapted picks {self.observation} of the group {DEFAULT_GROUP!r}, but the task "
-                f"{task.id!r} shows {found} there: the numbers count channels or entries from 0."
+                f"Adapted picks {self.observation} from the group {DEFAULT_GROUP!r}, but the task "
+                f"{task.id!r} shows {found} there: use indices of channels or entries, from 0."
             )
         picked = list(self.observation)
         dtype = np.dtype(space.dtype).type
         box = spaces.Box(space.low[picked], space.high[picked], dtype=dtype)
         return spaces.Dict({**observed.spaces, DEFAULT_GROUP: box})
 
-    def _done(self, task: Task, acted: spaces.Space[Any]) -> spaces.Space[Any]:
-        """Returns the space of the teacher's actions in a task."""
+    def _acted(self, task: Task, acted: spaces.Space[Any]) -> spaces.Space[Any]:
+        """The action space of the teacher in a task."""
         if self.action is None:
             return acted
         if isinstance(acted, spaces.Discrete):
             if max(self.action) >= int(acted.n):
                 raise InputError(
-                    f"Adapted makes actions of {self.action}, but the task {task.id!r} has only "
-                    f"{int(acted.n)}: the numbers count its actions from 0."
+                    f"Adapted maps actions to {self.action}, but the task {task.id!r} has only "
+                    f"{int(acted.n)}: use indices of its actions, from 0."
                 )
             return spaces.Discrete(len(self.action))
         assert isinstance(acted, spaces.Box)
         if sorted(self.action) != list(range(acted.shape[0])):
             raise InputError(
-                f"Adapted makes actions of {self.action}, but those of the task {task.id!r} are "
-                f"{acted.shape[0]} continuous numbers: name each of them once, from 0."
+                f"Adapted maps action dimensions to {self.action}, but the task {task.id!r} has "
+                f"{acted.shape[0]}: name each of them once, from 0."
             )
         order = list(self.action)
         return spaces.Box(acted.low[order], acted.high[order], dtype=np.dtype(acted.dtype).type)
 
 
 def _checked(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
-    """Returns whole numbers as a tuple.
+    """Indices as a tuple.
 
     Raises:
-        InputError: There is none, or one is negative or not whole.
+        InputError: There is none, or one is negative or not an integer.
     """
-    # The keys of a dictionary would be taken for its numbers.
+    # Iterating over a dictionary would give its keys.
     named = isinstance(numbers, Mapping | set | frozenset) or not isinstance(numbers, Iterable)
     checked = () if named else tuple(numbers)
     if not checked or not all(isinstance(n, int | np.integer) and n >= 0 for n in checked):
         raise InputError(
-            f"The {what} of Adapted is {numbers!r}: it takes whole numbers from 0, such as (0, 2)."
+            f"The {what} of Adapted is {numbers!r}: it must be integers from 0, such as (0, 2)."
         )
     return tuple(int(number) for number in checked)
 
 
-def _indices(numbers: tuple[int, ...]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int64)
-
-
 def _dtype(space: spaces.Space[Any]) -> torch.dtype:
-    """Returns the type of an observation as rollouts show it."""
+    """The dtype of an observation in rollouts."""
     return torch.uint8 if space.dtype == np.uint8 else torch.float32
 
 
 def _like(sample: Tensor) -> spaces.Box:
-    """Returns a space that a sample of one row is of."""
+    """A space that contains a sample of one row."""
     shape = tuple(sample.shape[1:])
     if sample.dtype == torch.uint8:
         return spaces.Box(0, 255, shape, np.uint8)

@@ -1,8 +1,7 @@
-"""A function as a teacher: it sees what its tasks show, and what it says is looked at."""
+"""Functions as teachers, with checks of what they return."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
 from collections.abc import Callable
@@ -24,60 +23,59 @@ from rltransfer.teachers.teacher import Teacher
 class CallableTeacher(Teacher):
     """Any function of observations and task indices that returns a `PolicyOutput`.
 
-    It is given what its tasks show, padded to the largest of them if it labels several, and not
-    what a suite pads beyond that. Of what it says only the actions count that a row's task has; a
-    logit or Q-value of minus infinity says that an action is illegal.
+    Observations have the size of the largest task that it labels, without further padding of a
+    suite. Actions that the task of a row does not have are masked, and so are those with a logit or
+    Q-value of minus infinity.
 
     Args:
-        function: Takes the groups, (rows, ...) each, and each row's task, (rows,); returns logits,
-            Q-values or a mean, (rows, num_actions) or (rows, action_dim).
-        source: What it is called, by which a run that goes on tells it from another function.
+        function: Takes the groups, (rows, ...) each, and the task of each row, (rows,). Returns
+            logits, Q-values or a mean, (rows, num_actions) or (rows, action_dim).
+        source: A name, by which a resumed run recognises the function.
 
     Raises:
         InputError: It takes other arguments; later, it returns something else.
     """
 
+    function: Callable[[Observation, Tensor], PolicyOutput]
+    _padding_mask: Tensor | None
+
     def __init__(
         self, function: Callable[[Observation, Tensor], PolicyOutput], source: str = "a function"
     ) -> None:
+        super().__init__()
         try:
             inspect.signature(function).bind({}, None)
         except TypeError as error:
             raise InputError(
-                f"{source} cannot teach, as it takes other arguments than the two that it is given "
-                "for a batch of rows: the observation, a dictionary of tensors, and each row's "
-                "task."
+                f"{source} cannot be a teacher: it must take two arguments, the observation (a "
+                "dictionary of tensors with a row each) and the task of each row."
             ) from error
         except ValueError:
-            pass  # a function of C's that does not tell
-        self.function = function
+            pass  # a C function without a signature
+        # A module that a user passes stays the user's: it is not moved and not put in another mode.
+        object.__setattr__(self, "function", function)
         self.source = source
         self.num_parameters = 0
         self.observation_space: spaces.Dict | None = None
         self.action_space: spaces.Space[Any] | None = None
-        self._shown: spaces.Dict | None = None
+        self._reads: spaces.Dict | None = None
         self._width: int | None = None
-        self._padding_mask: Tensor | None = None
-
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device; the function sees to itself."""
-        self._padding_mask = None if self._padding_mask is None else self._padding_mask.to(device)
-        return self
+        self.register_buffer("_padding_mask", None, persistent=False)
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
-        """Takes any task, and keeps the spaces of tasks that are all alike."""
-        fitted = copy.copy(self)
+        """Accepts any task, and keeps the spaces if they are the same for all tasks."""
+        fitted = CallableTeacher(self.function, self.source)
         if all(own == spaces.own[0] for own in spaces.own):
             fitted.observation_space, fitted.action_space = spaces.own[0]
-        # What its own tasks show and do: a suite of more tasks may pad both further.
+        # The padding of these tasks alone: a suite with more tasks may pad further.
         own = SuiteSpaces.of(spaces.suite, spaces.own)
-        fitted._shown, fitted._width = own.observation_space, max(own.action_sizes)
+        fitted._reads, fitted._width = own.observation_space, max(own.action_sizes)
         mask = own.mask_tensor(torch.device("cpu"))
         fitted._padding_mask = None if mask is None else ~mask
         return fitted
 
     def spec(self) -> TeacherSpec:
-        """Returns what is known of the teacher: what it is called, and where it is asked."""
+        """The name of the teacher, and the spaces of the tasks that it is fitted to."""
         return TeacherSpec(
             source=self.source,
             kind="callable",
@@ -85,41 +83,43 @@ class CallableTeacher(Teacher):
             action_space=self.action_space,
         )
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns what the function says.
+        """The output of the function.
 
         Raises:
-            InputError: It says nothing that can be learned, or not of each row.
+            InputError: It contains no label, or not one for each row.
         """
-        # Copies: what a function does in place must not reach the rollout.
-        shown = observation if self._shown is None else resized(observation, self._shown)
-        seen = {name: group.clone() for name, group in shown.items()}
-        # What is asked by its gradient is asked with gradients.
+        groups = observation if self._reads is None else resized(observation, self._reads)
+        # Copies, so that in-place operations of the function do not change the rollout.
+        copies = {name: group.clone() for name, group in groups.items()}
         with torch.set_grad_enabled("jacobian" in needs):
-            output = self.function(seen, task)
+            output = self.function(copies, task)
         if not isinstance(output, PolicyOutput):
             raise InputError(
                 f"{self.source} returned a {type(output).__name__}: it must return a PolicyOutput, "
                 "e.g. PolicyOutput(logits=logits)."
             )
-        said = {name: value for name in LABELS if (value := getattr(output, name)) is not None}
-        if not said.keys() - {"log_std"}:
+        labels = {name: value for name in LABELS if (value := getattr(output, name)) is not None}
+        if not labels.keys() - {"log_std"}:
             raise InputError(
-                f"{self.source} returned an empty PolicyOutput: it must say logits, q_values or a "
-                "mean."
+                f"{self.source} returned an empty PolicyOutput: it must contain logits, q_values "
+                "or a mean."
             )
-        own = {name: self._own(name, value, task) for name, value in said.items()}
-        return dataclasses.replace(output, **own)
+        masked = {name: self._masked(name, value, task) for name, value in labels.items()}
+        return dataclasses.replace(output, **masked)
 
-    def _own(self, name: str, value: Tensor, task: Tensor) -> Tensor:
-        """Returns what was said of the actions that each row's task has.
+    def _masked(self, name: str, value: Tensor, task: Tensor) -> Tensor:
+        """A label in float32, with the actions masked that the task of a row does not have.
 
         Args:
             name: One of `LABELS`.
-            value: What was said.
+            value: The label that the function returned.
             task: Index of each row's task.    (rows,)
+
+        Raises:
+            InputError: It does not have a row for each task index.
         """
         if not isinstance(value, Tensor) or value.shape[:-1] != task.shape:
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -128,7 +128,7 @@ class CallableTeacher(Teacher):
                 "tensor with a row for each, and a column for each action."
             )
         filler = LABELS[name]
-        own = upcast(value)[:, : self._width]
+        label = upcast(value)[:, : self._width]
         if self._padding_mask is not None:
-            own = own.masked_fill(self._padding_mask[task][:, : own.shape[1]], filler)
-        return own if filler == 0 else marked_illegal(own)
+            label = label.masked_fill(self._padding_mask[task][:, : label.shape[1]], filler)
+        return label if filler == 0 else marked_illegal(label)

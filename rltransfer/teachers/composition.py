@@ -1,22 +1,22 @@
-"""Teachers made of teachers; each is a teacher again, so that they nest.
+"""Teachers built from teachers. A composition is a teacher, so compositions nest.
 
-    PerTask                  each labels the rows of its own task: see `per_task.py`
-    Ensemble                 mean of probabilities or logits; of Q-values; of Gaussians' moments
+    PerTask                  one teacher per task: see `per_task.py`
+    Ensemble                 mean of probabilities, logits, Q-values or moments of Gaussians
     ProductOfExperts         product of probabilities
     Vote                     noisy majority of greedy actions, private: see `vote.py`
-    Noisy                    perturbed logits or Q-values: see `wrapper.py`
-    Boltzmann                the softmax of Q-values, or of sharper or softer logits
+    Noisy                    perturbed logits or Q-values: see `transformed.py`
+    Boltzmann                the softmax of Q-values, or sharper or softer logits
     MonteCarloDropout        mean over dropout masks
-    Adapted                  another observation, other actions: see `adapted.py`
+    Adapted                  other observations, other actions: see `adapted.py`
 
-An action that is illegal in a task stays so: its score is `ILLEGAL` in every label, and numbers
-that a continuous action does not have are 0. Where members disagree, e.g. as one was adapted from a
-task with fewer actions, a mean of probabilities takes the action for one that this member never
-takes, a vote leaves it to the others, and every other composition takes it for illegal. Where the
-members agree on no action, all that one of them takes for legal are left, none before another.
+Actions that a task masks stay masked: their score is `ILLEGAL` in every label, and unavailable
+dimensions of a continuous action are 0. Members may mask different actions. An `Ensemble` of
+probabilities gives a masked action zero weight from that member, `Vote` ignores that member, and
+every other composition masks it. If nothing is left, the result is uniform over the actions that
+any member allows.
 
-Randomness comes from a generator on the device, which a run seeds and keeps in its checkpoints.
-Compositions of teachers that have a source have one too, their text: see `teacher_text.py`.
+Randomness comes from a generator on the device. A run seeds it and saves its state in checkpoints.
+A composition of teachers with a source has a source too, its text: see `text.py`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 from rltransfer.files.serialization import to_builtin, to_json
@@ -43,31 +43,35 @@ Mean = Literal["probabilities", "logits"]
 
 
 class Composition(Teacher):
-    """A teacher made of others.
+    """A teacher built from others.
 
     Args:
         members: The teachers.
-        options: What the constructor took beside them, as it is written in text.
+        options: The other arguments of the constructor, as written in text.
 
     Raises:
-        InputError: There is no member, or one is no teacher; or they are not in a list.
+        InputError: Members are not in a list, there is none, or one is not a teacher.
     """
 
     draws = False
     """Whether it draws random numbers itself."""
+    counters: tuple[str, ...] = ()
+    """Its buffers that labelling changes, by name: checkpoints contain them."""
 
     def __init__(self, members: Sequence[Teacher], **options: Any) -> None:
         name = type(self).__name__
-        _check_list(name, members)
+        if isinstance(members, str) or not isinstance(members, Sequence):
+            raise InputError(f"{name} takes its teachers in a list: {name}([one, another]).")
         if not members:
-            raise InputError(f"{name} is made of no teacher: it needs at least one.")
+            raise InputError(f"{name} was given no teacher: it needs at least one.")
         for member in members:
             if not isinstance(member, Teacher):
                 raise InputError(
-                    f"{name} is made of {member!r}, which is no teacher: `load_teacher` makes one "
-                    "of a path."
+                    f"{name} was given {member!r}, which is not a teacher: load a path with "
+                    "`load_teacher`."
                 )
-        self.members = tuple(members)
+        super().__init__()
+        self._members = nn.ModuleList(members)
         self.options: dict[str, Any] = to_builtin(options)
         self.generator = torch.Generator() if self.draws else None
         self.num_parameters = sum(member.num_parameters for member in members)
@@ -76,7 +80,7 @@ class Composition(Teacher):
         self.seed(0)
 
     def _text(self) -> str:
-        """Returns the composition as it is written, without the options that are the defaults."""
+        """The composition as it is written, without options that have their default."""
         defaults = inspect.signature(type(self)).parameters
         words = [member.quoted() for member in self.members]
         for name, value in self.options.items():
@@ -85,15 +89,22 @@ class Composition(Teacher):
         return f"{type(self).__name__}({', '.join(words)})"
 
     def _again(self, members: Sequence[Teacher]) -> Self:
-        """Returns the same composition of other members, with random states and counts anew."""
+        """The same composition of other members, with new random states and counters."""
         return type(self)(members, **self.options)
 
-    def to(self, device: torch.device) -> Teacher:
-        """Moves every member, and begins its own generator anew on the device."""
-        self.members = tuple(member.to(device) for member in self.members)
+    @property
+    def members(self) -> tuple[Teacher, ...]:
+        """The teachers that it is built from."""
+        return cast("tuple[Teacher, ...]", tuple(self._members))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the teacher; on another device its generator restarts from its seed."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.generator is not None:
-            seed = self.generator.initial_seed()
-            self.generator = torch.Generator(device).manual_seed(seed)
+            device = fn(torch.empty(0, device=self.generator.device)).device
+            if device != self.generator.device:
+                seed = self.generator.initial_seed()
+                self.generator = torch.Generator(device).manual_seed(seed)
         return self
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
@@ -101,28 +112,32 @@ class Composition(Teacher):
         return self._again([member.fitted(spaces) for member in self.members])
 
     def generators(self) -> Sequence[torch.Generator]:
-        """Returns its own generator and its members', each once."""
+        """Its own generator and those of its members, each once."""
         own = [] if self.generator is None else [self.generator]
         for member in self.members:
             own += [one for one in member.generators() if all(one is not two for two in own)]
         return own
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns its own random state and its members' states."""
-        state: dict[str, Any] = {str(i): one.state_dict() for i, one in enumerate(self.members)}
+    def label_state(self) -> dict[str, Any]:
+        """The state of each member by its index, the counters and the random state."""
+        state: dict[str, Any] = {str(i): one.label_state() for i, one in enumerate(self.members)}
+        # Clones, as labelling adds to the counters in place.
+        state |= {name: self.get_buffer(name).clone() for name in self.counters}
         if self.generator is not None:
             state["generator"] = self.generator.get_state()
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to what `state_dict` returned."""
+    def load_label_state(self, state: dict[str, Any]) -> None:
+        """Restores what `label_state` returned."""
         for index, member in enumerate(self.members):
-            member.load_state_dict(state[str(index)])
+            member.load_label_state(state[str(index)])
+        for name in self.counters:
+            self.get_buffer(name).copy_(state[name])
         if self.generator is not None:
             self.generator.set_state(state["generator"])
 
     def figures(self) -> dict[str, float]:
-        """Returns the members' figures, numbered where there are several members."""
+        """The figures of all members, numbered if there are several members."""
         several = len(self.members) > 1
         return {
             f"{name}/{index}" if several else name: value
@@ -131,7 +146,7 @@ class Composition(Teacher):
         }
 
     def spec(self) -> TeacherSpec:
-        """Returns its kind and options, and what is known of every member."""
+        """Its kind and options, and the specification of every member."""
         return TeacherSpec(
             source=self.source,
             kind=type(self).__name__,
@@ -143,7 +158,7 @@ class Composition(Teacher):
         )
 
     def describe(self) -> dict[str, Any]:
-        """Returns the composition's text and the description of every member."""
+        """The text of the composition and the description of every member."""
         return {
             "source": self.source,
             "num_parameters": self.num_parameters,
@@ -151,12 +166,12 @@ class Composition(Teacher):
         }
 
     def quoted(self) -> str:
-        """Returns its text: compositions stand in others as they are."""
+        """Its text, without quotes."""
         return self.source
 
 
 def repr_option(value: Any) -> str:
-    """Returns an option as it is written: a function by its name, everything else as in Python."""
+    """An option as it is written: a function by its name, everything else as in Python."""
     if isinstance(value, functools.partial):
         return f"{repr_option(value.func)} with some arguments"
     if callable(value):
@@ -165,100 +180,89 @@ def repr_option(value: Any) -> str:
 
 
 def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:
-    """Returns what several teachers say, by name, padded to the longest as in `LABELS`.
-
-    What else an output holds is passed on where that makes sense.
+    """The labels in several outputs, by name, padded to the longest as in `LABELS`.
 
     Raises:
-        InputError: Some say what others do not.
+        InputError: Some outputs have a label that others do not have.
     """
-    said: dict[str, list[Tensor]] = {}
+    labels: dict[str, list[Tensor]] = {}
     for name, filler in LABELS.items():
-        values = [getattr(output, name) for output in outputs]
-        there = [value for value in values if value is not None]
-        if there and len(there) < len(values):
+        values = [value for one in outputs if (value := getattr(one, name)) is not None]
+        if values and len(values) < len(outputs):
             raise InputError(
-                f"The teachers cannot be mixed: some say {name} and others do not; "
-                "take teachers of one kind, e.g. Boltzmann(teacher) for one with Q-values."
+                f"The teachers cannot be mixed: some output {name} and others do not. Use teachers "
+                "of one kind, e.g. Boltzmann(teacher) for one with Q-values."
             )
-        if there:
-            width = max(value.shape[-1] for value in there)
-            said[name] = [F.pad(v, (0, width - v.shape[-1]), value=filler) for v in there]
-    return said
+        if values:
+            width = max(value.shape[-1] for value in values)
+            labels[name] = [F.pad(v, (0, width - v.shape[-1]), value=filler) for v in values]
+    return labels
 
 
 def mixture(
-    said: Mapping[str, Sequence[Tensor]], shares: Sequence[float], of: Mean = "probabilities"
+    labels: Mapping[str, Sequence[Tensor]], weights: Sequence[float], of: Mean = "probabilities"
 ) -> PolicyOutput:
-    """Returns the mean of what several teachers say.
+    """The weighted mean of several outputs.
 
     Args:
-        said: By name, what each says, (..., num_actions) or (..., action_dim): see `labels_of`.
-        shares: Weight of each, together 1.
-        of: What is averaged of policies over discrete actions. The mean of Q-values is that of the
-            values; that of Gaussians has the mixture's mean and variance.
+        labels: See `labels_of`.    (..., num_actions) or (..., action_dim) each
+        weights: Weight of each output; they sum to 1.
+        of: What is averaged of policies over discrete actions. Q-values are averaged as they are.
+            Gaussians become one Gaussian with the mean and variance of the mixture.
     """
     mixed = PolicyOutput()
-    if "logits" in said:
+    if "logits" in labels:
         mean = _mean_of_probabilities if of == "probabilities" else _mean_of_scores
-        mixed.logits = mean(said["logits"], shares)
-    if "q_values" in said:
-        mixed.q_values = _mean_of_scores(said["q_values"], shares)
-    if "mean" in said:
-        mixed.mean = _weighted(said["mean"], shares)
-    if "log_std" in said:
+        mixed.logits = mean(labels["logits"], weights)
+    if "q_values" in labels:
+        mixed.q_values = _mean_of_scores(labels["q_values"], weights)
+    if "mean" in labels:
+        mixed.mean = weighted(labels["mean"], weights)
+    if "log_std" in labels:
         assert mixed.mean is not None
-        # The mixture's variance: the mean of the variances, and how far the means are apart.
+        # The variance of the mixture: the mean of the variances plus the spread of the means.
         spread = [
             (2 * log_std).exp() + (mean - mixed.mean).square()
-            for mean, log_std in zip(said["mean"], said["log_std"], strict=True)
+            for mean, log_std in zip(labels["mean"], labels["log_std"], strict=True)
         ]
-        mixed.log_std = 0.5 * _weighted(spread, shares).log()
+        mixed.log_std = 0.5 * weighted(spread, weights).log()
     return mixed
 
 
-def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Returns the weighted sum."""
+def weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted sum."""
     total = weights[0] * values[0]
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + weight * value
     return total
 
 
-def _mean_of_probabilities(logits: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """Returns the logarithm of the mean of probabilities; illegal is what is so for all."""
+def _mean_of_probabilities(logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The logarithm of the mean of probabilities; masks what all teachers mask."""
     parts = [
-        F.log_softmax(one.float(), -1) + math.log(share)
-        for one, share in zip(logits, shares, strict=True)
+        F.log_softmax(one.float(), -1) + math.log(weight)
+        for one, weight in zip(logits, weights, strict=True)
     ]
-    illegal = torch.stack([is_illegal(one) for one in logits]).all(0)
-    return torch.stack(parts).logsumexp(0).masked_fill(illegal, ILLEGAL)
+    masked = torch.stack([is_illegal(one) for one in logits]).all(0)
+    return torch.stack(parts).logsumexp(0).masked_fill(masked, ILLEGAL)
 
 
-def _mean_of_scores(scores: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """Returns the mean of logits or Q-values; illegal is what is so for one."""
-    return _agreed(_weighted(scores, shares), scores)
+def _mean_of_scores(scores: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The mean of logits or Q-values; masks what any teacher masks."""
+    return agreed(weighted(scores, weights), scores)
 
 
-def _agreed(mixed: Tensor, scores: Sequence[Tensor]) -> Tensor:
-    """Returns mixed scores, illegal what is so for one; all the same where nothing is left.
+def agreed(mixed: Tensor, scores: Sequence[Tensor]) -> Tensor:
+    """Mixed scores without the actions that any teacher masks.
+
+    If nothing is left, the actions that any teacher allows are equal.
 
     Args:
-        mixed: What was made of the scores.                     (..., num_actions)
-        scores: What each teacher says of the same actions.     (..., num_actions) each
+        mixed: The mixture of the scores.      (..., num_actions)
+        scores: The scores of each teacher.    (..., num_actions) each
     """
-    illegal = torch.stack([is_illegal(one) for one in scores])
-    for_one, for_all = illegal.any(0), illegal.all(0)
-    at_odds = for_one.all(-1, keepdim=True)
-    alike = torch.zeros_like(mixed).masked_fill(for_all, ILLEGAL)
-    return torch.where(at_odds, alike, mixed.masked_fill(for_one, ILLEGAL))
-
-
-def _check_list(name: str, members: Sequence[Teacher]) -> None:
-    """Checks that the members are several, not one that stands by itself.
-
-    Raises:
-        InputError: It is one.
-    """
-    if isinstance(members, str) or not isinstance(members, Sequence):
-        raise InputError(f"The teachers of {name} stand in a list: {name}([one, another]).")
+    masked = torch.stack([is_illegal(one) for one in scores])
+    by_any, by_all = masked.any(0), masked.all(0)
+    nothing_left = by_any.all(-1, keepdim=True)
+    equal = torch.zeros_like(mixed).masked_fill(by_all, ILLEGAL)
+    return torch.where(nothing_left, equal, mixed.masked_fill(by_any, ILLEGAL))

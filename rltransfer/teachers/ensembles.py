@@ -10,62 +10,58 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number, unknown
-from rltransfer.files.serialization import to_builtin
 from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import (
     Composition,
     Mean,
-    _agreed,
-    _check_list,
-    _weighted,
+    agreed,
     labels_of,
     mixture,
+    weighted,
 )
 from rltransfer.teachers.teacher import Teacher
 
 
 def _joined_features(outputs: Sequence[PolicyOutput], needs: Needs) -> Tensor | None:
-    """Returns the features of all members, where they are asked for and all have some."""
+    """The concatenated features of all members, where they are needed and all have some."""
     features = [one.features for one in outputs if one.features is not None]
     if "features" not in needs or len(features) < len(outputs):
         return None
     return torch.cat(features, -1)
 
 
-def _checked_weights(
-    name: str, weights: Sequence[float] | None, members: Sequence[Teacher]
-) -> tuple[float, ...] | None:
-    """Returns the weights as a tuple.
+def _weights(composition: Composition) -> tuple[float, ...]:
+    """The weight of each member; 1 for all where none are set.
 
     Raises:
-        InputError: There are not as many as teachers, or one is not finite and above 0; or the
-            teachers are not in a list.
+        InputError: Their number is not that of the members, or one is not finite and above 0.
     """
-    _check_list(name, members)
-    count = len(members)
+    name, count = type(composition).__name__, len(composition.members)
+    weights = composition.options["weights"]
     if weights is None:
-        return None
-    checked: tuple[float, ...] = to_builtin(weights)
-    if not isinstance(checked, tuple):
-        raise InputError(f"The weights of {name} are {weights!r}: each teacher has a number.")
-    if len(checked) != count:
-        raise InputError(f"{name} has {count} teachers but {len(checked)} weights: give each one.")
-    for weight in checked:
+        return (1.0,) * count
+    if not isinstance(weights, tuple):
+        raise InputError(f"The weights of {name} are {weights!r}: set a number for each teacher.")
+    if len(weights) != count:
+        raise InputError(
+            f"{name} has {count} teachers but {len(weights)} weights: set one for each."
+        )
+    for weight in weights:
         check_number(f"A weight of {name}", weight, "finite and above 0")
-    return checked
+    return weights
 
 
 class Ensemble(Composition):
-    """The mean of several teachers; its features are theirs side by side.
+    """The mean of several teachers. Its features are theirs, concatenated.
 
     Args:
         members: The teachers: all with logits, all with Q-values, all Gaussian, or all
             deterministic.
-        weights: Weight of each; the same for all if None. Only their ratios matter.
+        weights: Weight of each; equal if None. Only their ratios matter.
         of: Whether policies over discrete actions are averaged by their probabilities, a mixture,
-            or by their logits. Q-values are averaged as they are. Gaussians become the one Gaussian
-            with the mixture's mean and variance.
+            or by their logits. Q-values are averaged as they are. Gaussians become one Gaussian
+            with the mean and variance of the mixture.
     """
 
     def __init__(
@@ -74,22 +70,21 @@ class Ensemble(Composition):
         weights: Sequence[float] | None = None,
         of: Mean = "probabilities",
     ) -> None:
-        checked = _checked_weights("Ensemble", weights, members)
         if of not in get_args(Mean):
             raise unknown("mean of an Ensemble,", of, get_args(Mean))
-        super().__init__(members, weights=checked, of=of)
+        super().__init__(members, weights=weights, of=of)
         self.of: Mean = of
-        weighed = checked or (1.0,) * len(members)
-        self.shares = [weight / sum(weighed) for weight in weighed]
+        unnormalized = _weights(self)
+        self.weights = [weight / sum(unnormalized) for weight in unnormalized]
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns the mean; a single member's own bits."""
+        """The mean; with a single member, its bits."""
         outputs = [member(observation, task, needs) for member in self.members]
         if len(outputs) == 1:
             return outputs[0]
-        mixed = mixture(labels_of(outputs), self.shares, self.of)
+        mixed = mixture(labels_of(outputs), self.weights, self.of)
         mixed.features = _joined_features(outputs, needs)
         return mixed
 
@@ -97,9 +92,9 @@ class Ensemble(Composition):
 class ProductOfExperts(Composition):
     """The normalised product of several policies, each to the power of its weight.
 
-    Its features are theirs side by side.
+    Its features are theirs, concatenated.
 
-    Discrete: log p = sum_i weight_i * log p_i, but for a constant. Gaussian: each precision counts
+    Discrete: log p = sum_i weight_i * log p_i, up to a constant. Gaussian: each precision counts
     weight_i times, and the mean is that of the means, weighted by the precisions.
 
     Source: Hinton 1999 (Products of experts).
@@ -110,35 +105,32 @@ class ProductOfExperts(Composition):
     """
 
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
-        checked = _checked_weights("ProductOfExperts", weights, members)
-        super().__init__(members, weights=checked)
-        self.weights = checked or (1.0,) * len(members)
+        super().__init__(members, weights=weights)
+        self.weights = _weights(self)
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns the product; a single member's own bits where its weight is 1."""
+        """The product; with a single member of weight 1, its bits."""
         outputs = [member(observation, task, needs) for member in self.members]
         if self.weights == (1.0,):
             return outputs[0]
-        product = self._product(outputs)
+        product = self._product(labels_of(outputs))
         product.features = _joined_features(outputs, needs)
         return product
 
-    def _product(self, outputs: Sequence[PolicyOutput]) -> PolicyOutput:
-        """Returns the product of what the members say."""
-        said = labels_of(outputs)
-        if "q_values" in said or ("mean" in said and "log_std" not in said):
+    def _product(self, labels: dict[str, list[Tensor]]) -> PolicyOutput:
+        """The product of the labels of all members; see `labels_of`."""
+        if "q_values" in labels or ("mean" in labels and "log_std" not in labels):
             raise InputError(
-                "ProductOfExperts multiplies probabilities, but its teachers say "
-                f"{' and '.join(said)} only: take Ensemble, or Boltzmann(teacher) of Q-values."
+                "ProductOfExperts multiplies probabilities, but its teachers output only "
+                f"{' and '.join(labels)}: use Ensemble, or Boltzmann(teacher) of Q-values."
             )
-        if "logits" in said:
-            logs = [F.log_softmax(one.float(), -1) for one in said["logits"]]
-            product = _weighted(logs, self.weights)
-            return PolicyOutput(logits=_agreed(product, said["logits"]))
-        precisions = [(-2 * log_std).exp() for log_std in said["log_std"]]
-        pulls = [m * precision for m, precision in zip(said["mean"], precisions, strict=True)]
-        precision = _weighted(precisions, self.weights)
-        mean = _weighted(pulls, self.weights) / precision
+        if "logits" in labels:
+            logs = [F.log_softmax(one.float(), -1) for one in labels["logits"]]
+            return PolicyOutput(logits=agreed(weighted(logs, self.weights), labels["logits"]))
+        precisions = [(-2 * log_std).exp() for log_std in labels["log_std"]]
+        pulls = [m * precision for m, precision in zip(labels["mean"], precisions, strict=True)]
+        precision = weighted(precisions, self.weights)
+        mean = weighted(pulls, self.weights) / precision
         return PolicyOutput(mean=mean, log_std=-0.5 * precision.log())

@@ -25,15 +25,15 @@ def load_teacher(
     vecnormalize: str | Path | None = None,
     suite: SuiteLike | None = None,
 ) -> Teacher:
-    """Returns a teacher.
+    """Loads a teacher.
 
     Args:
-        source: A run directory, or that of a chain of generations, of which the newest is taken; a
-            file, here or on the Hugging Face hub as "hf:REPO/FILE": a Stable-Baselines3 zip, an
-            rsl_rl checkpoint, a TorchScript file, see `torch_file.py`; "zoo": the installed teacher
-            of each of the suite's tasks, "zoo:ID": that of one task; or a composition of such
-            sources in quotes, "Ensemble('a.zip', 'runs/b')": see `teacher_text.py`. A teacher is
-            returned as it is.
+        source: A teacher, which is returned as it is, or one of:
+            - a run directory; of a chain of generations the newest is used;
+            - a file, local or on the Hugging Face hub as "hf:REPO/FILE": a Stable-Baselines3 zip,
+              an rsl_rl checkpoint or a TorchScript file, see `torch_file.py`;
+            - "zoo": the installed teacher of each task of the suite; "zoo:ID": that of one task;
+            - a composition of such sources in quotes, "Ensemble('a.zip', 'runs/b')", see `text.py`.
         vecnormalize: Observation statistics of a Stable-Baselines3 zip.
         suite: The tasks, or the name of a suite or task; needed for "zoo".
 
@@ -45,8 +45,8 @@ def load_teacher(
     text = str(source)
     if vecnormalize is not None and (isinstance(source, Teacher) or not is_zip(text)):
         raise InputError(
-            f"Observation statistics go with a Stable-Baselines3 zip, but the teacher is {text}: "
-            "in a composition write load_teacher('a.zip', vecnormalize='a.pkl') for one."
+            f"Observation statistics go with a Stable-Baselines3 zip, but the teacher is {text}. "
+            "In a composition, write load_teacher('a.zip', vecnormalize='a.pkl') for the zip."
         )
     if isinstance(source, Teacher):
         return source
@@ -62,7 +62,7 @@ def load_teacher(
 
 
 def _of_run(run_dir: Path) -> Teacher:
-    """Returns a run's newest policy, which knows its tasks by their place in the run's suite."""
+    """The newest policy of a run, with the suite of the run."""
     run_dir = newest_generation(run_dir)
     stem = newest_checkpoint(run_dir) / "policy"
     try:
@@ -70,7 +70,7 @@ def _of_run(run_dir: Path) -> Teacher:
         suite = Suite.from_json(config["suite"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{run_dir} is no whole run: its config.json is missing or damaged."
+            f"{run_dir} is not a complete run: its config.json is missing or damaged."
         ) from error
     return PolicyTeacher(
         load_policy(stem), str(run_dir), weights_sha256(stem), suite,
@@ -79,7 +79,7 @@ def _of_run(run_dir: Path) -> Teacher:
 
 
 def _recorded_return(run_dir: Path) -> dict[str, float]:
-    """Returns the mean return of each task, where the run has come to its end."""
+    """The mean return of each task, if the run is finished."""
     try:
         tasks = json.loads((run_dir / "result.json").read_text())["tasks"]
         return {name: row["return_mean"] for name, row in tasks.items()}

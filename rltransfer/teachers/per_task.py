@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,37 +23,42 @@ from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import Teacher
 
 NOT_STACKED: Needs = frozenset({"features", "maps", "attention", "jacobian"})
-"""What policies output only one by one, where it is needed."""
+"""Fields that stacked policies do not output."""
 MOST_COUNTS = 64
-"""Task tensors whose rows a `PerTask` remembers to have counted."""
+"""Task tensors whose row counts a `PerTask` caches."""
 
 
 class PerTask(Composition):
-    """One teacher a task; each labels its own rows only.
+    """One teacher per task. Each labels only the rows of its task.
 
     On CUDA, policies of one architecture label their rows in one batched forward pass.
 
     Args:
-        teachers: Teacher of each task, by its id, which names every task of this id, or by a `Task`
-            or its text, 'CartPole-v1{"sutton_barto_reward": true}', which names tasks with these
-            arguments and perhaps others. Of several names the one with most arguments counts.
+        teachers: The teacher of each task. An id matches every task with this id. A `Task` or its
+            text, 'CartPole-v1{"sutton_barto_reward": true}', matches tasks with at least these
+            arguments. If several match, the one with most arguments counts.
 
     Raises:
-        InputError: A name is no task's, or there are no names.
+        InputError: A name is not that of a task, or there are no names.
     """
 
     def __init__(self, teachers: Mapping[str, Teacher] | Mapping[Task, Teacher]) -> None:
         if not isinstance(teachers, Mapping):
             raise InputError(
-                f"PerTask is made of {teachers!r}: it takes a teacher for each task by name, as in "
+                f"PerTask was given {teachers!r}: it takes a teacher for each task by name, as in "
                 "PerTask({'CartPole-v1': teacher})."
             )
         self._tasks = {str(task): task for task in map(_task_of, teachers)}
-        self.teachers = dict(zip(self._tasks, teachers.values(), strict=True))
-        super().__init__(list(self.teachers.values()))
+        super().__init__(list(teachers.values()))
         self.num_parameters = max(teacher.num_parameters for teacher in self.members)
+        self._stacks = True
         self._stacked: StackedPolicies | None = None
         self._counts: dict[tuple[int, int, int], tuple[list[int], Tensor]] = {}
+
+    @property
+    def teachers(self) -> dict[str, Teacher]:
+        """The teacher of each task, by the task's id and arguments."""
+        return dict(zip(self._tasks, self.members, strict=True))
 
     def _text(self) -> str:
         words = [f"{name!r}: {teacher.quoted()}" for name, teacher in self.teachers.items()]
@@ -62,34 +67,37 @@ class PerTask(Composition):
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Fits each teacher to its task, in the order of the suite."""
         fitted = {}
+        teachers = self.teachers
         for index, (name, task) in enumerate(zip(spaces.suite.names(), spaces.suite, strict=True)):
             fits = [key for key, one in self._tasks.items() if task.only(one) == one]
             if not fits:
-                raise unknown("teacher for the task", name, self.teachers)
+                raise unknown("teacher for the task", name, teachers)
             closest = max(fits, key=lambda key: len(self._tasks[key].kwargs))
-            fitted[name] = self.teachers[closest].fitted(spaces.of_task(index))
+            fitted[name] = teachers[closest].fitted(spaces.of_task(index))
         return PerTask(fitted)
 
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device."""
-        super().to(device)
-        self.teachers = dict(zip(self.teachers, self.members, strict=True))
-        if device.type == "cuda":
-            self.stack()
-        return self
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the teachers, and drops the stacked copies of their weights."""
+        self._stacked = None
+        return super()._apply(fn, recurse)
 
     def stack(self) -> None:
-        """Lets policies of one architecture label in one batched forward pass, if all are such."""
-        policies = [one.module for one in self.members if isinstance(one, PolicyTeacher)]
-        if policies and len(policies) == len(self.members) and can_stack(policies):
-            self._stacked = StackedPolicies(policies)
+        """Stacks the policies for one batched forward pass, if all have one architecture.
 
-    def __call__(
+        The first call on CUDA does this: it is eager, even if later calls are captured.
+        """
+        policies = [one.module for one in self.members if isinstance(one, PolicyTeacher)]
+        self._stacks = len(policies) == len(self.members) and can_stack(policies)
+        self._stacked = StackedPolicies(policies) if self._stacks else None
+
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns what each row's teacher says; a single task's teacher's own bits."""
+        """The output of the teacher of each row; with a single task, its bits."""
         if len(self.members) == 1:
             return self.members[0](observation, task, needs)
+        if task.is_cuda and self._stacks and self._stacked is None:
+            self.stack()
         counts = self._counted(task)
         stackable = min(counts) == max(counts) and not needs & NOT_STACKED
         if self._stacked is not None and stackable:
@@ -106,18 +114,18 @@ class PerTask(Composition):
         return parts[0] if len(parts) == 1 else _concatenated(parts)
 
     def _counted(self, task: Tensor) -> list[int]:
-        """Returns the number of rows of each task; the device is asked once for each tensor."""
+        """The number of rows of each task; it waits for the device once for each tensor."""
         key = (task.data_ptr(), len(task), task._version)
         if key not in self._counts:
             if len(self._counts) >= MOST_COUNTS:
                 self._counts.clear()
             counts = torch.bincount(task, minlength=len(self.members)).tolist()
-            # The tensor is kept, so that no other one can come to lie at its address.
+            # Keeping the tensor prevents another one from being allocated at its address.
             self._counts[key] = counts, task
         return self._counts[key][0]
 
     def figures(self) -> dict[str, float]:
-        """Returns each teacher's figures with its task's id."""
+        """The figures of each teacher, with the id of its task."""
         return {
             f"{name}/{task_id}": value
             for task_id, teacher in self.teachers.items()
@@ -125,19 +133,19 @@ class PerTask(Composition):
         }
 
     def spec(self) -> TeacherSpec:
-        """Returns what is known of each teacher; the tasks are in their order."""
+        """The specification of each teacher, with the tasks in the same order."""
         return dataclasses.replace(super().spec(), options={"tasks": list(self.teachers)})
 
     def describe(self) -> dict[str, Any]:
-        """Returns the description of every teacher."""
+        """The description of every teacher."""
         return {"per_task": {name: one.describe() for name, one in self.teachers.items()}}
 
 
 def _task_of(name: str | Task) -> Task:
-    """Returns the task that a name stands for: an id, perhaps with arguments, as `str` tells it.
+    """The task that a name means: an id, perhaps with arguments, as in `str(task)`.
 
     Raises:
-        InputError: It is none.
+        InputError: The name has another form.
     """
     if isinstance(name, Task):
         return name
@@ -146,26 +154,26 @@ def _task_of(name: str | Task) -> Task:
         return Task(task_id.strip(), json.loads(brace + rest) if brace else {})
     except ValueError as error:
         raise InputError(
-            f"{name!r} names no task for PerTask: arguments are written as JSON, as in "
+            f"{name!r} does not name a task for PerTask: write arguments as JSON, as in "
             'CartPole-v1{"sutton_barto_reward": true}.'
         ) from error
 
 
 def _concatenated(parts: list[PolicyOutput]) -> PolicyOutput:
-    """Returns outputs one below the other.
+    """The rows of several outputs in one.
 
-    Where one teacher of continuous actions is deterministic, all of these count as such. What is no
-    label, e.g. a value, is passed on where all say it, and in one size; fewer features are followed
-    by zeros.
+    - If one teacher of continuous actions is deterministic, all of them count as deterministic.
+    - Fields other than labels, e.g. a value, are kept if all outputs have them in one size.
+    - Features are padded with zeros to the longest.
     """
     if all(part.mean is not None for part in parts) and any(part.log_std is None for part in parts):
         parts = [dataclasses.replace(part, log_std=None) for part in parts]
     fields = {name: torch.cat(values) for name, values in labels_of(parts).items()}
     for field in dataclasses.fields(PolicyOutput):
         values = [getattr(part, field.name) for part in parts]
-        # What an output has worked out for itself is no part of what it was made of.
-        passed_on = field.init and field.name not in fields and field.name != "state"
-        if not passed_on or any(value is None for value in values):
+        # Not what an output computes from its fields and caches.
+        keeps = field.init and field.name not in fields and field.name != "state"
+        if not keeps or any(value is None for value in values):
             continue
         if field.name == "features":
             widest = max(value.shape[-1] for value in values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -27,10 +26,10 @@ class PolicyTeacher(ModuleTeacher):
         policy: The policy, without a recurrent state.
         source: Where it comes from.
         sha256: Hash of its weights.
-        suite: The tasks that it was trained on, by whose order it knows them. If None, it labels
-            tasks of its own spaces only, and knows them by the index that it is given.
-        kind: What its specification calls it: "run" or "zoo".
-        frame_stack: Frames that its observations stack, 0 for none; None where nobody knows.
+        suite: The tasks that it was trained on, in the order of its task indices. If None, it only
+            labels tasks with its spaces, and task indices are used as they are.
+        kind: The `kind` of its specification: "run" or "zoo".
+        frame_stack: The number of stacked frames in its observations, 0 for none; None if unknown.
         recorded_return: Mean return that was measured before, by task id.
 
     Raises:
@@ -38,6 +37,7 @@ class PolicyTeacher(ModuleTeacher):
     """
 
     module: Policy
+    _index: Tensor | None
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class PolicyTeacher(ModuleTeacher):
         super().__init__(policy, source, sha256, policy.num_acting_parameters())
         if policy.state_size:
             raise InputError(
-                f"The teacher {source} is recurrent: its labels depend on a state that nobody "
-                "keeps; take a teacher without a GRU."
+                f"The teacher {source} is recurrent: its labels depend on a state that is not "
+                "stored. Use a teacher without a GRU."
             )
         self.suite = suite
         self.kind = kind
@@ -62,11 +62,11 @@ class PolicyTeacher(ModuleTeacher):
         self.recorded_return = dict(recorded_return or {})
         spec = policy.spec
         self.reads = Dict([(name, spec.observation_space[name]) for name in spec.network.groups])
-        self._index: Tensor | None = None
+        self.register_buffer("_index", None, persistent=False)
         self._action_size: int | None = None
 
     def spec(self) -> TeacherSpec:
-        """Returns what is known of the teacher: its spaces are those that it was trained on."""
+        """The specification, with the spaces that the policy was trained on."""
         spec, encoder = self.module.spec, self.module.encoder
         normalizer = None
         if encoder.normalizer is not None:
@@ -93,51 +93,48 @@ class PolicyTeacher(ModuleTeacher):
             recorded_return=self.recorded_return,
         )
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns what the policy says."""
-        output: PolicyOutput = self.module(*self.own(observation, task), needs=needs)
-        return self.cut(output)
+        """The output of the policy."""
+        return self.cropped(self.module(*self.inputs(observation, task), needs=needs))
 
-    def own(self, observation: Observation, task: Tensor) -> tuple[Observation, Tensor]:
-        """Returns what the policy sees: its own groups in their own sizes, and its own tasks.
+    def inputs(self, observation: Observation, task: Tensor) -> tuple[Observation, Tensor]:
+        """The groups in the sizes that the policy was trained on, and its task indices.
 
         Args:
             observation: The groups, padded for a suite.    (rows, ...)
             task: Index of each row's task in that suite.   (rows,)
         """
         spec = self.module.spec
-        seen = resized(observation, self.reads)
+        groups = resized(observation, self.reads)
         if self._index is None:
-            # A teacher of one task knows it as its first.
+            # A policy of one task knows only the index 0.
             one_mask = spec.action_mask is None or len(spec.action_mask) == 1
-            alone = one_mask and spec.num_tasks == 1
-            return seen, torch.zeros_like(task) if alone else task
+            one_task = one_mask and spec.num_tasks == 1
+            return groups, torch.zeros_like(task) if one_task else task
         if len(self._index) == 1:
-            return seen, self._index.expand_as(task)
-        return seen, self._index[task]
+            return groups, self._index.expand_as(task)
+        return groups, self._index[task]
 
-    def cut(self, output: PolicyOutput) -> PolicyOutput:
-        """Returns an output without the actions that no task has that is labelled."""
+    def cropped(self, output: PolicyOutput) -> PolicyOutput:
+        """The output without actions that none of the labelled tasks has."""
         for name in (*LABELS, "padding_mask"):
-            said = getattr(output, name)
-            if said is not None and self._action_size is not None:
-                setattr(output, name, said[..., : self._action_size])
+            value = getattr(output, name)
+            if value is not None and self._action_size is not None:
+                setattr(output, name, value[..., : self._action_size])
         return output
 
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device."""
-        self._index = None if self._index is None else self._index.to(device)
-        return super().to(device)
-
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
-        """Checks every group that the policy reads, and the actions, and finds each task's index.
+        """Checks every group that the policy reads, and the actions, and finds the task indices.
 
-        A policy of several tasks was trained on padded observations and actions: it fits each task
-        that it was trained on.
+        A policy of several tasks was trained on padded observations and actions, so those of a task
+        may be smaller.
         """
-        fitted = copy.copy(self)
+        fitted = PolicyTeacher(
+            self.module, self.source, self.sha256, self.suite, kind=self.kind,
+            frame_stack=self.frame_stack, recorded_return=self.recorded_return,
+        )  # fmt: skip
         spec, who = self.module.spec, f"The teacher {self.source}"
         indices = [self._index_of(task) for task in spaces.suite]
         for task, index, own in zip(spaces.suite, indices, spaces.own, strict=True):
@@ -156,12 +153,12 @@ class PolicyTeacher(ModuleTeacher):
         return self.suite is not None and len(self.suite) > 1
 
     def _index_of(self, task: Task) -> int:
-        """Returns the index by which the policy knows a task."""
+        """The index of a task for the policy."""
         if self.suite is None or not self._is_padded:
             return 0
         place = self.suite.place_of(task)
         if place is None and not self.module.spec.asks_for_task:
-            # It does the same in all of its tasks, of which any of this id will do.
+            # The policy does not use the index, so any task with this id will do.
             place = next((i for i, own in enumerate(self.suite) if own.id == task.id), None)
         if place is None:
             raise InputError(

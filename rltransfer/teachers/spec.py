@@ -1,4 +1,4 @@
-"""What is known of a teacher, as a record that is kept beside what learned from it."""
+"""The specification of a teacher, which is stored with the runs that learn from it."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherSpec:
-    """Where a teacher comes from, and what tells it from every other."""
+    """Where a teacher comes from, and what identifies it."""
 
     source: str
     """Where it comes from, as a user would write it."""
     kind: str
-    """What it is: "run", "zoo", "stable-baselines3", "rsl_rl", "torchscript", "callable"; any other
-    goes by the name of its class, e.g. "Ensemble"."""
+    """"run", "zoo", "stable-baselines3", "rsl_rl", "torchscript" or "callable"; for any other
+    teacher the name of its class, e.g. "Ensemble"."""
     sha256: str | None = None
-    """Hash of the file that holds its weights, in hexadecimal; None where there is no file."""
+    """Hash of the file with its weights, in hexadecimal; None where there is no file."""
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Where the file was fetched from: repository, file and revision; empty for a local file."""
+    """Where the file was downloaded from: repository, file and revision; empty if local."""
     observation_space: spaces.Dict | None = None
-    """The groups that it reads, as it reads them; None where nobody knows yet."""
+    """The groups that it reads, in their shapes; None while unknown."""
     action_space: spaces.Space[Any] | None = None
-    """What it says how to act in; None where nobody knows yet."""
+    """Its actions; None while unknown."""
     preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What is done to observations before its first layer: JSON values by name."""
+    """What is done to observations before the first layer: JSON values by name."""
     recorded_return: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Mean return that was measured before, by task id; empty where nobody measured it."""
+    """Mean return that was measured before, by task id; empty if none was."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What a composition was made with beside its members, e.g. weights: JSON values by name."""
+    """The options of a composition, e.g. weights: JSON values by name."""
     members: tuple[TeacherSpec, ...] = ()
-    """What a composition is made of, which say spaces and preprocessing each for itself."""
+    """The members of a composition, each with its spaces and preprocessing."""
     version: int = VERSION
     """The version of the JSON form."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the JSON form that `from_json` reads."""
+        """The JSON form that `from_json` reads."""
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("observation_space", "action_space"):
             data[name] = None if data[name] is None else space_to_json(data[name])
@@ -55,17 +55,17 @@ class TeacherSpec:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> TeacherSpec:
-        """Returns the specification that `to_json` wrote.
+        """The specification that `to_json` wrote.
 
         Raises:
-            InputError: It is of another version, or not whole.
+            InputError: It has another version, or is incomplete.
         """
         if data.get("version") != VERSION:
             raise InputError(
                 f"The specification of the teacher {data.get('source')!r} has the version "
                 f"{data.get('version')!r}: this rltransfer reads version {VERSION}."
             )
-        # What an earlier rltransfer wrote has no members.
+        # Earlier versions did not store members.
         members = tuple(TeacherSpec.from_json(member) for member in data.get("members", ()))
         known = {**data, "members": members}
         try:
@@ -74,6 +74,6 @@ class TeacherSpec:
             return TeacherSpec(**known)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"The specification of the teacher {data.get('source')!r} is not whole: a field of "
-                "it is missing, unknown or of another kind."
+                f"The specification of the teacher {data.get('source')!r} is incomplete: a field "
+                "is missing, unknown or of another kind."
             ) from error

@@ -1,10 +1,10 @@
-"""What a teacher is, and the policies that stand alone: runs' and zips'."""
+"""Teachers: frozen modules that label observations."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -16,14 +16,17 @@ from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
 
 
-class Teacher(abc.ABC):
+class Teacher(nn.Module, abc.ABC):
     """Labels observations; never learns.
+
+    A teacher stays in evaluation mode, and no method trains its parameters. Tensors that labelling
+    needs are buffers, so that `to` moves them; generators restart from their seed on a new device.
 
     Attributes:
         source: Where it comes from, as a user would write it.
-        num_parameters: Parameters that acting needs; 0 where nobody knows.
-        sha256: Hash of what holds its weights, in hexadecimal; None where nothing does.
-        loadable: Whether `load_teacher` makes the same teacher of `str(teacher)`.
+        num_parameters: Parameters that acting needs; 0 if unknown.
+        sha256: Hash of the file with its weights, in hexadecimal; None where there is no file.
+        loadable: Whether `load_teacher(str(teacher))` gives the same teacher.
     """
 
     source: str
@@ -31,76 +34,88 @@ class Teacher(abc.ABC):
     sha256: str | None = None
     loadable = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.eval()
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+        ) -> PolicyOutput:
+            """Types `nn.Module.__call__`, which runs `forward`."""
+
     @abc.abstractmethod
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns what the teacher says, which has gradients by the observation alone.
+        """The output of the teacher, which is differentiable with respect to observations only.
 
-        It is captured in CUDA graphs: it neither waits for the device nor draws from any generator
-        that `generators` does not return.
+        CUDA graphs capture it: it must not wait for the device, and must draw random numbers only
+        from `generators`.
 
         Args:
             observation: The groups.                  (rows, ...)
-            task: Index of each row's task, sorted. Whoever was fitted to one task labels every row
-                as one of it.                         (rows,)
-            needs: The fields that are needed besides those of every label.
+            task: Index of each row's task, sorted. A teacher that is fitted to one task labels all
+                rows as rows of that task.            (rows,)
+            needs: The fields that are needed in addition to `LABELS`.
         """
 
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device; its generators begin anew."""
-        return self
+    def train(self, mode: bool = True) -> Self:
+        """Keeps the teacher in evaluation mode, whatever a module that holds it does."""
+        return super().train(False)
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
-        """Returns the teacher, ready to label the tasks of a suite.
+        """The teacher, ready to label the tasks of a suite.
 
         Args:
             spaces: The tasks, with their observation and action spaces.
 
         Raises:
-            InputError: Its spaces do not fit a task's.
+            InputError: Its spaces do not fit those of a task.
         """
         return self
 
     def generators(self) -> Sequence[torch.Generator]:
-        """Returns the generators that its labels are drawn from, each once."""
+        """The generators that labels are drawn from, each once."""
         return ()
 
     def seed(self, seed: int) -> None:
-        """Begins every generator anew, each with a seed of its own."""
+        """Restarts every generator, each with a different seed derived from this one."""
         for index, generator in enumerate(self.generators()):
             (mixed,) = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
             generator.manual_seed(int(mixed) % 2**63)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns what changes as it labels: random states, and what it counts."""
+    def label_state(self) -> dict[str, Any]:
+        """What labelling changes, for checkpoints: random states and counters, but no weights."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Goes back to what `state_dict` returned."""
+    def load_label_state(self, state: dict[str, Any]) -> None:
+        """Restores what `label_state` returned."""
 
     def figures(self) -> dict[str, float]:
-        """Returns what a run logs of the teacher, by name; every process asks at the same time."""
+        """What a run logs about the teacher, by name. All processes call it at the same time."""
         return {}
 
     def spec(self) -> TeacherSpec:
-        """Returns what is known of the teacher; of its spaces, once it is fitted to a suite."""
+        """The specification. It may contain spaces only after the teacher is fitted."""
         return TeacherSpec(source=str(self), kind=type(self).__name__, sha256=self.sha256)
 
     def describe(self) -> dict[str, Any]:
-        """Returns JSON that tells this teacher from every other, and its specification."""
-        return {
-            "source": self.source,
-            "num_parameters": self.num_parameters,
-            "spec": self.spec().to_json(),
-        }
+        """JSON that identifies the teacher, with its specification."""
+        known = {"source": self.source, "num_parameters": self.num_parameters}
+        sha256 = {} if self.sha256 is None else {"sha256": self.sha256}
+        return {**known, **sha256, "spec": self.spec().to_json()}
 
     def quoted(self) -> str:
-        """Returns the teacher as it stands in the text of a composition."""
+        """The teacher as written in the text of a composition."""
         return repr(str(self)) if self.loadable else self.source
 
     def __str__(self) -> str:
         return self.source
+
+    def __repr__(self) -> str:
+        return self.quoted()
 
 
 class ModuleTeacher(Teacher):
@@ -109,16 +124,8 @@ class ModuleTeacher(Teacher):
     loadable = True
 
     def __init__(self, module: nn.Module, source: str, sha256: str, num_parameters: int) -> None:
+        super().__init__()
         self.module = module.eval().requires_grad_(False)
         self.source = source
-        self.sha256 = sha256
+        self.sha256: str = sha256
         self.num_parameters = num_parameters
-
-    def to(self, device: torch.device) -> Teacher:
-        """Returns the teacher, on a device."""
-        self.module.to(device)
-        return self
-
-    def describe(self) -> dict[str, Any]:
-        """Returns the source with the hash of its file, and its specification."""
-        return {**super().describe(), "sha256": self.sha256}

@@ -1,4 +1,4 @@
-"""Compositions of one teacher: perturbed, sharpened or softened, or with features dropped."""
+"""Compositions of one teacher: perturbed, sharpened or softened, or with dropout."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Wrapper(Composition):
         super().__init__([teacher], **options)
 
     def _again(self, members: Sequence[Teacher]) -> Self:
-        """Returns the same wrapper of another teacher."""
+        """The same wrapper of another teacher."""
         (teacher,) = members
         return type(self)(teacher, **self.options)
 
     def _scores(self, output: PolicyOutput) -> tuple[str, Tensor]:
-        """Returns the name of the logits, or of the Q-values where there are none, and them.
+        """The name and value of the logits, or of the Q-values where there are no logits.
 
         Raises:
-            InputError: The teacher acts continuously.
+            InputError: Actions are continuous.
         """
         if output.logits is None and output.q_values is None:
             raise InputError(
-                f"{type(self).__name__} is of logits or Q-values, but the actions of "
-                f"{self.members[0].source} are continuous: take a teacher over discrete actions."
+                f"{type(self).__name__} needs logits or Q-values, but the actions of "
+                f"{self.members[0].source} are continuous: use a teacher over discrete actions."
             )
         return "q_values" if output.logits is None else "logits", output.preferences()
 
@@ -52,7 +52,7 @@ class Noisy(Wrapper):
 
     Args:
         teacher: Over discrete actions.
-        sigma: Standard deviation of the noise, as a share of each score.
+        sigma: Standard deviation of the noise, relative to each score.
         alpha: Fraction of observations whose scores are perturbed.
     """
 
@@ -65,10 +65,10 @@ class Noisy(Wrapper):
         self.sigma = sigma
         self.alpha = alpha
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns what the teacher says, perturbed."""
+        """The perturbed output of the teacher."""
         output = self.members[0](observation, task, needs)
         name, scores = self._scores(output)
         xi = self.sigma * torch.empty_like(scores).normal_(generator=self.generator)
@@ -80,7 +80,7 @@ class Noisy(Wrapper):
 class Boltzmann(Wrapper):
     """The policy softmax(scores / temperature) of a teacher's Q-values or logits.
 
-    It brings teachers with Q-values and teachers with policies together, e.g. in `PerTask`.
+    It combines teachers with Q-values and teachers with policies, e.g. in `PerTask`.
 
     Source: Parisotto 2015 (arXiv 1511.06342), section 3.
 
@@ -94,10 +94,10 @@ class Boltzmann(Wrapper):
         super().__init__(teacher, temperature=temperature)
         self.temperature = temperature
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns the policy."""
+        """The policy."""
         output = self.members[0](observation, task, needs)
         _, scores = self._scores(output)
         logits = tempered(scores, self.temperature)
@@ -107,18 +107,18 @@ class Boltzmann(Wrapper):
 class MonteCarloDropout(Wrapper):
     """The mean of a policy over random masks on its last hidden layer.
 
-    Of a policy over discrete actions it is the mean of the probabilities, as in the paper; of a
-    Q-network the mean of the Q-values, whose expectation is the Q-network's own; of a Gaussian the
-    mixture's mean and variance. The policy need not have been trained with dropout.
+    For discrete actions it is the mean of the probabilities, as in the paper. For a Q-network it is
+    the mean of the Q-values, whose expectation equals the Q-values without dropout. For a Gaussian
+    it has the mean and variance of the mixture. The policy can be trained without dropout.
 
     Source: Rota Bulo, Porzi & Kontschieder 2016 (Dropout distillation, ICML).
 
     Args:
-        teacher: A run's policy, or the zoo's. Zips, functions and compositions are refused: their
-            last hidden layer is not known, or there are several; so are policies of a method's own
-            kind, whose last layer may not be that of one policy.
-        samples: Masks for each observation.
-        p: Share of the features that each mask drops; the others are scaled by 1 / (1 - p).
+        teacher: A policy trained by rltransfer (run directory or zoo). Zips, functions and
+            compositions are refused, as their last hidden layer is unknown or not unique, and so
+            are policies with an architecture of their method.
+        samples: Number of masks for each observation.
+        p: Fraction of the features that each mask drops; the others are scaled by 1 / (1 - p).
     """
 
     draws = True
@@ -126,42 +126,42 @@ class MonteCarloDropout(Wrapper):
     def __init__(self, teacher: Teacher, samples: int, p: float) -> None:
         if not isinstance(teacher, PolicyTeacher):
             raise InputError(
-                "MonteCarloDropout is of a policy that rltransfer trained, a run directory or the "
-                f"zoo's, but {getattr(teacher, 'source', teacher)} is none: put it around the "
-                "policies inside a composition, and leave others as they are."
+                "MonteCarloDropout needs a policy trained by rltransfer (run directory or zoo); "
+                f"got {getattr(teacher, 'source', teacher)}. In a composition, wrap the individual "
+                "policies."
             )
         if type(teacher.module) is not Policy:
             raise InputError(
-                f"MonteCarloDropout drops what one last hidden layer says, but {teacher.source} is "
-                f"a {type(teacher.module).__name__}: take a teacher that another method trained."
+                f"MonteCarloDropout drops features of one last hidden layer, but {teacher.source} "
+                f"is a {type(teacher.module).__name__}: use a teacher that another method trained."
             )
         whole = to_builtin(samples)
         if not isinstance(whole, int | float) or whole != int(whole) or whole < 1:
             raise InputError(
-                f"The samples of MonteCarloDropout are {samples!r}: a whole number, at least 1."
+                f"The samples of MonteCarloDropout are {samples!r}: set an integer, at least 1."
             )
         check_number("The p of MonteCarloDropout", to_builtin(p), "at least 0 and below 1")
         super().__init__(teacher, samples=samples, p=p)
         self.samples = int(samples)
         self.p = p
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns the mean over the masks."""
+        """The mean over the masks."""
         teacher = self.members[0]
         assert isinstance(teacher, PolicyTeacher)
-        seen, own_task = teacher.own(observation, task)
-        features = teacher.module.encoder(seen, own_task)
+        groups, index = teacher.inputs(observation, task)
+        features = teacher.module.encoder(groups, index)
         size = (len(task), self.samples, features.shape[-1])
         kept = features.new_empty(size).bernoulli_(1 - self.p, generator=self.generator)
         dropped = (features.unsqueeze(1) * (kept / (1 - self.p))).flatten(0, 1)
-        # Every row's samples stand together, so that the tasks stay sorted.
-        own_task = own_task.unsqueeze(1).expand(-1, self.samples).flatten()
-        output = teacher.cut(teacher.module._act(dropped, own_task))
-        said = {
+        # The samples of a row are adjacent, so that the tasks stay sorted.
+        index = index.unsqueeze(1).expand(-1, self.samples).flatten()
+        output = teacher.cropped(teacher.module._act(dropped, index))
+        labels = {
             name: getattr(output, name).unflatten(0, (-1, self.samples)).unbind(1)
             for name in LABELS
             if getattr(output, name) is not None
         }
-        return mixture(said, [1 / self.samples] * self.samples)
+        return mixture(labels, [1 / self.samples] * self.samples)

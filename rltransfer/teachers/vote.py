@@ -1,4 +1,4 @@
-"""A noisy majority of teachers, which keeps the data of each of them private."""
+"""A noisy majority vote of teachers, which keeps the training data of each private."""
 
 from __future__ import annotations
 
@@ -20,35 +20,45 @@ from rltransfer.teachers.privacy import ORDERS, epsilon_of_moments, laplace_epsi
 from rltransfer.teachers.teacher import Teacher
 
 LOSING = -20.0
-"""The logit of a legal action that lost, where the winner's is 0: its probability, e^-20, is lost
-beside 1 in float32, but a temperature can soften it and no objective takes it for illegal."""
+"""The logit of an available action that lost; that of the winner is 0.
+
+Its probability, e^-20, vanishes next to 1 in float32, but a temperature can soften it, and no
+objective treats the action as masked.
+"""
 
 
 class Vote(Composition):
-    """The winner of a noisy majority vote over the members' best actions, one hot.
+    """The winner of a noisy majority vote over the members' best actions, one-hot.
 
-    The winner is argmax_a (count(a) + Laplace(noise_scale)). If each member was trained on data of
-    its own, each label is (2 / noise_scale, 0)-differentially private for the data of any one
-    member; `epsilon` says what all labels together have cost. Every label is counted, those that a
-    run's evaluations ask for too, and when it is resumed those that are asked for again. The
-    guarantee is about whoever learns from the labels, and holds while nobody knows the run's seed;
-    neither the members' features nor their votes are handed on. Votes of several tasks each tell
-    their own cost; where the same data has taught members of several, these costs add up.
+    The winner is argmax_a (count(a) + Laplace(noise_scale)). If the members were trained on
+    disjoint data, each label is (2 / noise_scale, 0)-differentially private for the data of any one
+    member. `epsilon` is the cost of all labels together:
 
-    Logs: `labels`, how many were given; `epsilon`, the bound that holds whatever was voted;
-    `epsilon_of_these_votes`, the smaller one that counts clear votes for less (moments accountant),
-    which depends on the votes and so must itself be kept private.
+    - Every label counts, also those of evaluations and those that a resumed run repeats.
+    - The guarantee covers whoever learns from the labels, and holds while the seed of the run is
+      secret. Neither the features nor the votes of members are passed on.
+    - The votes of several tasks report separate costs. If the same data trained members of several
+      tasks, these costs add up.
+
+    Logs: `labels`, the number of labels; `epsilon`, the bound that holds for any votes;
+    `epsilon_of_these_votes`, a smaller bound that counts clear votes less (moments accountant). The
+    latter depends on the votes, so it must itself stay private.
 
     Source: Papernot 2016 (arXiv 1610.05755), section 2.
 
     Args:
         members: Over discrete actions, all with logits or all with Q-values.
         noise_scale: Scale of the noise, in votes, the paper's 1 / gamma; 0 for a plain majority
-            without any privacy.
-        delta: The chance that the guarantee does not hold.
+            without privacy.
+        delta: The probability that the guarantee does not hold.
     """
 
     draws = True
+    counters = ("labels", "moments")
+
+    labels: Tensor
+    moments: Tensor
+    orders: Tensor
 
     def __init__(self, members: Sequence[Teacher], noise_scale: float, delta: float = 1e-5) -> None:
         check_number("The noise_scale of Vote", to_builtin(noise_scale), "finite and at least 0")
@@ -56,62 +66,52 @@ class Vote(Composition):
         super().__init__(members, noise_scale=noise_scale, delta=delta)
         self.noise_scale = noise_scale
         self.delta = delta
-        self._labels = torch.zeros((), dtype=torch.int64)
-        self._orders = torch.tensor(ORDERS, dtype=torch.float64)
-        self._moments = torch.zeros_like(self._orders)
+        orders = torch.tensor(ORDERS, dtype=torch.float64)
+        self.register_buffer("labels", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("orders", orders, persistent=False)
+        self.register_buffer("moments", torch.zeros_like(orders), persistent=False)
 
-    def to(self, device: torch.device) -> Teacher:
-        """Moves every member and the counts, and begins its own generator anew."""
-        self._labels = self._labels.to(device)
-        self._orders = self._orders.to(device)
-        self._moments = self._moments.to(device)
-        return super().to(device)
-
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
-        """Returns the winner: logit 0, the others' `LOSING`."""
-        said = labels_of([member(observation, task, needs) for member in self.members])
-        scores = said.get("logits") or said.get("q_values")
+        """The winner with the logit 0, the other available actions with `LOSING`."""
+        labels = labels_of([member(observation, task, needs) for member in self.members])
+        scores = labels.get("logits") or labels.get("q_values")
         if scores is None:
             raise InputError(
-                "Vote counts discrete actions, but its teachers' actions are continuous: take "
+                "Vote counts discrete actions, but its teachers' actions are continuous: use "
                 "Ensemble."
             )
         actions = torch.arange(scores[0].shape[-1], device=task.device)
         counts = torch.stack([one.argmax(-1, keepdim=True) == actions for one in scores]).sum(0)
-        legal = torch.stack([~is_illegal(one) for one in scores]).any(0)
-        self._account(counts, legal)
+        available = torch.stack([~is_illegal(one) for one in scores]).any(0)
+        self.labels += len(counts)
+        if self.noise_scale:
+            self.moments += vote_moments(counts, available, self.noise_scale, self.orders).sum(0)
         # The difference of two exponential variables is Laplace distributed.
         noise = torch.empty(2, *counts.shape, device=task.device)
         noise.exponential_(generator=self.generator)
         noisy = counts + self.noise_scale * (noise[0] - noise[1])
-        winner = noisy.masked_fill(~legal, -math.inf).argmax(-1, keepdim=True)
-        logits = torch.full_like(noisy, LOSING).masked_fill(~legal, ILLEGAL)
+        winner = noisy.masked_fill(~available, -math.inf).argmax(-1, keepdim=True)
+        logits = torch.full_like(noisy, LOSING).masked_fill(~available, ILLEGAL)
         return PolicyOutput(logits=logits.scatter(-1, winner, 0.0))
-
-    def _account(self, counts: Tensor, legal: Tensor) -> None:
-        """Adds what these votes cost."""
-        self._labels += len(counts)
-        if self.noise_scale:
-            self._moments += vote_moments(counts, legal, self.noise_scale, self._orders).sum(0)
 
     @property
     def num_labels(self) -> int:
-        """Labels given so far, by every process."""
-        return int(distributed.total(self._labels))
+        """The number of labels so far, over all processes."""
+        return int(distributed.total(self.labels))
 
     def epsilon(self) -> float:
-        """Returns what the labels have cost at `delta`, whatever was voted."""
+        """The cost of the labels at `delta`, for any votes."""
         return laplace_epsilon(self.num_labels, self.noise_scale, self.delta)
 
     def epsilon_of_these_votes(self) -> float:
-        """Returns what the labels have cost at `delta`; itself not private."""
-        moments = distributed.total(self._moments)
+        """The cost of the labels at `delta`, for these votes; itself not private."""
+        moments = distributed.total(self.moments)
         return min(self.epsilon(), epsilon_of_moments(moments, self.delta))
 
     def figures(self) -> dict[str, float]:
-        """Returns the labels given, and what they have cost where there is noise."""
+        """The number of labels, and their cost where there is noise."""
         own = {"labels": float(self.num_labels)}
         if self.noise_scale:
             own["epsilon"] = self.epsilon()
@@ -119,18 +119,6 @@ class Vote(Composition):
         return {**super().figures(), **own}
 
     def describe(self) -> dict[str, Any]:
-        """Returns the members, and the guarantee of each label; what is spent is in `figures`."""
+        """The members, and the guarantee of each label; `figures` has the cost so far."""
         each = 2 / self.noise_scale if self.noise_scale else None
         return {**super().describe(), "epsilon_of_a_label": each, "delta": self.delta}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the random states and what was spent."""
-        # Clones, as what counts on is added to in place.
-        spent = {"labels": self._labels.clone(), "moments": self._moments.clone()}
-        return {**super().state_dict(), **spent}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to what `state_dict` returned."""
-        super().load_state_dict(state)
-        self._labels.copy_(state["labels"])
-        self._moments.copy_(state["moments"])

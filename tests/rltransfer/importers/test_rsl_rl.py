@@ -210,9 +210,13 @@ def test_a_task_of_other_sizes_is_refused(tmp_path: Path) -> None:
     wide = spaces.Dict({"policy": spaces.Box(-1.0, 1.0, (6,), np.float32)})
     other = spaces.Dict({"camera": spaces.Box(-1.0, 1.0, (5,), np.float32)})
     cases = [
-        (wide, MOVES, "reads 5 numbers and says 3 actions, but the task shows float32"),
+        (wide, MOVES, "reads 5 values and outputs 3 action dimensions, but the task shows float32"),
         (OBSERVED, spaces.Discrete(3), "takes Discrete"),
-        (other, MOVES, "reads the group 'policy', the task gives 'camera'"),
+        (
+            other,
+            MOVES,
+            "reads the group 'policy', but the task shows 'camera'; add `.group=NAME` to",
+        ),
     ]
     for observed, moves, sentence in cases:
         with pytest.raises(InputError, match=sentence):
@@ -229,13 +233,14 @@ class Bomb:
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "model.pt"
-    assert "cannot be read" in refused(path)
+    assert "there is no such file" in refused(path)
+    assert "it cannot be read" in refused(tmp_path)
     path.write_bytes(b"PK no zip")
     assert "damaged" in refused(path)
     torch.save({"weights": torch.zeros(2)}, path)
     assert "neither 'actor_state_dict' nor 'model_state_dict'" in refused(path)
     torch.save({**old_checkpoint("actor")[0], "infos": Bomb()}, path)
-    assert "holds more than tensors" in refused(path)
+    assert "contains more than tensors" in refused(path)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -251,12 +256,16 @@ def test_networks_of_other_kinds_are_refused(tmp_path: Path) -> None:
 
     recurrent = with_tensors(memory_a__rnn__weight_ih_l0=torch.zeros(4, 5))
     assert "'memory_a.rnn.weight_ih_l0'" in recurrent
-    assert "not made of linear layers" in with_tensors(actor__0__weight=torch.zeros(6, 5, 3, 3))
-    assert "that fit each other" in with_tensors(actor__2__weight=torch.zeros(3, 9))
-    assert "4 standard deviations for 3 actions" in with_tensors(std=torch.ones(4))
+    assert "does not consist of linear layers" in with_tensors(
+        actor__0__weight=torch.zeros(6, 5, 3, 3)
+    )
+    assert "the sizes of its layers do not match" in with_tensors(
+        actor__2__weight=torch.zeros(3, 9)
+    )
+    assert "4 standard deviations for 3 action dimensions" in with_tensors(std=torch.ones(4))
     saved, _ = old_checkpoint("actor", obs_norm_state_dict={"_mean": MEAN[:, :3], "_std": STD})
     torch.save(saved, path)
-    assert "mean and deviation of the 5 numbers" in refused(path)
+    assert "a mean and a standard deviation of the 5 values" in refused(path)
 
 
 def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:

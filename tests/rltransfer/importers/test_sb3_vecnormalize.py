@@ -154,7 +154,7 @@ CRAFTED = {
 @pytest.mark.parametrize("name", CRAFTED)
 def test_other_names_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "statistics.pkl").write_bytes(CRAFTED[name])
-    with pytest.raises(InputError, match=r"was not opened: it names .*, which no file that"):
+    with pytest.raises(InputError, match=r"was not opened: it names .*, which no file from"):
         load_vecnormalize(tmp_path / "statistics.pkl")
 
 
@@ -173,7 +173,9 @@ DAMAGED = {
 def test_damaged_files_are_refused_and_leave_nothing_behind(name: str, tmp_path: Path) -> None:
     path = tmp_path / "statistics.pkl"
     path.write_bytes(DAMAGED[name])
-    with pytest.raises(InputError, match=r"statistics.pkl is no VecNormalize file: it is damaged"):
+    with pytest.raises(
+        InputError, match=r"statistics.pkl is not a VecNormalize file: it is damaged"
+    ):
         load_vecnormalize(path)
     env = wrapped()
     env.save(str(path))
@@ -197,9 +199,9 @@ def changed(**attributes: Any) -> VecNormalize:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "something else": ([1, 2], "is no VecNormalize file: it holds something else"),
-    "a plain array": (np.zeros(3), "is no VecNormalize file: it holds something else"),
-    "no statistics": (changed(obs_rms=None), "it holds no observation statistics"),
+    "something else": ([1, 2], "is not a VecNormalize file: it contains something else"),
+    "a plain array": (np.zeros(3), "is not a VecNormalize file: it contains something else"),
+    "no statistics": (changed(obs_rms=None), "it does not contain observation statistics"),
     "a dictionary": (
         wrapped(spaces.Dict(a=BOX)),
         "normalises a dictionary of observations: only the statistics of a plain Box",
@@ -207,10 +209,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "text": (changed(mean="high"), "its statistics are not all arrays and numbers"),
     "integers": (changed(mean=np.zeros((2, 3), int)), "are not all arrays and numbers"),
     "no bound": (changed(clip_obs=None), "are not all arrays and numbers"),
-    "other shape": (changed(mean=np.zeros(3)), "a finite mean and variance of one shape"),
-    "not finite": (changed(mean=np.full((2, 3), np.nan)), "needs a finite mean and variance"),
-    "below zero": (changed(var=np.full((2, 3), -1.0)), "cannot normalise anything"),
-    "bound of zero": (changed(clip_obs=0.0), "and a bound above 0"),
+    "other shape": (
+        changed(mean=np.zeros(3)),
+        "mean and variance must be finite and have one shape",
+    ),
+    "not finite": (changed(mean=np.full((2, 3), np.nan)), "its mean and variance must be finite"),
+    "below zero": (changed(var=np.full((2, 3), -1.0)), "statistics.pkl cannot be used: its mean"),
+    "bound of zero": (changed(clip_obs=0.0), "its bound must be above 0"),
 }
 
 
@@ -225,7 +230,9 @@ def test_useless_statistics_are_refused_in_a_sentence(name: str, tmp_path: Path)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none.pkl is no VecNormalize file: it cannot be read"):
+    with pytest.raises(
+        InputError, match=r"none.pkl is not a VecNormalize file: there is no such file"
+    ):
         load_vecnormalize(tmp_path / "none.pkl")
     with pytest.raises(InputError, match="it cannot be read"):
         load_vecnormalize(tmp_path)

@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from fitting import spaces_of
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
@@ -22,7 +23,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
-from rltransfer.importers.sb3_zip import LoadedPolicy, check_fit, load_zip
+from rltransfer.errors import InputError
+from rltransfer.importers import sb3_zip
+from rltransfer.importers.sb3_networks import ActorCritic
+from rltransfer.importers.sb3_zip import ZipPolicy, load_zip
+from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.task import Suite
+from rltransfer.teachers.file_teacher import load_file_teacher
 
 TOLERANCE = 1e-5
 """Both compute in float32, but sum in different orders: the last digits of long sums differ."""
@@ -83,6 +90,19 @@ def observations(space: spaces.Space[Any], count: int = 32) -> NDArray[Any]:
     return np.stack([space.sample() for _ in range(count)])
 
 
+def shown(space: spaces.Space[Any], seen: NDArray[Any]) -> Observation:
+    """Returns observations as tasks show them: numbers as one-hot vectors.    (count, ...)"""
+    tensor = torch.from_numpy(seen)
+    if isinstance(space, spaces.Discrete):
+        tensor = nn.functional.one_hot(tensor, int(space.n)).float()
+    return {"policy": tensor}
+
+
+def fitted(policy: ZipPolicy, observed: spaces.Space[Any], acted: spaces.Space[Any]) -> ZipPolicy:
+    """Returns a policy that is fitted to a task with these spaces."""
+    return policy.fitted("a task", spaces.Dict(policy=observed), acted)
+
+
 def close(ours: torch.Tensor | None, theirs: torch.Tensor | NDArray[Any]) -> None:
     """Checks that two tensors are the same to within the tolerance."""
     assert ours is not None
@@ -112,9 +132,9 @@ def test_dqn_says_the_same_q_values(case: str, tmp_path: Path) -> None:
     seen = observations(space)
     with torch.no_grad():
         expected = model.policy.q_net(model.policy.obs_to_tensor(seen)[0])
-    output = loaded.module(torch.from_numpy(seen))
+    output = loaded(shown(space, seen))
     close(output.q_values, expected)
-    assert loaded.algorithm == "DQN"
+    assert loaded.settings.algorithm == "DQN"
     assert output.logits is None and output.value is None and output.mean is None
 
 
@@ -155,15 +175,16 @@ def test_ppo_and_a2c_say_the_same_about_discrete_actions(
         tensor, _ = policy.obs_to_tensor(seen)
         expected = policy.get_distribution(tensor).distribution.logits
         value = policy.predict_values(tensor).squeeze(-1)
-    output = loaded.module(torch.from_numpy(seen))
+    output = loaded(shown(space, seen))
     # Theirs are normalised to log-probabilities.
     close(output.logits.log_softmax(-1), expected)
     close(output.value, value)
-    assert loaded.algorithm == algorithm.__name__
+    assert loaded.settings.algorithm == algorithm.__name__
     assert output.mean is None and output.q_values is None
     # An extractor that policy and value share runs once and not twice.
     apart = "one extractor each" in case
-    assert (loaded.module.value_extractor is loaded.module.extractor) != apart
+    assert isinstance(loaded.network, ActorCritic)
+    assert (loaded.network.value_extractor is loaded.network.extractor) != apart
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
@@ -178,7 +199,7 @@ def test_ppo_and_a2c_clip_the_mean_to_the_bounds(
     # The test means something only where some means are outside and some are inside.
     outside = (distribution.mean < torch.tensor(MOVES.low)).float().mean()
     assert 0.05 < outside < 0.95
-    output = loaded.module(torch.from_numpy(seen))
+    output = loaded({"policy": torch.from_numpy(seen)})
     close(output.mean, model.predict(seen, deterministic=True)[0])
     close(output.log_std.exp(), distribution.stddev)
     close(output.greedy(), output.mean)
@@ -192,7 +213,7 @@ def test_ppo_and_a2c_with_gsde_say_the_mean_alone(
     model = trained(algorithm, VECTOR, MOVES, use_sde=True, squash_output=squash)
     loaded = load_zip(saved(model, tmp_path))
     seen = observations(VECTOR)
-    output = loaded.module(torch.from_numpy(seen))
+    output = loaded({"policy": torch.from_numpy(seen)})
     close(output.mean, model.predict(seen, deterministic=True)[0])
     assert output.log_std is None and output.value is not None
 
@@ -215,9 +236,9 @@ def test_sac_td3_and_ddpg_act_the_same(
     model = trained(algorithm, space, MOVES, **kwargs)
     loaded = load_zip(saved(model, tmp_path))
     seen = observations(space)
-    output = loaded.module(torch.from_numpy(seen))
+    output = loaded({"policy": torch.from_numpy(seen)})
     close(output.mean, model.predict(seen, deterministic=True)[0])
-    assert loaded.algorithm == algorithm.__name__
+    assert loaded.settings.algorithm == algorithm.__name__
     assert output.log_std is None and output.value is None
 
 
@@ -230,7 +251,7 @@ def test_sac_with_gsde_clips_before_it_squashes(clip_mean: float, tmp_path: Path
         head.weight *= 5.0
     loaded = load_zip(saved(model, tmp_path))
     seen = observations(VECTOR)
-    output = loaded.module(torch.from_numpy(seen))
+    output = loaded({"policy": torch.from_numpy(seen)})
     close(output.mean, model.predict(seen, deterministic=True)[0])
     # Without the clip at 2 some of these actions would be another.
     assert (head(output.features).abs() > 2.0).any()
@@ -240,12 +261,13 @@ def test_features_are_the_last_hidden_layer(tmp_path: Path) -> None:
     q_model = trained(DQN, VECTOR, THREE, net_arch=[8, 4])
     q_loaded = load_zip(saved(q_model, tmp_path))
     seen = torch.from_numpy(observations(VECTOR))
+    groups = {"policy": seen}
     with torch.no_grad():
-        close(q_loaded.module(seen).features, q_model.policy.q_net.q_net[:4](seen))
+        close(q_loaded(groups).features, q_model.policy.q_net.q_net[:4](seen))
     model = trained(PPO, VECTOR, MOVES, net_arch={"pi": [6, 3], "vf": [5]})
     loaded = load_zip(saved(model, tmp_path))
     with torch.no_grad():
-        close(loaded.module(seen).features, model.policy.mlp_extractor.forward_actor(seen))
+        close(loaded(groups).features, model.policy.mlp_extractor.forward_actor(seen))
 
 
 def test_statistics_normalise_as_vecnormalize_does(tmp_path: Path) -> None:
@@ -260,10 +282,11 @@ def test_statistics_normalise_as_vecnormalize_does(tmp_path: Path) -> None:
     assert 0.05 < (normalised.abs() == 1.5).float().mean() < 0.95
     with torch.no_grad():
         expected = model.policy.get_distribution(normalised).distribution.logits
-    close(loaded.module(torch.from_numpy(seen)).logits.log_softmax(-1), expected)
-    assert loaded.normalizes
+    close(loaded(shown(space, seen)).logits.log_softmax(-1), expected)
     content = (tmp_path / "statistics.pkl").read_bytes()
-    assert loaded.vecnormalize_sha256 == hashlib.sha256(content).hexdigest()
+    assert loaded.preprocessing()["normalizer"] == {
+        "kind": "VecNormalize", "sha256": hashlib.sha256(content).hexdigest(),
+    }  # fmt: skip
 
 
 def test_statistics_of_rewards_alone_leave_observations_as_they_are(tmp_path: Path) -> None:
@@ -271,41 +294,64 @@ def test_statistics_of_rewards_alone_leave_observations_as_they_are(tmp_path: Pa
     env.reset()
     env.save(str(tmp_path / "statistics.pkl"))
     path = saved(trained(DQN, VECTOR, THREE, net_arch=[4]), tmp_path)
-    seen = torch.from_numpy(observations(VECTOR))
+    seen = shown(VECTOR, observations(VECTOR))
     loaded = load_zip(path, tmp_path / "statistics.pkl")
-    assert not loaded.normalizes
-    close(loaded.module(seen).q_values, load_zip(path).module(seen).q_values)
+    assert loaded.inputs.normalizer is None
+    close(loaded(seen).q_values, load_zip(path)(seen).q_values)
 
 
 def test_a_loaded_policy_is_frozen_and_says_what_it_is(tmp_path: Path) -> None:
     path = saved(trained(SAC, LAST, MOVES, **NATURE, net_arch=[8]), tmp_path)
     loaded = load_zip(path)
-    assert not loaded.module.training
-    assert not any(parameter.requires_grad for parameter in loaded.module.parameters())
-    assert loaded.observation_shape == (1, 40, 36)
-    assert loaded.observation_dtype == np.uint8
-    assert loaded.is_image and loaded.num_observations is None
-    assert loaded.num_actions is None
-    np.testing.assert_array_equal(loaded.action_low, MOVES.low)
-    np.testing.assert_array_equal(loaded.action_high, MOVES.high)
-    assert not loaded.normalizes and loaded.vecnormalize_sha256 is None
+    assert not any(module.training for module in loaded.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    stored = spaces.Dict(policy=spaces.Box(0, 255, (1, 40, 36), np.uint8))
+    assert loaded.known_spaces() == (stored, MOVES)
+    assert loaded.preprocessing() == {
+        "algorithm": "SAC", "scale": 1 / 255, "channels": "first", "normalizer": None,
+    }  # fmt: skip
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_loaded_policy_of_discrete_actions_says_what_it_is(tmp_path: Path) -> None:
     loaded = load_zip(saved(trained(A2C, spaces.Discrete(6), THREE), tmp_path))
-    assert (loaded.observation_shape, loaded.num_observations) == ((), 6)
-    assert loaded.num_actions == 3
-    assert loaded.action_low is None and loaded.action_high is None
+    assert loaded.known_spaces() == (spaces.Dict(policy=spaces.Discrete(6)), THREE)
+    assert loaded.preprocessing()["channels"] is None
 
 
-def test_the_bounds_of_the_given_action_space_go_first(tmp_path: Path) -> None:
+def test_the_bounds_of_the_task_go_first(tmp_path: Path) -> None:
     path = saved(trained(TD3, VECTOR, MOVES, net_arch=[8]), tmp_path)
-    seen = torch.from_numpy(observations(VECTOR))
-    own = load_zip(path).module(seen).mean
+    seen = shown(VECTOR, observations(VECTOR))
+    loaded = load_zip(path)
+    own = loaded(seen).mean
     wide = spaces.Box(2 * MOVES.low, 2 * MOVES.high)
     # Bounds twice as far make actions twice as large: low + (tanh + 1) / 2 (high - low).
-    close(load_zip(path, action_space=wide).module(seen).mean, 2 * own)
+    twice = fitted(loaded, VECTOR, wide)
+    close(twice(seen).mean, 2 * own)
+    # The policy that it was made of, and one that is fitted to other bounds, keep theirs.
+    close(fitted(loaded, VECTOR, MOVES)(seen).mean, own)
+    assert torch.equal(loaded(seen).mean, own) and loaded.action_space is None
+    assert loaded.known_spaces()[1] == MOVES and twice.known_spaces()[1] == wide
+    # The weights are the same tensors.
+    assert all(a is b for a, b in zip(loaded.parameters(), twice.parameters(), strict=True))
+
+
+def test_a_zip_is_read_and_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(trained(SAC, VECTOR, MOVES, net_arch=[8]), tmp_path)
+    calls = []
+    for name in ("read_file", "build_network"):
+        real = getattr(sb3_zip, name)
+
+        def counted(*arguments: Any, name: str = name, real: Any = real) -> Any:
+            calls.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(sb3_zip, name, counted)
+    teacher = load_file_teacher(str(path))
+    own = [(spaces.Dict(policy=VECTOR), MOVES)] * 2
+    teacher.fitted(spaces_of(Suite.of("a", "b"), own)).describe()
+    teacher.fitted(spaces_of(Suite.of("a"), own[:1])).spec()
+    assert calls == ["read_file", "build_network"]
 
 
 def test_shared_layers_of_old_policies(tmp_path: Path) -> None:
@@ -337,7 +383,7 @@ def test_shared_layers_of_old_policies(tmp_path: Path) -> None:
         buffer = io.BytesIO()
         torch.save(tensors, buffer)
         archive.writestr("policy.pth", buffer.getvalue())
-    output = load_zip(tmp_path / "old.zip").module(torch.tensor([[0.75]]))
+    output = load_zip(tmp_path / "old.zip")({"policy": torch.tensor([[0.75]])})
     # 2 * 0.75 - 1 = 0.5, through tanh; the value has one more layer of its own.
     shared = math.tanh(0.5)
     close(output.features, torch.tensor([[shared]]))
@@ -346,84 +392,80 @@ def test_shared_layers_of_old_policies(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> LoadedPolicy:
+def images(tmp_path_factory: pytest.TempPathFactory) -> ZipPolicy:
     model = trained(DQN, LAST, THREE, **NATURE)
     return load_zip(saved(model, tmp_path_factory.mktemp("images")))
 
 
 @pytest.fixture(scope="module")
-def vectors(tmp_path_factory: pytest.TempPathFactory) -> LoadedPolicy:
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> ZipPolicy:
     model = trained(PPO, VECTOR, MOVES, net_arch=[4])
     return load_zip(saved(model, tmp_path_factory.mktemp("vectors")))
 
 
-def test_a_policy_fits_its_own_spaces(images: LoadedPolicy, vectors: LoadedPolicy) -> None:
-    here = Path("policy.zip")
-    check_fit(images, LAST, THREE, here)
-    check_fit(images, spaces.Box(0, 255, (1, 40, 36), np.uint8), THREE, here)
-    check_fit(vectors, VECTOR, MOVES, here)
+def test_a_policy_fits_its_own_spaces(images: ZipPolicy, vectors: ZipPolicy) -> None:
+    fitted(images, LAST, THREE)
+    fitted(images, spaces.Box(0, 255, (1, 40, 36), np.uint8), THREE)
+    fitted(vectors, VECTOR, MOVES)
     # MuJoCo's tasks show float64 where an old one showed float32, or the other way round.
-    check_fit(vectors, spaces.Box(-3.0, 3.0, (5,), np.float64), MOVES, here)
+    fitted(vectors, spaces.Box(-3.0, 3.0, (5,), np.float64), MOVES)
 
 
 @pytest.mark.parametrize(
-    ("observed", "acted", "sentence"),
+    ("observed", "acted", "task"),
     [
-        (
-            spaces.Box(-1.0, 1.0, (6,), np.float32),
-            MOVES,
-            r"p.zip observes float32\[5\], but the task shows float32\[6\]: both must be the same",
-        ),
-        (
-            spaces.Box(0, 255, (5,), np.uint8),
-            MOVES,
-            r"p.zip observes float32\[5\], but the task shows uint8\[5\]: both must be the same",
-        ),
-        (
-            spaces.Discrete(5),
-            MOVES,
-            r"p.zip observes float32\[5\], but the task shows Discrete\(5\): both must be the same",
-        ),
-        (
-            VECTOR,
-            spaces.Box(-1.0, 1.0, (3,), np.float32),
-            r"p.zip acts in float32\[2\], but the task takes float32\[3\]: both must be the same",
-        ),
-        (
-            VECTOR,
-            THREE,
-            r"p.zip acts in float32\[2\], but the task takes Discrete\(3\): both must be the same",
-        ),
+        (spaces.Box(-1.0, 1.0, (6,), np.float32), MOVES, "shows float32[6] and takes float32[2]"),
+        (spaces.Box(0, 255, (5,), np.uint8), MOVES, "shows uint8[5] and takes float32[2]"),
+        (spaces.Discrete(5), MOVES, "shows Discrete(5) and takes float32[2]"),
+        (VECTOR, spaces.Box(-1.0, 1.0, (3,)), "shows float32[5] and takes float32[3]"),
+        (VECTOR, THREE, "shows float32[5] and takes Discrete(3)"),
     ],
 )
 def test_a_policy_that_does_not_fit_is_refused(
-    vectors: LoadedPolicy,
-    observed: spaces.Space[Any],
-    acted: spaces.Space[Any],
-    sentence: str,
+    vectors: ZipPolicy, observed: spaces.Space[Any], acted: spaces.Space[Any], task: str
 ) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        check_fit(vectors, observed, acted, Path("p.zip"))
+    with pytest.raises(InputError) as error:
+        fitted(vectors, observed, acted)
+    assert str(error.value) == (
+        f"The teacher {vectors.path} does not fit the task 'a task': it observes float32[5] and "
+        f"acts in float32[2], but the task {task}."
+    )
+
+
+def test_a_policy_reads_one_group_of_the_default_name(vectors: ZipPolicy) -> None:
+    sentence = r"the group 'policy', but the task shows 'camera'; rename .*Adapted\(teacher, obs"
+    with pytest.raises(InputError, match=sentence):
+        vectors.fitted("a task", spaces.Dict(camera=VECTOR), MOVES)
 
 
 def test_a_number_fits_the_one_hot_vector_that_shows_it(tmp_path: Path) -> None:
     loaded = load_zip(saved(trained(DQN, spaces.Discrete(6), THREE), tmp_path))
     for fits in (spaces.Discrete(6), spaces.Box(0.0, 1.0, (6,), np.float32)):
-        check_fit(loaded, fits, THREE, Path("p.zip"))
+        fitted(loaded, fits, THREE)
     for other in (
         spaces.Discrete(5),
         spaces.Box(0.0, 1.0, (5,), np.float32),
         spaces.Box(-1.0, 1.0, (6,), np.float32),
         spaces.Box(0.0, 1.0, (6, 1), np.float32),
     ):
-        with pytest.raises(ValueError, match=r"observes Discrete\(6\), but the task shows"):
-            check_fit(loaded, other, THREE, Path("p.zip"))
+        with pytest.raises(InputError, match=r"observes Discrete\(6\) .*, but the task shows"):
+            fitted(loaded, other, THREE)
 
 
 def test_images_of_another_size_or_actions_of_another_number_are_refused(
-    images: LoadedPolicy,
+    images: ZipPolicy,
 ) -> None:
-    with pytest.raises(ValueError, match=r"observes uint8\[1, 40, 36\].* shows uint8\[36, 40, 1\]"):
-        check_fit(images, spaces.Box(0, 255, (36, 40, 1), np.uint8), THREE, Path("p.zip"))
-    with pytest.raises(ValueError, match=r"acts in Discrete\(3\), but the task takes Discrete\(4"):
-        check_fit(images, LAST, spaces.Discrete(4), Path("p.zip"))
+    with pytest.raises(InputError, match=r"observes uint8\[1, 40, 36\].* shows uint8\[36, 40, 1\]"):
+        fitted(images, spaces.Box(0, 255, (36, 40, 1), np.uint8), THREE)
+    with pytest.raises(InputError, match=r"acts in Discrete\(3\), .* takes Discrete\(4\)"):
+        fitted(images, LAST, spaces.Discrete(4))
+
+
+def test_bounds_into_which_nothing_can_be_squashed_are_refused(tmp_path: Path) -> None:
+    unbounded = spaces.Box(-np.inf, np.inf, (2,))
+    squashed = load_zip(saved(trained(SAC, VECTOR, MOVES, net_arch=[4]), tmp_path))
+    with pytest.raises(InputError, match=r"between the bounds \[-inf, -inf\] .* must be finite"):
+        fitted(squashed, VECTOR, unbounded)
+    # What is only clipped may be without bounds.
+    clipped = load_zip(saved(trained(PPO, VECTOR, MOVES, net_arch=[4]), tmp_path))
+    fitted(clipped, VECTOR, unbounded)

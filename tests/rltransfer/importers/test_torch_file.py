@@ -44,7 +44,7 @@ def test_options_that_cannot_be_are_refused(checkpoint: Path, program: Path) -> 
     cases = [
         (checkpoint, {"scale": ["2"]}, "no option of the teacher"),
         (checkpoint, {"activaton": ["tanh"]}, "did you mean 'activation'"),
-        (checkpoint, {"activation": ["tanh", "elu"]}, "given twice"),
+        (checkpoint, {"activation": ["tanh", "elu"]}, "is set twice: set it once"),
         (checkpoint, {"activation": [""]}, "no activation of rsl_rl ''"),
         (program, {"activation": ["tanh"]}, "no option of the teacher"),
         (program, {"scale": ["1/0"]}, "write a number, or a fraction"),

@@ -122,21 +122,21 @@ class Pair(nn.Module):
 
 REFUSED: dict[str, tuple[nn.Module, dict[str, Any], spaces.Dict, spaces.Space[Any], str]] = {
     "other observations": (
-        network(), {}, IMAGE, THREE, r"one tensor of observations of the shape \[2, 6, 6\]"
+        network(), {}, IMAGE, THREE, r"not map observations of the shape \[2, 6, 6\] to one tensor"
     ),
     "other actions": (
-        network(), {}, VECTOR, spaces.Discrete(4), r"answers 3 observations with \[3, 3\]"
+        network(), {}, VECTOR, spaces.Discrete(4), r"outputs the shape \[3, 3\] for 3 observations"
     ),
     "a kind that the task has not": (
-        network(), {"output": "mean"}, VECTOR, THREE, "says 'mean', but .* takes Discrete"
+        network(), {"output": "mean"}, VECTOR, THREE, "outputs 'mean', but .* takes Discrete"
     ),
     "a group that is not there": (
         network(), {"groups": ("camera",)}, VECTOR, THREE, "the group 'camera'"
     ),
-    "a state": (Counter(), {}, VECTOR, THREE, "says two things"),
+    "a state": (Counter(), {}, VECTOR, THREE, "outputs different values for the same observations"),
     "noise": (nn.Dropout(0.5).train(), {}, VECTOR, spaces.Discrete(5), ""),
-    "one row": (Single(), {}, VECTOR, THREE, r"answers 3 observations with \[1, 3\]"),
-    "two outputs": (Pair(), {}, VECTOR, THREE, "does not make one tensor"),
+    "one row": (Single(), {}, VECTOR, THREE, r"outputs the shape \[1, 3\] for 3 observations"),
+    "two outputs": (Pair(), {}, VECTOR, THREE, "to one tensor, but the task shows"),
 }  # fmt: skip
 
 
@@ -224,7 +224,9 @@ def test_a_program_that_writes_later_or_earlier_is_not_run(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="'prim::CallFunction', which calls what cannot be seen"):
+    with pytest.raises(
+        InputError, match="'prim::CallFunction', which calls a function that cannot be checked"
+    ):
         load_torchscript(script(Branch(), path))
     with pytest.raises(InputError, match="'__setstate__', which runs before"):
         load_torchscript(script(Early(), path))
@@ -249,16 +251,16 @@ def test_what_is_no_torchscript_is_refused(path: Path) -> None:
         if content is not None:
             path.write_bytes(content)
         assert not is_torchscript(path)
-        with pytest.raises(InputError, match="is no TorchScript file"):
+        with pytest.raises(InputError, match="is not a TorchScript file"):
             load_torchscript(path)
     torch.save({"weights": torch.zeros(2)}, path)
     assert not is_torchscript(path)
-    with pytest.raises(InputError, match="is no TorchScript file"):
+    with pytest.raises(InputError, match="is not a TorchScript file"):
         load_torchscript(path)
     script(network(), path)
     assert is_torchscript(path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(InputError, match="is no TorchScript file"):
+    with pytest.raises(InputError, match="is not a TorchScript file"):
         load_torchscript(path)
     with pytest.raises(InputError, match="did you mean 'logits'"):
         load_torchscript(path, "logit")  # type: ignore[arg-type]

@@ -118,7 +118,7 @@ def test_gradients_pass_where_they_are_needed() -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({}, "an empty PolicyOutput: it must say logits, q_values or a mean"),
+        ({}, "an empty PolicyOutput: it must contain logits, q_values or a mean"),
         ({"log_std": torch.zeros(2, 1)}, "an empty PolicyOutput"),
         ({"logits": torch.zeros(2)}, r"logits of \[2\] for 2 rows"),
         ({"logits": torch.zeros(3, 2)}, r"logits of \[3, 2\] for 2 rows"),
@@ -133,7 +133,9 @@ def test_what_cannot_be_learned_is_refused(said: dict[str, Any], words: str) -> 
 
 def test_functions_that_cannot_teach_are_refused() -> None:
     function: Callable[..., Any] = lambda observation: observation  # noqa: E731
-    with pytest.raises(rt.InputError, match="a function cannot teach, as it takes other arguments"):
+    with pytest.raises(
+        rt.InputError, match="a function cannot be a teacher: it must take two arguments"
+    ):
         rt.CallableTeacher(function)
     tensor = rt.CallableTeacher(lambda observation, task: observation["policy"])  # type: ignore[arg-type,return-value]
     with pytest.raises(rt.InputError, match="a function returned a Tensor: it must return a Pol"):

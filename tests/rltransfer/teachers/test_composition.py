@@ -276,10 +276,10 @@ def random_composition() -> Teacher:
 def test_a_state_is_gone_back_to() -> None:
     teacher = random_composition()
     repeated(teacher, 7)
-    saved = copy.deepcopy(teacher.state_dict())
+    saved = copy.deepcopy(teacher.label_state())
     expected = [repeated(teacher, 7).logits for _ in range(3)]
     other = random_composition()
-    other.load_state_dict(saved)
+    other.load_label_state(saved)
     assert all(torch.equal(repeated(other, 7).logits, one) for one in expected)
     assert other.figures() == teacher.figures()
 
@@ -367,7 +367,7 @@ def test_dropout_is_the_mean_over_masks() -> None:
 
 def test_dropout_knows_only_own_policies() -> None:
     for other in (says(logits=[1.0]), rt.Ensemble([fresh_policy()])):
-        with pytest.raises(rt.InputError, match="put it around the policies inside"):
+        with pytest.raises(rt.InputError, match="In a composition, wrap the individual pol"):
             rt.MonteCarloDropout(other, 3, 0.5)
 
 
@@ -376,7 +376,7 @@ def test_dropout_knows_no_policy_of_a_methods_own_kind() -> None:
         pass
 
     teacher = PolicyTeacher(Several(fresh_policy().module.spec), "runs/several", "0")
-    with pytest.raises(rt.InputError, match="runs/several is a Several: take a teacher"):
+    with pytest.raises(rt.InputError, match="runs/several is a Several: use a teacher"):
         rt.MonteCarloDropout(teacher, 3, 0.5)
 
 
@@ -485,12 +485,12 @@ def test_gradients_by_the_observation_pass_through_where_they_are_needed() -> No
         (lambda a: rt.Ensemble(a, a), r"list: Ensemble\(\["),
         (lambda a: rt.ProductOfExperts(a), r"list: ProductOfExperts\(\["),
         (lambda a: rt.Vote(a, 1.0), r"list: Vote\(\["),
-        (lambda a: rt.Ensemble(["a.zip"]), "'a.zip', which is no teacher"),
-        (lambda a: rt.Noisy("a.zip", sigma=1.0), "'a.zip', which is no teacher"),
+        (lambda a: rt.Ensemble(["a.zip"]), "'a.zip', which is not a teacher"),
+        (lambda a: rt.Noisy("a.zip", sigma=1.0), "'a.zip', which is not a teacher"),
         (lambda a: rt.Ensemble(x for x in [a]), r"list: Ensemble\(\["),
         (lambda a: rt.Ensemble([a, a], weights=(1,)), "2 teachers but 1 weights"),
         (lambda a: rt.Ensemble([a, a], weights=(1, 0)), "finite and above 0"),
-        (lambda a: rt.Ensemble([a], weights=3), "weights of Ensemble are 3: each teacher"),
+        (lambda a: rt.Ensemble([a], weights=3), "weights of Ensemble are 3: set a number"),
         (lambda a: rt.Ensemble([a], weights=["a"]), "weight of Ensemble is 'a': it must be a num"),
         (lambda a: rt.ProductOfExperts([a], weights=(math.inf,)), "finite and above 0"),
         (lambda a: rt.Ensemble([a], of="logit"), "did you mean 'logits'"),
@@ -501,8 +501,8 @@ def test_gradients_by_the_observation_pass_through_where_they_are_needed() -> No
         (lambda a: rt.Vote([a], 1.0, delta=1.0), "above 0 and below 1"),
         (lambda a: rt.Boltzmann(a, temperature=0.0), "above 0"),
         (lambda a: rt.Boltzmann(a, "0.1"), "temperature of Boltzmann is '0.1'"),
-        (lambda a: rt.MonteCarloDropout(fresh_policy(), "3", 0.5), "are '3': a whole number"),
-        (lambda a: rt.MonteCarloDropout(fresh_policy(), 2.5, 0.5), "are 2.5: a whole number"),
+        (lambda a: rt.MonteCarloDropout(fresh_policy(), "3", 0.5), "are '3': set an integer"),
+        (lambda a: rt.MonteCarloDropout(fresh_policy(), 2.5, 0.5), "are 2.5: set an integer"),
         (lambda a: rt.MonteCarloDropout(fresh_policy(), 3, "a"), "p of MonteCarloDropout is 'a'"),
         (lambda a: rt.MonteCarloDropout(fresh_policy(), 0, 0.5), "at least 1"),
         (lambda a: rt.MonteCarloDropout(fresh_policy(), 3, 1.0), "below 1"),
@@ -518,10 +518,10 @@ def test_refusals(make: object, words: str) -> None:
     [
         (rt.Ensemble([says(logits=[1.0]), says(q_values=[1.0])]), "cannot be mixed"),
         (rt.Ensemble([says(mean=[1.0], log_std=[1.0]), says(mean=[1.0])]), "cannot be mixed"),
-        (rt.ProductOfExperts([says(q_values=[1.0])] * 2), "take Ensemble, or Boltzmann"),
+        (rt.ProductOfExperts([says(q_values=[1.0])] * 2), "use Ensemble, or Boltzmann"),
         (rt.ProductOfExperts([says(mean=[1.0])] * 2), "multiplies probabilities"),
-        (rt.Noisy(says(mean=[1.0]), sigma=1.0), "of logits or Q-values"),
-        (rt.Boltzmann(says(mean=[1.0], log_std=[1.0])), "of logits or Q-values"),
+        (rt.Noisy(says(mean=[1.0]), sigma=1.0), "needs logits or Q-values"),
+        (rt.Boltzmann(says(mean=[1.0], log_std=[1.0])), "needs logits or Q-values"),
     ],
 )
 def test_teachers_that_cannot_be_composed(teacher: Teacher, words: str) -> None:

@@ -21,7 +21,7 @@ from rltransfer.errors import InputError
 from rltransfer.importers.source import is_zip
 from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.tasks.task import Suite
-from rltransfer.teachers.file_teacher import FileTeacher, ZipTeacher, load_file_teacher
+from rltransfer.teachers.file_teacher import FileTeacher, load_file_teacher
 from rltransfer.teachers.spec import TeacherSpec
 
 pytest.importorskip("huggingface_hub")
@@ -65,7 +65,7 @@ def test_a_zip_on_the_hub_is_the_zip(folder: Path, hub: Hub) -> None:
     source = f"hf:{REPO}/dqn.zip"
     teacher = load_file_teacher(source)
     local = load_file_teacher(str(folder / "dqn.zip"))
-    assert isinstance(local, ZipTeacher)
+    assert isinstance(local, FileTeacher)
     assert torch.equal(teacher(SEEN, TASK).q_values, local(SEEN, TASK).q_values)
     assert str(teacher) == teacher.source == source
     fitted = fitted_teacher(teacher, CARTPOLE, CPU)
@@ -139,7 +139,7 @@ def test_what_is_no_teacher_is_refused(folder: Path) -> None:
         ((str(folder / "nothing.zip"),), "There is no teacher .*nothing.zip"),
         ((str(folder / "dqn.zip") + "?output=mean",), "takes no options, but was given output"),
         ((str(folder / "linear.pt"), str(folder / "vec_normalize.pkl")), "go with a Stable"),
-        ((str(folder / "vec_normalize.pkl"),), "is no teacher: give a run directory"),
+        ((str(folder / "vec_normalize.pkl"),), "is not a teacher: use a run directory"),
         (("hf:owner/name",), "write hf:OWNER/NAME/FILE"),
     ]
     for arguments, sentence in cases:

@@ -24,7 +24,7 @@ TASK = torch.zeros(5, dtype=torch.int64)
 class Frozen(ModuleTeacher):
     """A policy as a teacher."""
 
-    def __call__(
+    def forward(
         self, observation: Observation, task: Tensor, needs: Needs = NOTHING
     ) -> PolicyOutput:
         return self.module(observation, task, needs=needs)  # type: ignore[no-any-return]

@@ -147,7 +147,7 @@ def test_a_run_without_its_configuration_is_no_teacher(tmp_path: Path) -> None:
 
 
 def test_teachers_that_do_not_fit_are_refused(tmp_path: Path, zip_path: Path) -> None:
-    with pytest.raises(rt.InputError, match="observes"):
+    with pytest.raises(rt.InputError, match=r"observes float32\[4\].* shows float32\[6\]"):
         fitted_teacher(rt.load_teacher(zip_path), rt.Suite.of("Acrobot-v1"), CPU)
     rt.train(
         rt.agents.PPO(num_envs=4, rollout_length=10),
@@ -325,7 +325,7 @@ def test_names_with_arguments_are_read_and_the_closest_counts() -> None:
     assert chosen({given: constant(3.0), plain: constant(4.0)}, given) == 3
     with pytest.raises(rt.InputError, match="no teacher for the task 'CartPole-v1'"):
         chosen({given: constant(1.0)}, plain)
-    with pytest.raises(rt.InputError, match="names no task for PerTask"):
+    with pytest.raises(rt.InputError, match="does not name a task for PerTask"):
         rt.PerTask({"CartPole-v1{g: 1}": constant(1.0)})
     with pytest.raises(rt.InputError, match="takes a teacher for each task by name"):
         rt.PerTask([constant(1.0)])  # type: ignore[arg-type]

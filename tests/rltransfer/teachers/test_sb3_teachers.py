@@ -10,8 +10,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
-from rltransfer.importers.sb3_zip import check_fit, load_zip
+from rltransfer.importers.sb3_zip import load_zip
+from rltransfer.tasks.action import action_size
 
 FOLDER = os.environ.get("RLTRANSFER_TEACHERS")
 
@@ -64,13 +66,13 @@ def mean_return(name: str, *, normalized: bool) -> float:
         pytest.importorskip(module)
     make = [lambda: gymnasium.make(published.task)] * published.episodes
     envs = gymnasium.vector.SyncVectorEnv(make)
-    loaded = load_zip(path, statistics, envs.single_action_space)
-    check_fit(loaded, envs.single_observation_space, envs.single_action_space, path)
+    observed = spaces.Dict(policy=envs.single_observation_space)
+    loaded = load_zip(path, statistics).fitted(published.task, observed, envs.single_action_space)
 
     returns, alive = np.zeros(published.episodes), np.ones(published.episodes, bool)
     observation, _ = envs.reset(seed=0)
     while alive.any():
-        action = loaded.module(torch.from_numpy(observation)).greedy().numpy()
+        action = loaded({"policy": torch.from_numpy(observation)}).greedy().numpy()
         observation, reward, terminated, truncated, _ = envs.step(action)
         returns += reward * alive
         alive &= ~(terminated | truncated)
@@ -100,7 +102,7 @@ def test_the_files_say_their_algorithm_and_shapes() -> None:
     assert FOLDER is not None
     loaded = {name: load_zip(Path(FOLDER) / f"{name}.zip") for name in PUBLISHED}
     said = {
-        name: (policy.algorithm, policy.observation_shape, policy.num_actions)
+        name: (policy.settings.algorithm, policy.inputs.shape, action_size(policy.actions))
         for name, policy in loaded.items()
     }
     assert said == {
@@ -108,9 +110,12 @@ def test_the_files_say_their_algorithm_and_shapes() -> None:
         "ppo-CartPole-v1": ("PPO", (4,), 2),
         "dqn-LunarLander-v2": ("DQN", (8,), 4),
         "a2c-Acrobot-v1": ("A2C", (6,), 3),
-        "ppo-HalfCheetah-v3": ("PPO", (17,), None),
-        "sac-Walker2d-v3": ("SAC", (17,), None),
-        "sac-Pendulum-v1": ("SAC", (3,), None),
+        "ppo-HalfCheetah-v3": ("PPO", (17,), 6),
+        "sac-Walker2d-v3": ("SAC", (17,), 6),
+        "sac-Pendulum-v1": ("SAC", (3,), 1),
     }
-    high = loaded["sac-Pendulum-v1"].action_high
-    assert high is not None and high.tolist() == [2.0]
+    discrete = {name for name, one in loaded.items() if isinstance(one.actions, spaces.Discrete)}
+    assert discrete == {name for name in PUBLISHED if "CartPole" in name or "Lander" in name} | {
+        "a2c-Acrobot-v1"
+    }
+    assert loaded["sac-Pendulum-v1"].actions.high.tolist() == [2.0]

@@ -64,7 +64,7 @@ def test_another_version_is_refused() -> None:
 )
 def test_what_is_not_whole_is_refused(change: dict[str, object]) -> None:
     data = {**FULL.to_json(), **change}
-    with pytest.raises(InputError, match=r"model.zip@v1' is not whole"):
+    with pytest.raises(InputError, match=r"model.zip@v1' is incomplete"):
         TeacherSpec.from_json({name: value for name, value in data.items() if value is not None})
 
 
@@ -212,7 +212,7 @@ def test_of_a_function() -> None:
 
 def test_of_whatever_else_labels() -> None:
     class Linear(ModuleTeacher):
-        def __call__(self, observation, task, needs=frozenset()):
+        def forward(self, observation, task, needs=frozenset()):
             return rt.PolicyOutput(logits=self.module(observation["policy"]))
 
     spec = spec_of(Linear(nn.Linear(4, 2), "a layer", "ab" * 32, 10), CARTPOLE)

@@ -110,10 +110,10 @@ def test_labels_are_counted_and_cost() -> None:
 
 def test_labels_that_are_gone_back_from_cost_nothing() -> None:
     teacher = rt.Vote(votes([2, 1]), noise_scale=5.0)
-    blank = teacher.state_dict()
+    blank = teacher.label_state()
     label(teacher, 5)
     assert not blank["labels"] and not blank["moments"].any()
-    teacher.load_state_dict(blank)
+    teacher.load_label_state(blank)
     assert set(teacher.figures().values()) == {0.0}
 
 
@@ -169,5 +169,5 @@ def test_refusals(options: dict[str, float], words: str) -> None:
 
 
 def test_votes_are_between_discrete_actions() -> None:
-    with pytest.raises(rt.InputError, match="continuous: take Ensemble"):
+    with pytest.raises(rt.InputError, match="continuous: use Ensemble"):
         label(rt.Vote([voter(1.0, name="mean")], noise_scale=1.0))
