@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exact_planner import ExactPlanner
 from fitting import spaces_of
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -34,7 +35,6 @@ from rltransfer.cli.main import main
 from rltransfer.cli.parsing import parse
 from rltransfer.envs.gridworld.family import two_rooms
 from rltransfer.envs.gridworld.layouts import make_layout
-from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import appearance, make_rules
 from rltransfer.files.checkpoint import newest_checkpoint
 from rltransfer.learning.agent import TrainingContext
@@ -744,7 +744,7 @@ def test_learns_two_rooms(architecture: distral.Architecture, tmp_path: Path) ->
         rules = make_rules(make_layout("two-rooms", {**rooms, "goal": goal}))
         every_state = torch.from_numpy(appearance(rules, "vector", view=0))
         output = run.agent.policy({"policy": every_state}, torch.full((rules.num_states,), goal))
-        planner = Planner(rules)
+        planner = ExactPlanner(rules)
         found += planner.policy_return(output.log_probs().exp().detach().double().numpy(), 40)
         best += planner.optimal_return(40)
     # Four seeds at 80,000 steps were above 0.59; random actions reach 0.07, as does a policy that

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exact_planner import ExactPlanner
 from fitting import spaces_of
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -21,7 +22,6 @@ from rltransfer.agents import PPO
 from rltransfer.agents.soft_q import SoftQ, SoftQAgent
 from rltransfer.envs.gridworld.family import two_rooms
 from rltransfer.envs.gridworld.layouts import make_layout
-from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import make_rules
 from rltransfer.learning.agent import TrainingContext
 from rltransfer.rollouts.rollout import Rollout, TruncatedObservations
@@ -315,9 +315,9 @@ def test_continuous_actions_are_refused(tmp_path: Path) -> None:
 # Rooms.
 
 
-def planner_of(goal: int) -> Planner:
+def planner_of(goal: int) -> ExactPlanner:
     rooms = {"room": ROOMS["room"], "corridor": ROOMS["corridor"]}
-    return Planner(make_rules(make_layout("two-rooms", {**rooms, "goal": goal})))
+    return ExactPlanner(make_rules(make_layout("two-rooms", {**rooms, "goal": goal})))
 
 
 def test_converges_to_soft_value_iteration(tmp_path: Path) -> None:

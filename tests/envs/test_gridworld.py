@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from exact_planner import ExactPlanner
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from torch import Tensor
@@ -16,7 +17,6 @@ from torch import Tensor
 import rltransfer as rt
 from rltransfer.envs.gridworld.family import FAMILY, MAZE, TWO_ROOMS, mazes, two_rooms
 from rltransfer.envs.gridworld.layouts import Layout, make_layout
-from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import make_rules
 from rltransfer.envs.gridworld.single import GridworldEnv
 from rltransfer.envs.gridworld.vector_env import GridworldVectorEnv
@@ -399,7 +399,7 @@ def test_values_of_a_corridor_by_hand() -> None:
     # from each cell next to it and from each cell two steps away, and twice if the second draw
     # is next to it.
     layout = make_layout("two-rooms", {"room": 2, "corridor": 1})
-    planner = Planner(make_rules(layout))
+    planner = ExactPlanner(make_rules(layout))
     near, second = neighbours(layout, layout.goal), set()
     for cell in near:
         second |= neighbours(layout, cell) - near - {layout.goal}
@@ -417,7 +417,7 @@ def neighbours(layout: Layout, cell: tuple[int, int]) -> set[tuple[int, int]]:
 
 def test_returns_of_policies_are_what_playing_them_gives() -> None:
     env = GridworldVectorEnv("maze", 2_000, maze=1, observation="one-hot", time_limit=60)
-    planner = Planner(env.rules)
+    planner = ExactPlanner(env.rules)
     q_values = planner.soft_values(np.zeros((env.rules.num_states, 4)), 0.0, np.inf, 0.95)
     greedy = torch.from_numpy(q_values.argmax(1))
     torch.manual_seed(0)
@@ -439,7 +439,7 @@ def test_returns_of_policies_are_what_playing_them_gives() -> None:
 
 
 def test_soft_values_satisfy_their_equations() -> None:
-    planner = Planner(make_rules(make_layout("two-rooms", {"room": 3, "goal": 1})))
+    planner = ExactPlanner(make_rules(make_layout("two-rooms", {"room": 3, "goal": 1})))
     rng = np.random.default_rng(0)
     log_prior = np.log(rng.dirichlet(np.ones(4), planner.num_states))
     found = planner.soft_values(log_prior, 0.5, 3.0, 0.9)

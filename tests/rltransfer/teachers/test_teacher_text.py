@@ -221,7 +221,7 @@ def test_a_function_cannot_be_gone_on_with_from_the_shell(tmp_path: Path) -> Non
     assert str(teacher) == "Ensemble('a', a function)" and not teacher.loadable
     distilled(tmp_path / "run", teacher)
     config = read_config(tmp_path / "run")
-    with pytest.raises(rt.InputError, match=r"The teacher of this PolicyDistillation was made in"):
+    with pytest.raises(rt.InputError, match=r"The teacher of this PolicyDistillation was built in"):
         configured(config)
     # In Python it is, with the same objects.
     distilled(tmp_path / "run", teacher, resume=True)
@@ -252,7 +252,7 @@ def test_a_function_cannot_be_gone_on_with_from_the_shell(tmp_path: Path) -> Non
         ("Noisy(Ensemble('a', sigma=1)", "A bracket is left open"),
         ("Ensemble('a'", "A bracket is left open"),
         ("Ensembel('a'", "There is no teacher \"Ensembel\\('a'\""),
-        ("PerTask('a')", "PerTask is made of 'a': it takes a teacher for each task by name"),
+        ("PerTask('a')", "PerTask was given 'a': it takes a teacher for each task by name"),
         ("PerTask(Ensemble('a'))", "not a composition"),
         ("PerTask({1: 'a'})", "not a composition"),
         ("PerTask({'x': 'a'}, 3)", "PerTask cannot be built from"),
