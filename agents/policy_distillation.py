@@ -49,12 +49,12 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_range
-from rltransfer.learning.agent import Agent, Method, TrainingContext
+from rltransfer.learning.agent import Agent, GradientMethod, TrainingContext
 from rltransfer.learning.exploration import epsilon_greedy
-from rltransfer.learning.learner import Learner, Loss, PrecisionName
+from rltransfer.learning.learner import Loss
 from rltransfer.learning.minibatches import Batch, minibatches
-from rltransfer.learning.replay_memory import Memory
-from rltransfer.learning.return_gap import Lag
+from rltransfer.learning.replay_memory import ReplayMemory
+from rltransfer.learning.return_gap import ReturnGap
 from rltransfer.objectives.objective import FittedObjective, Objective
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
@@ -76,7 +76,7 @@ LEAST_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyDistillation(Method):
+class PolicyDistillation(GradientMethod):
     """Policy distillation, DAgger and kickstarting: one mechanism with three schedules.
 
     Source: Rusu 2015 (arXiv 1511.06295).
@@ -117,13 +117,7 @@ class PolicyDistillation(Method):
     """How often each step is learned from, on average; a whole number where learning is from the
     rollout alone."""
     batch_size: int = 512
-    """Samples a minibatch."""
     learning_rate: float = 2e-3
-    """Adam's step size at the start; it falls to zero over the run."""
-    max_grad_norm: float = 10.0
-    """Norm that gradients are clipped to."""
-    precision: PrecisionName = "float32"
-    """Arithmetic of the learner."""
     surrogate: Surrogate = Surrogate()
     """The reinforcement objective, where its weight is not zero."""
 
@@ -139,10 +133,8 @@ class PolicyDistillation(Method):
         if max(Schedule.of(self.teacher_acts).start, Schedule.of(self.teacher_acts).end) > 1:
             raise InputError(f"teacher_acts is {self.teacher_acts}: it is a share, at most 1.")
         check_range(self, "from 0 to 1", "exploration")
-        check_range(self, "at least 1", "memory_steps", "batch_size")
+        check_range(self, "at least 1", "memory_steps")
         check_range(self, "finite and above 0", "epochs")
-        check_range(self, "finite and at least 0", "learning_rate")
-        check_range(self, "above 0", "max_grad_norm")
         if not self.remembers:
             self._check_without_memory()
         self._check_learning()
@@ -232,7 +224,7 @@ class PolicyDistillation(Method):
                 "JacobianMatching takes gradients by one observation, but the student remembers "
                 "those before it: take a student without a GRU."
             )
-        output = labeller.answered(
+        output = labeller.student_output(
             lambda seen: student(seen, task, needs=labeller.needs), seen, label
         )
         fitted = objective.fitted(output, label, context.suite.names()).to(context.device)
@@ -267,13 +259,8 @@ class PolicyDistillationAgent(Agent):
         student: Policy,
         context: TrainingContext,
     ) -> None:
-        learner = Learner(
-            nn.ModuleDict({"student": student, "objective": objective}),
-            learning_rate=method.learning_rate,
-            max_grad_norm=method.max_grad_norm,
-            precision=method.precision,
-        )
-        super().__init__(student, learner, context.seed, context.device)
+        learner = method.learner(nn.ModuleDict({"student": student, "objective": objective}))
+        super().__init__(student, learner, context)
         self.method = method
         self.objective = objective
         self.teacher = teacher
@@ -281,7 +268,7 @@ class PolicyDistillationAgent(Agent):
         self.teacher_acts = Schedule.of(method.teacher_acts)
         fades = method.distillation_weight == LAG
         self.distillation_weight = None if fades else Schedule.of(method.distillation_weight)
-        self.lag = Lag(len(context.suite), context.device)
+        self.lag = ReturnGap(len(context.suite), context.device)
         self.needs_reference_returns = method.uses_lag
         self.tasks = context.suite.names()
         self.reinforcement_weight = Schedule.of(method.reinforcement_weight)
@@ -293,10 +280,10 @@ class PolicyDistillationAgent(Agent):
         self.teacher_probability = torch.zeros((), device=context.device)
         self.log_agreement = True
         # Sequences and on-policy data are learned from as they come; only single steps are kept.
-        self.memory: Memory | None = None
+        self.memory: ReplayMemory | None = None
         if method.remembers:
             steps_at_once = method.num_envs * len(context.suite) * method.rollout_length
-            self.memory = Memory(
+            self.memory = ReplayMemory(
                 max(method.memory_steps, steps_at_once),
                 context.num_rows,
                 context.device,
@@ -305,11 +292,11 @@ class PolicyDistillationAgent(Agent):
             )
 
     def set_reference_returns(
-        self, teacher: Mapping[str, float], chance: Mapping[str, float]
+        self, teacher: Mapping[str, float], random: Mapping[str, float]
     ) -> None:
         """Is told the returns that the student's are measured by."""
         self.lag.set_reference_returns(
-            *([returns[name] for name in self.tasks] for returns in (teacher, chance))
+            *([returns[name] for name in self.tasks] for returns in (teacher, random))
         )
 
     @property
@@ -379,7 +366,7 @@ class PolicyDistillationAgent(Agent):
         if self.teacher_acts(self.progress) == 0:
             # Where the teacher acts at times, returns are not the student's.
             assert rollout.episode_return is not None
-            self.lag.hear(rollout.episode_return, rollout.done)
+            self.lag.update(rollout.episode_return, rollout.done)
         label = rollout.extras["label"]
         self._check_label(label)
         if self.memory is not None:
@@ -447,13 +434,9 @@ class PolicyDistillationAgent(Agent):
         twice = "jacobian" in self.labeller.needs
         policy: Callable[..., PolicyOutput] = self.policy.forward if twice else self.policy
         rest = (batch["task"], batch.get("initial_state"), batch.get("start"))
-        return self.labeller.answered(
+        return self.labeller.student_output(
             lambda seen: policy(seen, *rest, self.labeller.needs), batch["observation"], label
         )
-
-    def learning_rate(self) -> float:
-        """Returns the step size, which falls to zero over the run."""
-        return self.method.learning_rate * (1 - self.progress)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that learning depends on, the memory among it."""

@@ -22,7 +22,7 @@ from gymnasium import spaces
 from rltransfer.learning.agent import Method
 from rltransfer.learning.learner import Learner, Loss
 from rltransfer.learning.minibatches import Batch
-from rltransfer.learning.replay_memory import Memory
+from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.machine.hardware import hardware
 from rltransfer.objectives.objective import Objective
 from rltransfer.policies.network import Network
@@ -244,9 +244,9 @@ def benchmark_learner(
     }
 
 
-def _filled_memory(steps: int, device: torch.device) -> Memory:
+def _filled_memory(steps: int, device: torch.device) -> ReplayMemory:
     """Returns a memory full of random frames and labels."""
-    memory = Memory(steps, MEMORY_ROWS, device, FRAME_STACK)
+    memory = ReplayMemory(steps, MEMORY_ROWS, device, FRAME_STACK)
     for begin in range(0, memory.length, FRAME_STACK):
         rows = (min(FRAME_STACK, memory.length - begin), MEMORY_ROWS)
         size = (*rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE)

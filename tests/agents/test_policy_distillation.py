@@ -392,7 +392,9 @@ def test_labels_that_are_not_numbers_are_the_teachers_fault(tmp_path: Path) -> N
         return rt.PolicyOutput(logits=logits + torch.tensor([0.0, torch.nan, 0.0, 0.0]))
 
     method = PolicyDistillation(teacher=rt.CallableTeacher(broken), **SMALL)
-    with pytest.raises(rt.InputError, match="outputs logits that are not finite: the teacher is at"):
+    with pytest.raises(
+        rt.InputError, match="outputs logits that are not finite: the teacher is at"
+    ):
         rt.train(
             method, suite=TASK, run_dir=tmp_path / "run", total_steps=100, quiet=True, episodes=2
         )
@@ -418,7 +420,7 @@ def test_tasks_in_which_the_student_lags_are_drawn_more_often(tmp_path: Path) ->
         agent = run.agent
         assert isinstance(agent, PolicyDistillationAgent)
         agent.lag.lag.copy_(torch.tensor([0.75, 0.25]))
-        agent.lag.hear = lambda *rollout: None  # type: ignore[assignment,method-assign]
+        agent.lag.update = lambda *rollout: None  # type: ignore[assignment,method-assign]
         rollout = run.engine.collect(agent, 10)
         (batch,) = agent.batches(rollout)
         return batch["task"].bincount() / len(batch["task"])
