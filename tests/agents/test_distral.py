@@ -650,7 +650,7 @@ def test_the_papers_methods_take_a_step(name: str, tmp_path: Path) -> None:
         ({"beta": 0.0}, "beta is 0.0: it must be finite and above 0"),
         ({"beta": float("inf")}, "beta is inf: it must be finite and above 0"),
         ({"architecture": "one-column", "shared_weight": 1.0}, "use --architecture two-column"),
-        ({"architecture": "shared", "alpha": 0.0, "shared_weight": 0.0}, "do not add pi_0.s logits"),
+        ({"architecture": "shared", "alpha": 0.0, "shared_weight": 0.0}, "do not add pi_0"),
         ({"shared_weight": -1.0}, "shared_weight is -1.0: it must be finite and at least 0"),
         ({"batch_size": -1}, "batch_size is -1: it must be finite and at least 0"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
