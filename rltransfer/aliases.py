@@ -11,6 +11,7 @@ FORMER = {
     "horizon": "rollout_length",
     "share": "alpha",
     "steps": "total_steps",
+    "stochastic_free": "actions_only",
     "trace": "gae_lambda",
 }
 """What earlier versions called an option, which `config.json` and cards of theirs still do."""

@@ -22,8 +22,8 @@ class ExportOptions:
 
     out: Path
     """The file, e.g. policy.onnx; must not be there yet."""
-    stochastic_free: bool = False
-    """Whether the file says actions only, and not what a random one would be drawn from."""
+    actions_only: bool = False
+    """Export only the greedy action, not logits, Q-values or log_std."""
     samples: int = 256
     """Random observations on which the file must act as the policy does."""
     json: bool = False
@@ -43,7 +43,7 @@ def export_command(words: list[str]) -> None:
         newest_generation(Path(words[0])),
         options.out,
         samples=options.samples,
-        stochastic_free=options.stochastic_free,
+        actions_only=options.actions_only,
     )
     if options.json:
         print(json.dumps({**dataclasses.asdict(exported), "path": str(exported.path)}))

@@ -208,7 +208,7 @@ def test_a_teacher_that_knows_nothing_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     distilled(tmp_path / "bad", total_steps=160, function=q_teacher)
-    assert "no better than that of random actions" in capsys.readouterr().err
+    assert "no better than that of a random policy" in capsys.readouterr().err
     distilled(tmp_path / "good", total_steps=160, function=policy_teacher)
     assert capsys.readouterr().err == ""
 
