@@ -14,7 +14,7 @@ FORGETTING = 0.98
 class ReturnGap:
     """The lag (teacher - student) / (teacher - random) of each task's return, clipped to [0, 1].
 
-    0: the student matches its teacher; 1: it is no better than a random policy, or the returns are
+    0: the student matches its teacher; 1: it is not better than a random policy, or the returns are
     not known yet. Unlike a ratio of returns, this also works for negative returns. The student's
     returns are those of training episodes, with exploration and clipped rewards, so the reference
     returns must be measured on the tasks as trained.
@@ -59,7 +59,7 @@ class ReturnGap:
 
     def _measure(self) -> None:
         gap = (self._teacher - self._student) / (self._teacher - self._random)
-        # The gap to a teacher that is no better than a random policy is not defined: use 1.
+        # The gap to a teacher that is not better than a random policy is not defined: use 1.
         gap = torch.where(self._teacher > self._random, gap, 1.0)
         self.lag.copy_(gap.nan_to_num(1.0).clamp(0.0, 1.0))
 

@@ -345,7 +345,7 @@ class Run:
                     tracker.scalars(final, self.env_steps)
 
     def _check_teacher(self) -> None:
-        """Evaluates the teacher, and warns if it is no better than a random policy."""
+        """Evaluates the teacher, and warns if it is not better than a random policy."""
         seed = self.options.seed + 3
         self.teacher_returns, sentences = teacher_check(self.agent, self.context, seed)
         if distributed.rank() == 0:

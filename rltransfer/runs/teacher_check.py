@@ -26,7 +26,7 @@ def teacher_check(
 
     Returns:
         The teacher's mean return of each task, and a sentence for each task on which the teacher is
-        no better than a random policy.
+        not better than a random policy.
     """
     if agent.teacher is None:
         return {}, []
