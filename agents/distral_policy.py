@@ -254,11 +254,5 @@ def divergence(own: PolicyOutput, distilled: PolicyOutput) -> Tensor:
         return categorical_kl(own.logits.detach(), distilled.preferences(), 1.0)
     assert own.mean is not None and own.log_std is not None
     assert distilled.mean is not None and distilled.log_std is not None
-    return gaussian_kl(
-        own.mean.detach(),
-        own.log_std.detach(),
-        distilled.mean,
-        distilled.log_std,
-        1.0,
-        own.padding_mask,
-    )
+    mean, log_std = own.mean.detach(), own.log_std.detach()
+    return gaussian_kl(mean, log_std, distilled.mean, distilled.log_std, 1.0, own.padding_mask)

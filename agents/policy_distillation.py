@@ -113,7 +113,7 @@ class PolicyDistillation(GradientMethod):
     memory_steps: int = 200_000
     """Capacity of the replay memory, in steps; has no effect with RL or a recurrent student."""
     memory_dir: Path | None = None
-    """Folder for a memory-mapped memory. Default: in RAM."""
+    """Folder of a memory-mapped memory; None keeps the memory in RAM."""
     epochs: float = 4.0
     """Average number of times that each step is learned; an integer with RL or a recurrent
     student."""

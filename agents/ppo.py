@@ -80,7 +80,6 @@ class Surrogate:
         return {
             "advantage": advantage,
             "return": advantage + value,
-            "old_value": value,
             "old_log_prob": rollout.extras["log_prob"],
             "action": rollout.extras["action"],
         }

@@ -16,11 +16,7 @@ INITIAL_STATE = "initial_state"
 
 
 def minibatches(
-    batch: Batch,
-    batch_size: int,
-    epochs: int,
-    generator: torch.Generator,
-    sequences: bool = False,
+    batch: Batch, batch_size: int, epochs: int, generator: torch.Generator, sequences: bool = False
 ) -> Iterator[Batch]:
     """Yields shuffled minibatches: each sample once per epoch; the last may be smaller.
 

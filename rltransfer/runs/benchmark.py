@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,19 +89,14 @@ def _rollout_speeds(
 ) -> dict[str, dict[str, float]]:
     seed = watch.options.seed
     engine = RolloutEngine(suite, num_envs, watch.device, seed)
-    policy = fresh_policy(engine, network, seed)
     generator = torch.Generator(watch.device).manual_seed(seed)
-    actor = PolicyActor(policy, generator)
+    actor = PolicyActor(fresh_policy(engine, network, seed), generator)
     random_actor = RandomActor(engine.spaces, generator)
-
-    def environments_only() -> int:
-        return _step_alone(engine, random_actor, rollout_length)
-
-    def with_inference() -> int:
-        return engine.collect(actor, rollout_length).num_steps
-
     try:
-        alone, acting = watch.speeds(environments_only, with_inference)
+        alone, acting = watch.speeds(
+            lambda: _step_alone(engine, random_actor, rollout_length),
+            lambda: engine.collect(actor, rollout_length).num_steps,
+        )
     finally:
         engine.close()
     return {"environments_only": asdict(alone), "with_inference": asdict(acting)}
@@ -155,7 +149,7 @@ def benchmark_train(
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Run(name, method, suite, run_options, Path(folder), quiet=True)
-        shares: list[float] = []
+        teacher_shares: list[float] = []
 
         def with_inference() -> int:
             run.agent.begin_rollout(0.0)
@@ -165,16 +159,14 @@ def benchmark_train(
             run.env_steps = 0
             metrics = run.iterate()
             if "speed/teacher_share" in metrics:
-                shares.append(metrics["speed/teacher_share"])
+                teacher_shares.append(metrics["speed/teacher_share"])
             return run.env_steps
 
         acting, training = watch.speeds(with_inference, with_training)
         random_actor = RandomActor(run.engine.spaces, run.agent.generator)
-
-        def environments_only() -> int:
-            return _step_alone(run.engine, random_actor, method.rollout_length)
-
-        (alone,) = watch.speeds(environments_only)
+        (alone,) = watch.speeds(
+            lambda: _step_alone(run.engine, random_actor, method.rollout_length)
+        )
         run.engine.close()
     return {
         "unit": "environment steps per second",
@@ -185,7 +177,7 @@ def benchmark_train(
         "environments_only": asdict(alone),
         "with_inference": asdict(acting),
         "with_training": asdict(training),
-        "teacher_share": statistics.median(shares) if shares else None,
+        "teacher_share": statistics.median(teacher_shares) if teacher_shares else None,
         "hardware": hardware(watch.device),
     }
 
@@ -222,15 +214,13 @@ def benchmark_learner(
         terms = fitted(student(batch["observation"]), label, task, 0.0)
         return Loss(torch.stack(list(terms.values())).sum(), terms)
 
-    def from_memory() -> int:
-        learner.update([memory.sample(batch_size, order)], loss)
+    def update(batch: Batch) -> int:
+        learner.update([batch], loss)
         return batch_size
 
-    def from_ram() -> int:
-        learner.update([ready], loss)
-        return batch_size
-
-    with_memory, without_memory = watch.speeds(from_memory, from_ram)
+    with_memory, without_memory = watch.speeds(
+        lambda: update(memory.sample(batch_size, order)), lambda: update(ready)
+    )
     return {
         "unit": "samples per second",
         "batch_size": batch_size,
@@ -276,14 +266,11 @@ def benchmark_teachers(
     padded = SuiteSpaces.of(suite, [joint] * len(suite))
     each = PerTask(dict(zip(suite.names(), teachers, strict=True))).fitted(padded)
 
-    def labels(teacher: Teacher) -> Callable[[], int]:
-        def label() -> int:
-            teacher(seen, engine.task)
-            return engine.num_rows
+    def label(teacher: Teacher) -> int:
+        teacher(seen, engine.task)
+        return engine.num_rows
 
-        return label
-
-    one, several = watch.speeds(labels(teachers[0]), labels(each))
+    one, several = watch.speeds(lambda: label(teachers[0]), lambda: label(each))
     engine.close()
     return {
         "unit": "labels per second",

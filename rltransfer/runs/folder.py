@@ -58,8 +58,17 @@ def make_folder(run_dir: Path, config: Mapping[str, Any]) -> None:
     check_free(run_dir)
     with io_errors_as_input_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(config, indent=1) + "\n"
-        atomic.write_text_whole(run_dir / "config.json", text)
+    write_json(run_dir / "config.json", config)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes a file of a run directory, whole or not at all.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    with io_errors_as_input_errors(path.parent):
+        atomic.write_text_whole(path, json.dumps(data, indent=1) + "\n")
 
 
 def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = False) -> None:

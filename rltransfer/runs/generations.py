@@ -21,17 +21,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError
-from rltransfer.files import atomic
 from rltransfer.files.checkpoint import generation_folder
 from rltransfer.learning.agent import Method
 from rltransfer.machine import distributed
 from rltransfer.rollouts.engine import closed_if_refused
 from rltransfer.runs.config import RunOptions, settings
-from rltransfer.runs.folder import check_free, check_same, io_errors_as_input_errors, make_folder
+from rltransfer.runs.folder import check_free, check_same, make_folder, write_json
 from rltransfer.runs.run import InterruptedRunError, Run
 from rltransfer.tasks.task import Suite
 
@@ -39,6 +39,7 @@ SEED_STEP = 100_000
 """Distance between the seeds of two generations, larger than between seeds of repetitions."""
 
 
+@dataclass(frozen=True)
 class Chain:
     """Generations of one method, each the next one's teacher.
 
@@ -55,33 +56,24 @@ class Chain:
         InputError: `generations` is less than 1, or the method has no teacher.
     """
 
-    def __init__(
-        self,
-        name: str,
-        method: Method,
-        suite: Suite,
-        options: RunOptions,
-        folder: Path,
-        quiet: bool = False,
-        *,
-        generations: int,
-    ) -> None:
-        if generations < 1:
+    name: str
+    method: Method
+    suite: Suite
+    options: RunOptions
+    folder: Path
+    quiet: bool = False
+    generations: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.generations < 1:
             raise InputError(
-                f"generations is {generations}: it must be at least 1, or 0 for a single run."
+                f"generations is {self.generations}: it must be at least 1, or 0 for a single run."
             )
-        if not hasattr(method, "teacher"):
+        if not hasattr(self.method, "teacher"):
             raise InputError(
-                f"{name} has no teacher, so a generation cannot learn from the previous one: use "
-                "policy-distillation, or leave out --generations."
+                f"{self.name} has no teacher, so a generation cannot learn from the previous one: "
+                "use policy-distillation, or leave out --generations."
             )
-        self.name = name
-        self.method = method
-        self.suite = suite
-        self.options = options
-        self.folder = folder
-        self.quiet = quiet
-        self.generations = generations
 
     def config(self) -> dict[str, Any]:
         """The settings and the number of generations, as JSON."""
@@ -112,9 +104,7 @@ class Chain:
         except InterruptedRunError:
             raise InterruptedRunError(self.name, self.folder) from None
         if distributed.rank() == 0:
-            text = json.dumps(last.result, indent=1) + "\n"
-            with io_errors_as_input_errors(self.folder):
-                atomic.write_text_whole(self.folder / "result.json", text)
+            write_json(self.folder / "result.json", last.result)
         return last
 
     def _begin(self, number: int, resume: bool) -> Run:

@@ -31,7 +31,7 @@ from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, RunOptions, settings
-from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder
+from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder, write_json
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
 from rltransfer.runs.teacher_check import teacher_check
@@ -337,9 +337,8 @@ class Run:
             "tasks": tasks,
         }
         if distributed.rank() == 0:
-            text = json.dumps(self.result, indent=1) + "\n"
+            write_json(self.run_dir / "result.json", self.result)
             with io_errors_as_input_errors(self.run_dir):
-                atomic.write_text_whole(self.run_dir / "result.json", text)
                 for task, figures in found.items():
                     final = {f"final/{name}/{task}": value for name, value in figures.items()}
                     tracker.scalars(final, self.env_steps)

@@ -92,13 +92,8 @@ def speed_rows(result: dict[str, Any]) -> Sequence[tuple[str, str, str]]:
 
     def walk(value: dict[str, Any], path: tuple[str, ...]) -> None:
         if value.keys() == {"median", "min", "max"}:
-            rows.append(
-                (
-                    " ".join(path).replace("_", " "),
-                    f"{value['median']:,.0f}",
-                    f"{value['min']:,.0f} to {value['max']:,.0f}",
-                )
-            )
+            median, low, high = (f"{value[name]:,.0f}" for name in ("median", "min", "max"))
+            rows.append((" ".join(path).replace("_", " "), median, f"{low} to {high}"))
             return
         for name, inner in value.items():
             if isinstance(inner, dict):
