@@ -1,4 +1,4 @@
-"""Methods, one file each; a policy of its own kind stands beside its method."""
+"""Methods, one per file; a method's special policy is in a file next to it."""
 
 from .distral import Distral
 from .policy_distillation import PolicyDistillation

@@ -1,13 +1,13 @@
-"""The policies of Distral: the distilled one, and beside it a column for each task.
+"""The policies of Distral: the distilled policy, and one column per task.
 
-A column is a network that says logits: h is the distilled policy's, beta f_i that of task i. With w
-the weight of h, alpha in eq. 8 (Teh 2017, eq. 6 to 8),
+A column is a network that outputs logits: h for the distilled policy, beta f_i for task i. With
+the weight w of h, alpha in eq. 8 (Teh 2017, eq. 6 to 8),
 
     pi_0(a|s) = softmax(h(s)),    pi_i(a|s) = softmax(w h(s) + beta f_i(s)).
 
-For continuous actions a column says a Gaussian; see `distral.py`, and `gaussian_product` below.
+For continuous actions a column outputs a Gaussian; see `gaussian_product` and `distral.py`.
 
-The tasks' columns stand side by side (`stacked_layers.py`): one forward pass serves all tasks.
+The tasks' columns are stacked (`stacked_layers.py`): one forward pass computes all of them.
 """
 
 from __future__ import annotations
@@ -34,45 +34,45 @@ from rltransfer.tasks.observation import Observation
 
 @dataclass(frozen=True)
 class DistralSpec(PolicySpec):
-    """What a `DistralPolicy` is built from."""
+    """The specification of a `DistralPolicy`."""
 
     columns: bool = True
-    """Whether each task has a column of its own; if not, pi_0 is the policy of all."""
+    """Whether each task has a column; if not, pi_0 is the policy of all tasks."""
     shared_weight: float = 0.0
-    """Weight of pi_0's logits in those of the tasks."""
+    """Weight of pi_0's logits in the tasks' logits."""
 
     @property
     def asks_for_task(self) -> bool:
-        """Whether what the policy says depends on which task it is."""
+        """Whether the output depends on the task."""
         return super().asks_for_task or (self.columns and self.num_tasks > 1)
 
     def build(self) -> DistralPolicy:
-        """Returns a policy with fresh weights."""
+        """Builds a policy with fresh weights."""
         return DistralPolicy(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the JSON form that `from_json` reads."""
-        own = {"columns": self.columns, "shared_weight": self.shared_weight}
-        return {"kind": "distral", **super().to_json(), **own}
+        """The JSON form that `from_json` reads."""
+        added = {"columns": self.columns, "shared_weight": self.shared_weight}
+        return {"kind": "distral", **super().to_json(), **added}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> DistralSpec:
-        """Returns the specification that `to_json` wrote."""
+        """The specification that `to_json` wrote."""
         base = PolicySpec.from_json(data)
         fields = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
         return DistralSpec(**fields, columns=data["columns"], shared_weight=data["shared_weight"])
 
 
 class DistralPolicy(Policy):
-    """The distilled policy pi_0, and beside it a column for each task.
+    """The distilled policy pi_0, and one column per task.
 
-    As a policy it speaks for the tasks; `both` says what pi_0 says too.
+    `forward` outputs the task policies, `both` outputs pi_0 as well.
     """
 
     spec: DistralSpec
 
     def __init__(self, spec: DistralSpec) -> None:
-        # With columns the values are theirs: pi_0 has none.
+        # With columns, the columns output the values.
         super().__init__(dataclasses.replace(spec, value=spec.value and not spec.columns))
         self.spec = spec
         self.columns = _columns(spec) if spec.columns else None
@@ -85,19 +85,19 @@ class DistralPolicy(Policy):
         start: Tensor | None = None,
         needs: Needs = NOTHING,
     ) -> PolicyOutput:
-        """Returns what each row's task's policy says, and its value; see `Policy`."""
+        """The output and value of each row's task policy; see `Policy`."""
         return self.both(observation, task)[1]
 
     def both(
         self, observation: Observation, task: Tensor | None, in_order: bool = False
     ) -> tuple[PolicyOutput, PolicyOutput]:
-        """Returns what pi_0 says, and what each row's pi_i says.
+        """The outputs of pi_0 and of each row's pi_i.
 
         Args:
-            observation: The groups.                                       (rows, ...)
-            task: Index of each row's task; None where there is but one.    (rows,)
-            in_order: Whether there are as many rows of each task, the first task's first. If not,
-                every column looks at every row.
+            observation: The groups.                                 (rows, ...)
+            task: Index of each row's task; None for one task.       (rows,)
+            in_order: Whether the rows are grouped by task, in the tasks' order and equally many of
+                each. If not, every column processes every row.
         """
         distilled = super().forward(observation, task)
         if self.columns is None:
@@ -124,10 +124,7 @@ class DistralPolicy(Policy):
     def scores(
         self, observation: Observation, task: Tensor | None, in_order: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns what each row's column says, beta f_i (rows, size), and its value (rows,).
-
-        Args: see `both`.
-        """
+        """The output beta f_i (rows, size) and value (rows,) of each row's column; see `both`."""
         columns, count = self.columns, self.spec.num_tasks
         assert columns is not None
         inputs = columns.encoder.inputs(observation, task)
@@ -138,13 +135,13 @@ class DistralPolicy(Policy):
         features = columns.encoder.layers(inputs)
         seen = columns.value_encoder.layers(inputs) if columns.value_encoder else features
 
-        def of_rows(said: Tensor) -> Tensor:
+        def of_rows(outputs: Tensor) -> Tensor:
             if in_order:
-                return said.flatten(0, 1)
+                return outputs.flatten(0, 1)
             if task is None:
-                return said[0]
-            index = task.unsqueeze(0).unsqueeze(-1).expand(1, *said.shape[1:])
-            return said.gather(0, index).squeeze(0)
+                return outputs[0]
+            index = task.unsqueeze(0).unsqueeze(-1).expand(1, *outputs.shape[1:])
+            return outputs.gather(0, index).squeeze(0)
 
         scores = of_rows(columns.action_head(features))
         if columns.value_head is None:
@@ -152,31 +149,30 @@ class DistralPolicy(Policy):
         return scores, of_rows(columns.value_head(seen)).squeeze(-1)
 
     def update_statistics(self, observation: Observation, task: Tensor | None = None) -> None:
-        """Lets the normalisers of vectors see more; each column has statistics of its own."""
+        """Updates the normalisers of vectors; each column has separate statistics."""
         super().update_statistics(observation, task)
         if self.columns is not None:
             self.columns.update_statistics(observation, task)
 
     def distilled_weights(self) -> dict[str, Tensor]:
-        """Returns what pi_0 consists of, by name."""
-        rest = ("columns.", "value_")
+        """The tensors of pi_0, by name."""
+        others = ("columns.", "value_")
         state = self.state_dict()
-        return {name: tensor for name, tensor in state.items() if not name.startswith(rest)}
+        return {name: tensor for name, tensor in state.items() if not name.startswith(others)}
 
     def num_acting_parameters(self) -> int:
-        """Returns the number of parameters that acting needs: no values, and pi_0's if heard."""
+        """The number of parameters used for acting: without values, with pi_0 if it has weight."""
         count = super().num_acting_parameters()
         if self.columns is None:
             return count
         distilled = count - sum(parameter.numel() for parameter in self.columns.parameters())
-        heard = distilled if self.spec.shared_weight else 0
-        return heard + self.columns.num_acting_parameters()
+        return self.columns.num_acting_parameters() + (distilled if self.spec.shared_weight else 0)
 
 
 def _columns(spec: PolicySpec) -> Policy:
-    """Returns a policy and a value of each task: the first axis of every weight is the task."""
-    own = PolicySpec(spec.network, spec.observation_space, spec.action_space, value=spec.value)
-    policies = [Policy(own) for _ in range(spec.num_tasks)]
+    """A policy and value per task, stacked: the first axis of each weight is the task."""
+    single = PolicySpec(spec.network, spec.observation_space, spec.action_space, value=spec.value)
+    policies = [Policy(single) for _ in range(spec.num_tasks)]
     together = policies[0]
     for name in ("encoder", "value_encoder"):
         encoder = getattr(together, name)
@@ -191,35 +187,37 @@ def _columns(spec: PolicySpec) -> Policy:
         size = together.encoder.normalizer.mean.shape[-1]
         together.encoder.normalizer = RunningNormalizer(size, num_tasks=spec.num_tasks)
         if together.value_encoder is not None:
-            together.value_encoder.normalizer = None  # it is given what the other one is given
+            together.value_encoder.normalizer = None  # its inputs are already normalised
     return together
 
 
-def begin_with(policy: DistralPolicy, run_dir: str) -> None:
-    """Copies the distilled policy of a run, but for statistics that are each task's own.
+def load_distilled(policy: DistralPolicy, run_dir: str) -> None:
+    """Initialises pi_0 with the distilled policy of a run, except for per-task statistics.
 
     Args:
-        policy: Whose pi_0 is overwritten.
-        run_dir: Folder of a run of Distral with the same network, observations and actions.
+        policy: The policy whose pi_0 is overwritten.
+        run_dir: A Distral run with the same network, observations and actions.
 
     Raises:
-        InputError: The folder is no such run.
+        InputError: The folder is not such a run.
     """
     other = load_policy(newest_checkpoint(Path(run_dir)) / "policy")
     if not isinstance(other, DistralPolicy):
-        raise InputError(f"{run_dir} holds no distilled policy: it is no run of Distral.")
+        raise InputError(
+            f"{run_dir} does not contain a distilled policy: use a run of distral or soft-q."
+        )
     for name in ("network", "observation_space", "action_space"):
         ours, theirs = getattr(policy.spec, name), getattr(other.spec, name)
-        # The bounds of continuous actions are no part of a policy.
+        # A policy does not depend on the bounds of continuous actions.
         alike = name == "action_space" and type(ours) is type(theirs)
         if ours != theirs and not (alike and action_size(ours) == action_size(theirs)):
             raise InputError(
-                f"The distilled policy of {run_dir} has another {name.replace('_', ' ')}: "
-                f"{theirs}, where {ours} is needed."
+                f"The distilled policy of {run_dir} has the {name.replace('_', ' ')} {theirs}, "
+                f"but {ours} is needed: use a run that matches."
             )
     weights = other.distilled_weights()
     if policy.spec.network.statistics == "per-task":
-        # Statistics of the other run's tasks say nothing of these.
+        # The statistics of the other run's tasks do not apply to these tasks.
         weights = {n: w for n, w in weights.items() if not n.startswith("encoder.normalizer.")}
     policy.load_state_dict(weights, strict=False)
 
@@ -227,16 +225,16 @@ def begin_with(policy: DistralPolicy, run_dir: str) -> None:
 def gaussian_product(
     mean: Tensor, log_std: Tensor, weight: float, own_mean: Tensor, own_log_std: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns mean and log deviation of N(mean, std)^weight * N(own_mean, own_std), normalised.
+    """Mean and log standard deviation of N(mean, std)^weight * N(own_mean, own_std), normalised.
 
-    Source: Teh 2017, eq. 8, where pi_0 is a Gaussian and beta f_i a parabola.
+    Source: Teh 2017, eq. 8, for a Gaussian pi_0 and a parabola beta f_i.
 
     Args:
-        mean: pi_0's.                       (..., action_dim)
-        log_std: pi_0's.                    (..., action_dim)
+        mean: pi_0's mean.                                       (..., action_dim)
+        log_std: pi_0's log standard deviation.                  (..., action_dim)
         weight: alpha.
-        own_mean: The task's.               (..., action_dim)
-        own_log_std: The task's.            (..., action_dim)
+        own_mean: The task column's mean.                        (..., action_dim)
+        own_log_std: The task column's log standard deviation.   (..., action_dim)
     """
     precision, own_precision = weight * (-2 * log_std).exp(), (-2 * own_log_std).exp()
     total = precision + own_precision
@@ -244,23 +242,17 @@ def gaussian_product(
 
 
 def divergence(own: PolicyOutput, distilled: PolicyOutput) -> Tensor:
-    """Returns KL(pi_i || pi_0), whose gradient reaches pi_0 alone.    (rows,)
+    """KL(pi_i || pi_0), with a gradient for pi_0 only.    (rows,)
 
-    Its gradient is that of -E_pi_i[log pi_0]: by pi_0's logits it is pi_0 - pi_i, eq. 10.
+    The gradient is that of -E_pi_i[log pi_0]: by pi_0's logits, pi_0 - pi_i (eq. 10).
 
     Args:
-        own: What pi_i says.
-        distilled: What pi_0 says.
+        own: The output of pi_i.
+        distilled: The output of pi_0.
     """
     if own.logits is not None:
         return categorical_kl(own.logits.detach(), distilled.preferences(), 1.0)
     assert own.mean is not None and own.log_std is not None
     assert distilled.mean is not None and distilled.log_std is not None
-    return gaussian_kl(
-        own.mean.detach(),
-        own.log_std.detach(),
-        distilled.mean,
-        distilled.log_std,
-        1.0,
-        own.padding_mask,
-    )
+    mean, log_std = own.mean.detach(), own.log_std.detach()
+    return gaussian_kl(mean, log_std, distilled.mean, distilled.log_std, 1.0, own.padding_mask)

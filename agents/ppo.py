@@ -1,19 +1,19 @@
-"""Proximal policy optimisation: the teachers' teacher, and the baseline of every method.
+"""Proximal policy optimisation (PPO): trains teachers, and is the baseline of the other methods.
 
 For each rollout of `rollout_length` steps in every environment (Schulman 2017, algorithm 1):
 
     1. act by sampling pi;
-    2. advantages by generalised advantage estimation (Schulman 2015, eq. 16), normalised;
-    3. for `epochs` epochs, for each minibatch: one step down
+    2. compute advantages by generalised advantage estimation (Schulman 2015, eq. 16);
+    3. for `epochs` epochs, for each minibatch: take one step down
        L = E[L_clip] + value_coefficient * E[(V - R)^2] / 2 - entropy_coefficient * E[H(pi)]
        (Schulman 2017, eq. 9).
 
-Differs from the paper: Adam's step size falls to zero over the run, as in its Atari runs;
-advantages are normalised in each minibatch, as its authors' code does; episodes that were cut short
-bootstrap from the observation that followed.
+Differs from the paper: Adam's step size decays to zero over the run, as in its Atari runs;
+advantages are normalised per minibatch, as in its authors' code; truncated episodes bootstrap from
+the observation that followed.
 
-Logs: `policy_loss`, `value_loss`, `entropy` in nats, `approximate_kl` = E[(rho - 1) - log rho],
-which estimates KL(pi_old || pi), `clip_fraction` = share of samples whose ratio lies outside
+Logs: `policy_loss`, `value_loss`, `entropy` in nats, `approximate_kl` = E[(rho - 1) - log rho], an
+estimate of KL(pi_old || pi), `clip_fraction` = fraction of samples with a ratio outside
 1 +- clip_range, `explained_variance` = 1 - Var(R - V) / Var(R).
 """
 
@@ -26,10 +26,14 @@ import torch
 from torch import Tensor
 
 from rltransfer.errors import check_range
-from rltransfer.learning.agent import Agent, Method, TrainingContext
-from rltransfer.learning.learner import Learner, Loss, PrecisionName
+from rltransfer.learning.agent import Agent, GradientMethod, TrainingContext
+from rltransfer.learning.learner import Loss
 from rltransfer.learning.minibatches import Batch, minibatches
-from rltransfer.learning.reinforcement import clipped_policy_loss, generalized_advantage
+from rltransfer.learning.reinforcement import (
+    clipped_policy_loss,
+    generalized_advantage,
+    next_values,
+)
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
@@ -39,14 +43,14 @@ from rltransfer.tasks.observation import Observation
 
 @dataclass(frozen=True, kw_only=True)
 class Surrogate:
-    """The reinforcement objective: advantages and the loss that is made of them."""
+    """PPO's objective: advantages and the clipped surrogate loss."""
 
     gamma: float = 0.99
-    """gamma."""
+    """Discount factor."""
     gae_lambda: float = 0.95
-    """lambda of generalised advantage estimation."""
+    """Lambda of generalised advantage estimation."""
     clip_range: float = 0.2
-    """How far the ratio of new to old probability may move."""
+    """Distance of the probability ratio from 1 at which it is clipped."""
     entropy_coefficient: float = 0.01
     """Weight of the entropy bonus."""
     value_coefficient: float = 0.5
@@ -58,22 +62,17 @@ class Surrogate:
         check_range(self, "finite and at least 0", "entropy_coefficient", "value_coefficient")
 
     def advantages(self, rollout: Rollout, policy: Policy) -> Batch:
-        """Returns what the loss needs of a rollout in which `act` kept "value" and "log_prob".
+        """The fields of a rollout that `loss` needs.    (time, rows) each
 
         Args:
-            rollout: What happened.
-            policy: Says the values of the states after the last step and of cut-off episodes.
+            rollout: The steps, with "value" and "log_prob" of `sample`.
+            policy: Outputs the values of the last observations and after truncated episodes.
         """
         value = rollout.extras["value"]
-        next_value = torch.empty_like(value)
-        next_value[:-1] = value[1:]
-        next_value[-1] = policy(
-            rollout.last_observation, rollout.task[-1], rollout.last_state, None
-        ).value
-        if rollout.final_obs is not None:
-            # A recurrent state after the last step is gone: the zero state stands in for it.
-            where = rollout.final_obs.time, rollout.final_obs.rows
-            next_value[where] = policy(rollout.final_obs.observation, rollout.task[where]).value
+        last_value = policy(rollout.last_observation, rollout.task[-1], rollout.last_state).value
+        next_value = next_values(
+            rollout, value, last_value, lambda seen, task: policy(seen, task).value
+        )
         advantage = generalized_advantage(
             rollout.reward, value, next_value, rollout.terminated, rollout.done,
             self.gamma, self.gae_lambda,
@@ -81,17 +80,16 @@ class Surrogate:
         return {
             "advantage": advantage,
             "return": advantage + value,
-            "old_value": value,
             "old_log_prob": rollout.extras["log_prob"],
             "action": rollout.extras["action"],
         }
 
     def loss(self, output: PolicyOutput, batch: Batch) -> Loss:
-        """Scores what the policy now says of a minibatch (Schulman 2017, eq. 9).
+        """The loss of a minibatch (Schulman 2017, eq. 9).
 
         Args:
-            output: Of the minibatch's observations.
-            batch: With the fields of `advantages`; "weight", if there, weighs each sample.
+            output: The policy's output on the minibatch.
+            batch: With the fields of `advantages`, and optionally the "weight" of each sample.
         """
         assert output.value is not None
         weight: Tensor | None = batch.get("weight")
@@ -117,50 +115,42 @@ class Surrogate:
         with torch.no_grad():
             log_ratio = log_prob - batch["old_log_prob"]
             ratio = log_ratio.exp()
-            spread = mean((batch["return"] - mean(batch["return"])).square())
-            explained = 1 - mean((error - mean(error)).square()) / spread.clamp(min=1e-8)
-            outside = ((ratio - 1).abs() > self.clip_range).float()
+            variance = mean((batch["return"] - mean(batch["return"])).square())
+            unexplained = mean((error - mean(error)).square())
             metrics = {
                 "policy_loss": policy_loss,
                 "value_loss": value_loss,
                 "entropy": entropy,
                 "approximate_kl": mean(ratio - 1 - log_ratio),
-                "clip_fraction": mean(outside),
-                "explained_variance": explained,
+                "clip_fraction": mean(((ratio - 1).abs() > self.clip_range).float()),
+                "explained_variance": 1 - unexplained / variance.clamp(min=1e-8),
             }
         return Loss(total, metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPO(Method):
-    """Proximal policy optimisation, on any task.
+class PPO(GradientMethod):
+    """Proximal policy optimisation, for any task.
 
     Source: Schulman 2017 (arXiv 1707.06347).
     """
 
-    network: Network = Network()
-    """The network that learns."""
-    surrogate: Surrogate = Surrogate()
-    """The reinforcement objective."""
     learning_rate: float = 1e-3
-    """Adam's step size at the start; it falls to zero over the run."""
-    epochs: int = 3
-    """How often each rollout is gone through."""
     batch_size: int = 1024
-    """Samples a minibatch."""
     max_grad_norm: float = 0.5
-    """Norm that gradients are clipped to."""
-    precision: PrecisionName = "float32"
-    """Arithmetic of the learner."""
+    network: Network = Network()
+    """The network of the policy and its value."""
+    surrogate: Surrogate = Surrogate()
+    """PPO's objective."""
+    epochs: int = 3
+    """Passes over each rollout."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "at least 1", "epochs", "batch_size")
-        check_range(self, "finite and at least 0", "learning_rate")
-        check_range(self, "above 0", "max_grad_norm")
+        check_range(self, "at least 1", "epochs")
 
     def build(self, context: TrainingContext) -> PPOAgent:
-        """Returns the agent."""
+        """Builds the agent."""
         spec = PolicySpec.of_suite(self.network, context.spaces)
         return PPOAgent(self, Policy(spec).to(context.device), context)
 
@@ -169,14 +159,7 @@ class PPOAgent(Agent):
     """Acts by sampling its policy and learns from the clipped surrogate."""
 
     def __init__(self, method: PPO, policy: Policy, context: TrainingContext) -> None:
-        learner = Learner(
-            policy,
-            learning_rate=method.learning_rate,
-            epsilon=1e-5,
-            max_grad_norm=method.max_grad_norm,
-            precision=method.precision,
-        )
-        super().__init__(policy, learner, context.seed, context.device)
+        super().__init__(policy, method.learner(policy, epsilon=1e-5), context)
         self.method = method
 
     def act(
@@ -186,7 +169,7 @@ class PPOAgent(Agent):
         return sample(self.policy, observation, task, state, start, self.generator)
 
     def batches(self, rollout: Rollout) -> Iterable[Batch]:
-        """Returns shuffled minibatches with advantages."""
+        """Shuffled minibatches with advantages."""
         with torch.no_grad():
             batch = self.method.surrogate.advantages(rollout, self.policy)
         batch.update(sequence_fields(rollout, self.policy))
@@ -195,12 +178,8 @@ class PPOAgent(Agent):
         )
 
     def loss(self, batch: Batch) -> Loss:
-        """Scores a minibatch."""
+        """The loss of a minibatch."""
         return self.method.surrogate.loss(evaluate(self.policy, batch), batch)
-
-    def learning_rate(self) -> float:
-        """Returns the step size, which falls to zero over the run."""
-        return self.method.learning_rate * (1 - self.progress)
 
 
 def sample(
@@ -211,26 +190,26 @@ def sample(
     start: Tensor,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Returns a sampled action with its log-probability and the state's value.
+    """Samples an action; with its log-probability, the state's value and any recurrent state.
 
     Args:
-        policy: Who acts.
+        policy: The acting policy.
         observation: The groups.            (rows, ...)
         task: Index of each row's task.     (rows,)
         state: The recurrent state.         (rows, state_size)
         start: Whether an episode begins.   (rows,)
-        generator: The source of randomness.
+        generator: Source of random numbers.
     """
     output = policy(observation, task, state, start)
     action = output.sample(generator)
-    kept = {"action": action, "log_prob": output.log_prob(action), "value": output.value}
+    step = {"action": action, "log_prob": output.log_prob(action), "value": output.value}
     if policy.state_size:
-        kept["state"] = output.state
-    return kept
+        step["state"] = output.state
+    return step
 
 
 def sequence_fields(rollout: Rollout, policy: Policy) -> Batch:
-    """Returns what `evaluate` needs to run a policy over a rollout again."""
+    """The fields of a rollout that `evaluate` needs."""
     fields: Batch = {"observation": rollout.observation, "task": rollout.task}
     if policy.state_size:
         fields.update(start=rollout.start, initial_state=rollout.initial_state)
@@ -238,7 +217,7 @@ def sequence_fields(rollout: Rollout, policy: Policy) -> Batch:
 
 
 def evaluate(policy: Policy, batch: Batch) -> PolicyOutput:
-    """Returns what a policy says of a minibatch, from its sequences' first state if recurrent."""
+    """A policy's output on a minibatch; sequences start from their initial recurrent state."""
     output: PolicyOutput = policy(
         batch["observation"], batch["task"], batch.get("initial_state"), batch.get("start")
     )

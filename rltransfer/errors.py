@@ -8,6 +8,7 @@ import math
 import numbers
 import typing
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 FEW = 12
 """Maximum number of names in a sentence."""
@@ -33,10 +34,13 @@ class InputError(ValueError):
 
 
 class InterruptedRunError(Exception):
-    """A signal stopped the run, which wrote a checkpoint first.
+    """A signal stopped the run or chain, which wrote a checkpoint first.
 
-    The command line prints how to resume the run and exits with code 130.
+    The command line prints how to resume it and exits with code 130.
     """
+
+    def __init__(self, agent: str, folder: Path) -> None:
+        super().__init__(f"Stopped: resume with `rltransfer train {agent} --resume {folder}`.")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], listing: str | None = None) -> InputError:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rltransfer.learning.replay_memory import Memory
+from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.runs.benchmark import FRAME_SIDE, FRAME_STACK
 from rltransfer.tasks.observation import DEFAULT_GROUP
 
@@ -35,7 +35,7 @@ class MemoryAtari:
     def run(self) -> dict[str, Any]:
         """Computes the size."""
         nowhere = torch.device("meta")
-        memory = Memory(self.steps, self.num_envs, nowhere, FRAME_STACK)
+        memory = ReplayMemory(self.steps, self.num_envs, nowhere, FRAME_STACK)
         rows = (1, self.num_envs)
         frames = torch.zeros(
             *rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE, dtype=torch.uint8, device=nowhere

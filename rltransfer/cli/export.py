@@ -40,7 +40,7 @@ def run(words: list[str]) -> None:
         newest_generation(options.run),
         options.out,
         samples=options.samples,
-        stochastic_free=options.actions_only,
+        actions_only=options.actions_only,
     )
     if options.json:
         print(json.dumps({**dataclasses.asdict(exported), "path": str(exported.path)}))

@@ -1,1 +1,1 @@
-"""What a method is, and what steps its weights."""
+"""What methods and agents are, and how their weights are trained."""

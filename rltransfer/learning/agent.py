@@ -1,4 +1,4 @@
-"""What a method is: who acts, and what is learned from what was seen."""
+"""Methods (configurations) and agents (policies in training)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltransfer.errors import check_kinds, check_range
-from rltransfer.learning.learner import Learner, Loss
+from rltransfer.learning.learner import Learner, Loss, OptimizerName, PrecisionName
 from rltransfer.learning.minibatches import Batch
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.rollout import Rollout
@@ -23,14 +23,14 @@ from rltransfer.teachers.teacher import Teacher
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a method is set to work on."""
+    """The tasks, seed and device that a method builds its agent for."""
 
     spaces: SuiteSpaces
     """The tasks with their observation and action spaces."""
     frame_stack: int
-    """Frames that an observation stacks, 0 for none."""
+    """Frames stacked in an observation; 0 for none."""
     num_rows: int
-    """Environments in all."""
+    """Environments, over all tasks."""
     seed: int
     device: torch.device
 
@@ -42,12 +42,12 @@ class TrainingContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(abc.ABC):
-    """A method's configuration: what the command line shows, and what builds the agent."""
+    """A method's configuration: its fields are the command line's options."""
 
     num_envs: int = 64
-    """Environments of each task."""
+    """Environments per task."""
     rollout_length: int = 128
-    """Steps of each environment between two updates."""
+    """Steps per environment between two updates."""
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -55,41 +55,74 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def build(self, context: TrainingContext) -> Agent:
-        """Returns the agent, with fresh weights that depend on the context's seed.
+        """Builds the agent; the context's seed determines its initial weights.
 
         Raises:
-            InputError: The method cannot take the context's tasks.
+            InputError: The method does not support the context's tasks.
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class GradientMethod(Method):
+    """A method that trains one network on minibatches with one optimizer."""
+
+    learning_rate: float
+    """Initial step size of the optimizer; decays linearly to zero over the run."""
+    batch_size: int
+    """Samples per minibatch."""
+    max_grad_norm: float = 10.0
+    """Maximum gradient norm; larger gradients are scaled down to it."""
+    precision: PrecisionName = "float32"
+    """Precision of the updates; bfloat16 is mixed precision."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "at least 1", "batch_size")
+        check_range(self, "finite and at least 0", "learning_rate")
+        check_range(self, "above 0", "max_grad_norm")
+
+    def learner(
+        self, module: nn.Module, optimizer: OptimizerName = "adam", epsilon: float = 1e-8
+    ) -> Learner:
+        """Builds the learner of a module; see `Learner`."""
+        return Learner(
+            module,
+            learning_rate=self.learning_rate,
+            optimizer=optimizer,
+            epsilon=epsilon,
+            max_grad_norm=self.max_grad_norm,
+            precision=self.precision,
+        )
+
+
 class Agent(abc.ABC):
-    """A method at work.
+    """A policy in training: it acts, and learns from its rollouts.
 
     Attributes:
-        policy: What is learned, evaluated and saved.
-        learner: Steps its parameters.
-        progress: The share of the run that is done, 0 to 1; see `begin_rollout`.
-        generator: Randomness on the device, for acting.
-        order: Randomness on the CPU, for the order of samples.
-        teacher: Whom the policy learns from, if anyone.
-        teacher_seconds: Time spent on the teacher's labels since it was last set to 0.
+        policy: The trained policy, which is evaluated and saved.
+        learner: Updates the policy's parameters.
+        progress: Completed fraction of the run, 0 to 1; see `begin_rollout`.
+        generator: Random numbers on the device, for acting.
+        order: Random numbers on the CPU, for the order of samples.
+        teacher: The policy's teacher; None without one.
+        teacher_seconds: Time spent on labels since it was last set to 0.
     """
 
     needs_reference_returns = False
     """Whether `set_reference_returns` must be called before training."""
 
-    def __init__(self, policy: Policy, learner: Learner, seed: int, device: torch.device) -> None:
+    def __init__(self, policy: Policy, learner: Learner, context: TrainingContext) -> None:
         self.policy = policy
         self.learner = learner
         self.progress = 0.0
-        self.generator = torch.Generator(device).manual_seed(seed)
-        self.order = torch.Generator().manual_seed(seed + 1)
+        self.generator = torch.Generator(context.device).manual_seed(context.seed)
+        self.order = torch.Generator().manual_seed(context.seed + 1)
         self.teacher: Teacher | None = None
         self.teacher_seconds = 0.0
 
     @property
     def state_size(self) -> int:
-        """Columns of the policy's recurrent state."""
+        """Size of the policy's recurrent state."""
         return self.policy.state_size
 
     @property
@@ -100,14 +133,13 @@ class Agent(abc.ABC):
     @property
     def generators(self) -> Sequence[torch.Generator]:
         """See `rollout.Actor`."""
-        own = () if self.teacher is None else self.teacher.generators()
-        return (self.generator, *own)
+        return (self.generator, *(self.teacher.generators() if self.teacher else ()))
 
     def begin_rollout(self, progress: float) -> None:
-        """Sets what stays the same within a rollout: the progress, and schedules that follow it.
+        """Sets the progress and the schedules that follow it, constant within a rollout.
 
         Args:
-            progress: The share of the run that is done, 0 to 1.
+            progress: Completed fraction of the run, 0 to 1.
         """
         self.progress = progress
 
@@ -116,40 +148,40 @@ class Agent(abc.ABC):
     ) -> None:
         """Stores the returns of the teacher and of a random policy, measured before the run.
 
-        Called only where `needs_reference_returns`. The returns are those of the tasks as trained,
-        with clipped rewards and lives that end episodes, so that they compare with the returns of
-        a rollout.
+        Called only if `needs_reference_returns`. The tasks are configured as for training, with
+        clipped rewards and episodes that end with a life, so that these returns compare with those
+        of a rollout.
 
         Args:
-            teacher: The teacher's mean return of each task, by the task's name.
-            random: The random policy's mean return, likewise.
+            teacher: The teacher's mean return, by task name.
+            random: The random policy's mean return, by task name.
         """
 
     @abc.abstractmethod
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
-        """Returns "action" and what else `batches` needs of this step: see `rollout.Actor`."""
+        """Chooses "action" and stores what `batches` needs of this step: see `rollout.Actor`."""
 
     @abc.abstractmethod
     def batches(self, rollout: Rollout) -> Iterable[Batch]:
-        """Returns the minibatches that a rollout is learned from."""
+        """The minibatches to learn from after a rollout."""
 
     @abc.abstractmethod
     def loss(self, batch: Batch) -> Loss:
-        """Scores a minibatch."""
+        """The loss of a minibatch."""
 
-    @abc.abstractmethod
     def learning_rate(self) -> float:
-        """Returns the step size at the present progress."""
+        """The optimizer's step size at the current progress: linear decay to zero."""
+        return self.learner.initial_learning_rate * (1 - self.progress)
 
     def learn(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a rollout and returns the metrics' means."""
+        """Learns from a rollout and averages the metrics."""
         metrics = self.learner.update(self.batches(rollout), self.loss, self.learning_rate())
-        # After the update: within it, old and new probabilities are of equally normalised vectors.
+        # After the update, so that old and new probabilities see the same normalisation.
         self.policy.update_statistics(rollout.observation, rollout.task)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns everything that learning depends on, but for the environments."""
+        """Everything that training depends on, except the environments."""
         return {
             "policy": dict(self.policy.state_dict()),
             "learner": self.learner.state_dict(),
@@ -158,7 +190,7 @@ class Agent(abc.ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to what `state_dict` returned."""
+        """Restores a state of `state_dict`."""
         self.policy.load_state_dict(state["policy"])
         self.learner.load_state_dict(state["learner"])
         self.generator.set_state(state["generator"])

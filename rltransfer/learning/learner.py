@@ -1,4 +1,4 @@
-"""The one learner that every method shares: minibatches in, optimizer steps out."""
+"""The learner that all methods share: one optimizer step per minibatch."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from torch import Tensor, nn
 from rltransfer.learning.minibatches import Batch
 from rltransfer.machine import distributed
 
+OptimizerName = Literal["adam", "radam", "sgd"]
 PrecisionName = Literal["float32", "bfloat16"]
-"""Arithmetic: bfloat16 is mixed precision, faster on GPUs and on processors that have it."""
 
 
 class NonFiniteGradientError(ArithmeticError):
-    """A gradient is not finite; the network was left as it was before that step."""
+    """A gradient is not finite; the step was not applied."""
 
 
 @dataclass
 class Loss:
-    """What a minibatch says: the scalar to descend, and figures to log."""
+    """The loss of a minibatch, with metrics to log."""
 
     total: Tensor
-    """The scalar that is minimised.    ()"""
+    """Scalar to minimise.    ()"""
     metrics: dict[str, Tensor] = field(default_factory=dict)
     """Scalars by name, averaged over the minibatches.    () each"""
 
 
 class Learner:
-    """Steps a module's parameters down a loss; knows losses as named tensors and no method.
+    """Trains a module's parameters by gradient descent, whatever the method.
 
     Args:
-        module: What learns.
-        learning_rate: Step size; `update` may be told another.
-        optimizer: "adam" (Kingma 2014), "radam" (Liu 2019), or "sgd", the plain step that tables
-            are learned with.
+        module: The module to train.
+        learning_rate: Initial step size; `update` may change it.
+        optimizer: "adam" (Kingma 2014), "radam" (Liu 2019), or plain "sgd", for tables.
         epsilon: The optimizer's epsilon.
-        max_grad_norm: Norm that the gradient is clipped to.
-        precision: "float32", or "bfloat16" for mixed precision.
+        max_grad_norm: Maximum gradient norm; larger gradients are scaled down to it.
+        precision: "float32", or "bfloat16" for mixed precision, which is faster on GPUs and on
+            CPUs that support it.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Learner:
         module: nn.Module,
         *,
         learning_rate: float,
-        optimizer: Literal["adam", "radam", "sgd"] = "adam",
+        optimizer: OptimizerName = "adam",
         epsilon: float = 1e-8,
         max_grad_norm: float = float("inf"),
         precision: PrecisionName = "float32",
@@ -57,10 +57,11 @@ class Learner:
         self.module = module
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
+        self.initial_learning_rate = learning_rate
         self.max_grad_norm = max_grad_norm
         self.precision = precision
         self.num_steps = 0
-        # On CUDA a step that must not be taken is skipped there: looking at each would wait for it.
+        # On CUDA the optimizer skips bad steps itself: reading each norm would wait for the GPU.
         self._skip: Tensor | None = None
         if optimizer == "adam":
             self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
@@ -76,7 +77,7 @@ class Learner:
             )
 
     def skip_on_device(self) -> None:
-        """Lets a fused optimizer skip steps of non-finite gradients, which `update` finds later."""
+        """Makes a fused optimizer skip steps with non-finite gradients; `update` raises later."""
         self._skip = torch.zeros((), device=self.device)
         self.optimizer.found_inf = self._skip  # type: ignore[attr-defined]
 
@@ -86,27 +87,27 @@ class Learner:
         loss: Callable[[Batch], Loss],
         learning_rate: float | None = None,
     ) -> dict[str, float]:
-        """Takes one optimizer step a minibatch.
+        """Takes one optimizer step per minibatch.
 
         Args:
             batches: The minibatches.
-            loss: Scores one.
-            learning_rate: Step size from now on; the last one if None.
+            loss: Computes the loss of one.
+            learning_rate: New step size; None keeps the current one.
 
         Returns:
-            The metrics' means over the minibatches that told them, and "gradient_norm", before
-            clipping.
+            Each metric's mean over the minibatches that report it, with "loss" and
+            "gradient_norm", the norm before clipping.
 
         Raises:
-            NonFiniteGradientError: A gradient holds a NaN or an infinity.
+            NonFiniteGradientError: A gradient contains a NaN or an infinity.
         """
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
-        told: dict[str, list[Tensor]] = {}
+        collected: dict[str, list[Tensor]] = {}
         count = 0
         for batch in batches:
             for name, value in self._step(batch, loss).items():
-                told.setdefault(name, []).append(value)
+                collected.setdefault(name, []).append(value)
             count += 1
         if not count:
             return {}
@@ -115,8 +116,8 @@ class Learner:
                 f"A gradient is not finite within the {count} optimizer steps up to step "
                 f"{self.num_steps}."
             )
-        means = torch.stack([torch.stack(values).mean() for values in told.values()])
-        return dict(zip(told, means.tolist(), strict=True))
+        means = torch.stack([torch.stack(values).mean() for values in collected.values()])
+        return dict(zip(collected, means.tolist(), strict=True))
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -124,8 +125,8 @@ class Learner:
 
     def _step(self, batch: Batch, loss: Callable[[Batch], Loss]) -> dict[str, Tensor]:
         """Takes one step and returns the metrics."""
-        lower = self.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
+        mixed = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             result = loss(batch)
         for parameter in self.parameters:
             parameter.grad = None
@@ -133,7 +134,7 @@ class Learner:
         distributed.average_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
-        # Before clipping, which would spread a NaN over every gradient.
+        # Checked before clipping, which would spread a NaN over all gradients.
         if self._skip is not None:
             torch.maximum(self._skip, (~torch.isfinite(norm)).float(), out=self._skip)
             nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
@@ -147,21 +148,21 @@ class Learner:
         return {**metrics, "loss": result.total.detach(), "gradient_norm": norm}
 
     def _describe(self, result: Loss) -> str:
-        """Returns a sentence that names the parameters and metrics at fault."""
+        """The error message, with the parameters and metrics that are not finite."""
         faulty = [
             name
             for name, parameter in self.module.named_parameters()
             if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
         ]
         metrics = [name for name, value in result.metrics.items() if not bool(value.isfinite())]
-        where = f"; not finite among the metrics: {', '.join(metrics)}" if metrics else ""
+        where = f"; these metrics are not finite: {', '.join(metrics)}" if metrics else ""
         return (
             f"The gradient of {', '.join(faulty) or 'the loss'} is not finite at optimizer step "
             f"{self.num_steps}{where}."
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the optimizer's tensors by name, its step size and the count of steps."""
+        """The optimizer's tensors by name, its step size and its number of steps."""
         tensors: dict[str, Tensor] = {}
         for index, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state.get(parameter, {}).items():
@@ -170,17 +171,17 @@ class Learner:
         return {"tensors": tensors, "num_steps": self.num_steps, "learning_rate": learning_rate}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to a state that `state_dict` returned."""
+        """Restores a state of `state_dict`."""
         self.num_steps = state["num_steps"]
         self._set_learning_rate(state["learning_rate"])
         for key, tensor in state["tensors"].items():
             index, name = key.split(".", 1)
             parameter = self.parameters[int(index)]
-            # Only a fused optimizer counts its steps on the device; others count on the CPU.
-            counts_here = name == "step" and not self.optimizer.defaults.get("fused")
             if name == "step":
-                device = torch.device("cpu") if counts_here else parameter.device
+                # Only a fused optimizer counts its steps on the device; others count on the CPU.
+                fused = self.optimizer.defaults.get("fused")
+                device = parameter.device if fused else torch.device("cpu")
                 self.optimizer.state[parameter][name] = tensor.to(device, copy=True)
             else:
-                # In the parameter's own memory format: a fused step goes through both as they lie.
+                # In the parameter's memory format, which a fused step assumes.
                 self.optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(tensor)

@@ -1,14 +1,41 @@
-"""Reinforcement learning on tensors: returns, advantages and losses, time first.
+"""Returns, advantages and policy losses, as functions of tensors with time first.
 
-Conventions: at step t the environment was in a state of value `value[t]`, gave `reward[t]` and went
-to a state of value `next_value[t]`, which counts unless the episode `terminated[t]`. `done[t]` says
-that the episode ended there, by termination or truncation, so that nothing flows back across it.
+At step t the environment is in a state of value `value[t]`, returns `reward[t]` and moves to a
+state of value `next_value[t]`. `terminated[t]`: that state is terminal, and its value is 0.
+`done[t]`: the episode ended, by termination or truncation, and no later step affects step t.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from rltransfer.rollouts.rollout import Rollout
+from rltransfer.tasks.observation import Observation
+
+
+def next_values(
+    rollout: Rollout,
+    value: Tensor,
+    last_value: Tensor,
+    value_of: Callable[[Observation, Tensor], Tensor],
+) -> Tensor:
+    """V(s_{t+1}) of each step, before any reset.    (time, rows)
+
+    Args:
+        rollout: The steps.
+        value: V(s_t).                                                       (time, rows)
+        last_value: V of the state after the last step.                      (rows,)
+        value_of: V of the observations (n, ...) of tasks (n,), for those that followed truncated
+            episodes; recurrent policies start there from a zero state.
+    """
+    following = torch.cat([value[1:], last_value.unsqueeze(0)])
+    if rollout.final_obs is not None:
+        where = rollout.final_obs.time, rollout.final_obs.rows
+        following[where] = value_of(rollout.final_obs.observation, rollout.task[where])
+    return following
 
 
 def generalized_advantage(
@@ -20,7 +47,7 @@ def generalized_advantage(
     gamma: float,
     gae_lambda: float,
 ) -> Tensor:
-    """Returns the generalised advantage estimates.    (time, batch)
+    """Generalised advantage estimates.    (time, batch)
 
     A_t = delta_t + gamma * gae_lambda * A_{t+1}, with
     delta_t = r_t + gamma * V(s_{t+1}) - V(s_t).
@@ -30,19 +57,19 @@ def generalized_advantage(
     Args:
         reward: r_t.                                              (time, batch)
         value: V(s_t).                                            (time, batch)
-        next_value: V of the state that followed, before a reset. (time, batch)
-        terminated: Whether that state ended the episode.         (time, batch)
-        done: Whether the episode ended, for whatever reason.     (time, batch)
-        gamma: gamma.
-        gae_lambda: lambda, 0 for one-step and 1 for Monte-Carlo estimates.
+        next_value: V(s_{t+1}), before any reset.                 (time, batch)
+        terminated: Whether s_{t+1} is terminal.                  (time, batch)
+        done: Whether the episode ended at step t.                (time, batch)
+        gamma: The discount.
+        gae_lambda: 0 for one-step, 1 for Monte-Carlo estimates.
     """
     delta = reward + gamma * next_value * ~terminated - value
     carry = gamma * gae_lambda * (~done).to(reward.dtype)
     advantage = torch.empty_like(delta)
     following = torch.zeros_like(delta[0])
     steps = zip(delta.unbind(), carry.unbind(), advantage.unbind(), strict=True)
-    for one, share, out in reversed(list(steps)):
-        following = torch.addcmul(one, share, following, out=out)
+    for error, factor, out in reversed(list(steps)):
+        following = torch.addcmul(error, factor, following, out=out)
     return advantage
 
 
@@ -54,19 +81,19 @@ def lambda_returns(
     gamma: float,
     gae_lambda: float,
 ) -> Tensor:
-    """Returns lambda-returns over greedy values, Peng's Q(lambda).    (time, batch)
+    """Lambda-returns over greedy values, Peng's Q(lambda).    (time, batch)
 
-    R_t = r_t + gamma * ((1 - lambda) * max_a Q(s_{t+1}, a) + lambda * R_{t+1}), where an episode's
-    end and the rollout's end take max_a Q(s_{t+1}, a) alone.
+    R_t = r_t + gamma * ((1 - lambda) * max_a Q(s_{t+1}, a) + lambda * R_{t+1}); at the end of an
+    episode and of the rollout, R_{t+1} is replaced by max_a Q(s_{t+1}, a).
 
     Source: Gallici 2024 (arXiv 2407.04811), section 4.
 
     Args:
         reward: r_t.                                                (time, batch)
-        next_value: max_a Q of the state that followed.             (time, batch)
-        terminated: Whether that state ended the episode.           (time, batch)
-        done: Whether the episode ended, for whatever reason.       (time, batch)
-        gamma: gamma.
+        next_value: max_a Q(s_{t+1}, a).                            (time, batch)
+        terminated: Whether s_{t+1} is terminal.                    (time, batch)
+        done: Whether the episode ended at step t.                  (time, batch)
+        gamma: The discount.
         gae_lambda: lambda.
     """
     one_step = reward + gamma * next_value * ~terminated
@@ -74,7 +101,7 @@ def lambda_returns(
     target = torch.empty_like(reward)
     target[-1] = one_step[-1]
     for time in reversed(range(len(reward) - 1)):
-        # one_step holds gamma * V already: swap a share lambda of it for the return that follows.
+        # one_step includes gamma * V: replace the fraction lambda of it by the next return.
         torch.addcmul(
             one_step[time], carry[time], target[time + 1] - next_value[time], out=target[time]
         )
@@ -84,17 +111,17 @@ def lambda_returns(
 def clipped_policy_loss(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float
 ) -> Tensor:
-    """Returns each sample's clipped surrogate, to be minimised.    (batch,)
+    """Each sample's clipped surrogate, to be minimised.    (batch,)
 
     L = -min(rho A, clip_range(rho, 1 - clip_range, 1 + clip_range) A), rho = pi(a) / pi_old(a).
 
     Source: Schulman 2017 (arXiv 1707.06347), eq. 7.
 
     Args:
-        log_prob: log pi(a) now.                       (batch,)
-        old_log_prob: log pi_old(a), when it was taken. (batch,)
-        advantage: A.                                  (batch,)
-        clip_range: How far the ratio may move before its gradient is cut.
+        log_prob: log pi(a).            (batch,)
+        old_log_prob: log pi_old(a).    (batch,)
+        advantage: A.                   (batch,)
+        clip_range: Distance of the ratio from 1 beyond which its gradient is 0.
     """
     ratio = (log_prob - old_log_prob).exp()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)

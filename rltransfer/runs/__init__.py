@@ -1,1 +1,1 @@
-"""One training run and its folder."""
+"""Training runs, and what is done with them."""

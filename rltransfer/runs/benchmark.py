@@ -1,16 +1,18 @@
-"""Benchmarks: steps, samples and labels per second, each meaning of a step apart.
+"""Benchmarks: steps, samples and labels per second.
 
-"Steps per second" means three things in print, and they differ by a factor of a thousand:
-environments alone with random actions; with inference, where a policy acts and the rollout is
-stored; with training, where it is learned from as well. Every figure here says which it is, and is
-the median of several repetitions with the lowest and the highest beside it.
+Publications use "steps per second" for three things that differ by a factor of up to a thousand:
+
+- environments only, with random actions;
+- with inference: a policy acts, and the rollout is stored;
+- with training: the policy also learns from the rollout.
+
+Each figure here names its kind; it is a median of several repetitions, with minimum and maximum.
 """
 
 from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from gymnasium import spaces
 from rltransfer.learning.agent import Method
 from rltransfer.learning.learner import Learner, Loss
 from rltransfer.learning.minibatches import Batch
-from rltransfer.learning.replay_memory import Memory
+from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.machine.hardware import hardware
 from rltransfer.objectives.objective import Objective
 from rltransfer.policies.network import Network
@@ -32,7 +34,7 @@ from rltransfer.rollouts.actors import PolicyActor, RandomActor
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
-from rltransfer.runs.stopwatch import Measuring, Speed, Stopwatch
+from rltransfer.runs.stopwatch import Measuring, Stopwatch
 from rltransfer.tasks.observation import DEFAULT_GROUP
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
 from rltransfer.tasks.task import Suite
@@ -41,32 +43,32 @@ from rltransfer.teachers.policy_teacher import PolicyTeacher
 from rltransfer.teachers.teacher import Teacher
 
 NUM_ACTIONS = 6
-"""Actions of the learner's benchmark: as many as Pong and Space Invaders have."""
+"""Actions in the learner's benchmark, as in Pong and Space Invaders."""
 FRAME_SIDE = 84
-"""Height and width of its frames, in pixels."""
+"""Height and width of the frames, in pixels."""
 FRAME_STACK = 4
-"""Frames of its observations."""
+"""Frames stacked in an observation."""
 MEMORY_ROWS = 8
-"""Environments that its memory holds side by side."""
+"""Environments in the memory."""
 
 
 def benchmark_rollout(
     suite: Suite, num_envs: int, rollout_length: int, network: Network, options: Measuring
 ) -> dict[str, Any]:
-    """Measures environments alone and with inference, for each task and for all together.
+    """Measures environments only and with inference, for each task and for all together.
 
     Args:
         suite: The tasks.
-        num_envs: Environments of each task.
-        rollout_length: Steps of a rollout.
-        network: The policy that acts, with fresh weights.
+        num_envs: Environments per task.
+        rollout_length: Steps per environment in a rollout.
+        network: The network of the acting policy, with fresh weights.
         options: How to measure.
     """
     watch = Stopwatch(options)
-    tasks = {}
-    for name, task in zip(suite.names(), suite, strict=True):
-        alone, acting = _rollout_speeds(watch, Suite.of(task), num_envs, rollout_length, network)
-        tasks[name] = {"environments_only": asdict(alone), "with_inference": asdict(acting)}
+    tasks = {
+        name: _rollout_speeds(watch, Suite.of(task), num_envs, rollout_length, network)
+        for name, task in zip(suite.names(), suite, strict=True)
+    }
     result: dict[str, Any] = {
         "unit": "environment steps per second",
         "num_envs": num_envs,
@@ -78,36 +80,30 @@ def benchmark_rollout(
         },
     }
     if len(suite) > 1:
-        alone, acting = _rollout_speeds(watch, suite, num_envs, rollout_length, network)
-        result["together"] = {"environments_only": asdict(alone), "with_inference": asdict(acting)}
+        result["together"] = _rollout_speeds(watch, suite, num_envs, rollout_length, network)
     return {**result, "hardware": hardware(watch.device)}
 
 
 def _rollout_speeds(
     watch: Stopwatch, suite: Suite, num_envs: int, rollout_length: int, network: Network
-) -> list[Speed]:
-    """Returns the speeds of an engine's environments alone, and of the engine with a policy."""
+) -> dict[str, dict[str, float]]:
     seed = watch.options.seed
     engine = RolloutEngine(suite, num_envs, watch.device, seed)
-    policy = fresh_policy(engine, network, seed)
     generator = torch.Generator(watch.device).manual_seed(seed)
-    actor = PolicyActor(policy, generator)
+    actor = PolicyActor(fresh_policy(engine, network, seed), generator)
     random_actor = RandomActor(engine.spaces, generator)
-
-    def environments_only() -> int:
-        return _step_alone(engine, random_actor, rollout_length)
-
-    def with_inference() -> int:
-        return engine.collect(actor, rollout_length).num_steps
-
     try:
-        return watch.speeds(environments_only, with_inference)
+        alone, acting = watch.speeds(
+            lambda: _step_alone(engine, random_actor, rollout_length),
+            lambda: engine.collect(actor, rollout_length).num_steps,
+        )
     finally:
         engine.close()
+    return {"environments_only": asdict(alone), "with_inference": asdict(acting)}
 
 
 def _step_alone(engine: RolloutEngine, actor: RandomActor, rollout_length: int) -> int:
-    """Steps an engine's environments, storing nothing, and returns the number of steps."""
+    """Steps an engine's environments without storing anything; the number of steps."""
     for _ in range(rollout_length):
         action = actor.act({}, engine.task, engine.state, engine.task)["action"]
         for env_slice in engine.env_slices:
@@ -118,13 +114,9 @@ def _step_alone(engine: RolloutEngine, actor: RandomActor, rollout_length: int) 
 
 
 def fresh_policy(engine: RolloutEngine, network: Network, seed: int) -> Policy:
-    """Returns an untrained policy for an engine's tasks, on its device."""
+    """Builds an untrained policy for an engine's tasks, on the engine's device."""
     torch.manual_seed(seed)
-    spec = PolicySpec.of_suite(
-        network,
-        engine.spaces,
-        value=False,
-    )
+    spec = PolicySpec.of_suite(network, engine.spaces, value=False)
     return Policy(spec).to(engine.device).eval()
 
 
@@ -136,16 +128,16 @@ def benchmark_train(
     options: Measuring,
     compiled: bool = False,
 ) -> dict[str, Any]:
-    """Measures a method's environments alone, its rollouts, and its training.
+    """Measures a method's environments, rollouts and training.
 
     Args:
         name: The method's name.
-        method: Its configuration.
+        method: The method.
         suite: The tasks.
-        total_steps: Environment steps of the whole run, which schedules follow; only its
-            beginning is measured.
+        total_steps: Environment steps of the whole run, for the schedules; only the start is
+            measured.
         options: How to measure.
-        compiled: Whether torch.compile builds the policy's kernels.
+        compiled: Whether to compile the policy with torch.compile.
     """
     watch = Stopwatch(options)
     run_options = RunOptions(
@@ -157,7 +149,7 @@ def benchmark_train(
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Run(name, method, suite, run_options, Path(folder), quiet=True)
-        shares: list[float] = []
+        teacher_shares: list[float] = []
 
         def with_inference() -> int:
             run.agent.begin_rollout(0.0)
@@ -167,16 +159,14 @@ def benchmark_train(
             run.env_steps = 0
             metrics = run.iterate()
             if "speed/teacher_share" in metrics:
-                shares.append(metrics["speed/teacher_share"])
+                teacher_shares.append(metrics["speed/teacher_share"])
             return run.env_steps
 
         acting, training = watch.speeds(with_inference, with_training)
         random_actor = RandomActor(run.engine.spaces, run.agent.generator)
-
-        def environments_only() -> int:
-            return _step_alone(run.engine, random_actor, method.rollout_length)
-
-        (alone,) = watch.speeds(environments_only)
+        (alone,) = watch.speeds(
+            lambda: _step_alone(run.engine, random_actor, method.rollout_length)
+        )
         run.engine.close()
     return {
         "unit": "environment steps per second",
@@ -187,7 +177,7 @@ def benchmark_train(
         "environments_only": asdict(alone),
         "with_inference": asdict(acting),
         "with_training": asdict(training),
-        "teacher_share": statistics.median(shares) if shares else None,
+        "teacher_share": statistics.median(teacher_shares) if teacher_shares else None,
         "hardware": hardware(watch.device),
     }
 
@@ -195,13 +185,13 @@ def benchmark_train(
 def benchmark_learner(
     network: Network, batch_size: int, memory_steps: int, objective: Objective, options: Measuring
 ) -> dict[str, Any]:
-    """Measures distilling from a memory of frames, beside the same on batches made beforehand.
+    """Measures distillation from a memory of frames, and from a prepared minibatch for comparison.
 
     Args:
-        network: The student.
-        batch_size: Samples of a step.
-        memory_steps: Steps that the memory holds, of 84 x 84 pixels in stacks of four frames.
-        objective: What the student learns from the labels.
+        network: The student's network.
+        batch_size: Samples per minibatch.
+        memory_steps: Capacity of the memory, of stacks of four frames of 84 x 84 pixels.
+        objective: The student's objective.
         options: How to measure.
     """
     watch = Stopwatch(options)
@@ -224,29 +214,26 @@ def benchmark_learner(
         terms = fitted(student(batch["observation"]), label, task, 0.0)
         return Loss(torch.stack(list(terms.values())).sum(), terms)
 
-    def from_memory() -> int:
-        learner.update([memory.sample(batch_size, order)], loss)
+    def update(batch: Batch) -> int:
+        learner.update([batch], loss)
         return batch_size
 
-    def from_ram() -> int:
-        learner.update([ready], loss)
-        return batch_size
-
-    remembered, bare = watch.speeds(from_memory, from_ram)
+    with_memory, without_memory = watch.speeds(
+        lambda: update(memory.sample(batch_size, order)), lambda: update(ready)
+    )
     return {
         "unit": "samples per second",
         "batch_size": batch_size,
         "student_parameters": student.num_acting_parameters(),
         "memory_bytes_per_step": memory.nbytes() / (memory.length * memory.num_rows),
-        "samples_per_second": asdict(remembered),
-        "samples_per_second_without_memory": asdict(bare),
+        "samples_per_second": asdict(with_memory),
+        "samples_per_second_without_memory": asdict(without_memory),
         "hardware": hardware(watch.device),
     }
 
 
-def _filled_memory(steps: int, device: torch.device) -> Memory:
-    """Returns a memory full of random frames and labels."""
-    memory = Memory(steps, MEMORY_ROWS, device, FRAME_STACK)
+def _filled_memory(steps: int, device: torch.device) -> ReplayMemory:
+    memory = ReplayMemory(steps, MEMORY_ROWS, device, FRAME_STACK)
     for begin in range(0, memory.length, FRAME_STACK):
         rows = (min(FRAME_STACK, memory.length - begin), MEMORY_ROWS)
         size = (*rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE)
@@ -260,12 +247,12 @@ def _filled_memory(steps: int, device: torch.device) -> Memory:
 def benchmark_teachers(
     suite: Suite, num_envs: int, network: Network, options: Measuring
 ) -> dict[str, Any]:
-    """Measures labelling with one teacher a task beside one teacher that labels everything.
+    """Measures labelling with one teacher for all tasks, and with one teacher per task.
 
     Args:
         suite: The tasks.
-        num_envs: Environments, and so labels, of each task.
-        network: The shape of every teacher, with fresh weights.
+        num_envs: Environments, and thus labels, per task.
+        network: The network of each teacher, with fresh weights.
         options: How to measure.
     """
     watch = Stopwatch(options)
@@ -274,19 +261,16 @@ def benchmark_teachers(
     seen = engine.collect(RandomActor(engine.spaces, generator), 16).last_observation
     policies = [fresh_policy(engine, network, options.seed + i) for i in range(len(suite))]
     teachers = [PolicyTeacher(policy, "fresh", "") for policy in policies]
-    # The teachers know the suite's padded spaces, so that all of them do the same arithmetic.
+    # All teachers use the suite's padded spaces, so that all cost the same.
     joint = TaskSpaces(engine.spaces.observation_space, engine.spaces.action_space)
     padded = SuiteSpaces.of(suite, [joint] * len(suite))
     each = PerTask(dict(zip(suite.names(), teachers, strict=True))).fitted(padded)
 
-    def labels(teacher: Teacher) -> Callable[[], int]:
-        def label() -> int:
-            teacher(seen, engine.task)
-            return engine.num_rows
+    def label(teacher: Teacher) -> int:
+        teacher(seen, engine.task)
+        return engine.num_rows
 
-        return label
-
-    one, several = watch.speeds(labels(teachers[0]), labels(each))
+    one, several = watch.speeds(lambda: label(teachers[0]), lambda: label(each))
     engine.close()
     return {
         "unit": "labels per second",

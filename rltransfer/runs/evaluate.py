@@ -1,4 +1,4 @@
-"""Evaluating what a user names: a run's policy on its own tasks or on others, or any teacher."""
+"""Evaluates a run's policy, or any teacher, on the run's tasks or on others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_generation
 from rltransfer.machine.devices import find_device
 from rltransfer.policies.policy import Policy
-from rltransfer.rollouts.evaluation import (
-    Evaluation,
-    evaluate_policy,
-    evaluate_teacher,
-)
+from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy, evaluate_teacher
 from rltransfer.runs.config import read_config
 from rltransfer.runs.folder import load_run_policy
 from rltransfer.tasks.families import SuiteLike, as_suite
@@ -36,20 +32,20 @@ def evaluate(
     deterministic: bool = True,
     num_envs: int = 64,
 ) -> dict[str, Evaluation]:
-    """Plays whole episodes of each task, rewards as they are, and returns what came out by task.
+    """Plays whole episodes of each task, with unclipped rewards; the results by task name.
 
     Args:
         source: A run directory, or any teacher: see `load_teacher`.
-        suite: What is played; a run's own tasks, or that of "zoo:ID", if None.
-        episodes: Episodes of each task.
+        suite: The tasks; None for the run's tasks, or the task of "zoo:ID".
+        episodes: Episodes per task.
         vecnormalize: Observation statistics of a Stable-Baselines3 zip.
-        seed: Seeds the environments.
-        device: "cpu", "cuda", ...; "auto" takes CUDA where it is there.
-        deterministic: Whether the best action is taken, and none is drawn.
-        num_envs: Environments at once, at most.
+        seed: Seed of the environments.
+        device: "cpu", "cuda", ...; "auto" uses CUDA if available.
+        deterministic: Whether to act greedily instead of sampling.
+        num_envs: Maximum number of parallel environments.
 
     Raises:
-        InputError: There is no such policy, it does not fit a task, or nobody says what is played.
+        InputError: There is no such policy, it does not fit a task, or the tasks are unknown.
     """
     how: dict[str, Any] = {
         "seed": seed,
@@ -57,78 +53,74 @@ def evaluate(
         "deterministic": deterministic,
         "num_envs": num_envs,
     }
-    asked = None if suite is None else as_suite(suite)
+    requested = None if suite is None else as_suite(suite)
     if not isinstance(source, Teacher) and os.path.isdir(source):
         if vecnormalize is not None:
             raise InputError(
-                f"Observation statistics go with a Stable-Baselines3 zip, and {source} is a run: "
-                "leave --vecnormalize out."
+                f"--vecnormalize applies to Stable-Baselines3 zips, but {source} is a run: leave "
+                "it out."
             )
-        return _evaluate_run(Path(source), asked, episodes, how)
+        return _evaluate_run(Path(source), requested, episodes, how)
     teacher = None
-    if asked is None and source != ZOO:
-        # What is wrong with the source itself is said first.
+    if requested is None and source != ZOO:
+        # Loaded first, so that an error of the source itself precedes that of the missing task.
         teacher = load_teacher(source, vecnormalize)
-        asked = teacher.suite if isinstance(teacher, PolicyTeacher) else None
-    if asked is None:
-        raise InputError(f"The teacher {source} does not say what it plays: add --task ID.")
+        requested = teacher.suite if isinstance(teacher, PolicyTeacher) else None
+    if requested is None:
+        raise InputError(f"The tasks of the teacher {source} are unknown: pass --task ID.")
     if teacher is None:
-        teacher = load_teacher(source, vecnormalize, asked)
-    return evaluate_teacher(teacher, asked, episodes, **how)
+        teacher = load_teacher(source, vecnormalize, requested)
+    return evaluate_teacher(teacher, requested, episodes, **how)
 
 
 def run_suite(source: Path) -> Suite:
-    """Returns the tasks of a run, or of a chain of runs."""
+    """The tasks of a run, or of a chain of runs."""
     return Suite.from_json(read_config(newest_generation(source))["suite"])
 
 
 def _evaluate_run(
-    source: Path, asked: Suite | None, episodes: int, how: dict[str, Any]
+    source: Path, requested: Suite | None, episodes: int, how: dict[str, Any]
 ) -> dict[str, Evaluation]:
-    """Returns the evaluations of a run's policy, by task."""
-    run_dir = newest_generation(source)
-    policy = load_run_policy(run_dir).to(how["device"])
-    learned = run_suite(source)
-    if asked is None:
-        return evaluate_policy(policy, learned, episodes, **how)
+    policy = load_run_policy(newest_generation(source)).to(how["device"])
+    trained = run_suite(source)
+    if requested is None:
+        return evaluate_policy(policy, trained, episodes, **how)
     found: dict[str, Evaluation] = {}
-    all_of_them = [task.id for task in asked] == [task.id for task in learned]
-    for index, (name, task) in enumerate(zip(asked.names(), asked, strict=True)):
-        order = index if all_of_them else None
-        played, place = _one_of(learned, task, order, policy, source)
+    same_ids = [task.id for task in requested] == [task.id for task in trained]
+    for order, (name, task) in enumerate(zip(requested.names(), requested, strict=True)):
+        played, index = _trained_task(trained, task, order if same_ids else None, policy, source)
         (found[name],) = evaluate_policy(
-            policy, Suite.of(played), episodes, first=place, **how
+            policy, Suite.of(played), episodes, first=index, **how
         ).values()
     return found
 
 
-def _one_of(
-    learned: Suite, asked: Task, order: int | None, policy: Policy, source: Path
+def _trained_task(
+    trained: Suite, requested: Task, order: int | None, policy: Policy, source: Path
 ) -> tuple[Task, int]:
-    """Returns one of a run's tasks, as the run learned it, and its place; or another task.
+    """The run's task that a request means, and its index; the requested task and 0 if none.
 
     Args:
-        learned: The run's tasks.
-        asked: The task that is asked for; where several have its id, its arguments tell which is
-            meant.
-        order: Which one it is if no arguments tell, where all are asked for in their order.
-        policy: The run's.
-        source: What the user calls the run.
+        trained: The run's tasks.
+        requested: The requested task; its kwargs select one of several tasks with its id.
+        order: Its index if the kwargs select none, where all of the run's tasks are requested.
+        policy: The run's policy.
+        source: The user's name of the run.
 
     Raises:
-        InputError: The policy does as each task asks, and none of them, or no single one, is meant.
+        InputError: The policy depends on the task, and the request does not mean exactly one.
     """
-    named = [place for place, own in enumerate(learned) if own.id == asked.id]
-    meant = [place for place in named if not learned.tasks[place].contradicts(asked)]
-    # Of one task alone the arguments may be others than it was learned with.
-    places = named if len(named) == 1 else meant
-    if not places and order is not None:
-        places = [order]
-    if len(places) == 1:
-        return learned.tasks[places[0]].with_kwargs(**asked.kwargs), places[0]
+    named = [index for index, task in enumerate(trained) if task.id == requested.id]
+    fitting = [index for index in named if not trained.tasks[index].contradicts(requested)]
+    # A single task may be evaluated with other kwargs than those of training.
+    indices = named if len(named) == 1 else fitting
+    if not indices and order is not None:
+        indices = [order]
+    if len(indices) == 1:
+        return trained.tasks[indices[0]].with_kwargs(**requested.kwargs), indices[0]
     if policy.spec.asks_for_task:
         raise InputError(
-            f"{source} has its own policy for each of {', '.join(learned.names())}, and none for "
-            f"{str(asked)!r} alone: give one of those as --task, with its --task-option."
+            f"{source} has a separate policy for each of {', '.join(trained.names())}, and none "
+            f"for {str(requested)!r}: pass one of these as --task, with its --task-option."
         )
-    return asked, 0
+    return requested, 0

@@ -1,4 +1,4 @@
-"""Progress in the terminal."""
+"""Progress of a run in the terminal."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.live import Live
 from rich.table import Table
 
 PLAIN_SECONDS = 10.0
-"""Seconds between two lines of progress where the output is no terminal."""
+"""Seconds between two lines of progress if the output is not a terminal."""
 
 
 class Progress:
-    """One live table in a terminal, plain lines in a pipe, nothing when quiet.
+    """A live table in a terminal, plain lines in a pipe, nothing if quiet.
 
     Args:
-        title: What runs.
-        total: Environment steps in all.
+        title: Title of the run.
+        total: Environment steps of the whole run.
         quiet: Whether to print nothing.
     """
 
@@ -47,14 +47,14 @@ class Progress:
             self.live.stop()
 
     def show(self, step: int, steps_per_second: float, figures: Mapping[str, str]) -> None:
-        """Shows how far the run is.
+        """Shows the progress.
 
         Args:
-            step: Environment steps done.
+            step: Completed environment steps.
             steps_per_second: Speed of this process.
-            figures: What else is worth a look, e.g. returns.
+            figures: Other figures by name, e.g. returns.
         """
-        # A run ends with a whole rollout, beyond the steps that were asked for.
+        # The last rollout may exceed the total.
         left = max(self.total - step, 0) / steps_per_second if steps_per_second else float("inf")
         cells = {
             "done": f"{min(100 * step / self.total, 100):.0f} %",
@@ -76,7 +76,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds as people say them, e.g. "3 min 20 s"."""
+    """A time span in words, e.g. "3 min 20 s"."""
     if seconds == float("inf"):
         return "?"
     whole = round(seconds)

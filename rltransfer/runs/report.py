@@ -10,30 +10,30 @@ from rich.table import Table
 
 
 def with_interval(mean: float, ci95: float | None) -> str:
-    """Returns a mean with its confidence interval, as text; "?" for one that is not known.
+    """A mean with its 95 % confidence interval, as text; "?" if the interval is unknown.
 
     Args:
         mean: The mean.
-        ci95: Half of the interval; None or infinite where one episode says nothing of it.
+        ci95: Half of the interval; None or infinite with one episode.
     """
     known = ci95 is not None and math.isfinite(ci95)
     return f"{mean:.1f} ± {ci95:.1f}" if known else f"{mean:.1f} ± ?"
 
 
 def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -> Table:
-    """Returns one row for each task of each result: random, teacher, student, their ratio, sizes.
+    """A table of results, one row per task: returns of random policy, teacher and student, sizes.
 
-    The ratio counts from the return of random actions where a return is negative, since a quotient
-    of negative returns says nothing: (student - random) / (teacher - random).
+    The ratio of student to teacher is relative to the random policy if a return is negative:
+    (student - random) / (teacher - random).
 
     Args:
         results: Contents of `result.json` files.
-        generations: Whether they are the generations of a chain, counted in a column of their own.
+        generations: Whether the results are the generations of a chain, and get numbers.
     """
-    taught = any(result["teacher_parameters"] is not None for result in results)
+    has_teacher = any(result["teacher_parameters"] is not None for result in results)
     table = Table()
     heads = ["task", "random", "teacher", "student", "student/teacher", "parameters", "of teacher"]
-    if not taught:
+    if not has_teacher:
         heads = ["task", "random", "return", "parameters"]
     heads = ["generation"] * generations + heads
     for name in heads:
@@ -41,12 +41,15 @@ def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -
     for number, result in enumerate(results, 1):
         for task_id, row in result["tasks"].items():
             cells = [str(number)] * generations + [task_id, f"{row['random_return_mean']:.1f}"]
-            own = with_interval(row["return_mean"], row["return_ci95"])
+            student = with_interval(row["return_mean"], row["return_ci95"])
             size = f"{result['student_parameters']:,}"
-            if not taught:
-                table.add_row(*cells, own, size)
+            if not has_teacher:
+                table.add_row(*cells, student, size)
                 continue
-            cells += [with_interval(row["teacher_return_mean"], row["teacher_return_ci95"]), own]
+            cells += [
+                with_interval(row["teacher_return_mean"], row["teacher_return_ci95"]),
+                student,
+            ]
             share = result["student_parameters"] / max(result["teacher_parameters"] or 0, 1)
             known = bool(result["teacher_parameters"])
             table.add_row(

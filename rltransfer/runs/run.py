@@ -31,7 +31,7 @@ from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, RunOptions, settings
-from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder
+from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder, write_json
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
 from rltransfer.runs.teacher_check import teacher_check
@@ -40,20 +40,14 @@ from rltransfer.tasks.observation import grouped
 from rltransfer.tasks.task import Suite
 from rltransfer.tasks.vector_env import VectorEnv
 
-
-def format_stop(agent: str, folder: Path) -> str:
-    """Returns what is said of a run, or of a chain, that was asked to stop."""
-    return f"Stopped: `rltransfer train {agent} --resume {folder}` goes on."
-
-
 TRAINING_RETURN = "training return"
-"""What the live table calls the mean return of the episodes that ended while collecting."""
+"""The live table's name of the mean return of a rollout's episodes."""
 
 
 class Run:
     """A training run in a folder.
 
-    The folder holds `config.json`, TensorBoard event files, `checkpoints/` and, at the end,
+    The folder contains `config.json`, TensorBoard event files, `checkpoints/` and, at the end,
     `result.json`. Use `train` to start one.
     """
 
@@ -81,8 +75,8 @@ class Run:
         self.wall_seconds = 0.0
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, float] = {}
-        self._goes_on = False
-        self._loops = False
+        self._resumed = False
+        self._in_loop = False
         self._stop = False
         seed = options.seed + 1_000 * distributed.rank()
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
@@ -102,42 +96,39 @@ class Run:
 
     @property
     def _title(self) -> str:
-        """What progress calls the run."""
         return f"{self.name} on {self.suite.name}"
 
     def config(self) -> dict[str, Any]:
-        """Returns everything that the run depends on, as JSON."""
+        """The run's settings and its teacher's description, as JSON."""
         return {
             **settings(self.name, self.method, self.suite, self.options),
             "teacher": self.agent.teacher.describe() if self.agent.teacher else None,
         }
 
     def begin(self, resume: bool, teacher_moves: bool = False) -> None:
-        """Makes the run's folder, or goes on with the run that the folder holds.
+        """Creates the run's folder, or resumes the run in it.
 
         Args:
-            resume: Whether to go on.
-            teacher_moves: Whether the teacher may lie elsewhere than it did: its weights must be
-                the same.
+            resume: Whether to resume.
+            teacher_moves: Whether the teacher may be in another place, with the same weights.
 
         Raises:
-            InputError: The folder holds something already, or cannot be written; or it is gone on
-                with and holds no run, or one with other settings.
+            InputError: A new run's folder contains something or cannot be written, or a resumed
+                run's folder does not contain a run with these settings.
         """
         with closed_if_refused(self.engine):
             if resume:
                 check_same(self.run_dir, self.config(), teacher_moves)
                 self.restore()
-                self._goes_on = True
+                self._resumed = True
                 return
             if distributed.rank() == 0:
-                # The frames are told for whoever learns from this run; the options decide them.
-                told = {**self.config(), FRAMES: self.context.frame_stack}
-                make_folder(self.run_dir, told)
+                # The stacked frames are stored for students of this run; options determine them.
+                make_folder(self.run_dir, {**self.config(), FRAMES: self.context.frame_stack})
             distributed.wait()
 
     def restore(self) -> None:
-        """Goes back to the newest checkpoint; a run that was stopped before one begins anew."""
+        """Restores the newest checkpoint; without one, the run starts from the beginning."""
         if not checkpoint.checkpoints(self.run_dir):
             return
         state = checkpoint.load_state(checkpoint.newest_checkpoint(self.run_dir))
@@ -150,9 +141,9 @@ class Run:
         """Trains to the end and returns the result.
 
         Raises:
-            InterruptedRunError: Ctrl-C or SIGTERM came; a checkpoint was written.
+            InterruptedRunError: Ctrl-C or SIGTERM stopped the run after a checkpoint.
             KeyboardInterrupt: The same before the first rollout or after the last checkpoint.
-            InputError: An environment gave numbers that are not finite, the network diverged, or
+            InputError: An environment returned values that are not finite, the network diverged, or
                 the disk is full.
         """
         previous = {}
@@ -165,7 +156,13 @@ class Run:
                 self._loop(tracker)
                 self._finish(tracker)
         except NonFiniteGradientError as error:
-            raise InputError(f"{str(error).rstrip('.')}; {self._after_divergence()}.") from error
+            found = checkpoint.checkpoints(self.run_dir)
+            last = (
+                f"the last checkpoint is {found[-1]}" if found else "there is no earlier checkpoint"
+            )
+            raise InputError(
+                f"{str(error).rstrip('.')}; {last}: use a smaller learning rate."
+            ) from error
         finally:
             self.engine.close()
             for number, handler in previous.items():
@@ -174,10 +171,10 @@ class Run:
 
     @contextlib.contextmanager
     def _tracked(self) -> Iterator[Tracker]:
-        """Yields the run's curves, with its configuration as a text, and closes them."""
+        """Yields the run's tracker, with the configuration written, and closes it."""
         run_dir = self.run_dir if distributed.rank() == 0 else None
         with io_errors_as_input_errors(self.run_dir):
-            tracker = Tracker(run_dir, self.env_steps + 1 if self._goes_on else None)
+            tracker = Tracker(run_dir, self.env_steps + 1 if self._resumed else None)
             tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
         try:
             yield tracker
@@ -185,20 +182,14 @@ class Run:
             with io_errors_as_input_errors(self.run_dir):
                 tracker.close()
 
-    def _after_divergence(self) -> str:
-        """Says what is left of a run that diverged, and what to do."""
-        found = checkpoint.checkpoints(self.run_dir)
-        left = f"{found[-1]} is from before" if found else "no checkpoint was written before"
-        return f"{left}: take a smaller learning rate"
-
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Asks the loop to stop after this iteration; outside it, or asked again, stops at once."""
-        if self._stop or not self._loops:
+        """Requests a stop after this iteration; outside the loop or if repeated, stops at once."""
+        if self._stop or not self._in_loop:
             raise KeyboardInterrupt
         self._stop = True
 
     def _loop(self, tracker: Tracker) -> None:
-        """Collects and learns until the steps are done."""
+        """Alternates rollouts and updates until all steps are done."""
         options = self.options
         save_every = options.checkpoint_every or max(options.total_steps // 10, 1)
         evaluate_every = options.evaluate_every or max(options.total_steps // 4, 1)
@@ -210,7 +201,7 @@ class Run:
         }
         began, first_step = time.monotonic(), self.env_steps
         before = self.wall_seconds
-        self._loops = True
+        self._in_loop = True
         with Progress(
             self._title, options.total_steps, self.quiet or distributed.rank() > 0
         ) as progress:
@@ -222,9 +213,9 @@ class Run:
                     metrics.update(self._evaluate_quickly())
                 with io_errors_as_input_errors(self.run_dir):
                     tracker.scalars(metrics, self.env_steps)
-                # Of this rollout's episodes; where none ended, no older one is shown beside it.
+                # Without finished episodes in this rollout, no older training return is shown.
                 figures.pop(TRAINING_RETURN, None)
-                figures.update(_worth_a_look(metrics))
+                figures.update(_live_figures(metrics))
                 speed = (self.env_steps - first_step) / (time.monotonic() - began)
                 progress.show(self.env_steps, speed, figures)
                 ended = self.env_steps >= options.total_steps
@@ -232,18 +223,14 @@ class Run:
                 if ended or stops or _passed(last_step, self.env_steps, save_every):
                     self.save()
                 if stops:
-                    raise self._interrupted()
-        self._loops = False
+                    raise InterruptedRunError(self.name, self.run_dir)
+        self._in_loop = False
         if self._stop:
-            # It came during the last checkpoint.
-            raise self._interrupted()
-
-    def _interrupted(self) -> InterruptedRunError:
-        """Returns the error for a run that was asked to stop, with what goes on with it."""
-        return InterruptedRunError(format_stop(self.name, self.run_dir))
+            # The signal arrived during the last checkpoint.
+            raise InterruptedRunError(self.name, self.run_dir)
 
     def iterate(self) -> dict[str, float]:
-        """Collects one rollout, learns from it, and returns what is to be logged."""
+        """Collects one rollout, learns from it, and returns the metrics to log."""
         began = time.perf_counter()
         self.agent.begin_rollout(self.env_steps / self.options.total_steps)
         self.agent.teacher_seconds = 0.0
@@ -259,21 +246,17 @@ class Run:
         seconds = max(ended - began, 1e-9)
         metrics["speed/env_steps_per_second"] = steps / seconds
         metrics["speed/collect_share"] = (collected - began) / seconds
-        # On CUDA these seconds would be those of starting the work, not of doing it.
+        # On CUDA, these seconds would only measure the launch of the work.
         if self.agent.teacher_seconds and self.device.type == "cpu":
             metrics["speed/teacher_share"] = self.agent.teacher_seconds / seconds
             metrics["speed/labels_per_second"] = steps / self.agent.teacher_seconds
-        metrics.update(
-            {f"teacher/{name}": value for name, value in self._teacher_figures().items()}
-        )
+        if self.agent.teacher:
+            figures = self.agent.teacher.figures()
+            metrics.update({f"teacher/{name}": value for name, value in figures.items()})
         return metrics
 
-    def _teacher_figures(self) -> dict[str, float]:
-        """Returns what the teacher says of itself, e.g. the privacy that its labels have cost."""
-        return {} if self.agent.teacher is None else self.agent.teacher.figures()
-
     def _check_finite(self, rollout: Rollout) -> None:
-        """Refuses rewards and observations that are not finite."""
+        """Checks that rewards and observations are finite."""
         seen = {f"an observation {name!r}": group for name, group in rollout.observation.items()}
         seen["a reward"] = rollout.reward
         for what, tensor in seen.items():
@@ -284,12 +267,12 @@ class Run:
             num_rows = self.engine.num_rows * distributed.world_size()
             step = self.env_steps // num_rows + when
             raise InputError(
-                f"The task {task.id!r} gave {what} that is not finite, at step {step} of its "
+                f"The task {task.id!r} returned {what} that is not finite, at step {step} of its "
                 f"environment {row % self.method.num_envs}: the environment is at fault."
             )
 
     def _evaluate_quickly(self) -> dict[str, float]:
-        """Evaluates the policy over few episodes."""
+        """Evaluates the policy for a few episodes."""
         self.agent.policy.eval()
         found = evaluate_policy(
             self.agent.policy, self.suite, self.options.evaluate_episodes,
@@ -299,7 +282,7 @@ class Run:
         return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
 
     def save(self) -> None:
-        """Writes a checkpoint; environments that cannot be saved begin new episodes."""
+        """Writes a checkpoint; environments whose state cannot be saved start new episodes."""
         self.engine.restart(only_forgetful=True)
         state = {
             "env_steps": self.env_steps,
@@ -317,19 +300,20 @@ class Run:
                 checkpoint.remove_old(self.run_dir)
 
     def _finish(self, tracker: Tracker) -> None:
-        """Evaluates policy, teacher and random actions, and writes `result.json`."""
+        """Evaluates policy, teacher and random policy, and writes `result.json`."""
         options, agent = self.options, self.agent
-        who = "policy, teacher and random actions" if agent.teacher else "policy and random actions"
+        policies = "policy, teacher and random" if agent.teacher else "policy and random"
         print_line(
-            f"{self._title}  evaluating {who}, {options.episodes} episodes of each task",
+            f"{self._title}  evaluating {policies} policy, {options.episodes} episodes per task",
             self.quiet or distributed.rank() > 0,
         )
         found = final_evaluation(agent, self.context, options.episodes, options.seed + 2)
-        # JSON has no infinity, which is the interval of one episode.
+        # JSON has no infinity, the interval of a single episode.
         tasks = {
             task: {name: None if math.isinf(value) else value for name, value in figures.items()}
             for task, figures in found.items()
         }
+        teacher_figures = agent.teacher.figures() if agent.teacher else {}
         self.result = {
             "agent": self.name,
             "suite": self.suite.name,
@@ -339,21 +323,20 @@ class Run:
             "env_steps_per_second": self.env_steps / max(self.wall_seconds, 1e-9),
             "student_parameters": agent.policy.num_acting_parameters(),
             "teacher_parameters": agent.teacher.num_parameters if agent.teacher else None,
-            **{f"teacher_{name}": value for name, value in self._teacher_figures().items()},
+            **{f"teacher_{name}": value for name, value in teacher_figures.items()},
             "device": str(self.device),
             "hardware": hardware(self.device),
             "tasks": tasks,
         }
         if distributed.rank() == 0:
-            text = json.dumps(self.result, indent=1) + "\n"
+            write_json(self.run_dir / "result.json", self.result)
             with io_errors_as_input_errors(self.run_dir):
-                atomic.write_text_whole(self.run_dir / "result.json", text)
                 for task, figures in found.items():
                     final = {f"final/{name}/{task}": value for name, value in figures.items()}
                     tracker.scalars(final, self.env_steps)
 
     def _check_teacher(self) -> None:
-        """Lets the teacher play a few episodes, and says so if it is no better than chance."""
+        """Evaluates the teacher, and warns if it is not better than a random policy."""
         seed = self.options.seed + 3
         self.teacher_returns, sentences = teacher_check(self.agent, self.context, seed)
         if distributed.rank() == 0:
@@ -362,7 +345,7 @@ class Run:
 
 
 def _frame_stack(envs: Sequence[VectorEnv]) -> int:
-    """Returns the number of frames that the observations of all environments stack, or 0."""
+    """The number of frames stacked in the observations of all environments; 0 if they differ."""
     found = set()
     for env in envs:
         groups = grouped(env.single_observation_space).spaces.values()
@@ -373,12 +356,12 @@ def _frame_stack(envs: Sequence[VectorEnv]) -> int:
 
 
 def _passed(before: int, now: int, every: int) -> bool:
-    """Tells whether a multiple of `every` lies in (before, now]."""
+    """Whether a multiple of `every` is in (before, now]."""
     return every > 0 and now // every > before // every
 
 
-def _worth_a_look(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Returns the figures for the live table."""
+def _live_figures(metrics: Mapping[str, float]) -> dict[str, str]:
+    """The figures for the live table."""
     shown = {}
     for name, value in metrics.items():
         if name.startswith("evaluate/return/"):

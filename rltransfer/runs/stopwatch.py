@@ -1,4 +1,4 @@
-"""Repeated timings of a piece of work."""
+"""Repeated timings, for benchmarks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Speed:
-    """How often something was done in a second, over the repetitions."""
+    """Units of work per second: median, minimum and maximum of the repetitions."""
 
     median: float
     min: float
@@ -45,11 +45,7 @@ class Speed:
 
 
 class Stopwatch:
-    """Measures functions by the same rules, on one device.
-
-    Args:
-        options: How long and how often.
-    """
+    """Measures functions on one device."""
 
     def __init__(self, options: Measuring) -> None:
         self.options = options
@@ -59,10 +55,10 @@ class Stopwatch:
         keep_freed_memory()
 
     def speeds(self, *functions: Callable[[], int]) -> list[Speed]:
-        """Returns the speed of each function, measured in turn, repetition by repetition.
+        """The speed of each function, measured in turn within each repetition.
 
         Args:
-            functions: Each does some work and returns how many steps, samples or labels it was.
+            functions: Each does some work and returns its number of steps, samples or labels.
         """
         for function in functions:
             # Twice: on CUDA the first call warms up and the second is captured.
@@ -75,7 +71,6 @@ class Stopwatch:
         return [Speed(statistics.median(v), min(v), max(v)) for v in found]
 
     def _once(self, function: Callable[[], int]) -> float:
-        """Returns how much was done in a second."""
         done = 0
         self._wait()
         began = time.perf_counter()
@@ -92,18 +87,13 @@ class Stopwatch:
 
 
 def speed_rows(result: dict[str, Any]) -> Sequence[tuple[str, str, str]]:
-    """Returns what a benchmark found as rows for a table: what, median, range."""
+    """Rows of a table of a benchmark's result: name, median, range."""
     rows: list[tuple[str, str, str]] = []
 
     def walk(value: dict[str, Any], path: tuple[str, ...]) -> None:
         if value.keys() == {"median", "min", "max"}:
-            rows.append(
-                (
-                    " ".join(path).replace("_", " "),
-                    f"{value['median']:,.0f}",
-                    f"{value['min']:,.0f} to {value['max']:,.0f}",
-                )
-            )
+            median, low, high = (f"{value[name]:,.0f}" for name in ("median", "min", "max"))
+            rows.append((" ".join(path).replace("_", " "), median, f"{low} to {high}"))
             return
         for name, inner in value.items():
             if isinstance(inner, dict):

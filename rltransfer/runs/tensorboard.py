@@ -1,4 +1,4 @@
-"""Curves in TensorBoard and a live table in the terminal."""
+"""Curves in TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Tracker:
     """Writes scalars to the run's TensorBoard event file.
 
     Args:
-        run_dir: The run's folder; None writes nothing, as all processes but the first.
-        purge_step: After a resume: the first step after the checkpoint's. What curves hold from
-            there on is of a killed process and is hidden; None hides nothing.
+        run_dir: The run directory; None writes nothing, as in all processes but the first.
+        purge_step: After a resume, the first step after the checkpoint: TensorBoard hides earlier
+            points from this step on, which a killed process wrote. None hides nothing.
     """
 
     def __init__(self, run_dir: Path | None, purge_step: int | None = None) -> None:
@@ -27,7 +27,7 @@ class Tracker:
         """Writes scalars at an environment step."""
         if self.writer is None:
             return
-        # All in one event, which takes a sixth of the time of one for each.
+        # One event for all scalars takes a sixth of the time of one each.
         summary = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self.writer._get_file_writer().add_summary(Summary(value=summary), step)
 
@@ -37,6 +37,6 @@ class Tracker:
             self.writer.add_text(name, value)
 
     def close(self) -> None:
-        """Writes what is still in memory."""
+        """Flushes and closes the file."""
         if self.writer is not None:
             self.writer.close()

@@ -1,7 +1,7 @@
-"""Labels: what a teacher is asked of each observation, beside what it says by itself.
+"""Labels: what a teacher outputs for an objective, on each observation.
 
-Gradients by the observation and feature maps cost time, and labels memory: they are asked for only
-where an objective needs them.
+Gradients and feature maps cost time, and labels cost memory, so a label contains only what its
+objective needs.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from rltransfer.teachers.teacher import Teacher
 
 
 class Labeller:
-    """Asks a teacher for what an objective needs; labels of all tasks have one size.
+    """Labels observations with a teacher's outputs; labels of all tasks have one size.
 
-    The first call says what a label holds, and how many features: it must hold rows of every task.
+    The first call fixes the fields of a label and the number of features: it must contain rows of
+    every task.
 
     Args:
         teacher: Fitted to the tasks, on its device.
         needs: `Objective.needs`.
         groups: The observation groups that the student reads.
-        action_mask: For each task, which actions, or numbers of a continuous action, it has; None
-            where each has all.    (tasks, actions)
+        action_mask: Which actions or action dimensions each task has; None if all tasks have
+            all.    (tasks, actions)
     """
 
     def __init__(
@@ -49,99 +50,90 @@ class Labeller:
         self._is_first = True
 
     def __call__(self, observation: Observation, task: Tensor) -> PolicyOutput:
-        """Returns the labels, without gradients.
+        """Labels observations, without gradients.
 
         Args:
             observation: The groups.           (rows, ...)
             task: Index of each row's task.    (rows,)
         """
-
-        def says(seen: Observation) -> PolicyOutput:
-            return self._legal(self.teacher(seen, task, self.needs), task)
-
-        output = answer(says, observation, self.needs, self.groups)
+        output = network_output(
+            lambda seen: self._masked(self.teacher(seen, task, self.needs), task),
+            observation, self.needs, self.groups,
+        )  # fmt: skip
         if "features" in self.needs and output.features is not None:
-            output.features = self._padded(output.features)
+            # Teachers of some tasks may have fewer features: pad them with zeros.
+            size = output.features.shape[-1]
+            self.num_features = self.num_features or size
+            output.features = F.pad(output.features, (0, self.num_features - size))
         label = {name: getattr(output, name) for name in self.fields}
         if self._is_first:
-            # One task alone may say more, e.g. the deviation of actions that others do not have.
+            # For some tasks alone, a teacher may output fields that it lacks for others.
             self.fields = tuple(name for name, value in label.items() if value is not None)
             self._is_first = False
         return PolicyOutput(**{n: v if v is None else v.detach() for n, v in label.items()})
 
-    def answered(
+    def student_output(
         self,
-        says: Callable[[Observation], PolicyOutput],
+        student: Callable[[Observation], PolicyOutput],
         observation: Observation,
         label: PolicyOutput,
     ) -> PolicyOutput:
-        """Returns what a student says of what was labelled; see `answer`."""
-        return answer(says, observation, self.needs, self.groups, label)
+        """The student's output on labelled observations; see `network_output`."""
+        return network_output(student, observation, self.needs, self.groups, label)
 
-    def _padded(self, features: Tensor) -> Tensor:
-        """Returns the features of some tasks' teachers, with zeros where others have more."""
-        if self.num_features is None:
-            self.num_features = features.shape[-1]
-        return F.pad(features, (0, self.num_features - features.shape[-1]))
-
-    def _legal(self, output: PolicyOutput, task: Tensor) -> PolicyOutput:
-        """Returns the output with the actions masked that a row's task does not have."""
+    def _masked(self, output: PolicyOutput, task: Tensor) -> PolicyOutput:
+        """The output padded to all actions, with those masked that a row's task lacks."""
         if self.action_mask is None:
             return output
-        illegal = ~self.action_mask[task]
+        lacking = ~self.action_mask[task]
         masked = {}
         for name, filler in LABELS.items():
-            said = getattr(output, name)
-            if said is not None:
-                # The teachers of some tasks may know fewer actions than there are in all.
-                missing = illegal.shape[-1] - said.shape[-1]
+            value = getattr(output, name)
+            if value is not None:
+                # Teachers of some tasks may know only these tasks' actions.
+                missing = lacking.shape[-1] - value.shape[-1]
                 if missing < 0:
                     return output
                 if missing and self._is_first and name == "mean":
-                    self._check_long_enough(said, illegal)
-                masked[name] = F.pad(said, (0, missing), value=filler).masked_fill(illegal, filler)
-        padding_mask = None if output.mean is None else illegal
+                    self._check_long_enough(value, lacking)
+                masked[name] = F.pad(value, (0, missing), value=filler).masked_fill(lacking, filler)
+        padding_mask = None if output.mean is None else lacking
         return dataclasses.replace(output, **masked, padding_mask=padding_mask)
 
     def _check_long_enough(self, mean: Tensor, padding_mask: Tensor) -> None:
-        """Checks that a teacher says every number of a continuous action that the tasks have.
-
-        Raises:
-            InputError: It says too few.
-        """
+        """Checks that a teacher outputs all action dimensions of the tasks."""
         known = mean.shape[-1]
         if not bool(padding_mask[:, known:].all()):
+            needed = int((~padding_mask).sum(-1).max())
             raise InputError(
-                f"The teacher {self.teacher.source} says {known} numbers of an action, but a task "
-                f"has {int((~padding_mask).sum(-1).max())}: take a teacher of the same actions."
+                f"The teacher {self.teacher.source} outputs {known} of a task's {needed} action "
+                "dimensions: use a teacher with the same actions."
             )
 
 
-def answer(
-    says: Callable[[Observation], PolicyOutput],
+def network_output(
+    network: Callable[[Observation], PolicyOutput],
     observation: Observation,
     needs: Collection[str],
     groups: Sequence[str],
     label: PolicyOutput | None = None,
 ) -> PolicyOutput:
-    """Returns what a network says, with what is needed beside it.
+    """A network's output, with its gradient by the observation if needed.
 
     Args:
-        says: The network.
+        network: A teacher, or a student.
         observation: The groups.    (batch, ...)
         needs: `Objective.needs`.
-        groups: By which groups gradients are taken.
-        label: What the teacher says: which output the gradient is of, the one that is largest for
-            the teacher; None if the network is the teacher. Only with a label can the gradient be
-            differentiated again.
+        groups: The groups to differentiate by.
+        label: The teacher's output, if the network is a student: the gradient is that of the
+            teacher's best action, and can be differentiated again. None for the teacher itself.
     """
     if "jacobian" not in needs:
-        return says(observation)
+        return network(observation)
     with torch.enable_grad():
-        # Bytes have no gradient: the network gets float32. The caller's own tensors stay as they
-        # are.
+        # Bytes have no gradient: the network gets float32 copies.
         by = {name: observation[name].detach().float().requires_grad_() for name in groups}
-        output = says({**observation, **by})
+        output = network({**observation, **by})
         output.jacobian = _gradient(output, label or output, by, again=label is not None)
     return output
 
@@ -149,25 +141,25 @@ def answer(
 def _gradient(
     output: PolicyOutput, label: PolicyOutput, by: Observation, again: bool
 ) -> Tensor | None:
-    """Returns the gradient of one output by groups, side by side; None where there is none.
+    """The gradient of one output by the groups; None if it depends on none.
 
     Args:
-        output: What is differentiated.
-        label: Its largest logit, Q-value or action tells which output it is.
+        output: The differentiated output.
+        label: Its largest logit, Q-value or action dimension selects which one.
         by: The groups.    (batch, ...) each
         again: Whether the gradient will be differentiated.
 
     Returns:
-        (batch, observation_size)
+        The gradients by the groups, concatenated.    (batch, observation_size)
     """
-    scores, wanted = (
+    scores, selector = (
         one.preferences() if one.mean is None else one.mean for one in (output, label)
     )
     if not scores.requires_grad:
         return None
     if output.padding_mask is not None:
-        wanted = wanted.masked_fill(output.padding_mask, -math.inf)
-    chosen = scores.gather(-1, wanted.argmax(-1, keepdim=True)).sum()
+        selector = selector.masked_fill(output.padding_mask, -math.inf)
+    chosen = scores.gather(-1, selector.argmax(-1, keepdim=True)).sum()
     found = torch.autograd.grad(chosen, list(by.values()), create_graph=again, allow_unused=True)
     if all(gradient is None for gradient in found):
         return None

@@ -160,8 +160,8 @@ def no_features(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOut
         ),
         (
             {"objective": "JacobianMatching()", "student": rt.policies.mlp(gru=8)},
-            "JacobianMatching takes gradients by one observation, but the student remembers those "
-            "before it: take a student without a GRU.",
+            "JacobianMatching needs gradients by single observations, but the student is "
+            "recurrent: use a student without --gru.",
         ),
         (
             {"objective": "KL(weights={'tests/Echo-v1': 2})"},

@@ -27,9 +27,9 @@ from rltransfer.agents.distral import Ages, Distral, DistralAgent, regularizer
 from rltransfer.agents.distral_policy import (
     DistralPolicy,
     DistralSpec,
-    begin_with,
     divergence,
     gaussian_product,
+    load_distilled,
 )
 from rltransfer.cli.main import main
 from rltransfer.cli.parsing import parse
@@ -643,14 +643,14 @@ def test_the_papers_methods_take_a_step(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"architecture": "shared"}, "alpha is 0.5, but a shared policy is its own centroid"),
-        ({"alpha": 1.1}, "alpha is 1.1: it is a share"),
-        ({"alpha": -0.1}, "alpha is -0.1: it is a share"),
-        ({"alpha": float("nan")}, "alpha is nan: it is a share"),
+        ({"architecture": "shared"}, "alpha is 0.5, but a shared policy is itself pi_0: use"),
+        ({"alpha": 1.1}, "alpha is 1.1: it must be from 0 to 1"),
+        ({"alpha": -0.1}, "alpha is -0.1: it must be from 0 to 1"),
+        ({"alpha": float("nan")}, "alpha is nan: it must be from 0 to 1"),
         ({"beta": 0.0}, "beta is 0.0: it must be finite and above 0"),
         ({"beta": float("inf")}, "beta is inf: it must be finite and above 0"),
-        ({"architecture": "one-column", "shared_weight": 1.0}, "take --architecture two-column"),
-        ({"architecture": "shared", "alpha": 0.0, "shared_weight": 0.0}, "hear nothing of pi_0"),
+        ({"architecture": "one-column", "shared_weight": 1.0}, "use --architecture two-column"),
+        ({"architecture": "shared", "alpha": 0.0, "shared_weight": 0.0}, "do not add pi_0"),
         ({"shared_weight": -1.0}, "shared_weight is -1.0: it must be finite and at least 0"),
         ({"batch_size": -1}, "batch_size is -1: it must be finite and at least 0"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
@@ -692,7 +692,7 @@ def test_statistics_of_other_tasks_are_not_begun_with(
         spec = dataclasses.replace(learned.spec, num_tasks=tasks)
         policy = spec.build()
         assert isinstance(policy, DistralPolicy)
-        begin_with(policy, str(known))
+        load_distilled(policy, str(known))
         assert torch.equal(policy.action_head.weight, learned.action_head.weight)
         # What was copied has counted steps; a task's own statistics begin anew.
         assert policy.encoder.normalizer is not None

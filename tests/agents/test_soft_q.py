@@ -288,9 +288,9 @@ def test_without_alpha_no_task_reaches_another(alpha: float, coupled: bool, tmp_
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"alpha": 1.5}, "alpha is 1.5: it is a share"),
+        ({"alpha": 1.5}, "alpha is 1.5: it must be from 0 to 1"),
         ({"beta": -1.0}, "beta is -1.0: it must be finite and above 0"),
-        ({"gamma": 1.0}, "discount is 1.0: it must be from 0 to less than 1"),
+        ({"gamma": 1.0}, "gamma is 1.0: it must be at least 0 and below 1"),
         ({"learning_rate": 1.5}, "learning_rate is 1.5: it must be from 0 to 1"),
         ({"exploration": -0.1}, "exploration is -0.1: it must be from 0 to 1"),
         ({"distillation_rate": -1.0}, "distillation_rate is -1.0: it must be finite and at least"),
@@ -303,7 +303,7 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], words: str) -> None:
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(rt.InputError, match="soft-q learns in one process"):
+    with pytest.raises(rt.InputError, match="soft-q runs in one process"):
         table_agent()
 
 
@@ -442,9 +442,9 @@ def test_only_a_fitting_run_of_distral_has_something_to_begin_with(tmp_path: Pat
         quiet=True,
         threads=1,
     )
-    with pytest.raises(rt.InputError, match="no run of Distral"):
+    with pytest.raises(rt.InputError, match="does not contain a distilled policy"):
         trained(tmp_path / "b", distilled=str(ppo))
     smaller = two_rooms(2, **{**ROOMS, "corridor": 2})
     known = trained(tmp_path / "known")
-    with pytest.raises(rt.InputError, match="another observation space"):
+    with pytest.raises(rt.InputError, match="has the observation space"):
         rt.train(SoftQ(distilled=str(known)), suite=smaller, run_dir=tmp_path / "c", total_steps=8)

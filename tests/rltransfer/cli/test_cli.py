@@ -118,7 +118,7 @@ def test_a_resumed_run_keeps_its_settings(here: Path, capsys: pytest.CaptureFixt
     said = refused(capsys, "train", "ppo", "--resume", "run", "--task-option", "a=1")
     assert "resumes with its own tasks" in said
     said = refused(capsys, "evaluate", "run", "--vecnormalize", "x.pkl")
-    assert "go with a Stable-Baselines3 zip" in said
+    assert "--vecnormalize applies to Stable-Baselines3 zips" in said
     assert sorted(path.name for path in (here / "run").iterdir()) == before
 
 
@@ -152,7 +152,7 @@ def test_bad_words_are_refused_in_a_sentence(
         ("evaluate",): "SOURCE is missing; see `rltransfer evaluate --help`",
         ("evaluate", "nowhere"): "'nowhere'",
         ("evaluate", "zoo", "--task-option", "x=1"): "--task-option changes a task: add --task",
-        ("evaluate", "zoo"): "The teacher zoo does not say what it plays",
+        ("evaluate", "zoo"): "The tasks of the teacher zoo are unknown",
         ("evaluate", "zoo", "--task", "minatar"): "is a suite: evaluate one of its tasks",
         ("evaluate", "zoo", "--task", TASK, "--num-envs", "0"): "num_envs is 0",
         ("evaluate", "zoo", "--task", TASK, "--episodes", "0"): "episodes is 0",
@@ -340,7 +340,7 @@ def test_a_task_of_one_id_is_evaluated_by_its_own_policy(
     assert suites[1].tasks[0].kwargs["time_limit"] == 9
     for options in ([], ["--task-option", "goal=9"]):
         assert main([*asked, *options]) == 2
-        assert "give one of those as --task, with its --task-option" in capsys.readouterr().err
+        assert "pass one of these as --task, with its --task-option" in capsys.readouterr().err
 
 
 def test_a_runs_task_keeps_its_options(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

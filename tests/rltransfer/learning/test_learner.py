@@ -150,7 +150,7 @@ def test_gradient_that_is_not_finite(bad: float, max_grad_norm: float):
         learner.update(ONCE, loss(bad))
     assert str(caught.value) == (
         "The gradient of bad.weight is not finite at optimizer step 1; "
-        "not finite among the metrics: part."
+        "these metrics are not finite: part."
     )
     assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
     for name, value in learner.state_dict()["tensors"].items():

@@ -12,7 +12,7 @@ from rltransfer.errors import InputError
 from rltransfer.files import checkpoint
 from rltransfer.files.checkpoint import load_state, save_state
 from rltransfer.learning.minibatches import Batch
-from rltransfer.learning.replay_memory import Memory
+from rltransfer.learning.replay_memory import ReplayMemory
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ class Game:
         self.history: list[tuple[Tensor, Tensor]] = []
 
     def play(self, time: int) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
-        """Returns what `Memory.add` takes, and keeps every stack whole."""
+        """Returns what `ReplayMemory.add` takes, and keeps every stack whole."""
         observations, starts, labels = [], [], []
         for _ in range(time):
             start = torch.rand(self.rows, generator=self.generator) < 0.25
@@ -56,7 +56,7 @@ class Game:
         return torch.cat(stacks), torch.cat(labels)
 
 
-def everything(memory: Memory) -> Batch:
+def everything(memory: ReplayMemory) -> Batch:
     return memory.take(torch.arange(len(memory)))
 
 
@@ -68,7 +68,7 @@ def test_stacks_are_exactly_those_that_were_seen(
     rows: int, stack: int, capacity: int, on_disk: bool, tmp_path: Path
 ):
     folder = tmp_path / "ring" if on_disk else None
-    memory = Memory(capacity, rows, CPU, stack, folder)
+    memory = ReplayMemory(capacity, rows, CPU, stack, folder)
     game = Game(rows, stack)
     most = -(-capacity // rows)
     chunks = torch.Generator().manual_seed(1)
@@ -85,14 +85,14 @@ def test_stacks_are_exactly_those_that_were_seen(
 
 
 def test_a_frame_is_stored_once():
-    memory = Memory(30, 3, CPU, 4)
+    memory = ReplayMemory(30, 3, CPU, 4)
     memory.add(*Game(3, 4).play(10))
     # 10 steps and 3 frames before the oldest, 3 rows: frames of 6 bytes, a label of 8, an age of 1.
     assert memory.nbytes() == 13 * 3 * (6 + 8 + 1)
 
 
 def test_540_000_atari_steps_fit_in_four_and_a_half_gigabytes():
-    small = Memory(640, 64, CPU, 4)
+    small = ReplayMemory(640, 64, CPU, 4)
     observation = {"policy": torch.zeros(1, 64, 4, 84, 84, dtype=torch.uint8)}
     start = torch.ones(1, 64, dtype=torch.bool)
     fields = {
@@ -103,14 +103,14 @@ def test_540_000_atari_steps_fit_in_four_and_a_half_gigabytes():
     per_step = small.nbytes() / (small.length * 64)
     # A frame of 7056 bytes, 18 float32, an int64 and an age.
     assert per_step == 84 * 84 + 18 * 4 + 8 + 1
-    full = Memory(540_000, 64, CPU, 4)
+    full = ReplayMemory(540_000, 64, CPU, 4)
     assert full.length * 64 >= 540_000
     assert full.length * 64 * per_step <= 4.5e9
 
 
 def test_observations_that_are_no_stacks():
     # Five steps of two rows in a ring of three: the last three stay.
-    memory = Memory(6, 2, CPU)
+    memory = ReplayMemory(6, 2, CPU)
     matrix = torch.arange(5 * 2 * 6).view(5, 2, 3, 2).float()
     vector = torch.arange(5 * 2).view(5, 2, 1).double()
     start = torch.zeros(5, 2, dtype=torch.bool)
@@ -125,7 +125,7 @@ def test_observations_that_are_no_stacks():
 
 def test_only_stacks_are_put_together():
     # Beside a stack of frames, a matrix and an image in colour are kept as they are.
-    memory = Memory(20, 2, CPU, 4)
+    memory = ReplayMemory(20, 2, CPU, 4)
     observation, start, fields = Game(2, 4).play(6)
     observation["matrix"] = torch.rand(6, 2, 3, 5)
     observation["colour"] = torch.rand(6, 2, 3, 5, 5)
@@ -137,7 +137,7 @@ def test_only_stacks_are_put_together():
 
 def test_frames_before_the_first_step_are_black():
     # An episode that was under way before the memory began: its earlier frames were never stored.
-    memory = Memory(20, 1, CPU, 3, None)
+    memory = ReplayMemory(20, 1, CPU, 3, None)
     frames = torch.arange(1, 9, dtype=torch.uint8).view(8, 1, 1, 1, 1).expand(8, 1, 3, 1, 1)
     memory.add({"policy": frames}, torch.zeros(8, 1, dtype=torch.bool), {})
     stacks = everything(memory)["observation"]["policy"].flatten(1).tolist()
@@ -145,7 +145,7 @@ def test_frames_before_the_first_step_are_black():
 
 
 def test_samples_are_uniform_over_all_that_is_held():
-    memory = Memory(30, 3, CPU, 4)
+    memory = ReplayMemory(30, 3, CPU, 4)
     game = Game(3, 4)
     memory.add(*game.play(12))
     memory.add(*game.play(9))
@@ -159,7 +159,7 @@ def test_samples_are_uniform_over_all_that_is_held():
 
 
 def test_sampled_fields_belong_together():
-    memory = Memory(30, 3, CPU, 4)
+    memory = ReplayMemory(30, 3, CPU, 4)
     game = Game(3, 4)
     memory.add(*game.play(13))
     memory.add(*game.play(8))
@@ -173,8 +173,8 @@ def test_sampled_fields_belong_together():
 @pytest.mark.parametrize("steps", [5, 13, 22])
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_going_on_from_a_state_gives_the_same_samples(steps: int, on_disk: bool, tmp_path: Path):
-    def fresh(name: str) -> Memory:
-        return Memory(30, 3, CPU, 4, tmp_path / name if on_disk else None)
+    def fresh(name: str) -> ReplayMemory:
+        return ReplayMemory(30, 3, CPU, 4, tmp_path / name if on_disk else None)
 
     game = Game(3, 4)
     unbroken = fresh("unbroken")
@@ -198,7 +198,7 @@ def test_going_on_from_a_state_gives_the_same_samples(steps: int, on_disk: bool,
 def test_a_checkpoint_copies_nothing(
     on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = Memory(30, 3, CPU, 4, tmp_path / "ring" if on_disk else None)
+    memory = ReplayMemory(30, 3, CPU, 4, tmp_path / "ring" if on_disk else None)
     memory.add(*Game(3, 4).play(5))
     written: dict[str, Tensor] = {}
     monkeypatch.setattr(checkpoint, "save_file", lambda tensors, path: written.update(tensors))
@@ -212,7 +212,7 @@ def test_a_checkpoint_copies_nothing(
 
 
 def test_memory_mapped_files_hold_the_ring(tmp_path: Path):
-    memory = Memory(30, 3, CPU, 4, tmp_path / "ring")
+    memory = ReplayMemory(30, 3, CPU, 4, tmp_path / "ring")
     memory.add(*Game(3, 4).play(10))
     on_disk = sum(path.stat().st_size for path in (tmp_path / "ring").iterdir())
     assert on_disk >= memory.nbytes() == 13 * 3 * 15
@@ -222,9 +222,9 @@ def test_memory_mapped_files_hold_the_ring(tmp_path: Path):
 
 
 def test_memory_mapped_files_of_an_earlier_run_are_written_over(tmp_path: Path):
-    earlier = Memory(30, 3, CPU, 4, tmp_path)
+    earlier = ReplayMemory(30, 3, CPU, 4, tmp_path)
     earlier.add(*Game(3, 4, seed=5).play(13))
-    memory, game = Memory(30, 3, CPU, 4, tmp_path), Game(3, 4)
+    memory, game = ReplayMemory(30, 3, CPU, 4, tmp_path), Game(3, 4)
     memory.add(*game.play(6))
     stacks, labels = game.newest(6)
     found = everything(memory)
@@ -235,9 +235,9 @@ def test_memory_mapped_files_of_an_earlier_run_are_written_over(tmp_path: Path):
 @pytest.mark.parametrize(("capacity", "rows", "stack"), [(2, 3, 0), (11, 3, 4), (0, 1, 0)])
 def test_capacity_that_holds_nothing(capacity: int, rows: int, stack: int):
     with pytest.raises(InputError) as caught:
-        Memory(capacity, rows, CPU, stack)
+        ReplayMemory(capacity, rows, CPU, stack)
     assert str(caught.value) == (
-        f"A memory of {capacity} steps does not hold {max(stack, 1)} of each of {rows} "
+        f"A memory of {capacity} steps is too small for {max(stack, 1)} steps of each of {rows} "
         "environments: make it larger."
     )
 
@@ -246,18 +246,18 @@ def test_capacity_that_holds_nothing(capacity: int, rows: int, stack: int):
 def test_a_folder_that_is_a_file_is_refused_at_once(inside: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / inside
-    with pytest.raises(InputError, match=f"folder {folder} cannot be made: .*file is a file"):
-        Memory(30, 3, CPU, 4, folder)
+    with pytest.raises(InputError, match=f"folder {folder} cannot be created: .*file is a file"):
+        ReplayMemory(30, 3, CPU, 4, folder)
 
 
 def test_more_at_once_than_the_ring_holds():
     with pytest.raises(ValueError, match="14 steps at once do not fit a memory of 13"):
-        Memory(30, 3, CPU, 4).add(*Game(3, 4).play(14))
+        ReplayMemory(30, 3, CPU, 4).add(*Game(3, 4).play(14))
 
 
 def test_a_state_of_an_earlier_version_loads() -> None:
     # It named the tensors of a label by a prefix.
-    made, loaded = Memory(20, 2, CPU), Memory(20, 2, CPU)
+    made, loaded = ReplayMemory(20, 2, CPU), ReplayMemory(20, 2, CPU)
     label = {"logits": torch.randn(3, 2, 4)}
     made.add({"policy": torch.randn(3, 2, 5)}, torch.ones(3, 2, dtype=torch.bool), {"label": label})
     state = made.state_dict()

@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from rltransfer.learning.return_gap import FORGETTING, Lag
+from rltransfer.learning.return_gap import FORGETTING, ReturnGap
 
 CPU = torch.device("cpu")
 
 
-def heard(lag: Lag, *episodes: tuple[int, float], rows: int = 2, time: int = 4) -> None:
+def heard(lag: ReturnGap, *episodes: tuple[int, float], rows: int = 2, time: int = 4) -> None:
     """Lets rows end episodes with these returns, one after the other in time."""
     returns, done = torch.zeros(time, rows), torch.zeros(time, rows, dtype=torch.bool)
     for when, (row, value) in enumerate(episodes):
         returns[when, row], done[when, row] = value, True
-    lag.hear(returns, done)
+    lag.update(returns, done)
 
 
-def shares(teacher: list[float], chance: list[float], *episodes: tuple[int, float]) -> Tensor:
-    lag = Lag(2, CPU)
-    lag.set_reference_returns(teacher, chance)
+def shares(teacher: list[float], random: list[float], *episodes: tuple[int, float]) -> Tensor:
+    lag = ReturnGap(2, CPU)
+    lag.set_reference_returns(teacher, random)
     heard(lag, *episodes)
     return lag.lag
 
@@ -33,21 +33,21 @@ def test_worked_by_hand() -> None:
 
 
 def test_it_is_within_its_bounds() -> None:
-    # Better than the teacher: 0. Worse than chance: 1.
+    # Better than the teacher: 0. Worse than a random policy: 1.
     assert shares([10.0, 10.0], [0.0, 0.0], (0, 12.0), (1, -5.0)).tolist() == [0.0, 1.0]
 
 
 def test_what_is_not_known_counts_as_all_of_the_way() -> None:
-    assert Lag(2, CPU).lag.tolist() == [1.0, 1.0]
+    assert ReturnGap(2, CPU).lag.tolist() == [1.0, 1.0]
     assert shares([10.0, 10.0], [0.0, 0.0], (0, 5.0)).tolist() == pytest.approx([0.5, 1.0])
-    # A teacher that plays as chance does.
+    # A teacher that plays like a random policy.
     assert shares([3.0, 3.0], [3.0, 3.0], (0, 3.0), (1, 1.0)).tolist() == [1.0, 1.0]
     # One that plays worse: between the two, and above both.
     assert shares([1.0, 1.0], [3.0, 3.0], (0, 2.0), (1, 4.0)).tolist() == [1.0, 1.0]
 
 
 def test_later_episodes_count_more() -> None:
-    lag = Lag(1, CPU)
+    lag = ReturnGap(1, CPU)
     lag.set_reference_returns([1.0], [0.0])
     heard(lag, (0, 0.0), rows=1)
     heard(lag, (0, 1.0), (0, 1.0), rows=1)
@@ -56,7 +56,7 @@ def test_later_episodes_count_more() -> None:
 
 
 def test_it_goes_on_where_it_was() -> None:
-    lag, other = Lag(2, CPU), Lag(2, CPU)
+    lag, other = ReturnGap(2, CPU), ReturnGap(2, CPU)
     for one in (lag, other):
         one.set_reference_returns([10.0, 10.0], [0.0, 0.0])
     heard(lag, (0, 4.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from rltransfer.objectives.objective import FittedObjective, Objective
 from rltransfer.policies.network import conv, mlp
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
-from rltransfer.teachers.labeller import answer
+from rltransfer.teachers.labeller import network_output
 
 FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "FeatureRegression": ("features", (5,)),
@@ -310,13 +311,14 @@ def learned(
         return (torch.rand(count, 3, 8, 8) < 0.15).float()
 
     def both(seen: Tensor) -> tuple[PolicyOutput, PolicyOutput]:
-        observation = {"policy": seen}
-        needs = objective.needs
-        label = answer(lambda seen: teacher(seen, needs=needs), observation, needs, ["policy"])
-        output = answer(
-            lambda seen: student(seen, needs=needs), observation, needs, ["policy"], label
-        )
-        return output, label
+        observation, needs = {"policy": seen}, frozenset(objective.needs)
+
+        def output(policy: Policy, label: PolicyOutput | None = None) -> PolicyOutput:
+            forward = functools.partial(policy, needs=needs)
+            return network_output(forward, observation, needs, ["policy"], label)
+
+        label = output(teacher)
+        return output(student, label), label
 
     made = objective.fitted(*both(draw(4)))
     fresh = draw(400)

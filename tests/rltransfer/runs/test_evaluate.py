@@ -47,7 +47,7 @@ def test_teachers_of_any_kind_play(run_dir: Path) -> None:
     assert named == made
     # A teacher that knows its tasks needs none.
     assert list(rt.evaluate(teacher, episodes=1)) == [TASK, SHORT_TASK]
-    with pytest.raises(rt.InputError, match="does not say what it plays"):
+    with pytest.raises(rt.InputError, match=r"The tasks of the teacher .* are unknown"):
         rt.evaluate(rt.Ensemble([teacher]))
 
 

@@ -224,12 +224,12 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, teacher: Pa
     chain(tmp_path / "chain", str(teacher), generations=1)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "chain").rglob("*")}
     for generations in (0, 1, 2):
-        with pytest.raises(rt.InputError, match="is there already"):
+        with pytest.raises(rt.InputError, match="already exists"):
             chain(tmp_path / "chain", str(teacher), generations=generations)
-    for generations, asked in ((0, "a single run"), (2, "a chain of generations, 2 in all")):
-        with pytest.raises(rt.InputError, match=f"chain of generations, 1 in all, not {asked}:"):
+    for generations, asked in ((0, "a single run"), (2, "a chain with --generations 2")):
+        with pytest.raises(rt.InputError, match=f"a chain with --generations 1, not {asked}:"):
             chain(tmp_path / "chain", str(teacher), generations=generations, resume=True)
-    with pytest.raises(rt.InputError, match="a single run, not a chain of generations, 2 in all:"):
+    with pytest.raises(rt.InputError, match="a single run, not a chain with --generations 2:"):
         chain(tmp_path / "chain" / "generation-1", str(teacher), generations=2, resume=True)
     with pytest.raises(rt.InputError, match="another learning_rate"):
         method = PolicyDistillation(teacher=str(teacher), learning_rate=1.0, **STUDENT)
@@ -272,4 +272,4 @@ def test_from_the_shell(
     assert "ppo has no teacher" in capsys.readouterr().err
     assert not Path("x").exists()
     assert main(["train", "policy-distillation", "--resume", folder, "--generations", "3"]) == 2
-    assert "2 in all, not a chain of generations, 3 in all" in capsys.readouterr().err
+    assert "--generations 2, not a chain with --generations 3" in capsys.readouterr().err

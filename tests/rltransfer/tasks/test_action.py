@@ -197,7 +197,7 @@ def test_the_gradient_by_observations_is_of_a_number_that_there_is() -> None:
     label = labeller(seen, task)
     assert label.jacobian is not None
     torch.testing.assert_close(label.jacobian[:, 0], -2 * seen["policy"][:, 0])
-    answered = labeller.answered(lambda given: policy()(given, task), seen, label)
+    answered = labeller.student_output(lambda given: policy()(given, task), seen, label)
     assert answered.jacobian is not None and answered.jacobian.any(1).all()
 
 
@@ -284,7 +284,7 @@ def test_benchmarks_step_tasks_of_other_sizes() -> None:
 
 def test_a_teacher_that_says_too_little_is_refused() -> None:
     labeller = Labeller(CallableTeacher(said, "short"), (), ("policy",), torch.tensor(MASK))
-    with pytest.raises(rt.InputError, match="short says 1 numbers of an action, but a task has 2"):
+    with pytest.raises(rt.InputError, match="short outputs 1 of a task's 2 action dimensions"):
         labeller(observed(), TASK)
 
 

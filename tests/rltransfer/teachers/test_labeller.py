@@ -13,7 +13,7 @@ from rltransfer.policies.output import ILLEGAL, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.callable_teacher import CallableTeacher
-from rltransfer.teachers.labeller import Labeller, answer
+from rltransfer.teachers.labeller import Labeller, network_output
 from rltransfer.teachers.teacher import ModuleTeacher, Teacher
 
 VECTOR = spaces.Dict({"policy": spaces.Box(-9.0, 9.0, (3,), np.float32)})
@@ -87,7 +87,7 @@ def test_the_gradient_is_of_the_largest_output_by_hand():
     def contrary(seen: Observation) -> PolicyOutput:
         return PolicyOutput(logits=-linear(seen, TASK).logits)
 
-    student = answer(contrary, observation, ("jacobian",), ("policy",), label)
+    student = network_output(contrary, observation, ("jacobian",), ("policy",), label)
     assert (-student.jacobian).tolist() == expected
     # A rollout's own tensors stay without gradients.
     assert not observation["policy"].requires_grad
@@ -131,12 +131,14 @@ def test_a_student_learns_from_its_gradient():
     student = Policy(PolicySpec(mlp((8,)), VECTOR, spaces.Discrete(4), value=False))
     observation = {"policy": torch.randn(5, 3)}
     label = PolicyOutput(logits=torch.randn(5, 4))
-    output = answer(student, observation, ("jacobian",), ("policy",), label)
+    output = network_output(student, observation, ("jacobian",), ("policy",), label)
     output.jacobian.square().sum().backward()
     weight = student.encoder.layers[0].weight
     assert weight.grad is not None and weight.grad.any()
     # A teacher's gradient is no function of anything.
-    assert not answer(student, observation, ("jacobian",), ("policy",)).jacobian.requires_grad
+    assert not network_output(
+        student, observation, ("jacobian",), ("policy",)
+    ).jacobian.requires_grad
 
 
 def test_teachers_without_gradients():
