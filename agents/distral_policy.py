@@ -24,7 +24,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint
 from rltransfer.objectives.divergences import categorical_kl, gaussian_kl
 from rltransfer.policies.normalizer import RunningNormalizer
-from rltransfer.policies.output import ILLEGAL, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import MASKED, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec, bounded_log_std
 from rltransfer.policies.saving import load_policy
 from rltransfer.policies.stacked_layers import stacked
@@ -107,7 +107,7 @@ class DistralPolicy(Policy):
         if distilled.logits is not None:
             logits = scores + weight * distilled.logits if weight else scores
             if self.action_mask is not None:
-                logits = logits.masked_fill(~self.action_mask[task], ILLEGAL)
+                logits = logits.masked_fill(~self.action_mask[task], MASKED)
             return distilled, PolicyOutput(logits=logits, value=value)
         assert distilled.mean is not None and distilled.log_std is not None
         assert self.columns.log_std is not None

@@ -78,6 +78,5 @@ class Quickstart:
 
 
 def _new_folder() -> Path:
-    """Creates a folder for the runs."""
     Path("runs").mkdir(exist_ok=True)
     return Path(tempfile.mkdtemp(prefix="quickstart-", dir="runs"))

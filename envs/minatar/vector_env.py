@@ -156,7 +156,6 @@ class MinAtarVectorEnv(WarpVectorEnv):
         self._launches[chunk].launch(current_stream(self.device))
 
     def _wait(self) -> None:
-        """Waits for the threads."""
         for future in self._pending:
             future.result()
         self._pending.clear()

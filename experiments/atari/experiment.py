@@ -131,7 +131,6 @@ class AtariDistillation(PaperExperiment):
         return self._page(done, compare(self.comparisons(done), self.jobs)) if done else None
 
     def _includes(self, kind: str) -> bool:
-        """Whether a kind of student belongs to the part."""
         return self.part in ("all", "multitask" if kind == MULTITASK else "students")
 
     @property
@@ -196,7 +195,6 @@ class AtariDistillation(PaperExperiment):
         }
 
     def _name(self, kind: str, game: str, seed: int) -> str:
-        """The name of the run of a kind of student."""
         if kind == MULTITASK:
             # With other games it is another student.
             return f"together-{'-'.join(self.games)}-{seed}"
@@ -271,7 +269,6 @@ network for three games, 117. The docstring of `experiment.py` lists the differe
 """
 
     def _teacher_rows(self, returns: Mapping[str, dict[str, float]]) -> list[list[str]]:
-        """A row for each teacher; returns are means over seeds."""
         rows = []
         for game in self.games:
             each = [returns[f"{game}-{seed}"] for seed in range(self.seeds)]

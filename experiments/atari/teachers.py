@@ -101,11 +101,9 @@ class Teachers:
         return self.out / f"{game}-teacher"
 
     def _stem(self, game: str) -> Path:
-        """The path of a teacher's files, without a suffix."""
         return self.out / "teachers" / f"ALE-{game}-v5"
 
     def _is_trained(self, game: str) -> bool:
-        """Whether the training of a game's teacher is finished in the folder."""
         stem = self._stem(game)
         return stem.with_name(stem.name + ".card.json").exists()
 

@@ -129,7 +129,6 @@ def run_side(pair: Pair, side: Side, seed: int) -> dict[str, Any]:
 
 
 def _number(pair: Pair, side: Side, output: dict[str, Any]) -> float:
-    """The measured number in a side's output."""
     found: Any = output
     for name in side.key:
         if not isinstance(found, dict) or name not in found:
@@ -142,7 +141,6 @@ def _number(pair: Pair, side: Side, output: dict[str, Any]) -> float:
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
-    """The median, the range and all of some numbers, as JSON."""
     return {
         "median": statistics.median(values),
         "min": min(values),

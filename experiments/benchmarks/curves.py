@@ -68,7 +68,6 @@ class Curves:
         }
 
     def _speeds(self, suite: Suite, num_envs: int) -> dict[str, Any]:
-        """The speeds over all tasks of a suite together."""
         found = benchmark_rollout(suite, num_envs, self.rollout_length, Network(), self.measuring)
         together: dict[str, Any] = (
             found["together"] if len(suite) > 1 else found["tasks"][suite.names()[0]]

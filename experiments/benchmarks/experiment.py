@@ -71,10 +71,8 @@ class Benchmarks:
 
 
 def _report(folder: Path) -> Path:
-    """The path of RESULTS.md."""
     return folder.parent / "RESULTS.md"
 
 
 def _print_line(line: str) -> None:
-    """Prints a line of progress."""
     console().print(line, highlight=False, soft_wrap=True)

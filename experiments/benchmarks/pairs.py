@@ -104,19 +104,16 @@ class Pair:
 
 
 def _shell(words: str, *key: str) -> Side:
-    """A command of `rltransfer benchmark` as rltransfer's side."""
     command = ("-m", "rltransfer.cli", "benchmark", *words.split(), "--device", "cpu", "--json")
     return Side(name="rltransfer", command=command, key=key)
 
 
 def _script(name: str, words: str, key: str, who: str, *packages: str) -> Side:
-    """A side as one of this package's scripts."""
     command = ("-m", f"rltransfer.experiments.benchmarks.{name}", *words.split())
     return Side(name=who, command=command, key=(key,), packages=packages)
 
 
 def _envs(game: str, title: str) -> Pair:
-    """The pair of a MinAtar game."""
     task = f"rltransfer/MinAtar-{title}-v1"
     return Pair(
         name=ENVS + game,
@@ -135,7 +132,6 @@ def _envs(game: str, title: str) -> Pair:
 
 
 def _minatar_ppo(num_envs: int, batch_size: int, bar: float) -> Pair:
-    """The pair of PPO on MinAtar's Breakout with this many environments."""
     words = f"--num-envs {num_envs} --rollout-length 128 --epochs 4 --batch-size {batch_size}"
     return Pair(
         name=f"ppo-minatar-{num_envs}",

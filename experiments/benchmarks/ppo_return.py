@@ -81,7 +81,6 @@ class PPOReturn:
         }
 
     def _train(self, run: Run) -> int:
-        """Trains until the return is reached, and returns the number of steps."""
         last: deque[float] = deque(maxlen=EPISODES)
         for steps in range(0, self.max_steps, run.engine.num_rows * self.rollout_length):
             run.agent.begin_rollout(steps / self.max_steps)

@@ -116,7 +116,6 @@ def write_report(folder: Path, path: Path) -> None:
 
 
 def _hardware(results: Sequence[dict[str, Any]]) -> str:
-    """The machines and versions that the pairs ran with."""
     machines: dict[str, list[str]] = {}
     versions: dict[str, dict[str, None]] = {}
     for result in results:
@@ -134,7 +133,6 @@ def _hardware(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _machine(result: dict[str, Any]) -> str:
-    """A machine as text."""
     hardware = result["hardware"]
     return (
         f"{hardware['device']}, {hardware['cores']} cores, "
@@ -143,7 +141,6 @@ def _machine(result: dict[str, Any]) -> str:
 
 
 def _pairs(results: Sequence[dict[str, Any]]) -> str:
-    """The table of the pairs."""
     lines = [
         "## Pairs",
         "",
@@ -163,7 +160,6 @@ def _pairs(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _geometric_mean(results: Sequence[dict[str, Any]]) -> list[str]:
-    """The row for the mean over MinAtar's games, if all are measured."""
     games = [result for result in results if result["pair"].startswith(ENVS)]
     if len(games) < sum(name.startswith(ENVS) for name in PAIRS):
         return []
@@ -180,7 +176,6 @@ def _geometric_mean(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _curves(curves: dict[str, Any]) -> str:
-    """The tables of the curves."""
     hardware = curves["hardware"]
     lines = [
         "## Curves",
@@ -209,7 +204,6 @@ def _curves(curves: dict[str, Any]) -> str:
 
 
 def _speeds(point: dict[str, Any]) -> str:
-    """The two cells of a point of a curve."""
     return " | ".join(
         f"{figure(point[name]['median'])} "
         f"({figure(point[name]['min'])} to {figure(point[name]['max'])})"

@@ -37,7 +37,6 @@ class Timing:
         return statistics.median(self._once(work) for _ in range(max(self.repeats, 1)))
 
     def _once(self, work: Callable[[], int]) -> float:
-        """The speed of one repetition."""
         done, began = 0, time.perf_counter()
         while True:
             done += work()

@@ -116,7 +116,6 @@ class StableBaselines3PPO:
         return {**found, "seconds": seconds, "env_steps": model.num_timesteps}
 
     def _iterate(self, model: PPO) -> int:
-        """Collects one rollout, learns from it, and returns its steps."""
         steps = self.num_envs * self.rollout_length
         model.learn(steps, reset_num_timesteps=False)
         return steps

@@ -148,13 +148,11 @@ class BornAgain(PaperExperiment):
 
     @property
     def _students(self) -> list[str]:
-        """Names of the generations and the ensemble."""
         return [*(str(number) for number in range(1, self.generations + 1)), ENSEMBLE]
 
     def _ratios(
         self, returns: Mapping[str, dict[str, float]], game: str, student: str
     ) -> list[float]:
-        """The ratio to the return of the zoo's teacher for each seed."""
         each = [returns[_name(game, seed)] for seed in range(self.seeds)]
         return [one[student] / one[TEACHER] for one in each]
 

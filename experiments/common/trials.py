@@ -261,7 +261,6 @@ def _show_lines() -> None:
 
 
 def _stored(run_dir: Path) -> dict[str, Any] | None:
-    """The result in a trial's folder; None if it is not finished."""
     path = run_dir / "result.json"
     if not path.is_file():
         return None
@@ -270,7 +269,6 @@ def _stored(run_dir: Path) -> dict[str, Any] | None:
 
 
 def _format_result(result: dict[str, Any]) -> str:
-    """A result as one line."""
     returns = {name: task["return_mean"] for name, task in result["tasks"].items()}
     if len(returns) > MAX_LISTED:
         text = f"{sum(returns.values()) / len(returns):.1f}, the mean of {len(returns)} tasks"

@@ -153,7 +153,6 @@ class Compression(PaperExperiment):
     def _ratios(
         self, returns: Mapping[str, dict[str, float]], loss: str, size: str
     ) -> dict[str, list[float]]:
-        """The return ratios of each game by seed."""
         return {
             game: [
                 one[_name(game, loss, size, seed)] / one[TEACHER]

@@ -336,7 +336,6 @@ class Findings:
         return f"{bound}{ratio.mean:.2f}" if bound else ratio.format(2)
 
     def _cells(self, phase: PhaseName, learner: LearnerName) -> list[str]:
-        """The steps at each beta, as text."""
         cells = []
         for seeds, late in zip(
             self.reached(phase, learner), self.censored(phase, learner), strict=True

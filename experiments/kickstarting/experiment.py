@@ -265,13 +265,11 @@ def _name(game: str, learner: str, seed: int) -> str:
 
 
 def _return_ratio(found: Mapping[str, Any], game: str, learner: LearnerName, seed: int) -> float:
-    """The return of a learner's final policy relative to the teacher's."""
     with_teacher = found[_name(game, "kickstarted", seed)]
     return run_return_ratio(found[_name(game, learner, seed)], teacher_result=with_teacher)
 
 
 def _format_censored(censored: int, races: int) -> str:
-    """The sentence about runs that did not reach the goal."""
     if not censored:
         return f"All {races} kickstarted runs reached it."
     return (

@@ -157,7 +157,6 @@ class Multitask(PaperExperiment):
         return replace(trained_longer(student, self.epochs), num_envs=64, task_sampling="lag")
 
     def _ratios(self, found: Mapping[str, Any], learner: str) -> dict[str, list[float]]:
-        """The ratio to the teacher's return for each game, by seed."""
         student = next(name for name in self.learners if name in OBJECTIVES)
         return {
             game: [
@@ -196,7 +195,6 @@ ten games 89 with KL. The docstring of `experiment.py` lists the differences fro
 """
 
     def _teacher_sizes(self) -> dict[str, int]:
-        """The number of parameters of each game's teacher."""
         return {game: load_teacher(f"zoo:{task_of(game)}").num_parameters for game in self.games}
 
 

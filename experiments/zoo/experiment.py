@@ -91,7 +91,6 @@ class Zoo:
             console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
 
     def _train(self, game: str, method: Method, steps: int, name: str) -> Run:
-        """Trains one agent, or resumes its training."""
         run_dir = self.out / name
         return train(
             method,

@@ -131,7 +131,6 @@ def run(words: list[str]) -> None:
 
 
 def _benchmark_agent(words: list[str], prog: str) -> tuple[Any, dict[str, Any]]:
-    """Measures an agent's training."""
     agent, options = choose_agent(words, prog, summary(BenchmarkTrain))
     kind = with_method(methods.find_method(agent), run=BenchmarkTrain())
     made: Any = parse(kind, options, f"{prog} {agent}")

@@ -81,7 +81,6 @@ def run(words: list[str]) -> None:
 
 
 def _evaluate(options: EvaluateOptions) -> dict[str, Evaluation]:
-    """Evaluates a run's policy or a teacher, by task."""
     if options.task in families.suites():
         raise InputError(
             f"{options.task!r} is a suite: evaluate one of its tasks, e.g. "

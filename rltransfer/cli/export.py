@@ -49,7 +49,6 @@ def run(words: list[str]) -> None:
 
 
 def _show(exported: Exported) -> None:
-    """Prints what was written, and how it compares with the policy."""
     table = Table("", "name", "type and shape")
     for way, values in (("in", exported.inputs), ("out", exported.outputs)):
         for name, kind in values.items():

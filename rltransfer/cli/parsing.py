@@ -199,7 +199,6 @@ def _with_current_name(word: str, known: Sequence[str]) -> str:
 
 
 def _option_names(kind: type[Any]) -> list[str]:
-    """The options of a dataclass and of those nested in it."""
     names: list[str] = []
     for name, hint in typing.get_type_hints(kind).items():
         if hasattr(hint, "__dataclass_fields__"):

@@ -93,7 +93,6 @@ def _resumed(
 
 
 def _value_of(option: str, words: list[str]) -> str | None:
-    """The value of an option, if it is given."""
     for index, word in enumerate(words):
         name, sign, value = word.partition("=")
         if name == option:

@@ -70,7 +70,6 @@ def write_text_whole(path: Path, text: str) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Flushes a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -179,7 +179,6 @@ def load_rsl_rl(
 
 
 def _opened(content: bytes, path: Path) -> dict[str, Any]:
-    """The content of a checkpoint."""
     try:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except DAMAGE as error:

@@ -77,14 +77,12 @@ def read_action_space(
 
 
 def _kind(entry: dict[str, Any]) -> str:
-    """The class of a space, e.g. "Box"."""
     text = str(entry.get(":type:"))
     match = re.fullmatch(r"<class 'gym(?:nasium)?\.spaces\.\w+\.(\w+)'>", text)
     return match[1] if match else text
 
 
 def _size(entry: dict[str, Any], path: Path) -> int:
-    """The size of a Discrete space, which is a number or its text."""
     size, start = str(entry.get("n")), str(entry.get("start", 0))
     if not re.fullmatch(r"[1-9]\d{0,8}", size) or start != "0":
         raise InputError(
@@ -106,7 +104,6 @@ def _shape(entry: dict[str, Any], path: Path) -> tuple[int, ...]:
 
 
 def _dtype(entry: dict[str, Any], path: Path) -> np.dtype[Any]:
-    """The dtype of a Box."""
     name = entry.get("dtype")
     if not isinstance(name, str) or not re.fullmatch(r"u?int(8|16|32|64)|float(16|32|64)", name):
         raise InputError(

@@ -192,7 +192,6 @@ def load_vecnormalize(path: Path) -> ObservationStatistics:
 
 
 def _statistics(state: dict[Any, Any], path: Path, sha256: str) -> ObservationStatistics:
-    """The statistics in the attributes of a VecNormalize."""
     # Files from before 2021 omit the attribute where it has its default.
     if state.get("norm_obs", True) is False:
         nothing = np.zeros(0)

@@ -197,7 +197,6 @@ def build_network(
 def _actor_critic(
     stored: StoredTensors, shape: tuple[int, ...], actions: int, discrete: bool
 ) -> ActorCritic:
-    """The policy of PPO or A2C."""
     mlp = "mlp_extractor"
     shared: nn.Module = nn.Sequential()
     if stored.has("pi_features_extractor."):

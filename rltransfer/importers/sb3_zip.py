@@ -305,7 +305,6 @@ def _algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> 
 
 
 def _flag(kwargs: dict[str, Any], name: str, default: bool, path: Path) -> bool:
-    """A setting that is true or false."""
     value = kwargs.get(name, default)
     if not isinstance(value, bool):
         raise InputError(f"{path} cannot be read: its {name} is {value!r}, not true or false.")
@@ -331,7 +330,6 @@ def _normalizer(
 
 
 def _settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
-    """The settings in the keyword arguments of the policy."""
     on_policy = algorithm in ("A2C", "PPO")
     text = kwargs.get("activation_fn")
     activation: type[nn.Module] | None = nn.Tanh if on_policy else nn.ReLU

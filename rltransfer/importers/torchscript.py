@@ -29,7 +29,7 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
-from rltransfer.policies.scores import marked_illegal
+from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 from rltransfer.tasks.random_observation import random_observation
@@ -104,7 +104,7 @@ class ScriptedPolicy(ImportedPolicy):
         inputs = self.read(observation)
         output: Tensor = self.script(inputs if self.scale == 1.0 else inputs * self.scale).float()
         return PolicyOutput(
-            **{self.output: output if self.output == "mean" else marked_illegal(output)}
+            **{self.output: output if self.output == "mean" else mask_infinite(output)}
         )
 
     def preprocessing(self) -> dict[str, Any]:

@@ -124,7 +124,6 @@ class Learner:
             group["lr"] = learning_rate
 
     def _step(self, batch: Batch, loss: Callable[[Batch], Loss]) -> dict[str, Tensor]:
-        """Takes one step and returns the metrics."""
         mixed = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             result = loss(batch)
@@ -148,7 +147,6 @@ class Learner:
         return {**metrics, "loss": result.total.detach(), "gradient_norm": norm}
 
     def _describe(self, result: Loss) -> str:
-        """The error message, with the parameters and metrics that are not finite."""
         faulty = [
             name
             for name, parameter in self.module.named_parameters()

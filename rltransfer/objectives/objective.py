@@ -94,7 +94,6 @@ class Objective(abc.ABC):
 
 
 def _no_weight(objective: Objective) -> InputError:
-    """The error for an objective that teaches nothing."""
     return InputError(f"Every weight of {str(objective)!r} is 0: one must be above 0.")
 
 
@@ -309,7 +308,6 @@ def _check_outputs(term: Term, student: PolicyOutput, teacher: PolicyOutput) -> 
 
 
 def _actions(output: PolicyOutput) -> str:
-    """The actions of an output, in words."""
     if output.mean is not None:
         return f"{output.mean.shape[-1]}-dimensional continuous actions"
     return f"{output.preferences().shape[-1]} discrete actions"
@@ -326,7 +324,6 @@ def _task_factors(term: Term, tasks: Sequence[str]) -> Tensor | None:
 
 
 def _parse(text: str) -> Objective:
-    """The objective that a text describes."""
     remedy = "write 'kl', 'nll', 'mse', or a sum such as 'KL(temperature=0.01) + 0.5 * MSE()'."
     if "->" in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):
         remedy = "put the schedule in quotes, as in \"'1->0' * MSE()\"."

@@ -24,8 +24,8 @@ from rltransfer.objectives.divergences import (
     squared_error,
 )
 from rltransfer.objectives.objective import Term
-from rltransfer.policies.output import ILLEGAL, PolicyOutput, upcast
-from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_illegal, log_policy
+from rltransfer.policies.output import MASKED, PolicyOutput, upcast
+from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_masked, log_policy
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def masked_scores(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor,
     In float32.    (..., num_actions) each
     """
     target, scores = upcast(teacher.preferences()), upcast(student.preferences())
-    return target.masked_fill(is_illegal(scores), ILLEGAL), scores
+    return target.masked_fill(is_masked(scores), MASKED), scores
 
 
 def _values(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, Tensor]:
@@ -148,7 +148,7 @@ def _values(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, Tenso
     if teacher.mean is not None and student.mean is not None:
         return student.mask_padding(teacher.mean), student.mean
     target, scores = masked_scores(student, teacher)
-    masked = is_illegal(target)
+    masked = is_masked(target)
     return target.masked_fill(masked, 0), scores.masked_fill(masked, 0)
 
 

@@ -194,7 +194,6 @@ def _stack(
     convolutions: list[tuple[int, int, int]],
     hidden: tuple[int, ...],
 ) -> tuple[nn.Sequential, int]:
-    """Convolutions (channels, kernel, stride), then fully connected layers."""
     modules: list[nn.Module] = []
     channels, height, width = shape
     for index, (out_channels, kernel, stride) in enumerate(convolutions):

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ILLEGAL = -1e9
+MASKED = -1e9
 """The logit and Q-value of a masked action: finite, so that a probability of zero times its
 logarithm is zero and not NaN, also after division by a small temperature."""
 
-LABELS = {"logits": ILLEGAL, "q_values": ILLEGAL, "mean": 0.0, "log_std": 0.0}
+LABELS = {"logits": MASKED, "q_values": MASKED, "mean": 0.0, "log_std": 0.0}
 """Label fields, and the fill value for padded actions and action dimensions."""
 
 Needs = frozenset[str]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rltransfer.files.serialization import from_json
 from rltransfer.policies.encoder import Encoder, head
 from rltransfer.policies.network import Network
-from rltransfer.policies.output import ILLEGAL, MAPS, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import MAPS, MASKED, NOTHING, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation, space_from_json, space_to_json
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 
@@ -241,7 +241,7 @@ class Policy(nn.Module):
             output.features = features
             return output
         if self.action_mask is not None:
-            scores = scores.masked_fill(~self.action_mask[task], ILLEGAL)
+            scores = scores.masked_fill(~self.action_mask[task], MASKED)
         if self.spec.q_values:
             return PolicyOutput(q_values=scores, features=features)
         return PolicyOutput(logits=scores, features=features)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from rltransfer.policies.output import ILLEGAL, upcast
+from rltransfer.policies.output import MASKED, upcast
 
 
 def log_policy(scores: Tensor, temperature: float) -> Tensor:
     """Log softmax(scores / temperature) over the available actions.    (..., num_actions)
 
     Args:
-        scores: Logits or Q-values; `ILLEGAL` for masked actions.    (..., num_actions)
+        scores: Logits or Q-values; `MASKED` for masked actions.    (..., num_actions)
         temperature: tau; below 1 sharpens, above 1 softens.
     """
     return F.log_softmax(upcast(scores) if temperature == 1 else tempered(scores, temperature), -1)
@@ -25,17 +25,17 @@ def tempered(scores: Tensor, temperature: float) -> Tensor:
     """
     scores = upcast(scores)
     scaled = (scores - scores.amax(-1, keepdim=True)) / temperature
-    return scaled.clamp(min=ILLEGAL / 4).masked_fill(is_illegal(scores), ILLEGAL)
+    return scaled.clamp(min=MASKED / 4).masked_fill(is_masked(scores), MASKED)
 
 
-def is_illegal(scores: Tensor) -> Tensor:
-    """Which actions are masked, whatever `ILLEGAL` was rounded to.    (..., num_actions)"""
-    return scores <= ILLEGAL / 2
+def is_masked(scores: Tensor) -> Tensor:
+    """Which actions are masked, whatever `MASKED` was rounded to.    (..., num_actions)"""
+    return scores <= MASKED / 2
 
 
-def marked_illegal(scores: Tensor) -> Tensor:
-    """Scores with `ILLEGAL` for all masked actions, e.g. minus infinity.    (..., num_actions)"""
-    return scores.masked_fill(is_illegal(scores), ILLEGAL)
+def mask_infinite(scores: Tensor) -> Tensor:
+    """Scores with `MASKED` for all masked actions, e.g. minus infinity.    (..., num_actions)"""
+    return scores.masked_fill(is_masked(scores), MASKED)
 
 
 Q_VALUE_TEMPERATURE = 0.01

@@ -233,7 +233,6 @@ class RolloutEngine:
         self._sum_episodes(rollout_length)
 
     def _send(self, actor: Actor, stage: list[EnvSlice], time: int) -> None:
-        """Acts for one stage and begins its step."""
         for rows, _ in _adjacent(stage):
             observation = {
                 name: _take(store.at[time], rows) for name, store in self._observation.items()
@@ -260,7 +259,6 @@ class RolloutEngine:
         return self._extras[path]
 
     def _receive(self, stage: list[EnvSlice], time: int) -> None:
-        """Ends the step of one stage."""
         for rows, env_slices in _adjacent(stage):
             rewards, terminations, truncations = [], [], []
             for env_slice in env_slices:

@@ -94,7 +94,6 @@ class _Config(dict[str, Any]):
 
 
 def _damaged(run_dir: Path) -> InputError:
-    """The error for a configuration that was cut or changed."""
     return InputError(f"{run_dir} is not a complete run: its config.json is damaged.")
 
 

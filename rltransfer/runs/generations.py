@@ -132,7 +132,6 @@ class Chain:
         return run
 
     def _method(self, number: int) -> Method:
-        """The method of a generation, with the previous one as its teacher."""
         if number == 1:
             return self.method
         changes: dict[str, Any] = {"teacher": str(generation_folder(self.folder, number - 1))}

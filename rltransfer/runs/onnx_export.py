@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.checkpoint import newest_checkpoint
-from rltransfer.policies.output import ILLEGAL, LABELS, PolicyOutput
+from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
 from rltransfer.runs.config import read_config
@@ -313,6 +313,5 @@ def _check_actions(expected: Array, found: Array, scores: Array) -> None:
 
 
 def _tolerance(values: Array) -> float:
-    """The tolerated absolute difference from these values."""
-    unmasked = values[values > ILLEGAL / 2]
+    unmasked = values[values > MASKED / 2]
     return TOLERANCE * max(1.0, float(np.abs(unmasked).max(initial=0.0)))

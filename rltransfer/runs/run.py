@@ -256,7 +256,6 @@ class Run:
         return metrics
 
     def _check_finite(self, rollout: Rollout) -> None:
-        """Checks that rewards and observations are finite."""
         seen = {f"an observation {name!r}": group for name, group in rollout.observation.items()}
         seen["a reward"] = rollout.reward
         for what, tensor in seen.items():
@@ -272,7 +271,6 @@ class Run:
             )
 
     def _evaluate_quickly(self) -> dict[str, float]:
-        """Evaluates the policy for a few episodes."""
         self.agent.policy.eval()
         found = evaluate_policy(
             self.agent.policy, self.suite, self.options.evaluate_episodes,
@@ -361,7 +359,6 @@ def _passed(before: int, now: int, every: int) -> bool:
 
 
 def _live_figures(metrics: Mapping[str, float]) -> dict[str, str]:
-    """The figures for the live table."""
     shown = {}
     for name, value in metrics.items():
         if name.startswith("evaluate/return/"):

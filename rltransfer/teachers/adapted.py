@@ -12,8 +12,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.policies.output import ILLEGAL, NOTHING, Needs, PolicyOutput
-from rltransfer.policies.scores import marked_illegal
+from rltransfer.policies.output import MASKED, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, resized, shown_shape
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
 from rltransfer.tasks.task import Task
@@ -104,7 +104,6 @@ class Adapted(Wrapper):
         return dataclasses.replace(output, **changed)
 
     def _mapped(self, observation: Observation) -> Observation:
-        """The input of the teacher."""
         if self.observation is None:
             return observation
         if isinstance(self.observation, dict):
@@ -139,8 +138,8 @@ class Adapted(Wrapper):
                 column = torch.stack([scores[..., index] for index in sources], -1)
                 columns.append(merge(column, -1))
             else:
-                columns.append(torch.full_like(scores[..., 0], ILLEGAL))
-        return marked_illegal(torch.stack(columns, -1))
+                columns.append(torch.full_like(scores[..., 0], MASKED))
+        return mask_infinite(torch.stack(columns, -1))
 
     def _reordered(self, values: Tensor) -> Tensor:
         """The dimensions of a continuous action in the order of the task.    (rows, action_dim)"""
@@ -149,7 +148,6 @@ class Adapted(Wrapper):
         return torch.stack([values[..., index] for index in order], -1)
 
     def _observed(self, task: Task, observed: spaces.Dict) -> spaces.Dict:
-        """The observation space of the teacher in a task."""
         if self.observation is None:
             return observed
         if isinstance(self.observation, dict):
@@ -176,7 +174,6 @@ class Adapted(Wrapper):
         return spaces.Dict({name: _like(one) for name, one in mapped.items()})
 
     def _picked_space(self, task: Task, observed: spaces.Dict) -> spaces.Dict:
-        """The space of the picked channels or entries."""
         space = observed.spaces.get(DEFAULT_GROUP)
         assert isinstance(self.observation, tuple)
         if not isinstance(space, spaces.Box) or max(self.observation) >= space.shape[0]:
@@ -191,7 +188,6 @@ class Adapted(Wrapper):
         return spaces.Dict({**observed.spaces, DEFAULT_GROUP: box})
 
     def _acted(self, task: Task, acted: spaces.Space[Any]) -> spaces.Space[Any]:
-        """The action space of the teacher in a task."""
         if self.action is None:
             return acted
         if isinstance(acted, spaces.Discrete):
@@ -228,7 +224,6 @@ def _checked(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
 
 
 def _dtype(space: spaces.Space[Any]) -> torch.dtype:
-    """The dtype of an observation in rollouts."""
     return torch.uint8 if space.dtype == np.uint8 else torch.float32
 
 

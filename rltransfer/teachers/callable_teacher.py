@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.policies.output import LABELS, NOTHING, Needs, PolicyOutput, upcast
-from rltransfer.policies.scores import marked_illegal
+from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.observation import Observation, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
@@ -131,4 +131,4 @@ class CallableTeacher(Teacher):
         label = upcast(value)[:, : self._width]
         if self._padding_mask is not None:
             label = label.masked_fill(self._padding_mask[task][:, : label.shape[1]], filler)
-        return label if filler == 0 else marked_illegal(label)
+        return label if filler == 0 else mask_infinite(label)

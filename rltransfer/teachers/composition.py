@@ -9,7 +9,7 @@
     MonteCarloDropout        mean over dropout masks
     Adapted                  other observations, other actions: see `adapted.py`
 
-Actions that a task masks stay masked: their score is `ILLEGAL` in every label, and unavailable
+Actions that a task masks stay masked: their score is `MASKED` in every label, and unavailable
 dimensions of a continuous action are 0. Members may mask different actions. An `Ensemble` of
 probabilities gives a masked action zero weight from that member, `Vote` ignores that member, and
 every other composition masks it. If nothing is left, the result is uniform over the actions that
@@ -33,8 +33,8 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 from rltransfer.files.serialization import to_builtin, to_json
-from rltransfer.policies.output import ILLEGAL, LABELS, PolicyOutput
-from rltransfer.policies.scores import is_illegal
+from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
+from rltransfer.policies.scores import is_masked
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import Teacher
@@ -243,8 +243,8 @@ def _mean_of_probabilities(logits: Sequence[Tensor], weights: Sequence[float]) -
         F.log_softmax(one.float(), -1) + math.log(weight)
         for one, weight in zip(logits, weights, strict=True)
     ]
-    masked = torch.stack([is_illegal(one) for one in logits]).all(0)
-    return torch.stack(parts).logsumexp(0).masked_fill(masked, ILLEGAL)
+    masked = torch.stack([is_masked(one) for one in logits]).all(0)
+    return torch.stack(parts).logsumexp(0).masked_fill(masked, MASKED)
 
 
 def _mean_of_scores(scores: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -261,8 +261,8 @@ def agreed(mixed: Tensor, scores: Sequence[Tensor]) -> Tensor:
         mixed: The mixture of the scores.      (..., num_actions)
         scores: The scores of each teacher.    (..., num_actions) each
     """
-    masked = torch.stack([is_illegal(one) for one in scores])
+    masked = torch.stack([is_masked(one) for one in scores])
     by_any, by_all = masked.any(0), masked.all(0)
     nothing_left = by_any.all(-1, keepdim=True)
-    equal = torch.zeros_like(mixed).masked_fill(by_all, ILLEGAL)
-    return torch.where(nothing_left, equal, mixed.masked_fill(by_any, ILLEGAL))
+    equal = torch.zeros_like(mixed).masked_fill(by_all, MASKED)
+    return torch.where(nothing_left, equal, mixed.masked_fill(by_any, MASKED))

@@ -101,7 +101,6 @@ class Labeller:
         return dataclasses.replace(output, **masked, padding_mask=padding_mask)
 
     def _check_long_enough(self, mean: Tensor, padding_mask: Tensor) -> None:
-        """Checks that a teacher outputs all action dimensions of the tasks."""
         known = mean.shape[-1]
         if not bool(padding_mask[:, known:].all()):
             needed = int((~padding_mask).sum(-1).max())

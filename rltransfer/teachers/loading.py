@@ -62,7 +62,6 @@ def load_teacher(
 
 
 def _of_run(run_dir: Path) -> Teacher:
-    """The newest policy of a run, with the suite of the run."""
     run_dir = newest_generation(run_dir)
     stem = newest_checkpoint(run_dir) / "policy"
     try:

@@ -153,7 +153,6 @@ class PolicyTeacher(ModuleTeacher):
         return self.suite is not None and len(self.suite) > 1
 
     def _index_of(self, task: Task) -> int:
-        """The index of a task for the policy."""
         if self.suite is None or not self._is_padded:
             return 0
         place = self.suite.place_of(task)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.serialization import to_builtin
-from rltransfer.policies.output import ILLEGAL, LABELS, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import LABELS, MASKED, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
-from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_illegal, tempered
+from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_masked, tempered
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import Composition, mixture
 from rltransfer.teachers.policy_teacher import PolicyTeacher
@@ -27,7 +27,6 @@ class Wrapper(Composition):
         super().__init__([teacher], **options)
 
     def _again(self, members: Sequence[Teacher]) -> Self:
-        """The same wrapper of another teacher."""
         (teacher,) = members
         return type(self)(teacher, **self.options)
 
@@ -74,7 +73,7 @@ class Noisy(Wrapper):
         xi = self.sigma * torch.empty_like(scores).normal_(generator=self.generator)
         drawn = torch.rand(len(scores), 1, generator=self.generator, device=scores.device)
         noisy = scores * (1 + xi * (drawn < self.alpha))
-        return dataclasses.replace(output, **{name: noisy.masked_fill(is_illegal(scores), ILLEGAL)})
+        return dataclasses.replace(output, **{name: noisy.masked_fill(is_masked(scores), MASKED)})
 
 
 class Boltzmann(Wrapper):

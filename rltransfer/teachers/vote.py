@@ -12,8 +12,8 @@ from torch import Tensor
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.serialization import to_builtin
 from rltransfer.machine import distributed
-from rltransfer.policies.output import ILLEGAL, NOTHING, Needs, PolicyOutput
-from rltransfer.policies.scores import is_illegal
+from rltransfer.policies.output import MASKED, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.scores import is_masked
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import Composition, labels_of
 from rltransfer.teachers.privacy import ORDERS, epsilon_of_moments, laplace_epsilon, vote_moments
@@ -84,7 +84,7 @@ class Vote(Composition):
             )
         actions = torch.arange(scores[0].shape[-1], device=task.device)
         counts = torch.stack([one.argmax(-1, keepdim=True) == actions for one in scores]).sum(0)
-        available = torch.stack([~is_illegal(one) for one in scores]).any(0)
+        available = torch.stack([~is_masked(one) for one in scores]).any(0)
         self.labels += len(counts)
         if self.noise_scale:
             self.moments += vote_moments(counts, available, self.noise_scale, self.orders).sum(0)
@@ -93,7 +93,7 @@ class Vote(Composition):
         noise.exponential_(generator=self.generator)
         noisy = counts + self.noise_scale * (noise[0] - noise[1])
         winner = noisy.masked_fill(~available, -math.inf).argmax(-1, keepdim=True)
-        logits = torch.full_like(noisy, LOSING).masked_fill(~available, ILLEGAL)
+        logits = torch.full_like(noisy, LOSING).masked_fill(~available, MASKED)
         return PolicyOutput(logits=logits.scatter(-1, winner, 0.0))
 
     @property

@@ -22,7 +22,7 @@ from rltransfer.objectives.features import (
 )
 from rltransfer.objectives.objective import Objective, Sum, Term
 from rltransfer.objectives.outputs import JS, KL, MSE, NLL, Huber, ReverseKL
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import MASKED, PolicyOutput
 from rltransfer.schedule import Schedule
 
 # The running example: p = (0.8, 0.2) and q = (0.4, 0.6).
@@ -204,7 +204,7 @@ def test_extremes_stay_finite(objective: str, dtype: torch.dtype):
 
 def masked(scores: Tensor, legal: Sequence[bool], dtype: torch.dtype) -> Tensor:
     """Scores as a policy of this precision says them, illegal actions masked."""
-    return scores.to(dtype).masked_fill(~torch.tensor(legal), ILLEGAL)
+    return scores.to(dtype).masked_fill(~torch.tensor(legal), MASKED)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

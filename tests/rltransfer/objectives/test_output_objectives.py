@@ -18,7 +18,7 @@ from rltransfer.learning.learner import Learner, Loss
 from rltransfer.objectives.objective import Objective
 from rltransfer.objectives.outputs import JS, KL, MSE, NLL, Huber, ReverseKL
 from rltransfer.policies.network import mlp
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.policies.scores import log_policy
 
@@ -135,10 +135,10 @@ def test_a_repeated_batch_says_the_same(term: Objective):
 @pytest.mark.parametrize("term", [*ALL, ReverseKL(temperature=0.01), JS(temperature=100.0)])
 def test_extremes_stay_finite(term: Objective, dtype: torch.dtype):
     # The last row is masked on both sides.
-    teacher = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, 1e4], [1e4, ILLEGAL, -1e4]]).to(dtype)
+    teacher = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, 1e4], [1e4, MASKED, -1e4]]).to(dtype)
     # As Q-values, the teacher's are divided by 0.01: up to a million.
     for kind in ("logits", "q_values"):
-        student = torch.tensor([[-1e4, 1e4, 0.0], [0.0, 1e4, -1e4], [-1e4, ILLEGAL, 1e4]])
+        student = torch.tensor([[-1e4, 1e4, 0.0], [0.0, 1e4, -1e4], [-1e4, MASKED, 1e4]])
         student = student.to(dtype).requires_grad_()
         value = score(term, student, teacher, kind)
         assert value.isfinite() and value > 0
@@ -163,7 +163,7 @@ def test_extreme_gaussians_stay_finite(dtype: torch.dtype):
 
 
 def masked(scores: Tensor, legal: Sequence[bool]) -> Tensor:
-    return scores.masked_fill(~torch.tensor(legal), ILLEGAL)
+    return scores.masked_fill(~torch.tensor(legal), MASKED)
 
 
 @pytest.mark.parametrize("term", ALL)
@@ -204,9 +204,9 @@ def test_what_the_teacher_takes_for_illegal_it_never_does(term: Objective, kind:
 @pytest.mark.parametrize("temperature", [1e-6, 1.0, 1e9])
 def test_no_temperature_moves_probability_to_illegal_actions(temperature: float):
     # -1e4 / 1e-6 lies below the constant of illegal actions, and that over 1e9 is -1.
-    scores = torch.tensor([[-1e4, ILLEGAL, -1e4, ILLEGAL], [-1e4, -1.0, 1e4, ILLEGAL]])
+    scores = torch.tensor([[-1e4, MASKED, -1e4, MASKED], [-1e4, -1.0, 1e4, MASKED]])
     probabilities = log_policy(scores, temperature).exp()
-    assert not probabilities[scores == ILLEGAL].any()
+    assert not probabilities[scores == MASKED].any()
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2))
     assert probabilities[0, 0] == 0.5
 

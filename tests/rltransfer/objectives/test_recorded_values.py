@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rltransfer.objectives.objective import Objective
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import MASKED, PolicyOutput
 
 TASK = torch.tensor([0, 1, 1, 0, 1, 0])
 Pair = tuple[PolicyOutput, PolicyOutput]
@@ -19,7 +19,7 @@ def wave(step: float, *shape: int) -> Tensor:
 
 def scores(kind: str) -> Pair:
     student = wave(0.7, 6, 4)
-    student[::2, 3] = ILLEGAL
+    student[::2, 3] = MASKED
     return PolicyOutput(logits=student), PolicyOutput(**{kind: wave(1.3, 6, 4)})
 
 

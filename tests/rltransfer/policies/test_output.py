@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal
 
-from rltransfer.policies.output import ILLEGAL, PolicyOutput, upcast
+from rltransfer.policies.output import MASKED, PolicyOutput, upcast
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -45,7 +45,7 @@ def test_samples_follow_the_softmax():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_illegal_actions_are_never_sampled(dtype: torch.dtype):
     # Legal logits far below zero do not help the illegal ones.
-    logits = torch.tensor([-1e4, ILLEGAL, -1e4, ILLEGAL]).to(dtype).expand(100_000, 4)
+    logits = torch.tensor([-1e4, MASKED, -1e4, MASKED]).to(dtype).expand(100_000, 4)
     counts = PolicyOutput(logits=logits).sample(generator()).bincount(minlength=4)
     assert counts[1] == counts[3] == 0
     assert counts[0] > 49_000 and counts[2] > 49_000
@@ -53,7 +53,7 @@ def test_illegal_actions_are_never_sampled(dtype: torch.dtype):
 
 def test_noise_of_zero_elects_no_illegal_action(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.Tensor, "exponential_", lambda noise, **_: noise.zero_())
-    assert PolicyOutput(logits=torch.tensor([[ILLEGAL, 0.0, -1.0]])).sample().tolist() == [1]
+    assert PolicyOutput(logits=torch.tensor([[MASKED, 0.0, -1.0]])).sample().tolist() == [1]
 
 
 def test_same_generator_same_samples():
@@ -79,13 +79,13 @@ def test_discrete_log_prob_and_entropy():
 
 def test_entropy_by_hand_and_without_nan():
     # Two equal actions and one that is illegal: ln 2. One action alone: 0.
-    logits = torch.tensor([[3.0, ILLEGAL, 3.0], [1e4, -1e4, ILLEGAL]])
+    logits = torch.tensor([[3.0, MASKED, 3.0], [1e4, -1e4, MASKED]])
     entropy = PolicyOutput(logits=logits).entropy().tolist()
     assert entropy == pytest.approx([math.log(2), 0], abs=1e-6)
 
 
 def test_illegal_actions_have_no_probability():
-    output = PolicyOutput(logits=torch.tensor([[0.0, ILLEGAL]]))
+    output = PolicyOutput(logits=torch.tensor([[0.0, MASKED]]))
     assert output.log_prob(torch.tensor([1])).exp().item() == 0.0
     assert output.log_prob(torch.tensor([0])).item() == 0.0
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.objectives.outputs import KL, MSE
 from rltransfer.policies.network import Network, conv, mlp
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import MASKED, PolicyOutput
 from rltransfer.policies.policy import LOG_STD_RANGE, Policy, PolicySpec
 from rltransfer.policies.saving import load_policy, save_policy
 
@@ -147,7 +147,7 @@ def test_masks_are_each_tasks_own(q_values: bool):
     torch.manual_seed(0)
     policy = small(action_mask=MASK, q_values=q_values)
     output: PolicyOutput = policy({"policy": torch.randn(2, 3)}, torch.tensor([0, 1]))
-    assert (output.preferences() == ILLEGAL).tolist() == [[False, False, True, True],
+    assert (output.preferences() == MASKED).tolist() == [[False, False, True, True],
                                                           [False, True, False, False]]  # fmt: skip
     probabilities = output.preferences().softmax(-1)
     assert probabilities[0, 2:].tolist() == [0, 0] and probabilities[1, 1] == 0
@@ -172,7 +172,7 @@ def test_mask_needs_the_task():
 def test_masked_policy_learns_in_bfloat16():
     student = small(action_mask=MASK)
     task = torch.zeros(6, dtype=torch.int64)
-    teacher = torch.tensor([[1.0, 0.0, ILLEGAL, ILLEGAL]]).expand(6, 4)
+    teacher = torch.tensor([[1.0, 0.0, MASKED, MASKED]]).expand(6, 4)
     with torch.autocast("cpu", torch.bfloat16):
         output = student({"policy": torch.randn(6, 3)}, task)
     assert output.logits.dtype == torch.float32

@@ -18,7 +18,7 @@ from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint
 from rltransfer.policies.network import Network
-from rltransfer.policies.output import ILLEGAL
+from rltransfer.policies.output import MASKED
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.policies.saving import load_policy, save_policy
 from rltransfer.runs import onnx_export
@@ -143,7 +143,7 @@ def test_a_policy_of_several_tasks_knows_them_by_index(
     action, logits = acting.run(None, {"observation_policy": seen, "task": np.arange(2)})
     output = policy({"policy": torch.from_numpy(seen)}, torch.arange(2))
     np.testing.assert_array_equal(action, output.greedy().numpy())
-    np.testing.assert_array_equal(logits == ILLEGAL, ~np.array(mask))
+    np.testing.assert_array_equal(logits == MASKED, ~np.array(mask))
     known = metadata(out)
     assert [task["id"] for task in json.loads(known["tasks"])] == [TASK, "CartPole-v1"]
     assert json.loads(known["action_mask"]) == [list(row) for row in mask]
@@ -244,7 +244,7 @@ def test_a_file_that_acts_otherwise_is_not_written(
 
 
 def test_of_two_actions_that_scores_hardly_tell_apart_each_is_right() -> None:
-    scores = np.array([[50.0, 50.001, 0.0], [1.0, 2.0, ILLEGAL]], np.float32)
+    scores = np.array([[50.0, 50.001, 0.0], [1.0, 2.0, MASKED]], np.float32)
     own = np.array([1, 1])
     # A ten-thousandth of the largest, 50.001, is 0.005.
     onnx_export._check_actions(own, np.array([0, 1]), scores)

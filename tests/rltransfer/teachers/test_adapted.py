@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3 import DQN, SAC
 
 import rltransfer as rt
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import MASKED, PolicyOutput
 from rltransfer.teachers.teacher import Teacher
 
 CPU = torch.device("cpu")
@@ -51,20 +51,20 @@ def test_probabilities_of_actions_that_are_one_add() -> None:
     output = label(adapted)
     assert output.logits.softmax(-1)[0].tolist() == pytest.approx([0.5, 0, 0.5, 0])
     # What no action of the teacher's is, is illegal.
-    assert output.logits[0, [1, 3]].tolist() == [ILLEGAL, ILLEGAL]
+    assert output.logits[0, [1, 3]].tolist() == [MASKED, MASKED]
 
 
 def test_of_q_values_the_largest_counts() -> None:
     teacher = says(q_values=[1.0, 5.0, 3.0])
     adapted = fit(rt.Adapted(teacher, action=(1, 0, 1)), VECTOR, spaces.Discrete(3))
-    assert label(adapted).q_values.tolist() == [[5.0, 3.0, ILLEGAL]]
+    assert label(adapted).q_values.tolist() == [[5.0, 3.0, MASKED]]
 
 
 def test_a_permutation_moves_the_bits() -> None:
-    teacher = says(logits=[0.1, -2.7, ILLEGAL])
+    teacher = says(logits=[0.1, -2.7, MASKED])
     # The teacher's action 0 is the task's 2, 1 is 0, 2 is 1.
     found = label(rt.Adapted(teacher, action=(2, 0, 1))).logits
-    assert torch.equal(found, torch.tensor([[-2.7, ILLEGAL, 0.1]]))
+    assert torch.equal(found, torch.tensor([[-2.7, MASKED, 0.1]]))
     # There and back again.
     again = label(rt.Adapted(rt.Adapted(teacher, action=(2, 0, 1)), action=(1, 2, 0))).logits
     assert torch.equal(again, label(teacher).logits)
@@ -126,7 +126,7 @@ def test_a_zip_of_another_task_plays(tmp_path: Path) -> None:
     adapted = rt.Adapted(rt.load_teacher(path), observation=(0, 1, 2, 3), action=(0, 2))
     output = fitted_teacher(adapted, acrobot, CPU)({"policy": torch.randn(6, 6)}, task)
     assert output.q_values.shape == (6, 3)
-    assert (output.q_values[:, 1] == ILLEGAL).all()
+    assert (output.q_values[:, 1] == MASKED).all()
     cropped = rt.Adapted(rt.load_teacher(path), lambda o: {"policy": o["policy"][:, :4]}, (0, 2))
     fitted_teacher(cropped, acrobot, CPU)
     # As it is, it does not fit.
@@ -155,7 +155,7 @@ def test_of_several_tasks_each_row_is_its_own() -> None:
     )
     seen = torch.arange(12.0).view(2, 6)
     found = fitted_teacher(each, suite, CPU)({"policy": seen}, torch.tensor([0, 1])).logits
-    assert found.tolist() == [[3, 0, ILLEGAL], [9, 10, 11]]
+    assert found.tolist() == [[3, 0, MASKED], [9, 10, 11]]
 
 
 @pytest.mark.parametrize(

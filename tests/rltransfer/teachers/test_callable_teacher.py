@@ -11,7 +11,7 @@ from fitting import fitted_teacher, spaces_of
 from gymnasium import spaces
 
 import rltransfer as rt
-from rltransfer.policies.output import ILLEGAL
+from rltransfer.policies.output import MASKED
 from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.tasks.observation import Observation
 
@@ -79,7 +79,7 @@ def test_only_actions_of_a_rows_task_count() -> None:
     assert alone({"policy": torch.zeros(2, 2)}, FIRST).logits.tolist() == [[1, 2], [1, 2]]
     both = fit(says(logits=logits), spaces.Discrete(2), spaces.Discrete(3))
     found = both({"policy": torch.zeros(2, 2)}, torch.tensor([0, 1])).logits
-    assert found.tolist() == [[1, 2, ILLEGAL], [1, 2, 9]]
+    assert found.tolist() == [[1, 2, MASKED], [1, 2, 9]]
     # Masked before every softmax and every vote, not after.
     uneven = says(logits=torch.tensor([[2.0, 1.0, 9.0]]).expand(2, -1))
     mixed = fit(rt.Ensemble([says(logits=logits), uneven]), spaces.Discrete(2))
@@ -97,7 +97,7 @@ def test_only_actions_of_a_rows_task_count() -> None:
 def test_minus_infinity_is_illegal(name: str, dtype: torch.dtype) -> None:
     said = torch.tensor([[0.0, -torch.inf, 1.0]], dtype=dtype)
     found = getattr(says(**{name: said})({}, torch.zeros(1, dtype=torch.int64)), name)
-    assert found.tolist() == [[0, ILLEGAL, 1]]
+    assert found.tolist() == [[0, MASKED, 1]]
     assert found.dtype == torch.promote_types(dtype, torch.float32)
     for objective in ("kl", "js", "reversekl", "nll", "mse"):
         student = rt.PolicyOutput(logits=torch.zeros(1, 3, requires_grad=True))

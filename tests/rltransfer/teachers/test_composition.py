@@ -15,9 +15,9 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.policies.network import Network
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
-from rltransfer.policies.scores import is_illegal, log_policy
+from rltransfer.policies.scores import is_masked, log_policy
 from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.teachers.policy_teacher import PolicyTeacher
 from rltransfer.teachers.teacher import Teacher
@@ -41,7 +41,7 @@ def says(source: str = "a function", **fields: Sequence[float]) -> rt.CallableTe
 
 
 def policy(probabilities: Sequence[float]) -> rt.CallableTeacher:
-    return says(logits=[math.log(p) if p else ILLEGAL for p in probabilities])
+    return says(logits=[math.log(p) if p else MASKED for p in probabilities])
 
 
 def label(teacher: Teacher) -> PolicyOutput:
@@ -157,8 +157,8 @@ def test_a_product_of_gaussians_weighs_by_precision() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"logits": [1.0, -3.0, ILLEGAL]},
-        {"q_values": [1.0, -3.0, ILLEGAL]},
+        {"logits": [1.0, -3.0, MASKED]},
+        {"q_values": [1.0, -3.0, MASKED]},
         {"mean": [0.5], "log_std": [0.1]},
         {"mean": [0.5]},
     ],
@@ -174,8 +174,8 @@ def test_one_teacher_alone_keeps_its_bits(kind: type[Teacher], fields: dict[str,
 
 
 def test_what_is_illegal_stays_so() -> None:
-    masked = says(logits=[1.0, 0.0, ILLEGAL])
-    values = says(q_values=[1.0, 0.0, ILLEGAL])
+    masked = says(logits=[1.0, 0.0, MASKED])
+    values = says(q_values=[1.0, 0.0, MASKED])
     for teacher in (
         rt.Ensemble([masked, masked]),
         rt.Ensemble([masked, masked], of="logits"),
@@ -192,8 +192,8 @@ def test_what_is_illegal_stays_so() -> None:
     ):
         scores = label(teacher).preferences()
         assert scores.isfinite().all()
-        assert scores[0, 2] == ILLEGAL, teacher
-        assert not is_illegal(scores[0, :2]).any()
+        assert scores[0, 2] == MASKED, teacher
+        assert not is_masked(scores[0, :2]).any()
 
 
 def test_where_members_disagree_on_what_is_legal() -> None:
@@ -201,9 +201,12 @@ def test_where_members_disagree_on_what_is_legal() -> None:
     # The mean of (1/2, 1/2, 0) and thirds.
     assert probabilities(rt.Ensemble([narrow, wide])) == pytest.approx([5 / 12, 5 / 12, 1 / 6])
     for teacher in (rt.Ensemble([narrow, wide], of="logits"), rt.ProductOfExperts([narrow, wide])):
-        assert label(teacher).logits[0, 2] == ILLEGAL
+        assert label(teacher).logits[0, 2] == MASKED
     # Of two that agree on nothing, what one of them does is left, and the third action is not.
-    left, right = says(logits=[0.0, ILLEGAL, ILLEGAL]), says(logits=[ILLEGAL, 5.0, ILLEGAL])
+    left, right = (
+        says(logits=[0.0, MASKED, MASKED]),
+        says(logits=[MASKED, 5.0, MASKED]),
+    )
     for teacher in (rt.Ensemble([left, right], of="logits"), rt.ProductOfExperts([left, right])):
         assert probabilities(teacher) == [0.5, 0.5, 0.0]
 
@@ -214,9 +217,9 @@ def test_extreme_logits_stay_finite() -> None:
     assert probabilities(rt.Ensemble(sure)) == pytest.approx([0.5, 0.5])
     assert probabilities(rt.ProductOfExperts(sure)) == pytest.approx([0.5, 0.5])
     half = rt.CallableTeacher(
-        lambda o, t: PolicyOutput(logits=torch.tensor([[3.0, 0.0, ILLEGAL]], dtype=torch.bfloat16))
+        lambda o, t: PolicyOutput(logits=torch.tensor([[3.0, 0.0, MASKED]], dtype=torch.bfloat16))
     )
-    assert label(rt.Ensemble([half, half])).logits[0, 2] == ILLEGAL
+    assert label(rt.Ensemble([half, half])).logits[0, 2] == MASKED
 
 
 # --- noise
@@ -322,12 +325,12 @@ def test_q_values_become_a_policy() -> None:
 
 
 def test_no_temperature_makes_a_legal_action_illegal() -> None:
-    # Over 0.01 the first two are -1e9, which is `ILLEGAL`; the third is so far below them again.
-    scores = [-1e7, -1e7 - 1, -2e7, ILLEGAL]
+    # Over 0.01 the first two are -1e9, which is `MASKED`; the third is so far below them again.
+    scores = [-1e7, -1e7 - 1, -2e7, MASKED]
     logits = label(rt.Boltzmann(says(q_values=scores))).logits
     assert logits[0, :2].tolist() == [0, -100]
     for found in (logits, log_policy(torch.tensor([scores]), 0.01)):
-        assert is_illegal(found).tolist() == [[False, False, False, True]]
+        assert is_masked(found).tolist() == [[False, False, False, True]]
 
 
 # --- dropout

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.policies.network import Network, conv, mlp
-from rltransfer.policies.output import ILLEGAL, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import MASKED, NOTHING, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.callable_teacher import CallableTeacher
@@ -160,10 +160,10 @@ def test_labels_have_the_actions_of_their_task(kind: str):
     task = torch.tensor([0, 1])
     labeller = Labeller(CallableTeacher(says), (), ("policy",), mask)
     wide = labeller({"policy": torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])}, task)
-    assert wide.preferences().tolist() == [[1, 2, ILLEGAL], [1, 2, 3]]
+    assert wide.preferences().tolist() == [[1, 2, MASKED], [1, 2, 3]]
     assert wide.greedy().tolist() == [1, 2]
     narrow = labeller({"policy": torch.tensor([[1.0, 2.0], [2.0, 1.0]])}, task)
-    assert narrow.preferences().tolist() == [[1, 2, ILLEGAL], [2, 1, ILLEGAL]]
+    assert narrow.preferences().tolist() == [[1, 2, MASKED], [2, 1, MASKED]]
 
 
 def test_teachers_with_fewer_features_and_actions_give_labels_of_one_size():
@@ -180,7 +180,7 @@ def test_teachers_with_fewer_features_and_actions_give_labels_of_one_size():
     assert labeller(seen, torch.tensor([0, 1])).features.tolist() == [[1, 1, 1]] * 2
     alone = labeller(seen, torch.tensor([0, 0]))
     assert alone.features.tolist() == [[1, 1, 0]] * 2
-    assert alone.logits.tolist() == [[1, 1, ILLEGAL]] * 2
+    assert alone.logits.tolist() == [[1, 1, MASKED]] * 2
     # What knows more actions than there are is left for the objective to refuse.
     mask = mask[:, :1]
     assert Labeller(CallableTeacher(says), (), ("policy",), mask)(

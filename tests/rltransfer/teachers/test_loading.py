@@ -15,7 +15,7 @@ from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
 from rltransfer.policies.network import Network
-from rltransfer.policies.output import ILLEGAL
+from rltransfer.policies.output import MASKED
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.tasks.observation import Observation
@@ -197,7 +197,7 @@ def test_each_task_has_its_own_teacher() -> None:
     teacher = fitted_teacher(both, suite, CPU)
     task = torch.tensor([0, 0, 1])
     output = teacher({"policy": torch.zeros(3, 4, 10, 10)}, task)
-    assert output.logits[0].tolist() == [1, 1, 1, ILLEGAL, ILLEGAL]
+    assert output.logits[0].tolist() == [1, 1, 1, MASKED, MASKED]
     assert output.logits[2].tolist() == [2] * 5
     # One task alone: its own teacher's bits.
     alone = teacher({"policy": torch.zeros(2, 4, 10, 10)}, torch.tensor([1, 1]))

@@ -13,7 +13,7 @@ from fitting import fitted_teacher
 from toy import TASK
 
 import rltransfer as rt
-from rltransfer.policies.output import ILLEGAL, PolicyOutput
+from rltransfer.policies.output import MASKED, PolicyOutput
 from rltransfer.rollouts.evaluation import evaluate_teacher, probe_spaces
 from rltransfer.teachers.privacy import laplace_epsilon
 from rltransfer.teachers.vote import LOSING
@@ -55,9 +55,9 @@ def test_the_majority_wins_as_finite_logits() -> None:
 
 
 def test_a_student_learns_the_winner_by_kl() -> None:
-    output = label(rt.Vote([*votes([1, 2]), voter(0.0, 1.0, ILLEGAL)], noise_scale=0.0))
+    output = label(rt.Vote([*votes([1, 2]), voter(0.0, 1.0, MASKED)], noise_scale=0.0))
     target = output.logits.log_softmax(-1)
-    guess = torch.tensor([[1.0, 2.0, ILLEGAL]]).log_softmax(-1)
+    guess = torch.tensor([[1.0, 2.0, MASKED]]).log_softmax(-1)
     # -log softmax(1, 2)[1] = log(1 + 1 / e)
     found = F.kl_div(guess, target, reduction="sum", log_target=True)
     assert found.item() == pytest.approx(math.log(1 + math.exp(-1)), abs=1e-5)
@@ -76,10 +76,10 @@ def test_noise_decides_as_often_as_it_should() -> None:
 
 
 def test_noise_elects_no_action_that_is_illegal() -> None:
-    pair = [voter(1.0, 0.0, ILLEGAL), voter(0.0, 1.0)]
+    pair = [voter(1.0, 0.0, MASKED), voter(0.0, 1.0)]
     output = label(rt.Vote(pair, noise_scale=1e3), 2_000)
     assert set(output.greedy().tolist()) == {0, 1}
-    assert (output.logits[:, 2] == ILLEGAL).all()
+    assert (output.logits[:, 2] == MASKED).all()
 
 
 def test_nothing_of_a_member_is_handed_on() -> None:
