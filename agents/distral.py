@@ -245,9 +245,7 @@ class DistralAgent(DistilledAgent):
         self.method = method
         self.regularizer_share = torch.zeros(len(self.tasks), device=context.device)
 
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> dict[str, Tensor]:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
         """Samples an action, and stores its log-probability under pi_i and pi_0."""
         # The engine's rows are in the order of their tasks; host environments act in parts.
         distilled, own = self.policy.both(observation, task, len(task) == self.num_rows)

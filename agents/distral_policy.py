@@ -24,7 +24,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint
 from rltransfer.objectives.divergences import categorical_kl, gaussian_kl
 from rltransfer.policies.normalizer import RunningNormalizer
-from rltransfer.policies.output import MASKED, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec, bounded_log_std
 from rltransfer.policies.saving import load_policy
 from rltransfer.policies.stacked_layers import stacked
@@ -83,7 +83,7 @@ class DistralPolicy(Policy):
         task: Tensor | None = None,
         state: Tensor | None = None,
         start: Tensor | None = None,
-        needs: Needs = NOTHING,
+        needs: Needs = EMPTY,
     ) -> PolicyOutput:
         """The output and value of each row's task policy; see `Policy`."""
         return self.both(observation, task)[1]

@@ -162,9 +162,7 @@ class PPOAgent(Agent):
         super().__init__(policy, method.learner(policy, epsilon=1e-5), context)
         self.method = method
 
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> dict[str, Tensor]:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
         """Samples an action."""
         return sample(self.policy, observation, task, state, start, self.generator)
 

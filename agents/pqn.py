@@ -98,9 +98,7 @@ class PQNAgent(Agent):
         super().begin_rollout(progress)
         self.current_epsilon.fill_(self.epsilon(progress))
 
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> dict[str, Tensor]:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
         """Chooses the best action, or with probability epsilon a random one."""
         output: PolicyOutput = self.policy(observation, task, state, start)
         assert output.q_values is not None

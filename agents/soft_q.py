@@ -133,9 +133,7 @@ class SoftQAgent(DistilledAgent):
         self.method = method
         self.num_actions = context.spaces.num_actions(context.device)
 
-    def act(
-        self, observation: Observation, task: Tensor, state: Tensor, start: Tensor
-    ) -> dict[str, Tensor]:
+    def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
         """Samples an action."""
         own = self.policy.both(observation, task, len(task) == self.num_rows)[1]
         action = own.sample(self.generator)

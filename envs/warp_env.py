@@ -9,12 +9,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+import warp as wp
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rltransfer.envs.warp_device import find_device
+from rltransfer.envs.warp_device import current_stream, find_device
 from rltransfer.errors import InputError, unknown
 from rltransfer.tasks.vector_env import VectorEnv
 
@@ -28,9 +29,13 @@ CELL_PIXELS = 16
 class WarpVectorEnv(VectorEnv):
     """Many environments with state and step on the device, each with a separate random stream.
 
-    Subclasses call `_allocate` and implement the launches of their kernels. The next step
-    overwrites the observation, which must not be written to.
+    Subclasses call `_allocate`, implement the launch of a step, and set the kernel that begins
+    episodes, with its inputs: `_mask`, then those after the seed. The next step overwrites the
+    observation, which must not be written to.
     """
+
+    _reset_kernel: wp.Kernel
+    _reset_inputs: list[Any]
 
     def __init__(self, num_envs: int, device: torch.device | str) -> None:
         if num_envs < 1:
@@ -46,6 +51,7 @@ class WarpVectorEnv(VectorEnv):
             state: The other tensors of the state.          (num_envs, ...) each
         """
         zeros = functools.partial(torch.zeros, self.num_envs, device=self.device)
+        self._warp_device = wp.device_from_torch(self.device)
         self._state = {**state, "observation": observation}
         self._actions = zeros(dtype=torch.int64)
         self._mask = zeros(dtype=torch.bool)
@@ -58,7 +64,6 @@ class WarpVectorEnv(VectorEnv):
     def _launch_step(self) -> None:
         """Begins a step of every environment with `_actions`."""
 
-    @abc.abstractmethod
     def _launch_reset(self, seeded: bool, seed: int) -> None:
         """Begins new episodes where `_mask` is true.
 
@@ -66,6 +71,15 @@ class WarpVectorEnv(VectorEnv):
             seeded: Whether to seed the random streams.
             seed: The seed, below 2 ** 64.
         """
+        mask, *rest = self._reset_inputs
+        wp.launch(
+            self._reset_kernel,
+            dim=self.num_envs,
+            inputs=[mask, seeded, seed, *rest],
+            device=self._warp_device,
+            stream=current_stream(self.device),
+            block_dim=BLOCK,
+        )
 
     def _wait(self) -> None:
         """Waits for the step, if it does not run on torch's stream."""

@@ -15,7 +15,9 @@ else, torch included, loads when it is first used.
 
 from __future__ import annotations
 
+import ast
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rltransfer.tasks import families as _families
@@ -60,35 +62,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_NAMES = {
-    "rltransfer": "agents policies",
-    "rltransfer.errors": "InputError",
-    "rltransfer.learning.agent": "TrainingContext",
-    "rltransfer.objectives.features": "AttentionTransfer FeatureRegression "
-    "JacobianMatching RepresentationalDistance",
-    "rltransfer.objectives.objective": "Objective",
-    "rltransfer.objectives.outputs": "JS KL MSE NLL Huber ReverseKL",
-    "rltransfer.policies.output": "PolicyOutput",
-    "rltransfer.policies.policy": "Policy",
-    "rltransfer.runs.config": "RunOptions",
-    "rltransfer.runs.evaluate": "evaluate",
-    "rltransfer.runs.run": "Run",
-    "rltransfer.runs.train": "train",
-    "rltransfer.schedule": "Schedule",
-    "rltransfer.tasks.observation": "Observation",
-    "rltransfer.tasks.task": "Suite Task",
-    "rltransfer.teachers.adapted": "Adapted",
-    "rltransfer.teachers.ensembles": "Ensemble ProductOfExperts",
-    "rltransfer.teachers.callable_teacher": "CallableTeacher",
-    "rltransfer.teachers.loading": "load_teacher",
-    "rltransfer.teachers.teacher": "Teacher",
-    "rltransfer.teachers.per_task": "PerTask",
-    "rltransfer.teachers.transformed": "Boltzmann MonteCarloDropout Noisy",
-    "rltransfer.teachers.vote": "Vote",
-}
-"""The names of this package, by the module that defines them: the imports above, at run time."""
 
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+def _lazy_names() -> dict[str, str]:
+    """The module of each name in the imports above, which run for type checkers alone."""
+    tree = ast.parse(Path(__file__).read_text())
+    return {
+        alias.name: node.module or ""
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
+    }
+
+
+_MODULE_OF = _lazy_names()
 
 __all__ = [*_MODULE_OF]
 

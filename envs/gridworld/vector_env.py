@@ -90,8 +90,7 @@ class GridworldVectorEnv(WarpVectorEnv):
         def as_values(tensor: Tensor) -> Any:
             return wp.from_torch(tensor.view(len(tensor), -1).view(torch.int32))
 
-        self._warp_device = wp.device_from_torch(self.device)
-        self._reset = reset
+        self._reset_kernel = reset
         constants = [
             wp.from_torch(torch.from_numpy(array).to(self.device))
             for array in (self.rules.destination, self.rules.starts)
@@ -120,14 +119,3 @@ class GridworldVectorEnv(WarpVectorEnv):
 
     def _launch_step(self) -> None:
         self._step.launch(current_stream(self.device))
-
-    def _launch_reset(self, seeded: bool, seed: int) -> None:
-        mask, *rest = self._reset_inputs
-        wp.launch(
-            self._reset,
-            dim=self.num_envs,
-            inputs=[mask, seeded, seed, *rest],
-            device=self._warp_device,
-            stream=current_stream(self.device),
-            block_dim=BLOCK,
-        )

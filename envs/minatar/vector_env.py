@@ -103,7 +103,6 @@ class MinAtarVectorEnv(WarpVectorEnv):
 
     def _prepare(self, sticky_action_prob: float, difficulty_ramping: bool) -> None:
         """Compiles the game's kernels and records the launches of a step."""
-        self._warp_device = wp.device_from_torch(self.device)
         n, channels = self.num_envs, len(self._game.channels)
 
         def in_channels(observation: Tensor) -> Any:
@@ -133,6 +132,8 @@ class MinAtarVectorEnv(WarpVectorEnv):
         sticky_below = math.ceil(sticky_action_prob * (1 << BITS))
         given = [wp.from_torch(self._actions), wp.from_torch(self._action_set)]
         options = [sticky_below, difficulty_ramping]
+        # Without a seed, the last action stays the first sticky one.
+        self._reset_kernel = self._game.reset
         self._reset_inputs = [wp.from_torch(self._mask), *state]
 
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
@@ -166,18 +167,6 @@ class MinAtarVectorEnv(WarpVectorEnv):
             others = range(1, len(self._launches))
             self._pending = [self._pool.submit(self._launch, chunk) for chunk in others]
         self._launch(0)
-
-    def _launch_reset(self, seeded: bool, seed: int) -> None:
-        """See `WarpVectorEnv`; without a seed, the last action stays the first sticky one."""
-        mask, *state = self._reset_inputs
-        wp.launch(
-            self._game.reset,
-            dim=self.num_envs,
-            inputs=[mask, seeded, seed, *state],
-            device=self._warp_device,
-            stream=current_stream(self.device),
-            block_dim=BLOCK,
-        )
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stops the threads."""

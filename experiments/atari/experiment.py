@@ -35,7 +35,7 @@ How often students learn from a step was chosen on seed 0 of Pong.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +65,6 @@ from rltransfer.experiments.common.trials import (
     run_options,
 )
 from rltransfer.experiments.zoo.experiment import EVALUATION_SEED
-from rltransfer.learning.agent import Method
 from rltransfer.learning.learner import PrecisionName
 from rltransfer.policies.network import Network
 from rltransfer.runs.report import return_ratio
@@ -139,12 +138,11 @@ class AtariDistillation(PaperExperiment):
 
     def students(self, size: str) -> list[Trial]:
         """The runs of students of one game."""
+        network = Network(encoder="nature", width=SIZES[size])
         return [
             Trial(
                 name=self._name(size, game, seed),
-                method=self._distilled(
-                    self._teachers.source(game), Network(encoder="nature", width=SIZES[size]), 32
-                ),
+                method=distilled(self._teachers.source(game), network, self.precision, 32),
                 suite=task_of(game),
                 options=run_options(self.steps, seed, RUN_EPISODES),
             )
@@ -155,22 +153,16 @@ class AtariDistillation(PaperExperiment):
     def multitask(self) -> list[Trial]:
         """The runs of students of all games."""
         teachers = {task_of(game): self._teachers.source(game) for game in self.games}
-        network = Network(encoder="nature", heads="per-task")
+        teacher, network = f"PerTask({teachers})", Network(encoder="nature", heads="per-task")
         return [
             Trial(
                 name=self._name(MULTITASK, "", seed),
-                method=self._distilled(f"PerTask({teachers})", network, 16, len(self.games)),
+                method=distilled(teacher, network, self.precision, 16, len(self.games)),
                 suite=Suite.of(*map(task_of, self.games)),
                 options=run_options(self.steps * len(self.games), seed, RUN_EPISODES),
             )
             for seed in range(self.seeds)
         ]
-
-    def _distilled(
-        self, teacher: str, network: Network, num_envs: int, num_games: int = 1
-    ) -> Method:
-        recipe = distilled(teacher, network, num_envs, num_games)
-        return replace(recipe, precision=self.precision)
 
     def comparisons(self, kinds: Iterable[str]) -> dict[str, Comparison]:
         """For each game and seed a random policy, the teacher and its students.
@@ -296,13 +288,14 @@ def _return_ratio(returns: Mapping[str, float], student: str) -> float:
 
 
 def distilled(
-    teacher: str, network: Network, num_envs: int, num_games: int = 1
+    teacher: str, network: Network, precision: PrecisionName, num_envs: int, num_games: int = 1
 ) -> PolicyDistillation:
     """The method that distils teachers into a network.
 
     Args:
         teacher: The teacher, or the teachers of all games.
         network: The student's.
+        precision: Arithmetic of the learner.
         num_envs: Environments per game.
         num_games: Number of games; the number of optimizer steps does not depend on it.
     """
@@ -321,4 +314,5 @@ def distilled(
         epochs=12 / num_games,
         batch_size=256,
         learning_rate=1e-3,
+        precision=precision,
     )

@@ -10,12 +10,11 @@ from typing import Any
 from rltransfer.agents import PPO
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.errors import InputError
-from rltransfer.experiments.common.trials import THREADS, Trial, check_settings, run_parallel
+from rltransfer.experiments.common.trials import Trial, check_settings, run_parallel, train_trial
 from rltransfer.experiments.zoo.experiment import write_teacher
 from rltransfer.learning.learner import PrecisionName
 from rltransfer.machine.terminal import console
 from rltransfer.policies.network import Network
-from rltransfer.runs.train import train
 from rltransfer.teachers.zoo import zoo_cards
 
 STEPS = {"Pong": 2_500_000, "Boxing": 1_500_000, "Qbert": 1_500_000}
@@ -56,12 +55,7 @@ class Teachers:
 
     def train(self, game: str) -> dict[str, Any]:
         """Trains or resumes a game's teacher, writes it in the zoo's format, returns its card."""
-        run_dir, trial = self._run_dir(game), self.trial(game)
-        run = train(
-            trial.method, suite=trial.suite, run_dir=run_dir, quiet=True,
-            resume=(run_dir / "config.json").exists(), threads=THREADS, **trial.options,
-        )  # fmt: skip
-        return write_teacher(run, self._stem(game))
+        return write_teacher(train_trial(self.trial(game), self.out), self._stem(game))
 
     def trial(self, game: str) -> Trial:
         """The training run of a game's teacher."""

@@ -75,10 +75,8 @@ class Comparison:
         if source == RANDOM:
             found = evaluate_random(suite, self.episodes, seed=self.seed, device=device)
         else:
-            found = evaluate_teacher(
-                load_teacher(source), suite, self.episodes,
-                seed=self.seed, device=device,
-            )  # fmt: skip
+            teacher = load_teacher(source)
+            found = evaluate_teacher(teacher, suite, self.episodes, seed=self.seed, device=device)
         return found[self.task].mean
 
     def _read(self) -> dict[str, dict[str, Any]]:

@@ -25,6 +25,7 @@ from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
 from rltransfer.runs.config import RunOptions, read_config, settings
 from rltransfer.runs.folder import difference
+from rltransfer.runs.run import Run
 from rltransfer.runs.train import train
 from rltransfer.tasks.families import as_suite
 from rltransfer.tasks.task import Suite
@@ -239,20 +240,21 @@ def at_once(jobs: int, count: int) -> int:
 
 def run_trial(trial: Trial, folder: Path, quiet: bool = True) -> dict[str, Any]:
     """Runs or resumes one trial and returns its result."""
-    run_dir = folder / trial.name
-    options = {"threads": THREADS, **trial.options}
-    run = train(
-        trial.method, suite=trial.suite, run_dir=run_dir,
-        resume=(run_dir / "config.json").exists(), quiet=quiet, **options,
-    )  # fmt: skip
-    _delete_state(run_dir)
+    run = train_trial(trial, folder, quiet)
+    # Only resuming needs the states: a replay buffer may take most of a gigabyte.
+    for state in (folder / trial.name).rglob("state*.safetensors"):
+        state.unlink()
     return run.result
 
 
-def _delete_state(run_dir: Path) -> None:
-    """Deletes what only resuming needs: a replay buffer may take most of a gigabyte."""
-    for state in run_dir.rglob("state*.safetensors"):
-        state.unlink()
+def train_trial(trial: Trial, folder: Path, quiet: bool = True) -> Run:
+    """Runs or resumes one trial; it can be resumed again."""
+    run_dir = folder / trial.name
+    options = {"threads": THREADS, **trial.options}
+    return train(
+        trial.method, suite=trial.suite, run_dir=run_dir,
+        resume=(run_dir / "config.json").exists(), quiet=quiet, **options,
+    )  # fmt: skip
 
 
 def _show_lines() -> None:

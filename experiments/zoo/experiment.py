@@ -20,6 +20,7 @@ import torch
 from rltransfer.agents import PPO, PQN, PolicyDistillation
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.experiments.common.checks import check_options, choice
+from rltransfer.experiments.common.trials import Trial, train_trial
 from rltransfer.experiments.zoo.folder import FOLDER
 from rltransfer.files.serialization import to_json
 from rltransfer.learning.agent import Method
@@ -30,7 +31,6 @@ from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.runs.config import read_config
 from rltransfer.runs.folder import load_run_policy
 from rltransfer.runs.run import Run
-from rltransfer.runs.train import train
 
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
@@ -91,17 +91,14 @@ class Zoo:
             console().print(f"{game}: {card['return_mean']:.1f} ± {card['return_ci95']:.1f}")
 
     def _train(self, game: str, method: Method, steps: int, name: str) -> Run:
-        run_dir = self.out / name
-        return train(
-            method,
-            suite=task_of(game),
-            run_dir=run_dir,
-            resume=(run_dir / "config.json").exists(),
-            total_steps=self.steps or steps,
-            seed=self.seed,
-            threads=self.threads,
-            episodes=EPISODES,
-        )
+        options = {
+            "total_steps": self.steps or steps,
+            "seed": self.seed,
+            "threads": self.threads,
+            "episodes": EPISODES,
+        }
+        trial = Trial(name=name, method=method, suite=task_of(game), options=options)
+        return train_trial(trial, self.out, quiet=False)
 
 
 VALUES = PQN(learning_rate=5e-4, batch_size=256)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
-from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import (
     DEFAULT_GROUP,
     Observation,
@@ -82,7 +82,7 @@ class ImportedPolicy(nn.Module, abc.ABC):
         return parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
 
     @abc.abstractmethod
-    def forward(self, observation: Observation, needs: Needs = NOTHING) -> PolicyOutput:
+    def forward(self, observation: Observation, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the network.
 
         Args:

@@ -36,7 +36,7 @@ from rltransfer.files.hashing import tensors_sha256
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.imported_policy import ImportedPolicy, shapes_of
 from rltransfer.policies.linear import Linear
-from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 
 EPSILON = 0.01
@@ -106,7 +106,7 @@ class RslRlActor(ImportedPolicy):
         self.register_buffer("std", std)
         self.register_buffer("log_std", log_std)
 
-    def forward(self, observation: Observation, needs: Needs = NOTHING) -> PolicyOutput:
+    def forward(self, observation: Observation, needs: Needs = EMPTY) -> PolicyOutput:
         """The mean, the log standard deviation, if any, and the last hidden layer.
 
         Args:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer
 from rltransfer.policies.encoder import through
-from rltransfer.policies.output import MAPS, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, MAPS, Needs, PolicyOutput
 from rltransfer.tasks.observation import shown_shape
 
 
@@ -99,7 +99,7 @@ class SingleHead(nn.Module):
         self.head = head
         self.output = output
 
-    def forward(self, inputs: Tensor, needs: Needs = NOTHING) -> PolicyOutput:
+    def forward(self, inputs: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The Q-values or the greedy action, and the last hidden layer.
 
         Args:
@@ -149,7 +149,7 @@ class ActorCritic(nn.Module):
         self.discrete = discrete
         self.register_buffer("log_std", log_std)
 
-    def forward(self, inputs: Tensor, needs: Needs = NOTHING) -> PolicyOutput:
+    def forward(self, inputs: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The distribution parameters, the value and the last hidden layer of the policy.
 
         Args:

@@ -237,10 +237,9 @@ def _array(value: object) -> NDArray[np.float64] | None:
             column_major = order == "F"
         case _:
             return None
-    name = _float_type(dtype)
-    if name is None or not all(isinstance(size, int) and size >= 0 for size in shape):
+    kind = _float_type(dtype)
+    if kind is None or not all(isinstance(size, int) and size >= 0 for size in shape):
         return None
-    kind = np.dtype(name)
     if len(content) != math.prod(shape) * kind.itemsize:
         return None
     flat = np.frombuffer(content, kind).astype(np.float64)
@@ -249,22 +248,19 @@ def _array(value: object) -> NDArray[np.float64] | None:
 
 def _number(value: object) -> float | None:
     """The value of a Python or numpy number; None for any other value."""
-    if isinstance(value, int | float):
-        return float(value)
-    if isinstance(value, _Scalar) and len(value.arguments) == 2:
-        dtype, content = value.arguments
-        name = _float_type(dtype)
-        if name is not None and isinstance(content, bytes):
-            kind = np.dtype(name)
-            if len(content) == kind.itemsize:
+    match value:
+        case int() | float():
+            return float(value)
+        case _Scalar(arguments=(dtype, bytes() as content)):
+            kind = _float_type(dtype)
+            if kind is not None and len(content) == kind.itemsize:
                 return float(np.frombuffer(content, kind)[0])
     return None
 
 
-def _float_type(dtype: object) -> str | None:
-    """The byte order and name of a pickled float dtype; None for any other value."""
+def _float_type(dtype: object) -> np.dtype[Any] | None:
+    """A pickled float dtype; None for any other value."""
     match dtype:
         case _Dtype(arguments=(str() as name, *_), state=(_, "<" | ">" | "=" as order, *_)):
-            return f"{order}{name}" if name in FLOATS else None
-        case _:
-            return None
+            return np.dtype(f"{order}{name}") if name in FLOATS else None
+    return None

@@ -155,23 +155,16 @@ class StoredTensors:
         channels, height, width = shape
         layers: list[nn.Module] = []
         for index, (outputs, kernel, stride) in enumerate(NATURE_LAYERS):
-            layers += [
-                self._convolution(f"{prefix}.cnn.{2 * index}", channels, outputs, kernel, stride)
-            ]
-            layers += [nn.ReLU()]
+            name = f"{prefix}.cnn.{2 * index}"
+            layer = nn.Conv2d(channels, outputs, kernel, stride, device="meta")
+            weight = self.take(f"{name}.weight", (outputs, channels, kernel, kernel))
+            layer.weight = nn.Parameter(weight)
+            layer.bias = nn.Parameter(self.take(f"{name}.bias", (outputs,)))
+            layers += [layer, nn.ReLU()]
             channels = outputs
             height, width = ((size - kernel) // stride + 1 for size in (height, width))
         linear = self.linear(f"{prefix}.linear.0", channels * max(height, 0) * max(width, 0))
         return nn.Sequential(*layers, nn.Flatten(), linear, nn.ReLU()), linear.out_features
-
-    def _convolution(
-        self, name: str, inputs: int, outputs: int, kernel: int, stride: int
-    ) -> nn.Conv2d:
-        layer = nn.Conv2d(inputs, outputs, kernel, stride, device="meta")
-        weight = self.take(f"{name}.weight", (outputs, inputs, kernel, kernel))
-        layer.weight = nn.Parameter(weight)
-        layer.bias = nn.Parameter(self.take(f"{name}.bias", (outputs,)))
-        return layer
 
 
 def build_network(

@@ -26,7 +26,7 @@ from rltransfer.importers.sb3_networks import ActionBounds, ActorCritic, Inputs,
 from rltransfer.importers.sb3_spaces import read_action_space, read_observation_space
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_vecnormalize
 from rltransfer.importers.sb3_weights import ACTIVATIONS, Settings, StoredTensors, build_network
-from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, describe_space
 
@@ -102,7 +102,7 @@ class ZipPolicy(ImportedPolicy):
         unknown = isinstance(self.actions, spaces.Box) and self.bounds is None
         return spaces.Dict({DEFAULT_GROUP: self.inputs.space}), None if unknown else self.actions
 
-    def forward(self, observation: Observation, needs: Needs = NOTHING) -> PolicyOutput:
+    def forward(self, observation: Observation, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the policy, with actions in the units of the environment.
 
         Args:

@@ -28,7 +28,7 @@ from torch import Tensor
 from rltransfer.errors import InputError, unknown
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.imported_policy import ImportedPolicy
-from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
@@ -86,7 +86,7 @@ class ScriptedPolicy(ImportedPolicy):
         self.output: OutputName = output
         self.scale = scale
 
-    def forward(self, observation: Observation, needs: Needs = NOTHING) -> PolicyOutput:
+    def forward(self, observation: Observation, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the program, in the field of its kind.
 
         Args:

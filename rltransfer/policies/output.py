@@ -18,7 +18,7 @@ LABELS = {"logits": MASKED, "q_values": MASKED, "mean": 0.0, "log_std": 0.0}
 
 Needs = frozenset[str]
 """Optional fields of `PolicyOutput` that an objective needs."""
-NOTHING: Needs = frozenset()
+EMPTY: Needs = frozenset()
 MAPS: Needs = frozenset({"maps", "attention"})
 """Fields that are computed from feature maps."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rltransfer.files.serialization import from_json
 from rltransfer.policies.encoder import Encoder, head
 from rltransfer.policies.network import Network
-from rltransfer.policies.output import MAPS, MASKED, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, MAPS, MASKED, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation, space_from_json, space_to_json
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 
@@ -179,7 +179,7 @@ class Policy(nn.Module):
         task: Tensor | None = None,
         state: Tensor | None = None,
         start: Tensor | None = None,
-        needs: Needs = NOTHING,
+        needs: Needs = EMPTY,
     ) -> PolicyOutput:
         """The policy's output for a batch or a sequence of observations.
 

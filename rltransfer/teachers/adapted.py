@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.policies.output import MASKED, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, resized, shown_shape
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
@@ -85,9 +85,7 @@ class Adapted(Wrapper):
             fitted._num_actions = max(*own.action_sizes, fitted._num_actions)
         return fitted
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the teacher, as actions of the task."""
         output = self.members[0](self._mapped(observation), task, needs)
         if self.action is None:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.policies.output import LABELS, NOTHING, Needs, PolicyOutput, upcast
+from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput, upcast
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.observation import Observation, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
@@ -83,9 +83,7 @@ class CallableTeacher(Teacher):
             action_space=self.action_space,
         )
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the function.
 
         Raises:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number, unknown
-from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import (
     Composition,
@@ -77,9 +77,7 @@ class Ensemble(Composition):
         unnormalized = _weights(self)
         self.weights = [weight / sum(unnormalized) for weight in unnormalized]
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The mean; with a single member, its bits."""
         outputs = [member(observation, task, needs) for member in self.members]
         if len(outputs) == 1:
@@ -108,9 +106,7 @@ class ProductOfExperts(Composition):
         super().__init__(members, weights=weights)
         self.weights = _weights(self)
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The product; with a single member of weight 1, its bits."""
         outputs = [member(observation, task, needs) for member in self.members]
         if self.weights == (1.0,):

@@ -19,7 +19,7 @@ from rltransfer.importers.sb3_zip import load_zip
 from rltransfer.importers.source import SOURCES, is_zip, located, split_source
 from rltransfer.importers.torch_file import SUFFIXES, load_torch_file
 from rltransfer.importers.torchscript import is_torchscript
-from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
@@ -49,9 +49,7 @@ class FileTeacher(ModuleTeacher):
         self.origin = dict(origin or {})
         self.vecnormalize = vecnormalize
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the policy."""
         output: PolicyOutput = self.module(observation, needs)
         return output

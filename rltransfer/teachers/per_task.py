@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.stacked_policies import StackedPolicies, can_stack
 from rltransfer.tasks.observation import Observation, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
@@ -90,9 +90,7 @@ class PerTask(Composition):
         self._stacks = len(policies) == len(self.members) and can_stack(policies)
         self._stacked = StackedPolicies(policies) if self._stacks else None
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the teacher of each row; with a single task, its bits."""
         if len(self.members) == 1:
             return self.members[0](observation, task, needs)

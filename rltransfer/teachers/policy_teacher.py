@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.files.hashing import tensors_sha256
-from rltransfer.policies.output import LABELS, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.tasks.observation import Observation, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces, check_actions, check_observation
@@ -93,9 +93,7 @@ class PolicyTeacher(ModuleTeacher):
             recorded_return=self.recorded_return,
         )
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the policy."""
         return self.cropped(self.module(*self.inputs(observation, task), needs=needs))
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltransfer.policies.output import NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
@@ -41,14 +41,12 @@ class Teacher(nn.Module, abc.ABC):
     if TYPE_CHECKING:
 
         def __call__(
-            self, observation: Observation, task: Tensor, needs: Needs = NOTHING
+            self, observation: Observation, task: Tensor, needs: Needs = EMPTY
         ) -> PolicyOutput:
             """Types `nn.Module.__call__`, which runs `forward`."""
 
     @abc.abstractmethod
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the teacher, which is differentiable with respect to observations only.
 
         CUDA graphs capture it: it must not wait for the device, and must draw random numbers only

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.serialization import to_builtin
-from rltransfer.policies.output import LABELS, MASKED, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, LABELS, MASKED, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_masked, tempered
 from rltransfer.tasks.observation import Observation
@@ -64,9 +64,7 @@ class Noisy(Wrapper):
         self.sigma = sigma
         self.alpha = alpha
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The perturbed output of the teacher."""
         output = self.members[0](observation, task, needs)
         name, scores = self._scores(output)
@@ -93,9 +91,7 @@ class Boltzmann(Wrapper):
         super().__init__(teacher, temperature=temperature)
         self.temperature = temperature
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The policy."""
         output = self.members[0](observation, task, needs)
         _, scores = self._scores(output)
@@ -144,9 +140,7 @@ class MonteCarloDropout(Wrapper):
         self.samples = int(samples)
         self.p = p
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The mean over the masks."""
         teacher = self.members[0]
         assert isinstance(teacher, PolicyTeacher)

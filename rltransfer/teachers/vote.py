@@ -12,7 +12,7 @@ from torch import Tensor
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.serialization import to_builtin
 from rltransfer.machine import distributed
-from rltransfer.policies.output import MASKED, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.scores import is_masked
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import Composition, labels_of
@@ -71,9 +71,7 @@ class Vote(Composition):
         self.register_buffer("orders", orders, persistent=False)
         self.register_buffer("moments", torch.zeros_like(orders), persistent=False)
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The winner with the logit 0, the other available actions with `LOSING`."""
         labels = labels_of([member(observation, task, needs) for member in self.members])
         scores = labels.get("logits") or labels.get("q_values")

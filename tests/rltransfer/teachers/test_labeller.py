@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.policies.network import Network, conv, mlp
-from rltransfer.policies.output import MASKED, NOTHING, Needs, PolicyOutput
+from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.callable_teacher import CallableTeacher
@@ -24,9 +24,7 @@ TASK = torch.zeros(5, dtype=torch.int64)
 class Frozen(ModuleTeacher):
     """A policy as a teacher."""
 
-    def forward(
-        self, observation: Observation, task: Tensor, needs: Needs = NOTHING
-    ) -> PolicyOutput:
+    def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         return self.module(observation, task, needs=needs)  # type: ignore[no-any-return]
 
 
