@@ -70,9 +70,7 @@ class Surrogate:
         """
         value = rollout.extras["value"]
         last_value = policy(rollout.last_observation, rollout.task[-1], rollout.last_state).value
-        next_value = next_values(
-            rollout, value, last_value, lambda seen, task: policy(seen, task).value
-        )
+        next_value = next_values(rollout, value, last_value, lambda *seen: policy(*seen).value)
         advantage = generalized_advantage(
             rollout.reward, value, next_value, rollout.terminated, rollout.done,
             self.gamma, self.gae_lambda,
@@ -103,17 +101,15 @@ class Surrogate:
         center = mean(advantage)
         advantage = (advantage - center) / (mean((advantage - center).square()).sqrt() + 1e-8)
         log_prob = output.log_prob(batch["action"])
-        policy_loss = mean(
-            clipped_policy_loss(log_prob, batch["old_log_prob"], advantage, self.clip_range)
-        )
+        old_log_prob = batch["old_log_prob"]
+        policy_loss = mean(clipped_policy_loss(log_prob, old_log_prob, advantage, self.clip_range))
         error = output.value.float() - batch["return"]
         value_loss = 0.5 * mean(error.square())
         entropy = mean(output.entropy())
-        total = (
-            policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient * entropy
-        )
+        total = policy_loss + self.value_coefficient * value_loss
+        total = total - self.entropy_coefficient * entropy
         with torch.no_grad():
-            log_ratio = log_prob - batch["old_log_prob"]
+            log_ratio = log_prob - old_log_prob
             ratio = log_ratio.exp()
             variance = mean((batch["return"] - mean(batch["return"])).square())
             unexplained = mean((error - mean(error)).square())
@@ -168,12 +164,11 @@ class PPOAgent(Agent):
 
     def batches(self, rollout: Rollout) -> Iterable[Batch]:
         """Shuffled minibatches with advantages."""
+        method = self.method
         with torch.no_grad():
-            batch = self.method.surrogate.advantages(rollout, self.policy)
+            batch = method.surrogate.advantages(rollout, self.policy)
         batch.update(sequence_fields(rollout, self.policy))
-        return minibatches(
-            batch, self.method.batch_size, self.method.epochs, self.order, self.state_size > 0
-        )
+        return minibatches(batch, method.batch_size, method.epochs, self.order, self.state_size > 0)
 
     def loss(self, batch: Batch) -> Loss:
         """The loss of a minibatch."""

@@ -111,16 +111,11 @@ class PQNAgent(Agent):
 
     def batches(self, rollout: Rollout) -> Iterable[Batch]:
         """Shuffled minibatches with lambda-returns."""
+        method, batch = self.method, sequence_fields(rollout, self.policy)
+        batch["action"] = rollout.extras["action"]
         with torch.no_grad():
-            target = self._targets(rollout)
-        batch: Batch = {
-            **sequence_fields(rollout, self.policy),
-            "action": rollout.extras["action"],
-            "target": target,
-        }
-        return minibatches(
-            batch, self.method.batch_size, self.method.epochs, self.order, self.state_size > 0
-        )
+            batch["target"] = self._targets(rollout)
+        return minibatches(batch, method.batch_size, method.epochs, self.order, self.state_size > 0)
 
     def _targets(self, rollout: Rollout) -> Tensor:
         """The lambda-returns of a rollout.    (time, rows)"""

@@ -132,10 +132,8 @@ class Atari:
         emulators = Emulators(
             games[task.id], num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **options
         )
-        stack = options["stack_num"]
-        return AtariVectorEnv(
-            emulators, device, name=task.id, frame_stack=stack if stack > 1 else 0
-        )
+        stack = options["stack_num"] if options["stack_num"] > 1 else 0
+        return AtariVectorEnv(emulators, device, name=task.id, frame_stack=stack)
 
     def evaluation_task(self, task: Task) -> Task:
         """The task with unmodified rewards and whole games."""

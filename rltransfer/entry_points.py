@@ -22,10 +22,8 @@ def load_entry(entry: EntryPoint) -> Any:
     try:
         return entry.load()
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(
-            f"{describe_entry(entry)} cannot be loaded: {reason.rstrip('.')}."
-        ) from error
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise InputError(f"{describe_entry(entry)} cannot be loaded: {reason}.") from error
 
 
 def describe_entry(entry: EntryPoint) -> str:

@@ -35,10 +35,9 @@ class AtariRollout:
     def run(self) -> dict[str, Any]:
         """Runs the measurement."""
         watch = Stopwatch(self.measuring)
-        engine = RolloutEngine(
-            Suite.of(self.task), self.num_envs, watch.device, self.measuring.seed
-        )
-        generator = torch.Generator(watch.device).manual_seed(self.measuring.seed)
+        seed = self.measuring.seed
+        engine = RolloutEngine(Suite.of(self.task), self.num_envs, watch.device, seed)
+        generator = torch.Generator(watch.device).manual_seed(seed)
         actor = RandomActor(engine.spaces, generator)
         (speed,) = watch.speeds(lambda: engine.collect(actor, self.rollout_length).num_steps)
         engine.close()

@@ -54,9 +54,8 @@ class Curves:
         for count in self.num_tasks:
             each = self.rows // count
             report(f"{count} tasks, {each} environments each")
-            tasks.append(
-                {"num_tasks": count, "num_envs": each, **self._speeds(suite_of(count), each)}
-            )
+            speeds = self._speeds(suite_of(count), each)
+            tasks.append({"num_tasks": count, "num_envs": each, **speeds})
         return {
             "task": TASK,
             "repeats": self.measuring.repeats,
@@ -69,7 +68,5 @@ class Curves:
 
     def _speeds(self, suite: Suite, num_envs: int) -> dict[str, Any]:
         found = benchmark_rollout(suite, num_envs, self.rollout_length, Network(), self.measuring)
-        together: dict[str, Any] = (
-            found["together"] if len(suite) > 1 else found["tasks"][suite.names()[0]]
-        )
-        return together
+        speeds: dict[str, Any] = found.get("together") or found["tasks"][suite.names()[0]]
+        return speeds

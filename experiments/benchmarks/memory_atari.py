@@ -37,9 +37,8 @@ class MemoryAtari:
         nowhere = torch.device("meta")
         memory = ReplayMemory(self.steps, self.num_envs, nowhere, FRAME_STACK)
         rows = (1, self.num_envs)
-        frames = torch.zeros(
-            *rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE, dtype=torch.uint8, device=nowhere
-        )
+        size = (*rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE)
+        frames = torch.zeros(size, dtype=torch.uint8, device=nowhere)
         fields = {
             "label": {"logits": torch.zeros(*rows, MOST_ACTIONS, device=nowhere)},
             "task": torch.zeros(rows, dtype=torch.int64, device=nowhere),

@@ -24,10 +24,8 @@ def choice(kind: str, names: Iterable[str], default: Iterable[str] | None = None
         default: The default value; all names if None.
     """
     values = tuple(names)
-    metadata = {"kind": kind, "names": values}
-    return dataclasses.field(
-        default=values if default is None else tuple(default), metadata=metadata
-    )
+    chosen = values if default is None else tuple(default)
+    return dataclasses.field(default=chosen, metadata={"kind": kind, "names": values})
 
 
 def check_options(experiment: Any) -> None:

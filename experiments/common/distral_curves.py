@@ -87,9 +87,8 @@ def curve_picture(panels: Mapping[str, Mapping[str, Array]], steps: int) -> Figu
             if len(runs) > 1:
                 bands = [mean_interval(returns) for returns in runs.T.tolist()]
                 low, high = [band.low for band in bands], [band.high for band in bands]
-                axes.fill_between(
-                    million, low, high, color=line.get_color(), alpha=0.15, linewidth=0
-                )
+                color = line.get_color()
+                axes.fill_between(million, low, high, color=color, alpha=0.15, linewidth=0)
     lines_drawn, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(lines_drawn, names, frameon=False, loc="outside upper center", ncols=4)
     figure.supxlabel("million environment steps, over all tasks")

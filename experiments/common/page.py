@@ -38,9 +38,8 @@ class Page:
         """Writes all files of the page."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "RESULTS.md").write_text(self.text.rstrip() + "\n")
-        (folder / "results.json").write_text(
-            json.dumps(self.data, indent=1, allow_nan=False) + "\n"
-        )
+        data = json.dumps(self.data, indent=1, allow_nan=False)
+        (folder / "results.json").write_text(data + "\n")
         for name, figure in self.pictures.items():
             figure.savefig(folder / name, dpi=DPI)
 

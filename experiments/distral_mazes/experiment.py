@@ -209,9 +209,7 @@ class Findings:
         return [
             variant
             for variant, setting in self.best.items()
-            if any(
-                value in (min(axis), max(axis)) for value, axis in zip(setting, axes, strict=True)
-            )
+            if any(one in (min(axis), max(axis)) for one, axis in zip(setting, axes, strict=True))
         ]
 
 
@@ -240,9 +238,7 @@ class DistralMazes(PaperExperiment):
         """Trains the grid, then the best setting of each variant, and builds the page."""
         found = self.run_trials(self.grid_trials())
         grid = {variant: self._grid_curves(variant) for variant in VARIANTS}
-        best = {
-            variant: self.settings[best_setting(area(curves))] for variant, curves in grid.items()
-        }
+        best = {variant: self.settings[best_setting(area(runs))] for variant, runs in grid.items()}
         found |= self.run_trials(self.best_trials(best))
         chosen = {
             variant: np.stack([self._curves(variant, setting, seed) for seed in self.fresh_seeds])
@@ -333,9 +329,7 @@ class DistralMazes(PaperExperiment):
             [text, difference.format(2), verdict(difference)]
             for text, difference in findings.differences().items()
         ]
-        spreads = [
-            [variant, f"{spread(finals):.2f}"] for variant, finals in findings.finals.items()
-        ]
+        spreads = [[variant, f"{spread(runs):.2f}"] for variant, runs in findings.finals.items()]
         edge = findings.at_the_edge(self.betas, self.learning_rates)
         return f"""# Distral on mazes
 

@@ -148,9 +148,7 @@ class DistralMinAtar(PaperExperiment):
             variant: {game: final(runs) for game, runs in by_game.items()}
             for variant, by_game in curves.items()
         }
-        ratios = {
-            variant: baseline_ratios(finals[variant], finals[BASELINE]) for variant in SHARING
-        }
+        ratios = {name: baseline_ratios(finals[name], finals[BASELINE]) for name in SHARING}
         panels = {
             game: {variant: by_game[game] for variant, by_game in curves.items()}
             for game in self.games

@@ -122,15 +122,14 @@ class DistralTwoRooms(PaperExperiment):
             for phase in PHASES
         }
         findings = Findings(self.betas, self.steps, curves)
+        best = self.betas[findings.best("together", "with")]
         return Page(
             text=self._text(findings, found),
             data={
                 **self.option_values("steps", "seeds", "betas"),
                 "hardware": format_hardware(found.values()),
                 "reached": {
-                    phase: {
-                        learner: findings.reached(phase, learner).tolist() for learner in LEARNERS
-                    }
+                    phase: {one: findings.reached(phase, one).tolist() for one in LEARNERS}
                     for phase in PHASES
                 },
                 "ratio_of_the_best": {
@@ -140,9 +139,7 @@ class DistralTwoRooms(PaperExperiment):
             },
             pictures={
                 "curves.png": curve_picture(findings),
-                "arrows.png": self._distilled_picture(
-                    self.betas[findings.best("together", "with")]
-                ),
+                "arrows.png": self._distilled_picture(best),
             },
         )
 
@@ -219,10 +216,9 @@ class DistralTwoRooms(PaperExperiment):
         assert isinstance(policy, DistralPolicy)
         layout = make_layout("two-rooms", self._map(0))
         states = torch.eye(make_rules(layout).num_states)
+        task = torch.zeros(len(states), dtype=torch.int64)
         with torch.no_grad():
-            distilled, _ = policy.both(
-                {"policy": states}, torch.zeros(len(states), dtype=torch.int64)
-            )
+            distilled, _ = policy.both({"policy": states}, task)
         return arrow_picture(layout.rows, distilled.log_probs().exp().double().numpy())
 
     def _text(self, findings: Findings, found: Mapping[str, Any]) -> str:
@@ -337,9 +333,8 @@ class Findings:
 
     def _cells(self, phase: PhaseName, learner: LearnerName) -> list[str]:
         cells = []
-        for seeds, late in zip(
-            self.reached(phase, learner), self.censored(phase, learner), strict=True
-        ):
+        by_beta = zip(self.reached(phase, learner), self.censored(phase, learner), strict=True)
+        for seeds, late in by_beta:
             steps = mean_interval(seeds.tolist())
             cells.append(f"at least {steps.mean:.0f}, {late} not" if late else steps.format(0))
         return cells
@@ -357,9 +352,7 @@ def curve_picture(findings: Findings) -> Figure:
         for learner, colour in zip(LEARNERS, ("tab:blue", "tab:orange"), strict=True):
             best = findings.best(phase, learner)
             for index, seeds in enumerate(findings.curves[phase][learner]):
-                drawn = [
-                    np.interp(points, curve.steps, curve.returns, left=np.nan) for curve in seeds
-                ]
+                drawn = [np.interp(points, run.steps, run.returns, left=np.nan) for run in seeds]
                 axes.plot(
                     points / 1000,
                     np.mean(drawn, axis=0),

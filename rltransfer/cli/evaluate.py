@@ -70,9 +70,8 @@ def run(words: list[str]) -> None:
             }
             for name, one in evaluations.items()
         }
-        print(
-            json.dumps({"source": options.source, "seed": options.seed, "tasks": tasks}, indent=1)
-        )
+        found = {"source": options.source, "seed": options.seed, "tasks": tasks}
+        print(json.dumps(found, indent=1))
         return
     table = Table("task", "return", "episodes")
     for name, one in evaluations.items():

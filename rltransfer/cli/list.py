@@ -15,14 +15,14 @@ from rltransfer.tasks import families
 from rltransfer.tasks.task import Suite
 from rltransfer.teachers.zoo import zoo_cards
 
+KindName = Literal["all", "agents", "suites", "teachers", "experiments", "tasks"]
+
 
 @dataclass(frozen=True)
 class ListOptions:
     """List agents, suites, zoo teachers, experiments and tasks."""
 
-    kind: tyro.conf.Positional[
-        Literal["all", "agents", "suites", "teachers", "experiments", "tasks"]
-    ] = "all"
+    kind: tyro.conf.Positional[KindName] = "all"
     """What to list; "all" only counts the tasks."""
 
 

@@ -100,9 +100,7 @@ def _value_of(option: str, words: list[str]) -> str | None:
     return None
 
 
-def print_results(
-    results: Sequence[dict[str, Any]], run_dir: Path, generations: bool = False
-) -> None:
+def print_results(results: list[dict[str, Any]], run_dir: Path, generations: bool = False) -> None:
     """Prints the table of a run, or of the generations of a chain."""
     if distributed.rank() > 0:
         return

@@ -111,9 +111,8 @@ class ImportedPolicy(nn.Module, abc.ABC):
                     f"group {name!r}, but the task shows {shown}; {self.group_advice}."
                 )
         own = spaces.Dict([(name, observation_space[name]) for name in self.groups])
-        if self.observation_space is not None and shapes_of(own) != shapes_of(
-            self.observation_space
-        ):
+        known = self.observation_space
+        if known is not None and shapes_of(own) != shapes_of(known):
             raise InputError(
                 f"The teacher {self.path} reads observations of one shape, but the shapes of the "
                 f"task {task_id!r} differ from those of the task before it: use a separate teacher "

@@ -128,7 +128,6 @@ class ActorCritic(nn.Module):
         hidden: tuple[nn.Module, nn.Module],
         heads: tuple[nn.Linear, nn.Linear],
         log_std: Tensor | None,
-        *,
         discrete: bool,
     ) -> None:
         """Creates the policy from its parts. Each pair is that of the policy and of the value.

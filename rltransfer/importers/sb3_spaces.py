@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
 
+Space = spaces.Box | spaces.Discrete
+"""The spaces that can be read."""
 
-def read_observation_space(
-    entry: dict[str, Any], path: Path
-) -> tuple[spaces.Box | spaces.Discrete, bool]:
+
+def read_observation_space(entry: dict[str, Any], path: Path) -> tuple[Space, bool]:
     """The observation space of a zip, and whether observations are images.
 
     Images are three dimensions of bytes from 0 to 255. The bounds of a vector are not read.
@@ -42,9 +43,7 @@ def read_observation_space(
     return spaces.Box(low, high, shape, dtype.type), is_image
 
 
-def read_action_space(
-    entry: dict[str, Any], path: Path
-) -> tuple[spaces.Box | spaces.Discrete, bool]:
+def read_action_space(entry: dict[str, Any], path: Path) -> tuple[Space, bool]:
     """The action space of a zip, and whether the zip contains its bounds in full.
 
     Args:

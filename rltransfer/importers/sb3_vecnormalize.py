@@ -178,16 +178,15 @@ def load_vecnormalize(path: Path) -> ObservationStatistics:
             such a file does not contain, or its statistics cannot be used.
     """
     content = read_file(path, "a VecNormalize file")
+    refusal = f"{path} is not a VecNormalize file"
     try:
         root = _InertUnpickler(content, path).load()
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(
-            f"{path} is not a VecNormalize file: it is damaged or cut short."
-        ) from error
+        raise InputError(f"{refusal}: it is damaged or cut short.") from error
     if not isinstance(root, _VecNormalize) or not isinstance(root.state, dict):
-        raise InputError(f"{path} is not a VecNormalize file: it contains something else.")
+        raise InputError(f"{refusal}: it contains something else.")
     return _statistics(root.state, path, hashlib.sha256(content).hexdigest())
 
 
@@ -196,6 +195,7 @@ def _statistics(state: dict[Any, Any], path: Path, sha256: str) -> ObservationSt
     if state.get("norm_obs", True) is False:
         nothing = np.zeros(0)
         return ObservationStatistics(nothing, nothing, 0.0, math.inf, False, sha256)
+    refusal = f"{path} is not a VecNormalize file"
     running = state.get("obs_rms")
     if isinstance(running, dict):
         raise InputError(
@@ -203,15 +203,11 @@ def _statistics(state: dict[Any, Any], path: Path, sha256: str) -> ObservationSt
             "can be used."
         )
     if not isinstance(running, _RunningMeanStd) or not isinstance(running.state, dict):
-        raise InputError(
-            f"{path} is not a VecNormalize file: it does not contain observation statistics."
-        )
+        raise InputError(f"{refusal}: it does not contain observation statistics.")
     mean, var = _array(running.state.get("mean")), _array(running.state.get("var"))
     epsilon, clip_obs = _number(state.get("epsilon")), _number(state.get("clip_obs"))
     if mean is None or var is None or epsilon is None or clip_obs is None:
-        raise InputError(
-            f"{path} is not a VecNormalize file: its statistics are not all arrays and numbers."
-        )
+        raise InputError(f"{refusal}: its statistics are not all arrays and numbers.")
     usable = (
         mean.shape == var.shape
         and bool(np.isfinite(mean).all() and np.isfinite(var).all())

@@ -118,9 +118,7 @@ class StoredTensors:
         layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
         return layer
 
-    def hidden(
-        self, prefix: str, inputs: int, *, but_last: bool = False
-    ) -> tuple[nn.Sequential, int]:
+    def hidden(self, prefix: str, inputs: int, but_last: bool = False) -> tuple[nn.Sequential, int]:
         """Fully connected layers with an activation after each, and their number of outputs.
 
         Args:
@@ -214,9 +212,7 @@ def _actor_critic(
         else:
             log_std = stored.take("log_std", (actions,))
     extractors = (extractor, value_extractor)
-    return ActorCritic(
-        extractors, shared, (hidden, value_hidden), heads, log_std, discrete=discrete
-    )
+    return ActorCritic(extractors, shared, (hidden, value_hidden), heads, log_std, discrete)
 
 
 def _same(one: nn.Module, other: nn.Module) -> bool:
@@ -239,14 +235,12 @@ def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) ->
         hidden, size = stored.hidden("actor.latent_pi", size)
         if not stored.has("actor.mu.0."):
             return SingleHead(extractor, hidden, stored.linear(layers, size, actions), "mean")
-        bound = stored.settings.clip_mean
-        if not bound > 0:
+        clip = stored.settings.clip_mean
+        if not clip > 0:
             raise InputError(
-                f"{stored.path} is inconsistent: its clip_mean is {bound}, but must be above 0."
+                f"{stored.path} is inconsistent: its clip_mean is {clip}, but must be above 0."
             )
-        head = nn.Sequential(
-            stored.linear(f"{layers}.0", size, actions), nn.Hardtanh(-bound, bound)
-        )
+        head = nn.Sequential(stored.linear(f"{layers}.0", size, actions), nn.Hardtanh(-clip, clip))
         return SingleHead(extractor, hidden, head, "mean")
     hidden, size = stored.hidden(layers, size, but_last=True)
     last = stored.linear(f"{layers}.{len(hidden)}", size, actions)

@@ -1,17 +1,13 @@
 """Files of torch (`.pt`, `.pth`): a TorchScript program or a checkpoint of rsl_rl.
 
 Both are zips: TorchScript's has a program under `code/`, rsl_rl's is written by `torch.save`.
-Options supply what a file does not contain, e.g. `model_1500.pt?activation=relu`:
-
-| file        | options                                          |
-| ----------- | ------------------------------------------------ |
-| rsl_rl      | `activation`, `group` (once for each, in order)  |
-| TorchScript | `output`, `scale`, `group`                       |
+Options supply what a file does not contain, e.g. `model_1500.pt?activation=relu`: see
+docs/teachers.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +21,17 @@ SUFFIXES = (".pt", ".pth")
 """The suffixes of the files."""
 
 
-def load_torch_file(
-    path: Path, options: Mapping[str, Sequence[str]] | None = None
-) -> ImportedPolicy:
+def load_torch_file(path: Path, options: Mapping[str, list[str]] | None = None) -> ImportedPolicy:
     """The policy of a TorchScript file or of an rsl_rl checkpoint.
 
     Args:
         path: The file.
-        options: The values of each option; see the table of this module.
+        options: The values of each option; see docs/teachers.md.
 
     Raises:
         InputError: The file cannot be read, an option is unknown, or a value is not valid.
     """
-    given = {name: list(values) for name, values in (options or {}).items()}
+    given = dict(options or {})
     groups = given.pop("group", [DEFAULT_GROUP])
     scripted = is_torchscript(path)
     known = ("output", "scale") if scripted else ("activation",)

@@ -102,9 +102,8 @@ def lambda_returns(
     target[-1] = one_step[-1]
     for time in reversed(range(len(reward) - 1)):
         # one_step includes gamma * V: replace the fraction lambda of it by the next return.
-        torch.addcmul(
-            one_step[time], carry[time], target[time + 1] - next_value[time], out=target[time]
-        )
+        difference = target[time + 1] - next_value[time]
+        torch.addcmul(one_step[time], carry[time], difference, out=target[time])
     return target
 
 

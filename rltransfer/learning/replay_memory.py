@@ -206,9 +206,7 @@ class ReplayMemory:
 
     def state_dict(self) -> dict[str, Any]:
         """The contents, as views: the next `add` overwrites them."""
-        stored = {
-            name.replace("/", "|"): tensor[: self.filled] for name, tensor in self._store.items()
-        }
+        stored = {name.replace("/", "|"): ring[: self.filled] for name, ring in self._store.items()}
         return {"head": self.head, "filled": self.filled, "store": stored}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -52,9 +52,8 @@ class ReturnGap:
         mean = total / episodes.clamp(min=1)
         known = torch.where(self._student.isnan(), mean, self._student)
         # As if the episodes ended one after the other, each with their mean return.
-        self._student = torch.where(
-            episodes > 0, mean + (known - mean) * FORGETTING**episodes, self._student
-        )
+        moved = mean + (known - mean) * FORGETTING**episodes
+        self._student = torch.where(episodes > 0, moved, self._student)
         self._measure()
 
     def _measure(self) -> None:

@@ -117,12 +117,6 @@ class Encoder(nn.Module):
         features: Tensor = self.layers(self.inputs(observation, task))
         return features
 
-    def with_maps(
-        self, observation: Observation, task: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The features, and the last feature maps; see `through`."""
-        return through(self.layers, self.inputs(observation, task))
-
 
 def through(layers: Iterable[nn.Module], inputs: Tensor) -> tuple[Tensor, Tensor | None]:
     """Applies layers one after the other, and keeps the last feature maps.

@@ -64,9 +64,7 @@ class _Linear(torch.autograd.Function):
         return _product(inputs, weight, bias)
 
     @staticmethod
-    def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor
-    ) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
@@ -74,16 +72,14 @@ class _Linear(torch.autograd.Function):
         inputs, weight = ctx.saved_tensors
         # Second-order gradients need products that torch can differentiate.
         onednn = not torch.is_grad_enabled()
-        large = weight.numel() >= LEAST_WEIGHTS_LEARNED
+        large = onednn and weight.numel() >= LEAST_WEIGHTS_LEARNED
         needed = ctx.needs_input_grad
         of_inputs = of_weight = of_bias = None
         if needed[0]:
             of_inputs = _product(gradient, weight.t()) if onednn else gradient @ weight
         if needed[1]:
             transposed = gradient.t()
-            of_weight = (
-                _product(transposed, inputs.t()) if onednn and large else transposed @ inputs
-            )
+            of_weight = _product(transposed, inputs.t()) if large else transposed @ inputs
         if needed[2]:
             of_bias = gradient.sum(0)
         return of_inputs, of_weight, of_bias

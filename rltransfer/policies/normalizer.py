@@ -19,21 +19,19 @@ class RunningNormalizer(nn.Module):
 
     Args:
         size: Length of a vector.
-        clip: Bound on the absolute value of a normalised entry.
-        epsilon: Added to the variance.
         num_tasks: Number of tasks with separate statistics; 1 if all tasks share them.
     """
 
     mean: Tensor
     variance: Tensor
     count: Tensor
+    clip = 10.0
+    """Bound on the absolute value of a normalised entry."""
+    epsilon = 1e-8
+    """Added to the variance."""
 
-    def __init__(
-        self, size: int, clip: float = 10.0, epsilon: float = 1e-8, num_tasks: int = 1
-    ) -> None:
+    def __init__(self, size: int, num_tasks: int = 1) -> None:
         super().__init__()
-        self.clip = clip
-        self.epsilon = epsilon
         self.num_tasks = num_tasks
         each = (num_tasks,) if num_tasks > 1 else ()
         self.register_buffer("mean", torch.zeros(*each, size))

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.files.serialization import from_json
-from rltransfer.policies.encoder import Encoder, head
+from rltransfer.policies.encoder import Encoder, head, through
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, MAPS, MASKED, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation, space_from_json, space_to_json
@@ -144,7 +144,8 @@ class Policy(nn.Module):
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.spec = spec
-        self.encoder = Encoder(spec.network, spec.observation_space, spec.num_statistics)
+        parts = (spec.network, spec.observation_space, spec.num_statistics)
+        self.encoder = Encoder(*parts)
         features = self.encoder.num_features
         self.state_size = spec.network.scaled(spec.network.gru) if spec.network.gru else 0
         self.gru = nn.GRUCell(features, self.state_size) if self.state_size else None
@@ -165,9 +166,7 @@ class Policy(nn.Module):
         self.value_head: nn.Linear | None = None
         if spec.value:
             if self.encoder.flat and self.gru is None:
-                self.value_encoder = Encoder(
-                    spec.network, spec.observation_space, spec.num_statistics
-                )
+                self.value_encoder = Encoder(*parts)
             self.value_head = head(features, spec.num_heads, gain=1.0)
 
         mask = None if spec.action_mask is None else torch.tensor(spec.action_mask)
@@ -207,7 +206,7 @@ class Policy(nn.Module):
 
         maps: Tensor | None = None
         if needs & MAPS:
-            features, maps = self.encoder.with_maps(flat, flat_task)
+            features, maps = through(self.encoder.layers, self.encoder.inputs(flat, flat_task))
         else:
             features = self.encoder(flat, flat_task)
         if sequence:
@@ -304,12 +303,11 @@ class Policy(nn.Module):
             observation: The groups.                                            (..., *shape)
             task: Index of each observation's task, if statistics are per task. (...)
         """
+        known = self.spec.observation_space
         for encoder in (self.encoder, self.value_encoder):
             if encoder is not None and encoder.normalizer is not None:
                 flat = {
-                    name: observation[name].reshape(
-                        -1, *(self.spec.observation_space[name].shape or ())
-                    )
+                    name: observation[name].reshape(-1, *(known[name].shape or ()))
                     for name in encoder.groups
                 }
                 encoder.normalizer.update(encoder.vectors(flat), task)

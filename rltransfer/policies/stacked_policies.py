@@ -45,9 +45,8 @@ class StackedPolicies:
             observation: The groups, equally many rows for each policy, in the order of the
                 policies.    (num_policies * rows, ...)
         """
-        parts = {
-            name: observation[name].unflatten(0, (self.num_policies, -1)) for name in self.groups
-        }
+        shape = (self.num_policies, -1)
+        parts = {name: observation[name].unflatten(0, shape) for name in self.groups}
 
         def one(
             weights: dict[str, Tensor], buffers: dict[str, Tensor], rows: Observation

@@ -76,9 +76,8 @@ class RandomActor:
         sizes = suite_spaces.action_sizes
         self.same_size = sizes[0] if len(set(sizes)) == 1 else None
         self.sizes = suite_spaces.num_actions(generator.device)
-        low, width, std = (
-            torch.zeros(len(sizes), 0 if self.discrete else max(sizes)) for _ in range(3)
-        )
+        shape = (len(sizes), 0 if self.discrete else max(sizes))
+        low, width, std = (torch.zeros(shape) for _ in range(3))
         for index, (_, space) in enumerate(suite_spaces.own):
             if isinstance(space, spaces.Box):
                 if space.is_bounded():

@@ -108,10 +108,8 @@ class RolloutEngine:
         self.running_length = torch.zeros(self.num_rows, device=device)
         self._resize_state(0)
         self._last_start = torch.ones(self.num_rows, dtype=torch.bool, device=device)
-        capturable = all(env_slice.env.capturable for env_slice in self.env_slices)
-        self._captured = (
-            CapturedCalls() if captures and capturable and device.type == "cuda" else None
-        )
+        captures = captures and all(env_slice.env.capturable for env_slice in self.env_slices)
+        self._captured = CapturedCalls() if captures and device.type == "cuda" else None
         self._rollout_length = 0
         self.restarts = 0
         self._allocate(1)
@@ -234,9 +232,7 @@ class RolloutEngine:
 
     def _send(self, actor: Actor, stage: list[EnvSlice], time: int) -> None:
         for rows, _ in _adjacent(stage):
-            observation = {
-                name: _take(store.at[time], rows) for name, store in self._observation.items()
-            }
+            observation = {n: _take(store.at[time], rows) for n, store in self._observation.items()}
             start = _take(self._start.at[time], rows)
             state = _take(self.state, rows)
             output = actor.act(observation, _take(self.task, rows), state, start)
@@ -341,13 +337,10 @@ class RolloutEngine:
                 _fill(store, value)
 
     def _view(self, rollout_length: int) -> Rollout:
+        stores = self._observation.items()
         return Rollout(
-            observation={
-                name: store.all[:rollout_length] for name, store in self._observation.items()
-            },
-            last_observation={
-                name: store.at[rollout_length] for name, store in self._observation.items()
-            },
+            observation={name: store.all[:rollout_length] for name, store in stores},
+            last_observation={name: store.at[rollout_length] for name, store in stores},
             reward=self._reward.all[:rollout_length],
             terminated=self._terminated.all[:rollout_length],
             truncated=self._truncated.all[:rollout_length],
@@ -408,9 +401,8 @@ def _fill(store: Tensor, value: Tensor) -> Tensor:
         store: The target.                                              (rows, *joint shape)
         value: Numbers, vectors or images of the task's size.           (rows, ...)
     """
-    store[:, : value.shape[1] if value.dim() > 1 else 1] = (
-        value if value.dim() > 1 else value.unsqueeze(-1)
-    )
+    value = value if value.dim() > 1 else value.unsqueeze(-1)
+    store[:, : value.shape[1]] = value
     return store
 
 

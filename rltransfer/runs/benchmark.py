@@ -163,10 +163,8 @@ def benchmark_train(
             return run.env_steps
 
         acting, training = watch.speeds(with_inference, with_training)
-        random_actor = RandomActor(run.engine.spaces, run.agent.generator)
-        (alone,) = watch.speeds(
-            lambda: _step_alone(run.engine, random_actor, method.rollout_length)
-        )
+        actor = RandomActor(run.engine.spaces, run.agent.generator)
+        (alone,) = watch.speeds(lambda: _step_alone(run.engine, actor, method.rollout_length))
         run.engine.close()
     return {
         "unit": "environment steps per second",

@@ -110,9 +110,8 @@ class Chain:
     def _begin(self, number: int, resume: bool) -> Run:
         """Starts a generation's run, or resumes it if its folder exists."""
         run_dir = generation_folder(self.folder, number)
-        options = dataclasses.replace(
-            self.options, seed=self.options.seed + SEED_STEP * (number - 1)
-        )
+        seed = self.options.seed + SEED_STEP * (number - 1)
+        options = dataclasses.replace(self.options, seed=seed)
         run = Run(self.name, self._method(number), self.suite, options, run_dir, self.quiet)
         if number == 1 and not resume:
             with closed_if_refused(run.engine):

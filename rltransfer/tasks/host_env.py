@@ -68,17 +68,11 @@ class HostVectorEnv(VectorEnv):
         self.spec = env.spec
         self._async_step = _async_step(env)
         self.overlaps = self._async_step is not None
-        observed = env.single_observation_space
-        self._groups = {
-            group: _Group.of(space, name) for group, space in grouped(observed).spaces.items()
-        }
-        self._is_dict = isinstance(observed, spaces.Dict)
-        boxes: dict[str, spaces.Space[Any]] = {
-            name: group.space for name, group in self._groups.items()
-        }
-        self.single_observation_space = (
-            spaces.Dict(boxes) if self._is_dict else boxes[DEFAULT_GROUP]
-        )
+        observed = grouped(env.single_observation_space).spaces
+        self._groups = {group: _Group.of(space, name) for group, space in observed.items()}
+        self._is_dict = isinstance(env.single_observation_space, spaces.Dict)
+        boxes = spaces.Dict({name: group.space for name, group in self._groups.items()})
+        self.single_observation_space = boxes if self._is_dict else boxes[DEFAULT_GROUP]
         self._actions = _Actions(env.single_action_space, self.num_envs, name)
         self.single_action_space = self._actions.space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from gymnasium import spaces
@@ -55,9 +54,7 @@ class SuiteSpaces:
         """
         return SuiteSpaces(suite, tuple(own), *_joint_spaces([task.id for task in suite], own))
 
-    def padded_to(
-        self, observation_space: spaces.Dict, action_space: spaces.Space[Any]
-    ) -> SuiteSpaces:
+    def padded_to(self, observation_space: spaces.Dict, action_space: spaces.Space[Any]) -> Self:
         """The same tasks, padded to the spaces of a policy for larger tasks.
 
         Raises:
@@ -65,9 +62,7 @@ class SuiteSpaces:
         """
         names = ["the policy", *(task.id for task in self.suite)]
         _joint_spaces(names, [TaskSpaces(observation_space, action_space), *self.own])
-        return dataclasses.replace(
-            self, observation_space=observation_space, action_space=action_space
-        )
+        return type(self)(self.suite, self.own, observation_space, action_space)
 
     def of_task(self, index: int) -> SuiteSpaces:
         """The spaces of one task alone, without padding."""

@@ -1,13 +1,7 @@
 """Teachers built from teachers. A composition is a teacher, so compositions nest.
 
-    PerTask                  one teacher per task: see `per_task.py`
-    Ensemble                 mean of probabilities, logits, Q-values or moments of Gaussians
-    ProductOfExperts         product of probabilities
-    Vote                     noisy majority of greedy actions, private: see `vote.py`
-    Noisy                    perturbed logits or Q-values: see `transformed.py`
-    Boltzmann                the softmax of Q-values, or sharper or softer logits
-    MonteCarloDropout        mean over dropout masks
-    Adapted                  other observations, other actions: see `adapted.py`
+docs/compositions.md lists them, in `adapted.py`, `ensembles.py`, `per_task.py`, `transformed.py`
+and `vote.py`.
 
 Actions that a task masks stay masked: their score is `MASKED` in every label, and unavailable
 dimensions of a continuous action are 0. Members may mask different actions. An `Ensemble` of

@@ -151,9 +151,7 @@ def _gradient(
     Returns:
         The gradients by the groups, concatenated.    (batch, observation_size)
     """
-    scores, selector = (
-        one.preferences() if one.mean is None else one.mean for one in (output, label)
-    )
+    scores, selector = (o.preferences() if o.mean is None else o.mean for o in (output, label))
     if not scores.requires_grad:
         return None
     if output.padding_mask is not None:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import nn
 
 from rltransfer.errors import InputError
-from rltransfer.policies.encoder import Encoder, head
+from rltransfer.policies.encoder import Encoder, head, through
 from rltransfer.policies.linear import Linear
 from rltransfer.policies.network import Network, conv, mlp
 from rltransfer.policies.normalizer import RunningNormalizer
@@ -150,13 +150,13 @@ def test_maps_are_what_is_flattened():
     torch.manual_seed(0)
     encoder = Encoder(conv(width=0.1), image_space(4, 40, high=255))
     pixels = torch.randint(0, 256, (2, 4, 40, 40), dtype=torch.uint8)
-    features, maps = encoder.with_maps({"policy": pixels})
+    features, maps = through(encoder.layers, encoder.inputs({"policy": pixels}))
     # Three convolutions with a nonlinearity each.
     torch.testing.assert_close(maps, encoder.layers[:6](encoder.inputs({"policy": pixels})))
     assert torch.equal(features, encoder({"policy": pixels}))
     # Vectors, and images as vectors, have none.
     flat = Encoder(mlp((8,)), image_space(4, 40, high=255))
-    assert flat.with_maps({"policy": pixels})[1] is None
+    assert through(flat.layers, flat.inputs({"policy": pixels}))[1] is None
 
 
 def test_several_vectors_stand_side_by_side():
