@@ -46,6 +46,7 @@ from rltransfer.experiments.common.comparison import (
     RUN_EPISODES,
     TEACHER,
     Comparison,
+    Returns,
     compare,
 )
 from rltransfer.experiments.common.experiment import PaperExperiment
@@ -192,15 +193,8 @@ class AtariDistillation(PaperExperiment):
             return f"together-{'-'.join(self.games)}-{seed}"
         return f"{game}-{kind.split()[0]}-{seed}"
 
-    def _page(
-        self, done: Mapping[str, dict[str, Any]], returns: Mapping[str, dict[str, float]]
-    ) -> Page:
-        """The page.
-
-        Args:
-            done: For each kind of student the runs' results, by name.
-            returns: For each game and seed the mean return of each policy; see `comparisons`.
-        """
+    def _page(self, done: Mapping[str, dict[str, Any]], returns: Returns) -> Page:
+        """The page of the finished kinds of students, each with its runs' results by name."""
         ratios = {
             kind: {
                 game: [_return_ratio(returns[f"{game}-{seed}"], kind) for seed in range(self.seeds)]
@@ -260,7 +254,7 @@ The paper (Rusu 2015), with KL: 108 at a quarter of the size and 102 at 7 %, on 
 network for three games, 117. The docstring of `experiment.py` lists the differences from the paper.
 """
 
-    def _teacher_rows(self, returns: Mapping[str, dict[str, float]]) -> list[list[str]]:
+    def _teacher_rows(self, returns: Returns) -> list[list[str]]:
         rows = []
         for game in self.games:
             each = [returns[f"{game}-{seed}"] for seed in range(self.seeds)]

@@ -111,9 +111,8 @@ def run_side(pair: Pair, side: Side, seed: int) -> dict[str, Any]:
         InputError: The side fails, or its last line is not JSON.
     """
     seeded = ("--seed", str(seed)) if pair.seeded else ()
-    done = subprocess.run(
-        [sys.executable, *side.command, *seeded], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, *side.command, *seeded]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = ["it printed nothing", *done.stderr.strip().splitlines()][-1]
         raise InputError(f"The side {side.name!r} of the pair {pair.name!r} failed: {reason}")

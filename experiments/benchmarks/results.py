@@ -84,16 +84,10 @@ def terminal_table(results: Sequence[dict[str, Any]]) -> Table:
 
 def stored_results(folder: Path) -> list[dict[str, Any]]:
     """The contents of every pair's file, in the order of `PAIRS`."""
-    found = [
-        json.loads(path.read_text())
-        for path in sorted(folder.glob("*.json"))
-        if path.name != CURVES
-    ]
-    order = list(PAIRS)
-    return sorted(
-        found,
-        key=lambda one: order.index(one["pair"]) if one["pair"] in order else len(order),
-    )
+    paths = sorted(folder.glob("*.json"))
+    found = [json.loads(path.read_text()) for path in paths if path.name != CURVES]
+    order = {name: index for index, name in enumerate(PAIRS)}
+    return sorted(found, key=lambda one: order.get(one["pair"], len(order)))
 
 
 def write_report(folder: Path, path: Path) -> None:

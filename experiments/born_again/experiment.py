@@ -27,7 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.experiments.common.checks import choice
-from rltransfer.experiments.common.comparison import RUN_EPISODES, TEACHER, Comparison, compare
+from rltransfer.experiments.common.comparison import (
+    RUN_EPISODES,
+    TEACHER,
+    Comparison,
+    Returns,
+    compare,
+)
 from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import (
     Interval,
@@ -150,9 +156,7 @@ class BornAgain(PaperExperiment):
     def _students(self) -> list[str]:
         return [*(str(number) for number in range(1, self.generations + 1)), ENSEMBLE]
 
-    def _ratios(
-        self, returns: Mapping[str, dict[str, float]], game: str, student: str
-    ) -> list[float]:
+    def _ratios(self, returns: Returns, game: str, student: str) -> list[float]:
         each = [returns[_name(game, seed)] for seed in range(self.seeds)]
         return [one[student] / one[TEACHER] for one in each]
 

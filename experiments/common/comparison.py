@@ -30,6 +30,9 @@ RANDOM = "random"
 TEACHER = "teacher"
 """Name of the teacher that all students are compared with."""
 
+Returns = Mapping[str, Mapping[str, float]]
+"""The mean return of each policy, by comparison: see `compare`."""
+
 RUN_EPISODES = 2
 """Episodes of the evaluation at the end of each run; the comparison provides the figures."""
 

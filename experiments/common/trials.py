@@ -159,10 +159,7 @@ def _difference(trial: Trial, stored: Mapping[str, Any]) -> str:
 def _check_teacher(trial: Trial, run_dir: Path, known: dict[str, list[str]]) -> None:
     """Refuses a run whose teacher had other weights during training than it has now.
 
-    Args:
-        trial: The trial.
-        run_dir: Its folder.
-        known: A cache of teachers' weights, as many trials share a teacher.
+    As many trials share a teacher, `known` caches the teachers' weights.
     """
     source = getattr(trial.method, "teacher", None)
     if not isinstance(source, str):

@@ -31,7 +31,13 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.experiments.common.checks import choice
-from rltransfer.experiments.common.comparison import RUN_EPISODES, TEACHER, Comparison, compare
+from rltransfer.experiments.common.comparison import (
+    RUN_EPISODES,
+    TEACHER,
+    Comparison,
+    Returns,
+    compare,
+)
 from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import (
     Interval,
@@ -150,9 +156,7 @@ class Compression(PaperExperiment):
             for game in self.games
         }
 
-    def _ratios(
-        self, returns: Mapping[str, dict[str, float]], loss: str, size: str
-    ) -> dict[str, list[float]]:
+    def _ratios(self, returns: Returns, loss: str, size: str) -> dict[str, list[float]]:
         return {
             game: [
                 one[_name(game, loss, size, seed)] / one[TEACHER]

@@ -222,9 +222,8 @@ class DistralTwoRooms(PaperExperiment):
         return arrow_picture(layout.rows, distilled.log_probs().exp().double().numpy())
 
     def _text(self, findings: Findings, found: Mapping[str, Any]) -> str:
-        tables = "\n\n".join(
-            f"## {phase.capitalize()}\n\n{findings.format(phase)}" for phase in PHASES
-        )
+        texts = (f"## {phase.capitalize()}\n\n{findings.format(phase)}" for phase in PHASES)
+        tables = "\n\n".join(texts)
         return f"""# Distral in two rooms
 
 Steps per task until the mean return of the stochastic policies reaches {LEVEL:.0%} of the optimum,

@@ -170,12 +170,7 @@ class Kickstarting(PaperExperiment):
         return Race(*curves)
 
     def page(self, races: Mapping[str, list[Race]], found: Mapping[str, Any]) -> Page:
-        """The page.
-
-        Args:
-            races: The races of each game, by seed.
-            found: The runs' results, by name.
-        """
+        """The page of each game's races, by seed, and of all runs' results, by name."""
         fractions = {
             learner: {game: [race.step_fraction(learner) for race in races[game]] for game in races}
             for learner in LEARNERS
@@ -279,19 +274,14 @@ def _format_censored(censored: int, races: int) -> str:
 
 
 def curve_picture(races: Mapping[str, Sequence[Race]]) -> Figure:
-    """The training returns of each game: the mean over seeds, and their range.
-
-    Args:
-        races: The races of each game, by seed.
-    """
+    """The training returns of each game's races: the mean over seeds, and their range."""
     figure, grid = panel_figure(races)
     for axes, raced in zip(grid.flat, races.values(), strict=False):
         for learner, color in zip(("scratch", "kickstarted"), ("C1", "C0"), strict=True):
             steps, returns = _resampled([getattr(race, learner) for race in raced])
             axes.plot(steps / 1e6, returns.mean(0), color, label=learner)
-            axes.fill_between(
-                steps / 1e6, returns.min(0), returns.max(0), color=color, alpha=0.2, linewidth=0
-            )
+            low, high = returns.min(0), returns.max(0)
+            axes.fill_between(steps / 1e6, low, high, color=color, alpha=0.2, linewidth=0)
         goal = float(np.mean([race.goal for race in raced]))
         axes.axhline(goal, color="gray", linewidth=0.8, linestyle="--")
     # In the cell that no game fills, if there is one.

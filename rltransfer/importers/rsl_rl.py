@@ -192,12 +192,7 @@ def _opened(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _stored(saved: Mapping[str, Any], path: Path) -> Tensors:
-    """The tensors of the actor, by their names in rsl_rl 4 and 5.
-
-    Args:
-        saved: The content of the checkpoint.
-        path: The checkpoint, for errors.
-    """
+    """The tensors of the actor in a checkpoint, by their names in rsl_rl 4 and 5."""
     for name in ("student_state_dict", "actor_state_dict"):
         if name in saved:
             tensors = _table(saved[name], path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from gymnasium import spaces
@@ -108,8 +108,9 @@ class SingleHead(nn.Module):
         """
         extracted, maps = _extracted(self.extractor, inputs, needs)
         features = self.hidden(extracted)
-        fields: dict[str, Any] = {self.output: self.head(features), "features": features}
-        return _with_maps(PolicyOutput(**fields), maps, needs)
+        output = PolicyOutput(**{self.output: self.head(features)}, features=features)
+        output.add_maps(maps, needs)
+        return output
 
 
 class ActorCritic(nn.Module):
@@ -168,7 +169,8 @@ class ActorCritic(nn.Module):
         else:
             output.mean = scores
             output.log_std = None if self.log_std is None else self.log_std.expand_as(scores)
-        return _with_maps(output, maps, needs)
+        output.add_maps(maps, needs)
+        return output
 
 
 def _extracted(extractor: nn.Module, inputs: Tensor, needs: Needs) -> tuple[Tensor, Tensor | None]:
@@ -176,10 +178,3 @@ def _extracted(extractor: nn.Module, inputs: Tensor, needs: Needs) -> tuple[Tens
     if needs & MAPS and isinstance(extractor, nn.Sequential):
         return through(extractor, inputs)
     return extractor(inputs), None
-
-
-def _with_maps(output: PolicyOutput, maps: Tensor | None, needs: Needs) -> PolicyOutput:
-    """The output, with what is needed of the feature maps."""
-    if maps is not None:
-        output.add_maps(maps, needs)
-    return output

@@ -220,12 +220,7 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
 
 
 def _open(content: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The JSON and the tensors of a zip.
-
-    Args:
-        content: The bytes of the zip.
-        path: The zip, for errors.
-    """
+    """The JSON and the tensors in the bytes of a zip."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except DAMAGE as error:

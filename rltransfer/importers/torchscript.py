@@ -207,12 +207,7 @@ def load_torchscript(
 
 
 def _check_archive(content: bytes, path: Path) -> None:
-    """Refuses a program that runs before it can be checked.
-
-    Args:
-        content: The bytes of the archive.
-        path: The file, for errors.
-    """
+    """Refuses the bytes of a program that runs before it can be checked."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         # Of two files of one name, TorchScript's reader takes the first and `zipfile` the last.
         # TorchScript ignores case.

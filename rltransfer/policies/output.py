@@ -67,16 +67,16 @@ class PolicyOutput:
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         return {name: value for name, value in named.items() if value is not None}
 
-    def add_maps(self, maps: Tensor, needs: Needs) -> None:
+    def add_maps(self, maps: Tensor | None, needs: Needs) -> None:
         """Sets those of `maps` and `attention` that are needed.
 
         Args:
-            maps: After the nonlinearity.    (..., channels, height, width)
+            maps: After the nonlinearity; None without maps.    (..., channels, height, width)
             needs: The fields that are needed.
         """
         if "maps" in needs:
             self.maps = maps
-        if "attention" in needs:
+        if "attention" in needs and maps is not None:
             self.attention = upcast(maps).square().sum(-3)
 
     def preferences(self) -> Tensor:

@@ -89,9 +89,8 @@ def _evaluate_run(
     same_ids = [task.id for task in requested] == [task.id for task in trained]
     for order, (name, task) in enumerate(zip(requested.names(), requested, strict=True)):
         played, index = _trained_task(trained, task, order if same_ids else None, policy, source)
-        (found[name],) = evaluate_policy(
-            policy, Suite.of(played), episodes, first=index, **how
-        ).values()
+        alone = Suite.of(played)
+        (found[name],) = evaluate_policy(policy, alone, episodes, first=index, **how).values()
     return found
 
 

@@ -26,7 +26,6 @@ weights.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 import logging
@@ -44,6 +43,7 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.checkpoint import newest_checkpoint
+from rltransfer.files.hashing import weights_sha256
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
@@ -176,8 +176,8 @@ def export_run(
                 f"Exporting needs the package {name}: run `pip install 'rltransfer[export]'`."
             )
     exportable = Exportable(policy, len(suite), actions_only)
-    sha256 = hashlib.sha256(stem.with_suffix(".safetensors").read_bytes()).hexdigest()
-    content, inputs, outputs = _exported(exportable, _metadata(policy, suite, sha256))
+    metadata = _metadata(policy, suite, weights_sha256(stem))
+    content, inputs, outputs = _exported(exportable, metadata)
     difference = largest_difference(exportable, content, samples)
     partial = out.with_name(f".{out.name}.partial")
     try:

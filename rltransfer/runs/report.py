@@ -46,18 +46,12 @@ def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -
             if not has_teacher:
                 table.add_row(*cells, student, size)
                 continue
-            cells += [
-                with_interval(row["teacher_return_mean"], row["teacher_return_ci95"]),
-                student,
-            ]
+            teacher = with_interval(row["teacher_return_mean"], row["teacher_return_ci95"])
+            cells += [teacher, student]
             share = result["student_parameters"] / max(result["teacher_parameters"] or 0, 1)
             known = bool(result["teacher_parameters"])
-            table.add_row(
-                *cells,
-                f"{100 * return_ratio(row):.0f} %",
-                size,
-                f"{100 * share:.1f} %" if known else "?",
-            )
+            cells += [f"{100 * return_ratio(row):.0f} %", size]
+            table.add_row(*cells, f"{100 * share:.1f} %" if known else "?")
     return table
 
 

@@ -40,14 +40,7 @@ _EXTRAS = {
 }
 """The Gymnasium extra that each of its environment folders needs."""
 
-_REFUSALS = (
-    AssertionError,
-    ImportError,
-    LookupError,
-    TypeError,
-    ValueError,
-    gymnasium.error.Error,
-)
+_REFUSALS = (AssertionError, ImportError, LookupError, TypeError, ValueError, gymnasium.error.Error)
 """Errors that environments raise on invalid arguments."""
 
 
