@@ -47,7 +47,7 @@ def _current(name: str) -> str:
 
 
 def with_current_names(data: Any) -> Any:
-    """Stored JSON with current option names; "preprocessing" contains no options."""
+    """Stored JSON with current option names, for comparison; "preprocessing" has no options."""
     if isinstance(data, dict):
         return {
             FORMER.get(name, name): value if name == "preprocessing" else with_current_names(value)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import generation_folder
 from rltransfer.learning import methods
@@ -153,7 +154,8 @@ def _difference(trial: Trial, stored: Mapping[str, Any]) -> str:
     requested = settings(agent, trial.method, as_suite(trial.suite), RunOptions(**options))
     requested["generations"] = generations
     known = {name: stored[name] for name in requested if name in stored}
-    return difference(known, json.loads(json.dumps(requested)), "", known_only=True)
+    old, new = with_current_names(known), with_current_names(json.loads(json.dumps(requested)))
+    return difference(old, new, "", known_only=True)
 
 
 def _check_teacher(trial: Trial, run_dir: Path, known: dict[str, list[str]]) -> None:

@@ -59,16 +59,16 @@ def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
         InputError: A field is missing or unknown, or has no text form.
     """
     hints = typing.get_type_hints(kind)
-    data = {option_name(name, hints): value for name, value in data.items()}
-    differing = {field.name for field in dataclasses.fields(kind)} ^ data.keys()  # type: ignore[arg-type]
-    if differing:
+    named = {option_name(name, hints): value for name, value in data.items()}
+    differing = {field.name for field in dataclasses.fields(kind)} ^ named.keys()  # type: ignore[arg-type]
+    if differing or len(named) < len(data):
         raise InputError(
-            f"The field {min(differing)!r} of a {kind.__name__} is unknown or missing: "
+            f"The field {min(differing or data)!r} of a {kind.__name__} is unknown or missing: "
             "the configuration was written by another version."
         )
     values = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        hint, value = hints[field.name], data[field.name]
+        hint, value = hints[field.name], named[field.name]
         if isinstance(value, dict) and isinstance(hint, types.UnionType) and str in hint.__args__:
             raise InputError(
                 f"The {field.name} of this {kind.__name__} was built in Python and cannot be "

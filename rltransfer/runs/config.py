@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError, check_kinds, check_range
 from rltransfer.files.serialization import from_json, to_json
 from rltransfer.learning import methods
@@ -73,9 +72,6 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         raise InputError(f"{run_dir} is not a run: it has no config.json.")
     try:
         entries = json.loads(path.read_text())
-        for part in ("method", "options", "teacher"):
-            if part in entries:
-                entries[part] = with_current_names(entries[part])
         Suite.from_json(entries["suite"])
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(run_dir) from error

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_number
 from rltransfer.files.checkpoint import newest_generation
 from rltransfer.machine.devices import find_device
 from rltransfer.policies.policy import Policy
@@ -47,6 +47,9 @@ def evaluate(
     Raises:
         InputError: There is no such policy, it does not fit a task, or the tasks are unknown.
     """
+    check_number("episodes", episodes, "at least 1")
+    check_number("num_envs", num_envs, "at least 1")
+    check_number("seed", seed, "at least 0")
     how: dict[str, Any] = {
         "seed": seed,
         "device": find_device(device),
@@ -54,7 +57,7 @@ def evaluate(
         "num_envs": num_envs,
     }
     requested = None if suite is None else as_suite(suite)
-    if not isinstance(source, Teacher) and os.path.isdir(source):
+    if isinstance(source, str | Path) and os.path.isdir(source):
         if vecnormalize is not None:
             raise InputError(
                 f"--vecnormalize applies to Stable-Baselines3 zips, but {source} is a run: leave "

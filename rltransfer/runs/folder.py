@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
 from rltransfer.files import atomic, checkpoint
 from rltransfer.policies.policy import Policy
@@ -82,8 +83,8 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
     Raises:
         InputError: A setting differs, or the folder is not a run.
     """
-    old = {name: value for name, value in read_config(run_dir).items() if name != FRAMES}
-    new = json.loads(json.dumps(config))
+    stored = {name: value for name, value in read_config(run_dir).items() if name != FRAMES}
+    old, new = with_current_names(stored), with_current_names(json.loads(json.dumps(config)))
     weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
     if teacher_moves and None not in weights:
         old, new = _without_place(old), _without_place(new)

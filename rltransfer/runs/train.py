@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
 from rltransfer.runs.config import RunOptions
@@ -54,6 +55,8 @@ def train(
     Raises:
         InputError: An argument is invalid; nothing was written.
     """
+    if not isinstance(method, Method):
+        raise InputError(f"The method is {method!r}: pass an instance, e.g. rt.agents.PPO().")
     options = RunOptions(
         total_steps=total_steps,
         seed=seed,

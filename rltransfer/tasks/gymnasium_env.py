@@ -112,7 +112,7 @@ def _find_spec(task: Task) -> EnvSpec:
         if module:
             importlib.import_module(module)
         return gymnasium.spec(name)
-    except ModuleNotFoundError as failure:
+    except (ModuleNotFoundError, TypeError, ValueError) as failure:
         raise InputError(
             f"The module {module!r} of the environment {task.id!r} cannot be imported: {failure}; "
             "set PYTHONPATH to its folder, e.g. PYTHONPATH=. for the current one."

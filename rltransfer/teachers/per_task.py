@@ -49,6 +49,10 @@ class PerTask(Composition):
                 "PerTask({'CartPole-v1': teacher})."
             )
         self._tasks = {str(task): task for task in map(_task_of, teachers)}
+        if len(self._tasks) < len(teachers):
+            raise InputError(
+                f"PerTask names a task twice among {', '.join(self._tasks)}: name each task once."
+            )
         super().__init__(list(teachers.values()))
         self.num_parameters = max(teacher.num_parameters for teacher in self.members)
         self._stacks = True

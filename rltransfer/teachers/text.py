@@ -94,6 +94,8 @@ class _Builder:
         name, arguments = call.name, call.arguments
         known = inspect.signature(KINDS[name]).parameters if name in KINDS else ()
         options = {option_name(o, known): self.literal(value) for o, value in call.options.items()}
+        if len(options) < len(call.options):
+            raise InputError(f"{self.text} sets an option of {name} under two names: use one.")
         if name == LOAD:
             return self.load(*map(self.literal, arguments), **{"suite": suite, **options})
         if name not in KINDS:

@@ -131,7 +131,7 @@ class MonteCarloDropout(Wrapper):
                 f"is a {type(teacher.module).__name__}: use a teacher that another method trained."
             )
         whole = to_builtin(samples)
-        if not isinstance(whole, int | float) or whole != int(whole) or whole < 1:
+        if not isinstance(whole, int | float) or not float(whole).is_integer() or whole < 1:
             raise InputError(
                 f"The samples of MonteCarloDropout are {samples!r}: set an integer, at least 1."
             )

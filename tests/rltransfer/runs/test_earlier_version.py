@@ -7,6 +7,7 @@ changed since: steps, horizon, clip, trace, discount, and share of Noisy.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,14 @@ import pytest
 import rltransfer as rt
 from rltransfer.cli.main import main
 from rltransfer.runs.config import configured, read_config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mine(rt.agents.PPO):
+    """A method with an option that has the former name of another one."""
+
+    share: float = 0.5
+
 
 RUNS = Path(__file__).parent / "earlier_version"
 
@@ -35,7 +44,8 @@ def test_the_options_have_their_present_names(runs: Path) -> None:
     assert options.total_steps == 128
     student = configured(read_config(runs / "student"))[0]
     assert isinstance(student, rt.agents.PolicyDistillation)
-    assert student.teacher == "Noisy('teacher', sigma=0.1, alpha=0.5)"
+    teacher = rt.load_teacher(student.teacher)
+    assert str(teacher) == "Noisy('teacher', sigma=0.1, alpha=0.5)"
 
 
 def test_a_run_evaluates_and_is_a_teacher(runs: Path) -> None:
@@ -50,3 +60,24 @@ def test_a_run_resumes(runs: Path) -> None:
     result = json.loads((runs / "student" / "result.json").read_text())
     assert result["env_steps"] == 192 and result["teacher_parameters"] == 58
     assert (runs / "student" / "checkpoints" / "step-000000000192").is_dir()
+
+
+def test_a_method_of_ones_own_may_use_a_former_name(tmp_path: Path) -> None:
+    options = {"total_steps": 32, "episodes": 1, "evaluate_episodes": 0, "quiet": True}
+    method = Mine(num_envs=2, rollout_length=8, batch_size=16)
+    for resume in (False, True):
+        rt.train(method, suite="CartPole-v1", run_dir=tmp_path / "run", resume=resume, **options)
+
+
+def test_a_path_may_contain_a_former_name(runs: Path) -> None:
+    (runs / "teacher").rename(runs / "share=0.5")
+    words = "train policy-distillation --task CartPole-v1 --num-envs 2 --rollout-length 8 --quiet"
+    sizes = "--total-steps 16 --batch-size 16 --episodes 1 --evaluate-episodes 0 --run-dir run"
+    teacher = "Noisy('share=0.5', sigma=0.1)"
+    assert main([*words.split(), *sizes.split(), "--teacher", teacher]) == 0
+    assert main(["train", "policy-distillation", "--resume", "run", "--quiet"]) == 0
+
+
+def test_a_former_name_next_to_its_present_one_is_refused(runs: Path) -> None:
+    with pytest.raises(rt.InputError, match="sets an option of Noisy under two names"):
+        rt.load_teacher("Noisy('teacher', sigma=0.1, share=0.5, alpha=0.2)")

@@ -87,3 +87,34 @@ def test_an_option_of_all_tasks_is_no_other_task(
     asked.clear()
     rt.evaluate(tmp_path / "run", rooms[::-1])
     assert [place for place, _ in asked] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("source", "how", "sentence"),
+    [
+        ("zoo", {"num_envs": 0}, "num_envs is 0: it must be at least 1"),
+        ("zoo", {"episodes": float("nan")}, "episodes is nan: it must be at least 1"),
+        ("zoo", {"seed": -1}, "seed is -1: it must be at least 0"),
+        (lambda seen, task: None, {}, "The teacher is a function: write CallableTeacher"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(source: Any, how: Any, sentence: str) -> None:
+    with pytest.raises(rt.InputError, match=sentence):
+        rt.evaluate(source, "CartPole-v1", **how)
+
+
+def test_a_method_is_an_instance(tmp_path: Path) -> None:
+    for method in ("ppo", rt.agents.PPO):
+        with pytest.raises(rt.InputError, match="pass an instance"):
+            rt.train(method, suite=TASK, run_dir=tmp_path / "run")  # type: ignore[arg-type]
+
+
+def test_modules_and_tasks_that_cannot_be_are_refused() -> None:
+    one = rt.CallableTeacher(lambda seen, _: rt.PolicyOutput(logits=seen["policy"][:, :2]))
+    with pytest.raises(rt.InputError, match=r"The module '\.\.' of the environment"):
+        rt.evaluate(one, "..:CartPole-v1")
+    with pytest.raises(rt.InputError, match="names a task twice"):
+        rt.PerTask({"CartPole-v1": one, rt.Task("CartPole-v1"): one})  # type: ignore[dict-item]
+    with pytest.raises(rt.InputError, match="set an integer, at least 1"):
+        teacher = rt.load_teacher("zoo:rltransfer/MinAtar-Breakout-v0")
+        rt.MonteCarloDropout(teacher, float("inf"), 0.5)  # type: ignore[arg-type]
