@@ -112,11 +112,11 @@ class PolicyDistillation(GradientMethod):
     """`uniform`: sample tasks equally. `lag`: sample a task more the further the student trails its
     teacher (the student must act; see --distillation-weight)."""
     memory_steps: int = 200_000
-    """Capacity of the replay memory, in steps; has no effect with RL or a recurrent student."""
+    """Capacity of the replay buffer, in steps; has no effect with RL or a recurrent student."""
     memory_dir: Path | None = None
-    """Folder of a memory-mapped memory; None keeps the memory in RAM."""
+    """Folder of a memory-mapped replay buffer; None keeps it in RAM."""
     epochs: float = 4.0
-    """Average number of times that each step is learned; an integer with RL or a recurrent
+    """Average number of times that each step is learned from; an integer with RL or a recurrent
     student."""
     batch_size: int = 512
     learning_rate: float = 2e-3

@@ -27,7 +27,7 @@ class TrainOptions(TaskOptions):
     run_dir: Path | None = None
     """Directory of the run; defaults to runs/AGENT-TASK-SEED."""
     resume: Path | None = None
-    """Directory of a run to resume. Options that are not given keep the run's values."""
+    """Directory of a run to resume with its original settings."""
     quiet: bool = False
     """Hide progress."""
     generations: int = 0
