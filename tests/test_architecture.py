@@ -33,6 +33,14 @@ def test_the_core_knows_no_method_and_no_environment() -> None:
             assert not one.startswith((*others, "ale_py", "warp", "stable_baselines3")), name
 
 
+def test_the_core_does_not_go_round_by_the_packages_face() -> None:
+    # `import rltransfer as rt; rt.Run` would reach every folder; the command line has the version.
+    for name in house.core():
+        if name != "rltransfer.cli.main":
+            assert "rltransfer" not in house.imports(name), name
+            assert 'import_module("rltransfer' not in house.modules()[name].read_text(), name
+
+
 def test_agents_and_environments_do_not_know_each_other() -> None:
     for folder, other in (("agents", "envs"), ("envs", "agents")):
         for name in house.modules():

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
-from toy import TASK, EchoVectorEnv
+from toy import SHORT_TASK, TASK, EchoVectorEnv
 
 import rltransfer as rt
 from rltransfer.agents.policy_distillation import PolicyDistillation, PolicyDistillationAgent
@@ -275,11 +275,24 @@ def test_every_option_of_learning_changes_something(tmp_path: Path) -> None:
         {}, {"objective": "nll"}, {"objective": "KL(temperature=0.5)"},
         {"distillation_weight": "1->0.5"}, {"epochs": 1.0},
         {"learning_rate": 1e-3}, {"max_grad_norm": 0.01}, {"memory_steps": 160},
+        {"teacher_acts": 0.0, "reinforcement_weight": 1.0},
+        {"teacher_acts": 0.0, "reinforcement_weight": 0.5},
     ]  # fmt: skip
     found = [weights(index, **options) for index, options in enumerate(settings)]
     for index, one in enumerate(found):
         for other in found[:index]:
-            assert not torch.equal(one, other)
+            assert one.shape != other.shape or not torch.equal(one, other)
+
+
+def test_a_label_is_of_its_own_task(tmp_path: Path) -> None:
+    def task_as_action(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOutput:
+        return rt.PolicyOutput(logits=torch.nn.functional.one_hot(task, 4).float())
+
+    method = PolicyDistillation(teacher=rt.CallableTeacher(task_as_action), **SMALL)
+    suite = rt.Suite.of(TASK, SHORT_TASK)
+    run = Run("policy-distillation", method, suite, RunOptions(), tmp_path)
+    rollout = run.engine.collect(run.agent, 10)
+    assert torch.equal(rollout.extras["label"]["logits"].argmax(-1), rollout.task)
 
 
 def half_right(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOutput:

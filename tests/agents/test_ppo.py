@@ -161,3 +161,18 @@ def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
     first, again, other = weights("a", 0), weights("b", 0), weights("c", 1)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_each_part_of_the_surrogate_has_its_weight() -> None:
+    torch.manual_seed(0)
+    output = PolicyOutput(logits=torch.randn(64, 4), value=torch.zeros(64))
+    batch = {
+        "action": torch.randint(4, (64,)), "old_log_prob": torch.full((64,), -1.4),
+        "advantage": torch.randn(64), "return": torch.randn(64),
+    }  # fmt: skip
+    loss = Surrogate(entropy_coefficient=0.1, value_coefficient=0.5).loss(output, batch)
+    parts = loss.metrics
+    total = parts["policy_loss"] + 0.5 * parts["value_loss"] - 0.1 * parts["entropy"]
+    torch.testing.assert_close(loss.total, total)
+    wider = Surrogate(clip_range=0.5).loss(output, batch)
+    assert wider.metrics["policy_loss"] != parts["policy_loss"]

@@ -10,7 +10,8 @@ import torch
 from toy import TASK
 
 import rltransfer as rt
-from rltransfer.agents.pqn import PQN
+from rltransfer.agents.pqn import PQN, PQNAgent
+from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
 
@@ -50,3 +51,32 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -
 def test_continuous_actions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(rt.InputError, match="pqn needs discrete actions"):
         Run("pqn", PQN(), rt.Suite.of("Pendulum-v1"), RunOptions(), tmp_path / "run")
+
+
+def started(tmp_path: Path, **options: Any) -> tuple[Run, Rollout]:
+    run = Run("pqn", PQN(rollout_length=10, **options), rt.Suite.of(TASK), RunOptions(), tmp_path)
+    run.agent.begin_rollout(0.0)
+    return run, run.engine.collect(run.agent, 10)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.4])
+def test_epsilon_is_the_fraction_of_random_actions(tmp_path: Path, epsilon: float) -> None:
+    run, rollout = started(tmp_path, num_envs=1000, epsilon=epsilon)
+    with torch.no_grad():
+        greedy = run.agent.policy(rollout.observation).greedy()
+    # One random action in four is the greedy one. Of 10,000 actions, 0.03 are six standard errors.
+    other = (rollout.extras["action"] != greedy).float().mean().item()
+    assert other == pytest.approx(0.75 * epsilon, abs=0.03)
+
+
+def test_gamma_and_lambda_reach_the_targets(tmp_path: Path) -> None:
+    def targets(**options: Any) -> torch.Tensor:
+        run, rollout = started(tmp_path, num_envs=8, **options)
+        assert isinstance(run.agent, PQNAgent)
+        with torch.no_grad():
+            return run.agent._targets(rollout)
+
+    plain = targets()
+    assert torch.equal(plain, targets())
+    assert not torch.equal(plain, targets(gae_lambda=0.0))
+    assert not torch.equal(plain, targets(gamma=0.5))

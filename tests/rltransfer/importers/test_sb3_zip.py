@@ -328,6 +328,7 @@ def test_the_bounds_of_the_task_go_first(tmp_path: Path) -> None:
     # Bounds twice as far make actions twice as large: low + (tanh + 1) / 2 (high - low).
     twice = fitted(loaded, VECTOR, wide)
     close(twice(seen).mean, 2 * own)
+    assert torch.equal(loaded(seen).mean, own)
     # The policy that it was made of, and one that is fitted to other bounds, keep theirs.
     close(fitted(loaded, VECTOR, MOVES)(seen).mean, own)
     assert torch.equal(loaded(seen).mean, own) and loaded.action_space is None

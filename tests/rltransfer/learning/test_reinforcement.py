@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from toy import SHORT_TASK
 
 from rltransfer.learning.reinforcement import (
     clipped_policy_loss,
     generalized_advantage,
     lambda_returns,
+    next_values,
 )
+from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.tasks.task import Suite
 
 
 def column(*numbers: float) -> Tensor:
@@ -179,3 +184,22 @@ def test_clipped_surrogate(ratio: float, advantage: float, loss: float, slope: f
     value.sum().backward()
     assert log_prob.grad is not None
     assert log_prob.grad.item() == pytest.approx(slope, abs=1e-6)
+
+
+class NamesTheSymbol:
+    """Acts right in the toy task; its episodes are ten steps long and truncated."""
+
+    state_size, graph_key, generators = 0, None, ()
+
+    def act(self, observation: Any, task: Tensor, state: Tensor, start: Tensor) -> Any:
+        return {"action": observation["policy"].argmax(-1)}
+
+
+def test_values_after_a_truncated_episode_are_of_its_last_observation() -> None:
+    engine = RolloutEngine(Suite.of(SHORT_TASK), 3, torch.device("cpu"), seed=0)
+    rollout = engine.collect(NamesTheSymbol(), 12)
+    value = torch.full((12, 3), 5.0)
+    found = next_values(rollout, value, value[0], lambda _, task: 0.0 * task + 7.0)
+    expected = torch.full((12, 3), 5.0)
+    expected[9] = 7.0
+    assert torch.equal(found, expected)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import rltransfer as rt
+from rltransfer.aliases import with_current_names
 from rltransfer.cli.main import main
 from rltransfer.runs.config import configured, read_config
 
@@ -81,3 +82,9 @@ def test_a_path_may_contain_a_former_name(runs: Path) -> None:
 def test_a_former_name_next_to_its_present_one_is_refused(runs: Path) -> None:
     with pytest.raises(rt.InputError, match="sets an option of Noisy under two names"):
         rt.load_teacher("Noisy('teacher', sigma=0.1, share=0.5, alpha=0.2)")
+
+
+def test_former_names_are_found_at_any_depth() -> None:
+    stored = {"members": [{"options": {"share": 0.5}, "preprocessing": {"clip": 10.0}}]}
+    named = {"members": [{"options": {"alpha": 0.5}, "preprocessing": {"clip": 10.0}}]}
+    assert with_current_names(stored) == named
