@@ -370,7 +370,7 @@ class PolicyDistillationAgent(Agent):
         return action + epsilon * self.half_range[task] * noise
 
     def batches(self, rollout: Rollout) -> Iterator[Batch]:
-        """Minibatches of the memory, or of the rollout if there is no memory."""
+        """Minibatches of the replay buffer, or of the rollout where none is used."""
         self.log_agreement = True
         if self.teacher_acts(self.progress) == 0:
             # While the teacher acts at times, the returns are not the student's.

@@ -31,7 +31,7 @@ FOLDERS = (
 """The core's folders, each of which imports only those after it; the last are the flat modules."""
 
 PACKAGES = ("agents", "envs", "experiments")
-"""The folders beside the core that are part of its package."""
+"""The folders next to the core that belong to its package."""
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def modules() -> dict[str, Path]:
         for path in sorted((ROOT / top).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             if top == "rltransfer" and len(parts) > 2 and parts[1] in PACKAGES:
-                continue  # a link to a folder that is gone through by itself
+                continue  # a link to one of the other folders
             parts = parts if top == "rltransfer" else ("rltransfer", *parts)
             found[".".join(parts).removesuffix(".__init__")] = path
     return found
@@ -75,7 +75,7 @@ def own_imports(name: str) -> frozenset[str]:
 
 
 def folder_of(name: str) -> str:
-    """A module's folder within the core; "" for flat ones, None-like names for other packages."""
+    """The folder of a core module; "" for flat ones."""
     parts = name.split(".")
     return parts[1] if len(parts) > 2 or (parts[1:] and parts[1] in FOLDERS) else ""
 

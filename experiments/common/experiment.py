@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from rltransfer.machine.terminal import console
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperExperiment:
+class PaperExperiment(abc.ABC):
     """Options that the experiments share, and their `run`.
 
     A subclass sets `steps` and `out` (runs/NAME), adds options and implements `make_page`.
@@ -42,9 +43,9 @@ class PaperExperiment:
             page.write(folder)
             console().print(f"written: {folder / 'RESULTS.md'}", highlight=False)
 
+    @abc.abstractmethod
     def make_page(self) -> Page | None:
         """Runs what is not finished yet, and builds the page from all results, if there are any."""
-        raise NotImplementedError
 
     def run_trials(self, trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
         """Runs the trials that are not finished yet, and returns all results by name."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rltransfer.cli.parsing import choose, parse, summary
-from rltransfer.entry_points import entries, load_entry
-from rltransfer.errors import unknown
+from rltransfer.entry_points import entries, find_entry, load_entry
 
 ACTIONS = {"list": "List the experiments.", "run": "Run an experiment."}
 
@@ -59,8 +58,6 @@ def find_experiment(name: str) -> type[Experiment]:
     Raises:
         InputError: There is none, or it cannot be loaded.
     """
-    for entry in entries("rltransfer.experiments"):
-        if entry.name == name:
-            experiment: type[Experiment] = load_entry(entry)
-            return experiment
-    raise unknown("experiment", name, experiment_names())
+    entry = find_entry("rltransfer.experiments", name, "experiment")
+    experiment: type[Experiment] = load_entry(entry)
+    return experiment

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rltransfer.entry_points import describe_entry, entries, load_entry
-from rltransfer.errors import InputError, unknown
+from rltransfer.entry_points import describe_entry, entries, find_entry, load_entry
+from rltransfer.errors import InputError
 
 if TYPE_CHECKING:
     from rltransfer.learning.agent import Method
@@ -22,13 +22,11 @@ def find_method(name: str) -> type[Method]:
     Raises:
         InputError: There is none, or it cannot be loaded.
     """
-    for entry in entries("rltransfer.agents"):
-        if entry.name == name:
-            method: type[Method] = load_entry(entry)
-            if not (isinstance(method, type) and hasattr(method, "build")):
-                raise InputError(f"{describe_entry(entry)} is not a Method: it must be a class.")
-            return method
-    raise unknown("agent", name, method_names(), "rltransfer list")
+    entry = find_entry("rltransfer.agents", name, "agent", "rltransfer list")
+    method: type[Method] = load_entry(entry)
+    if not (isinstance(method, type) and hasattr(method, "build")):
+        raise InputError(f"{describe_entry(entry)} is not a Method: it must be a class.")
+    return method
 
 
 def method_name(method: type[Method]) -> str:

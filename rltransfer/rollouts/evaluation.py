@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -210,9 +211,11 @@ def evaluate_teacher(
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
 
     def actor(engine: RolloutEngine) -> TeacherActor:
-        fitted = teacher if fitted_to is not None else teacher.fitted(engine.spaces).to(device)
-        if fitted is not teacher:
-            fitted.seed(seed)
+        if fitted_to is not None:
+            return TeacherActor(teacher, generator)
+        # Teachers know the task by its own arguments, which evaluation may change.
+        fitted = teacher.fitted(dataclasses.replace(engine.spaces, suite=suite)).to(device)
+        fitted.seed(seed)
         return TeacherActor(fitted, generator)
 
     def pad(own: SuiteSpaces) -> SuiteSpaces:

@@ -118,3 +118,19 @@ def test_modules_and_tasks_that_cannot_be_are_refused() -> None:
     with pytest.raises(rt.InputError, match="set an integer, at least 1"):
         teacher = rt.load_teacher("zoo:rltransfer/MinAtar-Breakout-v0")
         rt.MonteCarloDropout(teacher, float("inf"), 0.5)  # type: ignore[arg-type]
+
+
+def test_a_teacher_is_found_by_the_arguments_of_the_task_as_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As for Atari, whose evaluation turns off the clipping of rewards that training turns on.
+    trained = rt.Task("CartPole-v1", {"sutton_barto_reward": True})
+
+    def evaluated(task: rt.Task) -> rt.Task:
+        return task.with_kwargs(sutton_barto_reward=False)
+
+    monkeypatch.setattr("rltransfer.rollouts.evaluation.evaluation_task", evaluated)
+    balance = rt.CallableTeacher(lambda seen, _: rt.PolicyOutput(logits=seen["policy"][:, :2]))
+    found = rt.evaluate(rt.PerTask({trained: balance}), trained, episodes=2)
+    # A reward for each step, not one of -1 at the end.
+    assert next(iter(found.values())).mean > 1

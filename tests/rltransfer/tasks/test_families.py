@@ -28,7 +28,7 @@ def add(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     def entries(group: str) -> list[EntryPoint]:
         return [*found(group), EntryPoint(name, value, group)]
 
-    for module in (families, methods, experiment):
+    for module in (entry_points, families, methods, experiment):
         monkeypatch.setattr(module, "entries", entries)
 
 
