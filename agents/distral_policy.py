@@ -112,7 +112,7 @@ class DistralPolicy(Policy):
         assert distilled.mean is not None and distilled.log_std is not None
         assert self.columns.log_std is not None
         log_std = bounded_log_std(self.columns.log_std[0 if task is None else task])
-        log_std = log_std.expand_as(scores)
+        scores, log_std = self._scaled(scores, log_std.expand_as(scores), task)
         if weight:
             scores, log_std = gaussian_product(
                 distilled.mean, distilled.log_std, weight, scores, log_std
@@ -156,7 +156,8 @@ class DistralPolicy(Policy):
 
     def distilled_weights(self) -> dict[str, Tensor]:
         """The tensors of pi_0, by name."""
-        others = ("columns.", "value_")
+        # The units of actions are each task's own.
+        others = ("columns.", "value_", "action_center", "action_half_range")
         state = self.state_dict()
         return {name: tensor for name, tensor in state.items() if not name.startswith(others)}
 
@@ -215,6 +216,11 @@ def load_distilled(policy: DistralPolicy, run_dir: str) -> None:
                 f"The distilled policy of {run_dir} has the {name.replace('_', ' ')} {theirs}, "
                 f"but {ours} is needed: use a run that matches."
             )
+    if other.spec.host_actions is None and policy.spec.action_units() is not None:
+        raise InputError(
+            f"The distilled policy of {run_dir} was written by an earlier version and acts in the "
+            "environment's units: train it again, as policies now act in [-1, 1]."
+        )
     weights = other.distilled_weights()
     if policy.spec.network.statistics == "per-task":
         # The statistics of the other run's tasks do not apply to these tasks.

@@ -51,6 +51,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_range
+from rltransfer.learning.action_spread import ActionSpread
 from rltransfer.learning.agent import Agent, GradientMethod, TrainingContext
 from rltransfer.learning.exploration import epsilon_greedy
 from rltransfer.learning.learner import Loss
@@ -63,7 +64,7 @@ from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.schedule import Schedule
-from rltransfer.tasks.action import action_size
+from rltransfer.tasks.action import action_size, center_and_half_range
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.labeller import Labeller
 from rltransfer.teachers.loading import load_teacher
@@ -107,7 +108,7 @@ class PolicyDistillation(GradientMethod):
     """Weight of the RL objective (PPO): a number or a schedule."""
     exploration: float = 0.05
     """Probability of a random action; for continuous actions, standard deviation of the noise, in
-    half-ranges of the action. Has no effect with RL."""
+    standard deviations of the teacher's actions, at most half-ranges. Has no effect with RL."""
     task_sampling: Literal["uniform", "lag"] = "uniform"
     """`uniform`: sample tasks equally. `lag`: sample a task more the further the student trails its
     teacher (the student must act; see --distillation-weight)."""
@@ -287,7 +288,9 @@ class PolicyDistillationAgent(Agent):
         self.action_space = context.spaces.action_space
         self.num_actions = context.spaces.num_actions(context.device)
         actions = [one.action for one in context.spaces.own]
-        self.half_range = _half_ranges(actions, context.device)
+        self.spread: ActionSpread | None = None
+        if isinstance(self.action_space, spaces.Box):
+            self.spread = ActionSpread(_half_ranges(actions, context.device))
         self.teacher_probability = torch.zeros((), device=context.device)
         self.log_agreement = True
         # Sequences and on-policy steps are learned at once; only single steps are stored.
@@ -364,10 +367,10 @@ class PolicyDistillationAgent(Agent):
     def _explore(self, action: Tensor, task: Tensor) -> Tensor:
         """Replaces some actions by random ones, or adds noise."""
         epsilon = self.method.exploration
-        if isinstance(self.action_space, spaces.Discrete):
+        if self.spread is None:
             return epsilon_greedy(action, self.num_actions[task], epsilon, self.generator)
         noise = torch.empty_like(action).normal_(generator=self.generator)
-        return action + epsilon * self.half_range[task] * noise
+        return action + epsilon * self.spread.noise[task] * noise
 
     def batches(self, rollout: Rollout) -> Iterator[Batch]:
         """Minibatches of the replay buffer, or of the rollout where none is used."""
@@ -378,6 +381,8 @@ class PolicyDistillationAgent(Agent):
             self.lag.update(rollout.episode_return, rollout.done)
         label = rollout.extras["label"]
         self._check_label(label)
+        if self.spread is not None:
+            self._measure_actions(self.spread, label["mean"])
         if self.memory is not None:
             fields = {"label": label, "task": rollout.task}
             self.memory.add(rollout.observation, rollout.start, fields)
@@ -389,6 +394,18 @@ class PolicyDistillationAgent(Agent):
             batch["weight"] = rollout.extras["weight"]
         epochs = int(self.method.epochs)
         return minibatches(batch, self.method.batch_size, epochs, self.order, self.state_size > 0)
+
+    def _measure_actions(self, spread: ActionSpread, action: Tensor) -> None:
+        """Counts the teacher's actions; after the first rollout, they set the student's units.
+
+        Args:
+            spread: What counts them.
+            action: (time, rows, action_dim)
+        """
+        spread.update(action)
+        center = self.policy.action_center
+        if center is not None and self.progress == 0 and not self.reinforces:
+            self.policy.set_action_units(*spread.units(len(center)))
 
     def _check_label(self, label: Mapping[str, Tensor]) -> None:
         """Checks that labels are finite, as the student would learn others silently."""
@@ -448,6 +465,8 @@ class PolicyDistillationAgent(Agent):
         state["objective"] = dict(self.objective.state_dict())
         state["lag"] = self.lag.state_dict()
         state["teacher"] = self.teacher.label_state()
+        if self.spread is not None:
+            state["spread"] = self.spread.state_dict()
         if self.memory is not None:
             state["memory"] = self.memory.state_dict()
         return state
@@ -458,6 +477,8 @@ class PolicyDistillationAgent(Agent):
         self.objective.load_state_dict(state["objective"])
         self.lag.load_state_dict(state["lag"])
         self.teacher.load_label_state(state["teacher"])
+        if self.spread is not None:
+            self.spread.load_state_dict(state.get("spread"))
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
 
@@ -470,8 +491,8 @@ def _half_ranges(actions: Sequence[spaces.Space[Any]], device: torch.device) -> 
     ranges = torch.zeros(len(actions), max(map(action_size, actions)))
     for row, space in zip(ranges, actions, strict=True):
         if isinstance(space, spaces.Box):
-            half = (space.high - space.low) / 2 if space.is_bounded() else 1.0
-            row[: action_size(space)] = torch.as_tensor(half)
+            _, half_range = center_and_half_range(space)
+            row[: action_size(space)] = torch.from_numpy(half_range)
     return ranges.to(device)
 
 

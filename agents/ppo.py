@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rltransfer.aliases import AcceptsAliases
 from rltransfer.errors import check_range
 from rltransfer.learning.agent import Agent, GradientMethod, TrainingContext
 from rltransfer.learning.learner import Loss
@@ -42,7 +43,7 @@ from rltransfer.tasks.observation import Observation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surrogate:
+class Surrogate(metaclass=AcceptsAliases):
     """PPO's objective: advantages and the clipped surrogate loss."""
 
     gamma: float = 0.99

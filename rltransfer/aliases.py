@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import abc
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from rltransfer.errors import InputError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FORMER = {
     "clip": "clip_range",
@@ -40,6 +49,43 @@ def option_name(name: str, known: Iterable[str]) -> str:
     if name in options:
         return name
     return next((one for one in options if _current(one) == _current(name)), name)
+
+
+def with_known_names(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Keyword arguments under the known names that theirs are aliases of.
+
+    Raises:
+        InputError: Two of them are the same option.
+    """
+    options = list(known)
+    found: dict[str, str] = {}
+    for name in given:
+        option = option_name(name, options)
+        if option in found:
+            raise InputError(f"{found[option]} and {name} are the same option: pass one of them.")
+        found[option] = name
+    return {option: given[name] for option, name in found.items()}
+
+
+def accepts_aliases(function: Callable[P, T]) -> Callable[P, T]:
+    """A function whose options may have their other names."""
+    known = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        named: Any = with_known_names(kwargs, known)
+        return function(*args, **named)
+
+    return call
+
+
+class AcceptsAliases(abc.ABCMeta):
+    """The metaclass of configurations, dataclasses whose fields may have their other names."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Creates a configuration."""
+        known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        return super().__call__(*args, **with_known_names(kwargs, known))
 
 
 def _current(name: str) -> str:

@@ -29,6 +29,7 @@ from rltransfer.importers.sb3_weights import ACTIVATIONS, Settings, StoredTensor
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, describe_space
+from rltransfer.tasks.suite_spaces import check_bounds
 
 ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
 """The algorithms whose policies can be read."""
@@ -80,8 +81,9 @@ class ZipPolicy(ImportedPolicy):
         self.settings = settings
         self.vecnormalize_sha256 = vecnormalize_sha256
         self.bounds: ActionBounds | None = None
-        if bounded and isinstance(actions, spaces.Box):
-            self._set_bounds(actions)
+        self.own_bounds = actions if bounded and isinstance(actions, spaces.Box) else None
+        if self.own_bounds is not None:
+            self._set_bounds(self.own_bounds)
 
     def num_parameters(self) -> int:
         """The number of parameters that acting needs, without those of the value alone."""
@@ -150,6 +152,8 @@ class ZipPolicy(ImportedPolicy):
                 f"{describe_space(actions)}",
             )
         if isinstance(action_space, spaces.Box):
+            who, source = f"The teacher {self.path}", repr(str(self.path))
+            check_bounds(who, source, self.own_bounds, task_id, action_space)
             self._set_bounds(action_space)
 
     def _reads(self, shown: spaces.Space[Any]) -> bool:

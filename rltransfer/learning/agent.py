@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rltransfer.aliases import AcceptsAliases
 from rltransfer.errors import check_kinds, check_range
 from rltransfer.learning.learner import Learner, Loss, OptimizerName, PrecisionName
 from rltransfer.learning.minibatches import Batch
@@ -41,7 +42,7 @@ class TrainingContext:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(abc.ABC):
+class Method(metaclass=AcceptsAliases):
     """A method's configuration: its fields are the command line's options."""
 
     num_envs: int = 64

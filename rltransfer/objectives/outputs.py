@@ -105,6 +105,9 @@ class NLL(Term):
 class MSE(Term):
     """Squared error of Q-values, logits or continuous actions, summed over actions.
 
+    Continuous actions are compared in the units of the student's outputs: standard deviations of
+    the teacher's actions, or half-ranges of the bounds with RL.
+
     Source: Rusu 2015, eq. 1.
     """
 
@@ -144,9 +147,13 @@ def masked_scores(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor,
 
 
 def _values(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, Tensor]:
-    """The teacher's and the student's scores or actions, 0 where masked.    (..., n) each"""
+    """The teacher's and the student's scores or actions, 0 where masked.    (..., n) each
+
+    Actions are in the units of the student's outputs.
+    """
     if teacher.mean is not None and student.mean is not None:
-        return student.mask_padding(teacher.mean), student.mean
+        scale = 1.0 if student.action_scale is None else student.action_scale
+        return student.mask_padding(teacher.mean) / scale, student.mean / scale
     target, scores = masked_scores(student, teacher)
     masked = is_masked(target)
     return target.masked_fill(masked, 0), scores.masked_fill(masked, 0)

@@ -60,6 +60,9 @@ class PolicyOutput:
     (..., observation_size)"""
     state: Tensor | None = None
     """The recurrent state after these observations.                (num_envs, state_size)"""
+    action_scale: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    """The unit of a student's errors in each action dimension, e.g. half-ranges; None for 1.
+    (action_dim,) or (..., action_dim)"""
     _log_probs: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def tensors(self) -> dict[str, Tensor]:

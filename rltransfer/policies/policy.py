@@ -13,6 +13,7 @@ from rltransfer.files.serialization import from_json
 from rltransfer.policies.encoder import Encoder, head, through
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, MAPS, MASKED, Needs, PolicyOutput
+from rltransfer.tasks.action import action_size, center_and_half_range
 from rltransfer.tasks.observation import Observation, space_from_json, space_to_json
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 
@@ -68,6 +69,10 @@ class PolicySpec:
     """Whether there is a value head."""
     num_tasks: int = 1
     """Number of tasks."""
+    host_actions: tuple[spaces.Space[Any], ...] | None = None
+    """The action space of each task as its environment defines it, with its start or its shape.
+    Continuous actions are learned in [-1, 1] and scaled to its bounds, dimension by dimension. None
+    in files of earlier versions, whose policies output actions in the environment's units."""
 
     @classmethod
     def of_suite(cls, network: Network, suite: SuiteSpaces, **rest: Any) -> Self:
@@ -78,6 +83,7 @@ class PolicySpec:
             action_space=suite.action_space,
             action_mask=suite.action_mask,
             num_tasks=len(suite.suite),
+            host_actions=suite.host_actions,
             **rest,
         )
 
@@ -94,7 +100,42 @@ class PolicySpec:
     @property
     def asks_for_task(self) -> bool:
         """Whether the output depends on the task."""
-        return self.action_mask is not None or max(self.num_heads, self.num_statistics) > 1
+        units = self.action_units()
+        return (
+            self.action_mask is not None
+            or max(self.num_heads, self.num_statistics) > 1
+            or (units is not None and len(units[0]) > 1)
+        )
+
+    def action_units(self) -> tuple[Tensor, Tensor] | None:
+        """The units in which a network outputs continuous actions: the bounds of each dimension.
+
+        Returns:
+            The center and the half-range of the bounds, one row for all tasks if these agree,
+            (1 or num_tasks, action_dim) each; None if outputs are in the environment's units.
+        """
+        if self.host_actions is None or not isinstance(self.action_space, spaces.Box):
+            return None
+        center = torch.zeros(len(self.host_actions), action_size(self.action_space))
+        half_range = torch.ones_like(center)
+        for task, box in enumerate(self.host_actions):
+            assert isinstance(box, spaces.Box)
+            units = center_and_half_range(box)
+            for table, values in zip((center, half_range), units, strict=True):
+                table[task, : len(values)] = torch.from_numpy(values)
+        if (center == center[0]).all() and (half_range == half_range[0]).all():
+            center, half_range = center[:1], half_range[:1]
+        return center, half_range
+
+    def bounds_of(self, task: int) -> spaces.Box | None:
+        """The bounds within which the policy acts in a task; None if unknown, or discrete."""
+        if self.host_actions is not None:
+            space = self.host_actions[task]
+        elif self.num_tasks == 1 and self.action_mask is None:
+            space = self.action_space
+        else:
+            return None  # the joint bounds of several tasks
+        return space if isinstance(space, spaces.Box) else None
 
     def build(self) -> Policy:
         """A policy with fresh weights."""
@@ -110,6 +151,9 @@ class PolicySpec:
             "q_values": self.q_values,
             "value": self.value,
             "num_tasks": self.num_tasks,
+            "host_actions": (
+                None if self.host_actions is None else [space_to_json(s) for s in self.host_actions]
+            ),
         }
 
     @staticmethod
@@ -121,6 +165,7 @@ class PolicySpec:
         mask = data["action_mask"]
         # Files of earlier versions lack newer options.
         network = {**dataclasses.asdict(Network()), **data["network"]}
+        host_actions = data.get("host_actions")
         return PolicySpec(
             from_json(Network, network),
             observation_space,
@@ -129,17 +174,21 @@ class PolicySpec:
             data["q_values"],
             data["value"],
             data.get("num_tasks", 1),
+            None if host_actions is None else tuple(space_from_json(s) for s in host_actions),
         )
 
 
 class Policy(nn.Module):
     """A network over observation groups with heads for actions and value.
 
-    Continuous actions are Gaussian with a standard deviation that does not depend on the state. For
-    vectors, the value has a separate encoder, as it needs other features; images share one encoder.
+    Continuous actions are Gaussian with a standard deviation that does not depend on the state; the
+    network outputs them in [-1, 1], and `forward` in the environment's units. For vectors, the
+    value has a separate encoder, as it needs other features; images share one encoder.
     """
 
     action_mask: Tensor | None
+    action_center: Tensor | None
+    action_half_range: Tensor | None
 
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
@@ -171,6 +220,9 @@ class Policy(nn.Module):
 
         mask = None if spec.action_mask is None else torch.tensor(spec.action_mask)
         self.register_buffer("action_mask", mask, persistent=False)
+        center, half_range = spec.action_units() or (None, None)
+        self.register_buffer("action_center", center)
+        self.register_buffer("action_half_range", half_range)
 
     def forward(
         self,
@@ -236,7 +288,7 @@ class Policy(nn.Module):
         if self.log_std is not None:
             log_std = self.log_std if self.log_std.dim() == 1 else self.log_std[task]
             log_std = bounded_log_std(log_std).expand_as(scores)
-            output = self._gaussian(scores, log_std, task)
+            output = self._gaussian(*self._scaled(scores, log_std, task), task)
             output.features = features
             return output
         if self.action_mask is not None:
@@ -245,19 +297,53 @@ class Policy(nn.Module):
             return PolicyOutput(q_values=scores, features=features)
         return PolicyOutput(logits=scores, features=features)
 
+    def _scaled(self, mean: Tensor, log_std: Tensor, task: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation in the environment's units.    (..., action_dim) each
+
+        Args:
+            mean: As the network outputs it, in [-1, 1].    (..., action_dim)
+            log_std: In the same units.                     (..., action_dim)
+            task: Index of each row's task; see `forward`.  (...)
+        """
+        if self.action_center is None:
+            return mean, log_std
+        center, half_range = self._action_units(task)
+        return center + half_range * mean, log_std + half_range.log()
+
+    def _action_units(self, task: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The center and half-range of each row's action.    (action_dim,) or (..., action_dim)"""
+        assert self.action_center is not None and self.action_half_range is not None
+        row = 0 if len(self.action_center) == 1 else task
+        return self.action_center[row], self.action_half_range[row]
+
+    def set_action_units(self, center: Tensor, half_range: Tensor) -> None:
+        """Sets the units of the network's outputs, e.g. to those of a teacher's actions.
+
+        Args:
+            center: The actions of outputs of 0.               (1 or num_tasks, action_dim)
+            half_range: Their distance to actions of outputs of 1.    (1 or num_tasks, action_dim)
+        """
+        assert self.action_center is not None and self.action_half_range is not None
+        # In place: captured CUDA graphs read these tensors.
+        self.action_center.copy_(center)
+        self.action_half_range.copy_(half_range)
+
     def _gaussian(self, mean: Tensor, log_std: Tensor, task: Tensor | None) -> PolicyOutput:
         """A Gaussian over the action dimensions of each row's task.
 
         Args:
-            mean: (..., action_dim)
-            log_std: (..., action_dim)
+            mean: In the environment's units.               (..., action_dim)
+            log_std: In the environment's units.            (..., action_dim)
             task: Index of each row's task; see `forward`.    (...)
         """
-        if self.action_mask is None:
-            return PolicyOutput(mean=mean, log_std=log_std)
-        padding_mask = ~self.action_mask[task]
-        mean, log_std = mean.masked_fill(padding_mask, 0.0), log_std.masked_fill(padding_mask, 0.0)
-        return PolicyOutput(mean=mean, log_std=log_std, padding_mask=padding_mask)
+        padding_mask = None if self.action_mask is None else ~self.action_mask[task]
+        if padding_mask is not None:
+            mean = mean.masked_fill(padding_mask, 0.0)
+            log_std = log_std.masked_fill(padding_mask, 0.0)
+        output = PolicyOutput(mean=mean, log_std=log_std, padding_mask=padding_mask)
+        if self.action_center is not None:
+            _, output.action_scale = self._action_units(task)
+        return output
 
     def _of_task(self, outputs: Tensor, task: Tensor | None) -> Tensor:
         """The output of the head of each row's task.    (..., size)

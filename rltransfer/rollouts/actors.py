@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from rltransfer.nested import Nested
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy
+from rltransfer.tasks.action import bounded_dimensions
 from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.teacher import Teacher
@@ -64,7 +66,7 @@ class TeacherActor:
 
 
 class RandomActor:
-    """Acts uniformly at random in each task; standard normal if actions are unbounded."""
+    """Acts uniformly at random in each task; standard normal in dimensions without bounds."""
 
     state_size = 0
     graph_key = None
@@ -78,13 +80,14 @@ class RandomActor:
         self.sizes = suite_spaces.num_actions(generator.device)
         shape = (len(sizes), 0 if self.discrete else max(sizes))
         low, width, std = (torch.zeros(shape) for _ in range(3))
-        for index, (_, space) in enumerate(suite_spaces.own):
-            if isinstance(space, spaces.Box):
-                if space.is_bounded():
-                    low[index, : sizes[index]] = torch.as_tensor(space.low)
-                    width[index, : sizes[index]] = torch.as_tensor(space.high - space.low)
-                else:
-                    std[index, : sizes[index]] = 1.0
+        for index, task_spaces in enumerate(suite_spaces.own):
+            if isinstance(task_spaces.action, spaces.Box):
+                box, here = task_spaces.action, slice(sizes[index])
+                bounded = bounded_dimensions(box)
+                lowest, highest = (np.where(bounded, each, 0.0) for each in (box.low, box.high))
+                low[index, here] = torch.as_tensor(lowest)
+                width[index, here] = torch.as_tensor(highest - lowest)
+                std[index, here] = torch.as_tensor(~bounded).float()
         self.unbounded = bool(std.any())
         self.low, self.width, self.std = (table.to(generator.device) for table in (low, width, std))
 

@@ -136,7 +136,11 @@ class RolloutEngine:
         """The joint spaces of all tasks; sets each slice's action size if actions are padded."""
         envs = {one.task: one.env for one in reversed(self.env_slices)}
         own = [
-            TaskSpaces(grouped(env.single_observation_space), env.single_action_space)
+            TaskSpaces(
+                grouped(env.single_observation_space),
+                env.single_action_space,
+                env.host_action_space or env.single_action_space,
+            )
             for _, env in sorted(envs.items())
         ]
         joint = SuiteSpaces.of(self.suite, own)

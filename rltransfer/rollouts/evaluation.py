@@ -20,7 +20,12 @@ from rltransfer.rollouts.actors import PolicyActor, RandomActor, TeacherActor
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.rollouts.rollout import Actor
 from rltransfer.tasks.families import evaluation_task
-from rltransfer.tasks.suite_spaces import SuiteSpaces, check_actions, check_observation
+from rltransfer.tasks.suite_spaces import (
+    SuiteSpaces,
+    check_actions,
+    check_bounds,
+    check_observation,
+)
 from rltransfer.tasks.task import Suite, Task
 from rltransfer.teachers.teacher import Teacher
 
@@ -173,6 +178,7 @@ def _policy_spaces(spec: PolicySpec, index: int, own: SuiteSpaces) -> SuiteSpace
     check_observation("The policy", reads, task_id, task.observation, padded)
     mask = None if spec.action_mask is None else spec.action_mask[index]
     check_actions("The policy", spec.action_space, mask, task_id, task.action)
+    check_bounds("The policy", "'RUN'", spec.bounds_of(index), task_id, task.action)
     return own.padded_to(spec.observation_space, spec.action_space)
 
 

@@ -16,6 +16,11 @@ from rltransfer.tasks.task import Suite
 
 FRAMES = "frame_stack"
 """The entry of config.json for the number of frames that an observation stacks."""
+SCALED_ACTIONS = "scaled_actions"
+"""The entry of config.json that is true where continuous actions are learned in [-1, 1]; runs of
+earlier versions, which act in the environment's units, lack it."""
+NOT_OPTIONS = (FRAMES, SCALED_ACTIONS)
+"""Entries of config.json that follow from the options or from the version."""
 
 
 @dataclass(frozen=True, kw_only=True)

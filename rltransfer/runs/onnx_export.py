@@ -13,14 +13,16 @@ Outputs:
 
 | name                           | content                                                      |
 | ------------------------------ | ------------------------------------------------------------ |
-| `action`                       | the greedy action: int64, or float32 clipped to the loosest  |
-|                                | bounds of all tasks; padded dimensions are 0                 |
+| `action`                       | the greedy action, as the environment takes it: int64 from   |
+|                                | the start of its space, or float32 within the task's bounds, |
+|                                | in the shape of its space; of several tasks whose shapes     |
+|                                | differ a vector, whose padded dimensions are 0               |
 | `logits`, `q_values` or `mean` | the policy's output; masked actions have the score -1e9      |
 | `log_std`                      | log standard deviation of continuous actions                 |
 | `next_state`                   | the recurrent state for the next call                        |
 
-The file's metadata contain the spaces, the tasks in the order of their index, and the hash of the
-weights.
+The file's metadata contain the spaces, those of each task's actions as its environment defines
+them, the tasks in the order of their index, and the hash of the weights.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
 from rltransfer.runs.config import read_config
 from rltransfer.runs.folder import io_errors_as_input_errors
+from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import space_to_json
 from rltransfer.tasks.random_observation import random_observation
 from rltransfer.tasks.task import Suite
@@ -96,6 +99,10 @@ class Exportable(nn.Module):
         inputs: The names of the inputs.
     """
 
+    low: Tensor
+    high: Tensor
+    starts: Tensor
+
     def __init__(self, policy: Policy, num_tasks: int, actions_only: bool = False) -> None:
         super().__init__()
         self.policy = policy
@@ -104,10 +111,21 @@ class Exportable(nn.Module):
         self.groups = tuple(dict.fromkeys(policy.spec.network.groups))
         self.inputs = [f"observation_{group}" for group in self.groups]
         self.inputs += ["task"] * (num_tasks > 1) + ["state"] * (policy.state_size > 0)
-        space = policy.spec.action_space
-        self.bounds = None
-        if isinstance(space, spaces.Box):
-            self.bounds = torch.as_tensor(space.low), torch.as_tensor(space.high)
+        self.actions = policy.spec.host_actions or (policy.spec.action_space,)
+        self.continuous = isinstance(policy.spec.action_space, spaces.Box)
+        size = action_size(policy.spec.action_space)
+        low, high = torch.full((2, len(self.actions), size), torch.inf)
+        low = -low
+        starts = torch.zeros(len(self.actions), dtype=torch.int64)
+        for task, space in enumerate(self.actions):
+            if isinstance(space, spaces.Box):
+                low[task, : space.low.size] = torch.from_numpy(space.low.flatten())
+                high[task, : space.low.size] = torch.from_numpy(space.high.flatten())
+            else:
+                assert isinstance(space, spaces.Discrete)
+                starts[task] = int(space.start)
+        for name, table in (("low", low), ("high", high), ("starts", starts)):
+            self.register_buffer(name, table)
         self.eval()
 
     def forward(self, tensors: list[Tensor]) -> dict[str, Tensor]:
@@ -120,10 +138,7 @@ class Exportable(nn.Module):
         observation = {group: given[f"observation_{group}"] for group in self.groups}
         task = given.get("task", torch.zeros(tensors[0].shape[:1], dtype=torch.int64))
         output: PolicyOutput = self.policy(observation, task, given.get("state"))
-        action = output.greedy()
-        if self.bounds is not None:
-            action = output.mask_padding(action.clamp(*self.bounds))
-        outputs = {"action": action}
+        outputs = {"action": self._host_action(output, task)}
         for name in () if self.actions_only else LABELS:
             if getattr(output, name) is not None:
                 outputs[name] = getattr(output, name)
@@ -131,6 +146,17 @@ class Exportable(nn.Module):
             assert output.state is not None
             outputs["next_state"] = output.state
         return outputs
+
+    def _host_action(self, output: PolicyOutput, task: Tensor) -> Tensor:
+        """The greedy action as the environment takes it.    (batch, *shape)"""
+        row = task if len(self.actions) > 1 else 0
+        if not self.continuous:
+            return output.greedy() + self.starts[row]
+        action = output.greedy().clamp(self.low[row], self.high[row])
+        action = output.mask_padding(action)
+        shapes = {space.shape for space in self.actions}
+        (shape,) = shapes if len(shapes) == 1 else (None,)
+        return action if shape is None else action.reshape(-1, *shape)
 
     def example(self, batch: int, seed: int = 0) -> list[Tensor]:
         """Random inputs for `forward`.    (batch, ...) each"""
@@ -191,11 +217,14 @@ def export_run(
 
 def _metadata(policy: Policy, suite: Suite, sha256: str) -> dict[str, str]:
     spec = policy.spec
+    hosts = spec.host_actions or ()
+    own = hosts[0] if len(hosts) == 1 else None
     return {
         "format": FORMAT,
         "tasks": json.dumps([task.to_json() for task in suite]),
         "observation_space": json.dumps(space_to_json(spec.observation_space)),
-        "action_space": json.dumps(space_to_json(spec.action_space)),
+        "action_space": json.dumps(space_to_json(spec.action_space if own is None else own)),
+        "task_action_spaces": json.dumps([space_to_json(s) for s in hosts]),
         "action_mask": json.dumps(spec.action_mask),
         "weights_sha256": sha256,
     }
@@ -279,10 +308,12 @@ def largest_difference(exportable: Exportable, content: bytes, samples: int) -> 
     names = [output.name for output in session.get_outputs()]
     largest = 0.0
     for name, found in zip(names, session.run(names, given), strict=True):
-        if name == "action" and exportable.bounds is None:
+        if name == "action" and not exportable.continuous:
             scores = expected.get("logits", expected.get("q_values"))
             assert scores is not None
-            _check_actions(expected["action"], found, scores)
+            several = "task" in given and len(exportable.starts) > 1
+            starts = exportable.starts.numpy()[given["task"] if several else 0]
+            _check_actions(expected["action"] - starts, found - starts, scores)
             continue
         difference = float(np.abs(expected[name] - found).max())
         if not difference <= _tolerance(expected[name]):  # so that NaN fails as well

@@ -30,7 +30,7 @@ from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
 from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
-from rltransfer.runs.config import FRAMES, RunOptions, settings
+from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
 from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder, write_json
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
@@ -80,8 +80,9 @@ class Run:
         self._stop = False
         seed = options.seed + 1_000 * distributed.rank()
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
+        spaces = self.engine.spaces
         self.context = TrainingContext(
-            spaces=self.engine.spaces,
+            spaces=spaces if scales_actions(run_dir) else spaces.without_host_actions(),
             frame_stack=_frame_stack([env_slice.env for env_slice in self.engine.env_slices]),
             num_rows=self.engine.num_rows,
             seed=seed,
@@ -124,7 +125,8 @@ class Run:
                 return
             if distributed.rank() == 0:
                 # The stacked frames are stored for students of this run; options determine them.
-                make_folder(self.run_dir, {**self.config(), FRAMES: self.context.frame_stack})
+                rest = {FRAMES: self.context.frame_stack, SCALED_ACTIONS: True}
+                make_folder(self.run_dir, {**self.config(), **rest})
             distributed.wait()
 
     def restore(self) -> None:
@@ -340,6 +342,11 @@ class Run:
         if distributed.rank() == 0:
             for sentence in sentences:
                 print(sentence, file=sys.stderr)
+
+
+def scales_actions(run_dir: Path) -> bool:
+    """Whether policies of a run output actions in [-1, 1]: all but those of earlier versions."""
+    return not (run_dir / "config.json").is_file() or SCALED_ACTIONS in read_config(run_dir)
 
 
 def _frame_stack(envs: Sequence[VectorEnv]) -> int:

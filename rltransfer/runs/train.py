@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rltransfer.aliases import accepts_aliases
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
@@ -14,6 +15,7 @@ from rltransfer.tasks import families
 from rltransfer.tasks.families import SuiteLike
 
 
+@accepts_aliases
 def train(
     method: Method,
     *,

@@ -1,4 +1,4 @@
-"""Action spaces: the joint space of several tasks, and the mask of each task."""
+"""Action spaces: units of their dimensions, the joint space of several tasks, the mask of each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
+
+LARGEST_BOUND = 1e9
+"""Bounds at least this far from zero count as none: environments write "unbounded" in many ways."""
 
 
 def action_size(space: spaces.Space[Any]) -> int:
@@ -18,6 +22,33 @@ def action_size(space: spaces.Space[Any]) -> int:
     assert isinstance(space, spaces.Box)
     (size,) = space.shape
     return size
+
+
+def center_and_half_range(box: spaces.Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The middle of each action dimension's bounds, and half the distance between them.
+
+    0 and 1 for dimensions without bounds; 1 for the half-range of dimensions with a single value.
+
+    Args:
+        box: The action space.
+
+    Returns:
+        center (action_dim,) and half-range (action_dim,), float32.
+    """
+    low, high = (bound.astype(np.float64).reshape(-1) for bound in (box.low, box.high))
+    bounded = bounded_dimensions(box)
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    half_range = (high - low) / 2
+    half_range[half_range == 0] = 1.0
+    return ((low + high) / 2).astype(np.float32), half_range.astype(np.float32)
+
+
+def bounded_dimensions(box: spaces.Box) -> NDArray[np.bool_]:
+    """Whether an action dimension has both bounds.    (action_dim,)"""
+    inside: NDArray[np.bool_] = (np.abs(box.low) < LARGEST_BOUND) & (
+        np.abs(box.high) < LARGEST_BOUND
+    )
+    return inside.reshape(-1)
 
 
 def joint_action_space(named: Sequence[tuple[str, spaces.Space[Any]]]) -> spaces.Space[Any]:

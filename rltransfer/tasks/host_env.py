@@ -75,6 +75,7 @@ class HostVectorEnv(VectorEnv):
         self.single_observation_space = boxes if self._is_dict else boxes[DEFAULT_GROUP]
         self._actions = _Actions(env.single_action_space, self.num_envs, name)
         self.single_action_space = self._actions.space
+        self.host_action_space = env.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._upload = _Upload(device)

@@ -109,7 +109,8 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Dict):
         return {"dict": {name: space_to_json(part) for name, part in space.spaces.items()}}
     if isinstance(space, spaces.Discrete):
-        return {"discrete": int(space.n)}
+        start = {"start": int(space.start)} if space.start else {}
+        return {"discrete": int(space.n), **start}
     if not isinstance(space, spaces.Box):
         raise TypeError(f"A {type(space).__name__} space has no JSON form.")
     shape = list(space.shape)
@@ -133,7 +134,7 @@ def space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
     if "dict" in data:
         return spaces.Dict({name: space_from_json(part) for name, part in data["dict"].items()})
     if "discrete" in data:
-        return spaces.Discrete(data["discrete"])
+        return spaces.Discrete(data["discrete"], start=data.get("start", 0))
     shape, dtype = tuple(data["box"]), np.dtype(data["dtype"])
 
     def bound(value: Any) -> np.ndarray[Any, Any]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.tasks.action import action_mask, action_size, joint_action_space
+from rltransfer.tasks.action import (
+    action_mask,
+    action_size,
+    center_and_half_range,
+    joint_action_space,
+)
 from rltransfer.tasks.observation import describe_space, joint_observation_space
 from rltransfer.tasks.task import Suite
 
@@ -22,6 +29,10 @@ class TaskSpaces(NamedTuple):
 
     observation: spaces.Dict
     action: spaces.Space[Any]
+    """`Discrete` from 0, or a float32 `Box` of one axis."""
+    host_action: spaces.Space[Any] | None = None
+    """The action space as the environment defines it, with its start or its shape; None if unknown.
+    Continuous actions of policies with an unknown one are learned in the environment's units."""
 
 
 def _joint_spaces(names: Sequence[str], own: Sequence[TaskSpaces]) -> TaskSpaces:
@@ -52,7 +63,8 @@ class SuiteSpaces:
         Raises:
             InputError: The tasks cannot share a policy.
         """
-        return SuiteSpaces(suite, tuple(own), *_joint_spaces([task.id for task in suite], own))
+        observation, action, _ = _joint_spaces([task.id for task in suite], own)
+        return SuiteSpaces(suite, tuple(own), observation, action)
 
     def padded_to(self, observation_space: spaces.Dict, action_space: spaces.Space[Any]) -> Self:
         """The same tasks, padded to the spaces of a policy for larger tasks.
@@ -82,6 +94,17 @@ class SuiteSpaces:
     def action_sizes(self) -> tuple[int, ...]:
         """The number of discrete actions, or of action dimensions, of each task."""
         return tuple(action_size(one.action) for one in self.own)
+
+    @property
+    def host_actions(self) -> tuple[spaces.Space[Any], ...] | None:
+        """The action space of each task as its environment defines it; None if one is unknown."""
+        known = tuple(one.host_action for one in self.own if one.host_action is not None)
+        return known if len(known) == len(self.own) else None
+
+    def without_host_actions(self) -> Self:
+        """The same spaces for policies that act in the environments' units."""
+        own = tuple(one._replace(host_action=None) for one in self.own)
+        return dataclasses.replace(self, own=own)
 
     def num_actions(self, device: torch.device) -> Tensor:
         """`action_sizes` as a tensor.    (num_tasks,)"""
@@ -148,3 +171,37 @@ def check_actions(
             f"{who} does not fit the task {task_id!r}: its actions are "
             f"{type(known).__name__}({size}), the task's {type(own).__name__}({action_size(own)})."
         )
+
+
+def check_bounds(
+    who: str, source: str, known: spaces.Box | None, task_id: str, own: spaces.Space[Any]
+) -> None:
+    """Checks that a policy acts within the bounds of a task.
+
+    Args:
+        who: The policy, at the beginning of a sentence.
+        source: The policy as a teacher, for the remedy.
+        known: The policy's action space; None if its bounds are unknown.
+        task_id: The task.
+        own: The action space of the task, without padding.
+
+    Raises:
+        InputError: The bounds of an action dimension differ.
+    """
+    if known is None or not isinstance(own, spaces.Box):
+        return
+    units = zip(center_and_half_range(known), center_and_half_range(own), strict=True)
+    if all(np.allclose(ours, theirs, rtol=1e-4) for ours, theirs in units):
+        return
+    raise InputError(
+        f"{who} does not fit the task {task_id!r}: it acts in {describe_bounds(known)}, but the "
+        f"actions of the task are in {describe_bounds(own)}; use "
+        f"\"Adapted({source}, bounds='scale')\" to scale the actions to the task's bounds, or "
+        "bounds='keep' to leave them as they are."
+    )
+
+
+def describe_bounds(box: spaces.Box) -> str:
+    """The bounds of an action space in errors, e.g. "[-1, 1]" or "[0, 1] x [-2, 2]"."""
+    each = [f"[{low:g}, {high:g}]" for low, high in zip(box.low.flat, box.high.flat, strict=True)]
+    return each[0] if len(set(each)) == 1 else " x ".join(each)

@@ -16,6 +16,7 @@ from typing import Any
 
 import gymnasium
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
@@ -40,6 +41,9 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
     capturable: bool = False
     """Whether a step can be part of a CUDA graph: it does not wait for the device, allocates no
     tensor that outlives it, always returns the same tensors, and always returns `final_obs`."""
+    host_action_space: spaces.Space[Any] | None = None
+    """The action space as the host environment defines it, with its start or its shape; None if it
+    is `single_action_space`."""
     frame_stack: int = 0
     """Number of frames stacked along the observation's first axis, oldest first, black before the
     episode's start; 0 for no frame stack. A replay buffer stores each frame once."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, unknown
 from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
+from rltransfer.tasks.action import bounded_dimensions, center_and_half_range
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, resized, shown_shape
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
 from rltransfer.tasks.task import Task
@@ -22,6 +23,7 @@ from rltransfer.teachers.transformed import Wrapper
 
 ObservationMap = Callable[[Observation], Observation] | Mapping[str, str] | Sequence[int]
 """Maps the observation of a task to that of a teacher: see `Adapted`."""
+BoundsName = Literal["scale", "keep"]
 
 
 class Adapted(Wrapper):
@@ -29,7 +31,7 @@ class Adapted(Wrapper):
 
     If several actions of the teacher map to one action of the task, their probabilities add, and
     the largest of their Q-values counts. Task actions with no teacher counterpart are masked. The
-    dimensions of continuous actions can be reordered.
+    dimensions of continuous actions can be reordered, and scaled to the bounds of the task.
 
     Args:
         teacher: The teacher.
@@ -42,32 +44,43 @@ class Adapted(Wrapper):
               teacher cannot then be written as text.
         action: For each action, or action dimension, of the teacher, that of the task,
             `(0, 0, 1)`; the same actions if None.
+        bounds: What happens where the teacher's continuous actions have other bounds than the
+            task's: "scale" scales each dimension linearly from its bounds to the task's, "keep"
+            leaves its actions as they are; None refuses such a task.
 
     Raises:
-        InputError: An index is negative, or there is none.
+        InputError: An index is negative, there is none, or `bounds` is unknown.
     """
 
     observation: ObservationMap | None
     _picked: Tensor | None
+    _offset: Tensor | None
+    _factor: Tensor | None
 
     def __init__(
         self,
         teacher: Teacher,
         observation: ObservationMap | None = None,
         action: Sequence[int] | None = None,
+        bounds: BoundsName | None = None,
     ) -> None:
+        if bounds is not None and bounds not in get_args(BoundsName):
+            raise unknown("treatment of bounds", bounds, get_args(BoundsName))
         if isinstance(observation, Mapping):
             observation = dict(observation)
         elif observation is not None and not callable(observation):
             observation = _checked("observation", observation)
         action = None if action is None else _checked("action", action)
-        super().__init__(teacher, observation=observation, action=action)
+        super().__init__(teacher, observation=observation, action=action, bounds=bounds)
         self.loadable = self.loadable and not callable(observation)
         # A module that a user passes stays the user's: it is not moved and not put in another mode.
         object.__setattr__(self, "observation", observation)
         self.action = action
+        self.bounds = bounds
         picked = torch.tensor(observation) if isinstance(observation, tuple) else None
         self.register_buffer("_picked", picked, persistent=False)
+        self.register_buffer("_offset", None, persistent=False)
+        self.register_buffer("_factor", None, persistent=False)
         self._task_space: spaces.Dict | None = None
         self._num_actions = 0 if action is None else max(action) + 1
 
@@ -81,6 +94,8 @@ class Adapted(Wrapper):
         # The padding of these tasks alone: a suite with more tasks may pad further.
         own = SuiteSpaces.of(spaces.suite, spaces.own)
         fitted._task_space = own.observation_space
+        if self.bounds == "scale":
+            fitted._offset, fitted._factor = self._units(spaces)
         if own.is_discrete:
             fitted._num_actions = max(*own.action_sizes, fitted._num_actions)
         return fitted
@@ -88,8 +103,17 @@ class Adapted(Wrapper):
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the teacher, as actions of the task."""
         output = self.members[0](self._mapped(observation), task, needs)
-        if self.action is None:
-            return output
+        if self.action is not None:
+            output = self._with_actions(output)
+        if self._factor is not None and output.mean is not None:
+            assert self._offset is not None
+            output.mean = self._offset[task] + self._factor[task] * output.mean
+            if output.log_std is not None:
+                output.log_std = output.log_std + self._factor[task].log()
+        return output
+
+    def _with_actions(self, output: PolicyOutput) -> PolicyOutput:
+        """The output for the actions of the task."""
         changed = {
             name: self._reordered(value)
             for name in ("mean", "log_std")
@@ -186,8 +210,58 @@ class Adapted(Wrapper):
         return spaces.Dict({**observed.spaces, DEFAULT_GROUP: box})
 
     def _acted(self, task: Task, acted: spaces.Space[Any]) -> spaces.Space[Any]:
-        if self.action is None:
-            return acted
+        """The actions of the teacher in a task."""
+        mapped = acted if self.action is None else self._unmapped(task, acted)
+        if self.bounds is None or not isinstance(mapped, spaces.Box):
+            return mapped
+        own = self._own_bounds(task)
+        return spaces.Box(own.low.flatten(), own.high.flatten(), dtype=np.float32)
+
+    def _own_bounds(self, task: Task) -> spaces.Box:
+        """The bounds of the teacher's actions in a task.
+
+        Raises:
+            InputError: They are unknown.
+        """
+        own = self.members[0].bounds_in(task)
+        if own is None:
+            raise InputError(
+                f"The bounds of the actions of {self.members[0].source} are unknown: leave out "
+                f"bounds={self.bounds!r} of Adapted."
+            )
+        return own
+
+    def _units(self, suite: SuiteSpaces) -> tuple[Tensor, Tensor]:
+        """What scales actions to the bounds of each task: task = offset + factor * teacher.
+
+        Dimensions that have no bounds on either side keep their units.
+
+        Returns:
+            offset and factor, (num_tasks, action_dim) each.
+        """
+        offset = torch.zeros(len(suite.own), max(suite.action_sizes))
+        factor = torch.ones_like(offset)
+        for row, (task, own) in enumerate(zip(suite.suite, suite.own, strict=True)):
+            if not isinstance(own.action, spaces.Box):
+                continue
+            teacher = self._own_bounds(task)
+            (from_center, from_half), (to_center, to_half) = (
+                center_and_half_range(box) for box in (teacher, own.action)
+            )
+            both = bounded_dimensions(teacher)
+            if self.action is not None:
+                order = [self.action.index(dimension) for dimension in range(len(self.action))]
+                from_center, from_half, both = from_center[order], from_half[order], both[order]
+            both = both & bounded_dimensions(own.action)
+            scale = np.where(both, to_half / from_half, 1.0)
+            shift = np.where(both, to_center - scale * from_center, 0.0)
+            factor[row, : len(scale)] = torch.from_numpy(scale)
+            offset[row, : len(shift)] = torch.from_numpy(shift)
+        return offset, factor
+
+    def _unmapped(self, task: Task, acted: spaces.Space[Any]) -> spaces.Space[Any]:
+        """The actions of the teacher before `action` maps them to those of the task."""
+        assert self.action is not None
         if isinstance(acted, spaces.Discrete):
             if max(self.action) >= int(acted.n):
                 raise InputError(

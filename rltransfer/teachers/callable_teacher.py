@@ -66,7 +66,7 @@ class CallableTeacher(Teacher):
         """Accepts any task, and keeps the spaces if they are the same for all tasks."""
         fitted = CallableTeacher(self.function, self.source)
         if all(own == spaces.own[0] for own in spaces.own):
-            fitted.observation_space, fitted.action_space = spaces.own[0]
+            fitted.observation_space, fitted.action_space, _ = spaces.own[0]
         # The padding of these tasks alone: a suite with more tasks may pad further.
         own = SuiteSpaces.of(spaces.suite, spaces.own)
         fitted._reads, fitted._width = own.observation_space, max(own.action_sizes)

@@ -10,6 +10,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 
+from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
@@ -22,6 +23,7 @@ from rltransfer.importers.torchscript import is_torchscript
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.suite_spaces import SuiteSpaces
+from rltransfer.tasks.task import Task
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import ModuleTeacher, Teacher
 
@@ -60,6 +62,11 @@ class FileTeacher(ModuleTeacher):
         for task, own in zip(spaces.suite, spaces.own, strict=True):
             module = module.fitted(task.id, own.observation, own.action)
         return FileTeacher(module, self.source, self.origin, self.vecnormalize)
+
+    def bounds_in(self, task: Task) -> spaces.Box | None:
+        """The bounds in the file; None where it does not contain them."""
+        _, actions = self.module.known_spaces()
+        return actions if isinstance(actions, spaces.Box) else None
 
     def spec(self) -> TeacherSpec:
         """The specification, with what the file and the task tell."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from gymnasium.spaces import Dict
+from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
 from rltransfer.errors import InputError
@@ -13,7 +13,12 @@ from rltransfer.files.hashing import tensors_sha256
 from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.tasks.observation import Observation, resized
-from rltransfer.tasks.suite_spaces import SuiteSpaces, check_actions, check_observation
+from rltransfer.tasks.suite_spaces import (
+    SuiteSpaces,
+    check_actions,
+    check_bounds,
+    check_observation,
+)
 from rltransfer.tasks.task import Suite, Task
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import ModuleTeacher, Teacher
@@ -76,13 +81,16 @@ class PolicyTeacher(ModuleTeacher):
                 "epsilon": encoder.normalizer.epsilon,
                 "sha256": tensors_sha256([encoder.normalizer.mean, encoder.normalizer.variance]),
             }
+        action_space = spec.action_space
+        if spec.host_actions is not None and len(spec.host_actions) == 1:
+            (action_space,) = spec.host_actions
         is_image = len(self.reads[encoder.groups[0]].shape or ()) == 3
         return TeacherSpec(
             source=str(self),
             kind=self.kind,
             sha256=self.sha256,
             observation_space=self.reads,
-            action_space=spec.action_space,
+            action_space=action_space,
             preprocessing={
                 "groups": list(self.reads),
                 "scale": encoder.scale,
@@ -140,10 +148,15 @@ class PolicyTeacher(ModuleTeacher):
             masks = spec.action_mask if self._is_padded else None
             mask = None if masks is None else masks[index]
             check_actions(who, spec.action_space, mask, task.id, own.action)
+            check_bounds(who, repr(self.source), self.bounds_in(task), task.id, own.action)
         if self.suite is not None:
             fitted._index = torch.tensor(indices)
         fitted._action_size = max(spaces.action_sizes)
         return fitted
+
+    def bounds_in(self, task: Task) -> Box | None:
+        """The bounds that the policy was trained with."""
+        return self.module.spec.bounds_of(self._index_of(task))
 
     @property
     def _is_padded(self) -> bool:

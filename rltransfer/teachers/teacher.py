@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.suite_spaces import SuiteSpaces
+from rltransfer.tasks.task import Task
 from rltransfer.teachers.spec import TeacherSpec
 
 
@@ -73,6 +75,10 @@ class Teacher(nn.Module, abc.ABC):
             InputError: Its spaces do not fit those of a task.
         """
         return self
+
+    def bounds_in(self, task: Task) -> spaces.Box | None:
+        """The bounds of its continuous actions in a task, where it knows them by itself."""
+        return None
 
     def generators(self) -> Sequence[torch.Generator]:
         """The generators that labels are drawn from, each once."""

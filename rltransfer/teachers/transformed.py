@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number
@@ -15,6 +16,7 @@ from rltransfer.policies.output import EMPTY, LABELS, MASKED, Needs, PolicyOutpu
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_masked, tempered
 from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.task import Task
 from rltransfer.teachers.composition import Composition, mixture
 from rltransfer.teachers.policy_teacher import PolicyTeacher
 from rltransfer.teachers.teacher import Teacher
@@ -29,6 +31,10 @@ class Wrapper(Composition):
     def _again(self, members: Sequence[Teacher]) -> Self:
         (teacher,) = members
         return type(self)(teacher, **self.options)
+
+    def bounds_in(self, task: Task) -> spaces.Box | None:
+        """Those of its teacher."""
+        return self.members[0].bounds_in(task)
 
     def _scores(self, output: PolicyOutput) -> tuple[str, Tensor]:
         """The name and value of the logits, or of the Q-values where there are no logits.
