@@ -78,7 +78,7 @@ class Run:
         self._resumed = False
         self._in_loop = False
         self._stop = False
-        seed = options.seed + 1_000 * distributed.rank()
+        seed = distributed.process_seed(options.seed)
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
         self.context = TrainingContext(
             spaces=self.engine.spaces,
