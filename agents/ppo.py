@@ -67,15 +67,21 @@ class Surrogate:
     def advantages(self, rollout: Rollout, policy: Policy) -> Batch:
         """The fields of a rollout that `loss` needs.    (time, rows) each
 
+        No step is credited for what follows an action of another policy (weight 0): its estimate
+        ends with the value of the state before that action.
+
         Args:
-            rollout: The steps, with "value" and "log_prob" of `sample`.
+            rollout: The steps, with "value" and "log_prob" of `sample`, and optionally "weight".
             policy: Outputs the values of the last observations and after truncated episodes.
         """
         value = rollout.extras["value"]
         last_value = policy(rollout.last_observation, rollout.task[-1], rollout.last_state).value
         next_value = next_values(rollout, value, last_value, lambda *seen: policy(*seen).value)
+        ends = rollout.done
+        if "weight" in rollout.extras:
+            ends[:-1] |= rollout.extras["weight"][1:] == 0
         advantage = generalized_advantage(
-            rollout.reward, value, next_value, rollout.terminated, rollout.done,
+            rollout.reward, value, next_value, rollout.terminated, ends,
             self.gamma, self.gae_lambda,
         )  # fmt: skip
         return {

@@ -114,6 +114,35 @@ def test_advantages_bootstrap_from_what_followed_a_cut_off_episode(tmp_path: Pat
         torch.testing.assert_close(batch["advantage"], expected)
 
 
+def test_advantages_end_where_another_policy_acts() -> None:
+    # Values of 5, no reward, gamma 0.5, lambda 1: each step adds 0.5 * 5 - 5 = -2.5, halved with
+    # each step that it lies ahead, up to the end of the rollout or an action of weight 0.
+    class Constant(torch.nn.Module):
+        def forward(self, observation: rt.Observation, *_: object) -> PolicyOutput:
+            return PolicyOutput(value=torch.full((len(observation["policy"]),), 5.0))
+
+    shape = (4, 2)
+    never = torch.zeros(shape, dtype=torch.bool)
+    rollout = Rollout(
+        observation={"policy": torch.zeros(*shape, 1)},
+        last_observation={"policy": torch.zeros(2, 1)},
+        reward=torch.zeros(shape), terminated=never, truncated=never, start=never,
+        task=torch.zeros(shape, dtype=torch.int64), initial_state=torch.zeros(2, 0),
+        last_state=torch.zeros(2, 0),
+        extras={
+            "action": torch.zeros(shape), "log_prob": torch.zeros(shape),
+            "value": torch.full(shape, 5.0),
+            "weight": torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]),
+        },
+    )  # fmt: skip
+    batch = Surrogate(gamma=0.5, gae_lambda=1.0).advantages(rollout, Constant())
+    # The second row is the student's alone: -2.5 (1 + 1/2 + 1/4 + 1/8), and so on.
+    expected = torch.tensor([[-3.75, -4.6875], [-2.5, -4.375], [-3.75, -3.75], [-2.5, -2.5]])
+    torch.testing.assert_close(batch["advantage"], expected)
+    torch.testing.assert_close(batch["return"], expected + 5)
+    assert not rollout.done.any()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
