@@ -444,7 +444,7 @@ class PolicyDistillationAgent(Agent):
         if self.method.uses_lag:
             metrics["lag"] = self.lag.lag.mean()
         if self.reinforces:
-            reinforcement = self.method.surrogate.loss(output, batch)
+            reinforcement = self.method.surrogate.loss(output, batch, len(self.tasks))
             total = total + self.reinforcement_weight(self.progress) * reinforcement.total
             metrics.update(reinforcement.metrics)
         return Loss(total, metrics)

@@ -9,8 +9,8 @@ For each rollout of `rollout_length` steps in every environment (Schulman 2017, 
        (Schulman 2017, eq. 9).
 
 Differs from the paper: Adam's step size decays to zero over the run, as in its Atari runs;
-advantages are normalised per minibatch, as in its authors' code; truncated episodes bootstrap from
-the observation that followed.
+advantages are normalised per minibatch, as in its authors' code, and per task; truncated episodes
+bootstrap from the observation that followed.
 
 Logs: `policy_loss`, `value_loss`, `entropy` in nats, `approximate_kl` = E[(rho - 1) - log rho], an
 estimate of KL(pi_old || pi), `clip_fraction` = fraction of samples with a ratio outside
@@ -19,6 +19,7 @@ estimate of KL(pi_old || pi), `clip_fraction` = fraction of samples with a ratio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ from rltransfer.learning.reinforcement import (
     clipped_policy_loss,
     generalized_advantage,
     next_values,
+    normalized_advantage,
+    weighted_mean,
 )
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
@@ -65,15 +68,21 @@ class Surrogate(metaclass=AcceptsAliases):
     def advantages(self, rollout: Rollout, policy: Policy) -> Batch:
         """The fields of a rollout that `loss` needs.    (time, rows) each
 
+        No step is credited for what follows an action of another policy (weight 0): its estimate
+        ends with the value of the state before that action.
+
         Args:
-            rollout: The steps, with "value" and "log_prob" of `sample`.
+            rollout: The steps, with "value" and "log_prob" of `sample`, and optionally "weight".
             policy: Outputs the values of the last observations and after truncated episodes.
         """
         value = rollout.extras["value"]
         last_value = policy(rollout.last_observation, rollout.task[-1], rollout.last_state).value
         next_value = next_values(rollout, value, last_value, lambda *seen: policy(*seen).value)
+        ends = rollout.done
+        if "weight" in rollout.extras:
+            ends[:-1] |= rollout.extras["weight"][1:] == 0
         advantage = generalized_advantage(
-            rollout.reward, value, next_value, rollout.terminated, rollout.done,
+            rollout.reward, value, next_value, rollout.terminated, ends,
             self.gamma, self.gae_lambda,
         )  # fmt: skip
         return {
@@ -83,24 +92,18 @@ class Surrogate(metaclass=AcceptsAliases):
             "action": rollout.extras["action"],
         }
 
-    def loss(self, output: PolicyOutput, batch: Batch) -> Loss:
+    def loss(self, output: PolicyOutput, batch: Batch, num_tasks: int = 1) -> Loss:
         """The loss of a minibatch (Schulman 2017, eq. 9).
 
         Args:
             output: The policy's output on the minibatch.
             batch: With the fields of `advantages`, and optionally the "weight" of each sample.
+            num_tasks: Number of tasks; with several, the batch contains the "task" of each sample.
         """
         assert output.value is not None
         weight: Tensor | None = batch.get("weight")
-
-        def mean(samples: Tensor) -> Tensor:
-            if weight is None:
-                return samples.mean()
-            return (samples * weight).sum() / weight.sum().clamp(min=1.0)
-
-        advantage = batch["advantage"]
-        center = mean(advantage)
-        advantage = (advantage - center) / (mean((advantage - center).square()).sqrt() + 1e-8)
+        mean = functools.partial(weighted_mean, weight=weight)
+        advantage = normalized_advantage(batch["advantage"], batch.get("task"), num_tasks, weight)
         log_prob = output.log_prob(batch["action"])
         old_log_prob = batch["old_log_prob"]
         policy_loss = mean(clipped_policy_loss(log_prob, old_log_prob, advantage, self.clip_range))
@@ -173,7 +176,9 @@ class PPOAgent(Agent):
 
     def loss(self, batch: Batch) -> Loss:
         """The loss of a minibatch."""
-        return self.method.surrogate.loss(evaluate(self.policy, batch), batch)
+        return self.method.surrogate.loss(
+            evaluate(self.policy, batch), batch, self.policy.spec.num_tasks
+        )
 
 
 def sample(

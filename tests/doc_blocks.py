@@ -96,7 +96,8 @@ def run_page(
 ) -> None:
     """Runs everything that a page shows, in the present folder."""
     monkeypatch.setattr(source, "fetch", _no_hub)
-    monkeypatch.setattr(teacher_check, "CHECK_EPISODES", 1)
+    for bound in ("CHECK_EPISODES", "MAX_EPISODES"):
+        monkeypatch.setattr(teacher_check, bound, 1)
     monkeypatch.setattr(evaluation, "LONGEST", 20)
     printed = ""
     for block in blocks(page):

@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from rltransfer.machine import distributed
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
+
+ADVANTAGE_EPSILON = 1e-8
+"""Added to the standard deviation that advantages are divided by."""
 
 
 def next_values(
@@ -105,6 +110,60 @@ def lambda_returns(
         difference = target[time + 1] - next_value[time]
         torch.addcmul(one_step[time], carry[time], difference, out=target[time])
     return target
+
+
+def weighted_mean(samples: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean of one process's samples, to be averaged evenly over the processes.    ()
+
+    Args:
+        samples: Equally many in each process.         (...)
+        weight: Weight of each sample; 1 if None.      (...)
+    """
+    if weight is None:
+        return samples.mean()
+    # Processes with more weight count more: the divisor is their mean, not each one's own.
+    processes = distributed.world_size()
+    divisor = (distributed.total(weight.sum()) / processes).clamp(min=1.0 / processes)
+    return (samples * weight).sum() / divisor
+
+
+def normalized_advantage(
+    advantage: Tensor, task: Tensor | None, num_tasks: int, weight: Tensor | None = None
+) -> Tensor:
+    """A minibatch's advantages with mean 0 and standard deviation 1 within each task.    (...)
+
+    The statistics are those of all processes. If they were those of all tasks together, the tasks
+    with small rewards would not be learned alongside one with large rewards.
+
+    Args:
+        advantage: The advantages.                                          (...)
+        task: Index of each sample's task; required with several tasks.     (...)
+        num_tasks: Number of tasks.
+        weight: Weight of each sample; 1 if None.                           (...)
+    """
+    if num_tasks == 1:
+        center = _mean_of_all(advantage, weight)
+        centered = advantage - center
+        return centered / (_mean_of_all(centered.square(), weight).sqrt() + ADVANTAGE_EPSILON)
+    assert task is not None
+    member = F.one_hot(task.flatten(), num_tasks).to(advantage.dtype)
+    if weight is not None:
+        member = member * weight.reshape(-1, 1)
+    count = distributed.total(member.sum(0)).clamp(min=1.0)
+
+    def of_task(samples: Tensor) -> Tensor:
+        """The mean of each sample's task.    (...)"""
+        # Not a matrix product, which mixed precision would round to bfloat16.
+        means = distributed.total((samples.reshape(-1, 1) * member).sum(0)) / count
+        return means[task]
+
+    centered = advantage - of_task(advantage)
+    return centered / (of_task(centered.square()).sqrt() + ADVANTAGE_EPSILON)
+
+
+def _mean_of_all(samples: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean over all samples of all processes.    ()"""
+    return distributed.total(weighted_mean(samples, weight)) / distributed.world_size()
 
 
 def clipped_policy_loss(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rltransfer.machine import distributed
+
 FORGETTING = 0.98
 """Decay of the running mean of returns per episode: about 50 episodes count."""
 
@@ -40,7 +42,7 @@ class ReturnGap:
         self._measure()
 
     def update(self, episode_return: Tensor, done: Tensor) -> None:
-        """Updates the student's mean returns with a rollout's episodes.
+        """Updates the student's mean returns with a rollout's episodes, those of all processes.
 
         Args:
             episode_return: Return of the episode that the step ended.    (time, rows)
@@ -49,6 +51,7 @@ class ReturnGap:
         count = len(self._student)
         episodes = done.unflatten(1, (count, -1)).sum((0, 2))
         total = (episode_return * done).unflatten(1, (count, -1)).sum((0, 2))
+        episodes, total = distributed.total(torch.stack([episodes.to(total.dtype), total]))
         mean = total / episodes.clamp(min=1)
         known = torch.where(self._student.isnan(), mean, self._student)
         # As if the episodes ended one after the other, each with their mean return.

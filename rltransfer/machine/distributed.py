@@ -2,9 +2,9 @@
 
     torchrun --nproc-per-node 4 --no-python rltransfer train ppo --task CartPole-v1
 
-Each process has separate environments, and on CUDA a separate device. Gradients and statistics are
-averaged over the processes. The first process writes the run's files; each process adds its state
-to checkpoints.
+Each process has separate environments and random numbers, and on CUDA a separate device. Gradients,
+statistics of observations and advantages, and the lag are those of all processes. The first process
+writes the run's files; each process adds its state to checkpoints.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -43,6 +44,17 @@ def world_size() -> int:
 def local_world_size() -> int:
     """Number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+
+
+def process_seed(seed: int) -> int:
+    """This process's seed: the given one in the first process, in the others one spawned from it.
+
+    Seeds of neighbouring runs, such as 0 and 1000, thus share no process's seed.
+    """
+    if rank() == 0:
+        return seed
+    spawned = np.random.SeedSequence(seed, spawn_key=(rank(),)).generate_state(1, np.uint64)
+    return int(spawned[0]) % 2**63
 
 
 def wait() -> None:

@@ -118,8 +118,10 @@ class PolicyOutput:
 
     def log_probs(self) -> Tensor:
         """Log pi of every discrete action, computed once.    (..., num_actions)"""
-        if self._log_probs is None:
-            assert self.logits is not None
+        assert self.logits is not None
+        # What metrics computed under no_grad has no gradient, which a loss needs.
+        differentiable = torch.is_grad_enabled() and self.logits.requires_grad
+        if self._log_probs is None or (differentiable and not self._log_probs.requires_grad):
             self._log_probs = F.log_softmax(upcast(self.logits), -1)
         return self._log_probs
 

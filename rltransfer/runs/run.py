@@ -27,14 +27,14 @@ from rltransfer.machine.hardware import hardware
 from rltransfer.machine.terminal import print_line
 from rltransfer.policies.saving import save_policy
 from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
-from rltransfer.rollouts.evaluation import evaluate_policy
+from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
 from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder, write_json
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
-from rltransfer.runs.teacher_check import teacher_check
+from rltransfer.runs.teacher_check import format_return, teacher_check
 from rltransfer.runs.tensorboard import Tracker
 from rltransfer.tasks.observation import grouped
 from rltransfer.tasks.task import Suite
@@ -74,11 +74,11 @@ class Run:
         self.env_steps = 0
         self.wall_seconds = 0.0
         self.result: dict[str, Any] = {}
-        self.teacher_returns: dict[str, float] = {}
+        self.teacher_returns: dict[str, Evaluation] = {}
         self._resumed = False
         self._in_loop = False
         self._stop = False
-        seed = options.seed + 1_000 * distributed.rank()
+        seed = distributed.process_seed(options.seed)
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
         spaces = self.engine.spaces
         self.context = TrainingContext(
@@ -198,8 +198,8 @@ class Run:
         if not options.evaluate_episodes:
             evaluate_every = 0
         figures = {
-            f"teacher {task_id.rsplit('/', 1)[-1]}": f"{value:.1f}"
-            for task_id, value in self.teacher_returns.items()
+            f"teacher {task_id.rsplit('/', 1)[-1]}": format_return(found)
+            for task_id, found in self.teacher_returns.items()
         }
         began, first_step = time.monotonic(), self.env_steps
         before = self.wall_seconds

@@ -1,21 +1,35 @@
-"""A short evaluation of the teacher before a run."""
+"""An evaluation of the teacher before a run."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+
+import numpy as np
 
 from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_random, evaluate_teacher
-from rltransfer.tasks.families import evaluation_task
+from rltransfer.tasks.families import evaluation_task, family_of
+from rltransfer.tasks.making import overlaps
 
 CHECK_EPISODES = 8
-"""Episodes of the teacher before a run, per task."""
+"""Episodes of the teacher and of a random policy, per task, that the variance is estimated from."""
+MAX_EPISODES = 512
+"""Largest number of episodes, per task."""
+MAX_STEPS = {"device": 500_000, "host": 50_000}
+"""Steps per task, by where its environments are, that more than `CHECK_EPISODES` may take."""
+SECOND_STAGE = 1_000_003
+"""Added to the seed for all further episodes."""
+TINY = 1e-12
+"""Smallest half-width; the teacher may play like a random policy."""
+PRECISION = 0.1
+"""Half-width of each return's 95 % interval, relative to the difference of the two returns."""
 
 
 def teacher_check(
     agent: Agent, context: TrainingContext, seed: int
-) -> tuple[dict[str, float], list[str]]:
-    """Evaluates the teacher for a few episodes before training starts.
+) -> tuple[dict[str, Evaluation], list[str]]:
+    """Evaluates the teacher before training starts.
 
     Also passes the returns of the teacher and of a random policy to the agent, if it needs them.
 
@@ -25,33 +39,75 @@ def teacher_check(
         seed: Seed of the environments.
 
     Returns:
-        The teacher's mean return of each task, and a sentence for each task on which the teacher is
+        The teacher's episodes of each task, and a sentence for each task on which the teacher is
         not better than a random policy.
     """
     if agent.teacher is None:
         return {}, []
-
-    def returns(seed: int, as_trained: bool) -> tuple[dict[str, float], dict[str, float]]:
-        teacher = evaluate_agent_teacher(agent, context, CHECK_EPISODES, seed, as_trained)
-        random = evaluate_random(
-            context.suite, CHECK_EPISODES, seed=seed, device=context.device, as_trained=as_trained
-        )
-        return _means(teacher), _means(random)
-
-    teacher, random = returns(seed, as_trained=False)
+    teacher, random = _reference_episodes(agent, context, seed, as_trained=False)
     sentences = [
-        f"The teacher's return on {name!r} is {mean:.1f} over {CHECK_EPISODES} episodes, no better "
-        f"than that of a random policy, {random[name]:.1f}."
-        for name, mean in teacher.items()
-        if mean <= random[name]
+        f"The teacher's return on {name!r} is {format_return(one)} over {len(one.returns)} "
+        f"episodes, no better than that of a random policy, {format_return(random[name])}."
+        for name, one in teacher.items()
+        if one.mean <= random[name].mean
     ]
     if agent.needs_reference_returns:
         references = teacher, random
         if any(evaluation_task(task) != task for task in context.suite):
             # With another seed: each label of a vote needs independent noise.
-            references = returns(seed + 1, as_trained=True)
-        agent.set_reference_returns(*references)
+            references = _reference_episodes(agent, context, seed + 1, as_trained=True)
+        agent.set_reference_returns(*map(_means, references))
     return teacher, sentences
+
+
+def format_return(found: Evaluation) -> str:
+    """The mean return with the half-width of its 95 % interval, e.g. "86.1 ± 4.2"."""
+    return f"{found.mean:.1f}" + (f" ± {found.ci95:.1f}" if len(found.returns) > 1 else "")
+
+
+def _reference_episodes(
+    agent: Agent, context: TrainingContext, seed: int, as_trained: bool
+) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
+    """Episodes of the teacher and of a random policy, as many as `PRECISION` needs.
+
+    Source: Stein 1945 (two-stage sampling): the variance of the first episodes says how many more.
+    """
+
+    def teacher(episodes: int, seed: int) -> dict[str, Evaluation]:
+        return evaluate_agent_teacher(agent, context, episodes, seed, as_trained)
+
+    def random(episodes: int, seed: int) -> dict[str, Evaluation]:
+        return evaluate_random(
+            context.suite, episodes, seed=seed, device=context.device, as_trained=as_trained
+        )
+
+    found = [play(CHECK_EPISODES, seed) for play in (teacher, random)]
+    widths = {
+        name: PRECISION * abs(one.mean - found[1][name].mean) for name, one in found[0].items()
+    }
+    for index, play in enumerate((teacher, random)):
+        more = _episodes_needed(found[index], widths, context) - CHECK_EPISODES
+        if more > 0:
+            rest = play(more, seed + SECOND_STAGE)
+            found[index] = {name: _joined(one, rest[name]) for name, one in found[index].items()}
+    return found[0], found[1]
+
+
+def _episodes_needed(
+    found: Mapping[str, Evaluation], widths: Mapping[str, float], context: TrainingContext
+) -> int:
+    """Episodes per task until each mean's interval has this half-width, within the bounds."""
+    on_device = all(family_of(task) is not None and not overlaps(task) for task in context.suite)
+    steps = MAX_STEPS["device" if on_device else "host"] * len(found)
+    affordable = steps / sum(float(np.mean(one.lengths)) for one in found.values())
+    needed = max(
+        len(one.returns) * (one.ci95 / max(widths[name], TINY)) ** 2 for name, one in found.items()
+    )
+    return math.ceil(min(needed, affordable, MAX_EPISODES))
+
+
+def _joined(one: Evaluation, other: Evaluation) -> Evaluation:
+    return Evaluation(one.returns + other.returns, one.lengths + other.lengths)
 
 
 def _means(found: Mapping[str, Evaluation]) -> dict[str, float]:

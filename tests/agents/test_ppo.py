@@ -11,10 +11,13 @@ import torch
 from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
+from rltransfer.agents import PolicyDistillation
 from rltransfer.agents.ppo import PPO, Surrogate
 from rltransfer.learning.minibatches import Batch
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.rollouts.rollout import Rollout
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
 
 SMALL = {"num_envs": 32, "rollout_length": 20, "batch_size": 160, "learning_rate": 3e-3}
 
@@ -111,6 +114,35 @@ def test_advantages_bootstrap_from_what_followed_a_cut_off_episode(tmp_path: Pat
         torch.testing.assert_close(batch["advantage"], expected)
 
 
+def test_advantages_end_where_another_policy_acts() -> None:
+    # Values of 5, no reward, gamma 0.5, lambda 1: each step adds 0.5 * 5 - 5 = -2.5, halved with
+    # each step that it lies ahead, up to the end of the rollout or an action of weight 0.
+    class Constant(torch.nn.Module):
+        def forward(self, observation: rt.Observation, *_: object) -> PolicyOutput:
+            return PolicyOutput(value=torch.full((len(observation["policy"]),), 5.0))
+
+    shape = (4, 2)
+    never = torch.zeros(shape, dtype=torch.bool)
+    rollout = Rollout(
+        observation={"policy": torch.zeros(*shape, 1)},
+        last_observation={"policy": torch.zeros(2, 1)},
+        reward=torch.zeros(shape), terminated=never, truncated=never, start=never,
+        task=torch.zeros(shape, dtype=torch.int64), initial_state=torch.zeros(2, 0),
+        last_state=torch.zeros(2, 0),
+        extras={
+            "action": torch.zeros(shape), "log_prob": torch.zeros(shape),
+            "value": torch.full(shape, 5.0),
+            "weight": torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]),
+        },
+    )  # fmt: skip
+    batch = Surrogate(gamma=0.5, gae_lambda=1.0).advantages(rollout, Constant())
+    # The second row is the student's alone: -2.5 (1 + 1/2 + 1/4 + 1/8), and so on.
+    expected = torch.tensor([[-3.75, -4.6875], [-2.5, -4.375], [-3.75, -3.75], [-2.5, -2.5]])
+    torch.testing.assert_close(batch["advantage"], expected)
+    torch.testing.assert_close(batch["return"], expected + 5)
+    assert not rollout.done.any()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -163,16 +195,70 @@ def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
     assert not torch.equal(first, other)
 
 
-def test_each_part_of_the_surrogate_has_its_weight() -> None:
-    torch.manual_seed(0)
-    output = PolicyOutput(logits=torch.randn(64, 4), value=torch.zeros(64))
+def test_the_surrogate_by_hand() -> None:
+    # Two actions; pi = (3/4, 1/4) in all four states, pi_old = 1/2 of the actions that were taken.
+    output = PolicyOutput(logits=torch.tensor([[math.log(3.0), 0.0]] * 4), value=torch.ones(4))
     batch = {
-        "action": torch.randint(4, (64,)), "old_log_prob": torch.full((64,), -1.4),
-        "advantage": torch.randn(64), "return": torch.randn(64),
+        "action": torch.tensor([0, 1, 0, 1]), "old_log_prob": torch.full((4,), math.log(0.5)),
+        "advantage": torch.tensor([2.0, 2.0, -2.0, 6.0]),
+        "return": torch.tensor([1.0, 3.0, 4.0, 1.0]),
     }  # fmt: skip
-    loss = Surrogate(entropy_coefficient=0.1, value_coefficient=0.5).loss(output, batch)
-    parts = loss.metrics
-    total = parts["policy_loss"] + 0.5 * parts["value_loss"] - 0.1 * parts["entropy"]
-    torch.testing.assert_close(loss.total, total)
-    wider = Surrogate(clip_range=0.5).loss(output, batch)
-    assert wider.metrics["policy_loss"] != parts["policy_loss"]
+    entropy = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)
+    options = {"entropy_coefficient": 0.1, "value_coefficient": 0.3}
+    # Mean 2, variance (16 + 16) / 4 = 8: advantages 0, 0, -4/sqrt(8), 4/sqrt(8) = -+sqrt(2).
+    # Ratios 3/2 and 1/2. A bad action: max(3/2, 1.2) sqrt(2). A good one: -min(1/2, 0.8) sqrt(2).
+    policy_loss = (1.5 - 0.5) * math.sqrt(2) / 4
+    value_loss = 0.5 * (0 + 4 + 9 + 0) / 4
+    loss = Surrogate(**options).loss(output, batch)
+    expected = policy_loss + 0.3 * value_loss - 0.1 * entropy
+    assert loss.total.item() == pytest.approx(expected, abs=1e-6)
+    assert loss.metrics["policy_loss"].item() == pytest.approx(policy_loss, abs=1e-6)
+    assert loss.metrics["value_loss"].item() == pytest.approx(value_loss, abs=1e-6)
+    assert loss.metrics["entropy"].item() == pytest.approx(entropy, abs=1e-6)
+    # Both ratios are outside 1 +- 0.2, and inside 1 +- 0.6.
+    assert loss.metrics["clip_fraction"].item() == 1
+    # E[(rho - 1) - log rho] of 3/2 and 1/2.
+    kl = (0.5 - math.log(1.5) - 0.5 - math.log(0.5)) / 2
+    assert loss.metrics["approximate_kl"].item() == pytest.approx(kl, abs=1e-6)
+    # Errors 0, -2, -3, 0: variance 13/4 - 25/16; returns 1, 3, 4, 1: 27/4 - 81/16.
+    assert loss.metrics["explained_variance"].item() == pytest.approx(1 - 27 / 27, abs=1e-6)
+    wide = Surrogate(clip_range=0.6, **options).loss(output, batch)
+    assert wide.metrics["clip_fraction"].item() == 0
+
+    # Weights 1, 1, 1, 0: mean 2/3, variance (16/9 + 16/9 + 64/9) / 3 = 32/9, deviation 4 sqrt(2)/3:
+    # 1/sqrt(2), 1/sqrt(2), -sqrt(2). Ratios 3/2 (clipped to 1.2), 1/2, 3/2.
+    weighted = {**batch, "weight": torch.tensor([1.0, 1.0, 1.0, 0.0])}
+    policy_loss = (-1.2 / math.sqrt(2) - 0.5 / math.sqrt(2) + 1.5 * math.sqrt(2)) / 3
+    expected = policy_loss + 0.3 * 0.5 * (0 + 4 + 9) / 3 - 0.1 * entropy
+    found = Surrogate(**options).loss(output, weighted).total.item()
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def two_tasks(tmp_path: Path, method: rt.Method) -> tuple[Run, Batch]:
+    """A run of two tasks, and the one minibatch of its first rollout."""
+    run = Run("a", method, rt.Suite.of(TASK, SHORT_TASK), RunOptions(), tmp_path / "run")
+    run.agent.begin_rollout(0.0)
+    (batch,) = run.agent.batches(run.engine.collect(run.agent, method.rollout_length))
+    return run, batch
+
+
+@pytest.mark.parametrize("gru", [0, 8])
+@pytest.mark.parametrize("kickstarting", [False, True])
+def test_large_rewards_of_a_task_leave_the_others_as_they_are(
+    tmp_path: Path, gru: int, kickstarting: bool
+) -> None:
+    network = rt.policies.mlp(hidden=(16,), gru=gru)
+    whole = {"num_envs": 4, "rollout_length": 12, "batch_size": 96, "epochs": 1}
+    method: rt.Method = PPO(network=network, **whole)
+    if kickstarting:
+        teacher = rt.CallableTeacher(lambda seen, _: PolicyOutput(logits=5 * seen["policy"]))
+        method = PolicyDistillation(
+            teacher=teacher, student=network, teacher_acts=0.3, reinforcement_weight=1.0, **whole
+        )
+    run, batch = two_tasks(tmp_path, method)
+    # With ratios of 1 the loss would be 0, whatever the advantages.
+    batch["old_log_prob"] = batch["old_log_prob"] + 0.1 * torch.rand(batch["task"].shape)
+    factors = torch.tensor([1.0, 100.0])[batch["task"]]
+    scaled = {**batch, "advantage": batch["advantage"] * factors}
+    plain, found = (run.agent.loss(one).metrics["policy_loss"] for one in (batch, scaled))
+    torch.testing.assert_close(found, plain)

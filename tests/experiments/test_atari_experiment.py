@@ -41,6 +41,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Each emulator takes a quarter of a second to start.
     for module, name in (
         (zoo, "EPISODES"), (teachers, "TEACHER_EPISODES"), (teacher_check, "CHECK_EPISODES"),
+        (teacher_check, "MAX_EPISODES"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, 2)
     brief = {"num_envs": 2, "rollout_length": 32, "epochs": 1, "batch_size": 64}

@@ -15,6 +15,7 @@ from rltransfer.learning.reinforcement import (
     generalized_advantage,
     lambda_returns,
     next_values,
+    normalized_advantage,
 )
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.tasks.task import Suite
@@ -203,3 +204,36 @@ def test_values_after_a_truncated_episode_are_of_its_last_observation() -> None:
     expected = torch.full((12, 3), 5.0)
     expected[9] = 7.0
     assert torch.equal(found, expected)
+
+
+def test_advantages_are_normalised_within_each_task() -> None:
+    # Task 0: 1, 3 and 5, mean 3, variance 8/3. Task 1: 100 and 300, mean 200, deviation 100.
+    advantage = torch.tensor([[1.0, 100.0], [3.0, 300.0], [5.0, 7.0]])
+    task = torch.tensor([[0, 1], [0, 1], [0, 2]])
+    deviation = math.sqrt(8 / 3)
+    # A task of a single sample has no deviation; a fourth one is not in the batch.
+    expected = torch.tensor([[-2 / deviation, -1.0], [0.0, 1.0], [2 / deviation, 0.0]])
+    torch.testing.assert_close(normalized_advantage(advantage, task, 4), expected)
+    flat = normalized_advantage(advantage.flatten(), task.flatten(), 4)
+    torch.testing.assert_close(flat, expected.flatten())
+
+
+def test_normalised_advantages_leave_out_samples_without_weight() -> None:
+    advantage = torch.tensor([1.0, 3.0, 1000.0, -50.0, 50.0, 9.0])
+    task = torch.tensor([0, 0, 0, 1, 1, 1])
+    weight = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 0.0])
+    found = normalized_advantage(advantage, task, 2, weight)
+    # Means 2 and 0, deviations 1 and 50.
+    torch.testing.assert_close(found, torch.tensor([-1.0, 1.0, 998.0, -1.0, 1.0, 0.18]))
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 0.0, 1.0, 1.0])])
+def test_one_task_is_normalised_as_a_whole_bit_by_bit(weight: Tensor | None) -> None:
+    advantage = torch.tensor([0.1, -3.7, 12.9, 5.3])
+
+    def mean(samples: Tensor) -> Tensor:
+        return samples.mean() if weight is None else (samples * weight).sum() / weight.sum()
+
+    centered = advantage - mean(advantage)
+    expected = centered / (mean(centered.square()).sqrt() + 1e-8)
+    assert torch.equal(normalized_advantage(advantage, None, 1, weight), expected)

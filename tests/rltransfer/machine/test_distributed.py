@@ -15,11 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rltransfer.agents.ppo import Surrogate
 from rltransfer.cli.main import main
 from rltransfer.files.checkpoint import newest_checkpoint
 from rltransfer.learning.learner import Learner, Loss
+from rltransfer.learning.return_gap import ReturnGap
 from rltransfer.machine import distributed
 from rltransfer.policies.normalizer import RunningNormalizer
+from rltransfer.policies.output import PolicyOutput
 
 CPU = torch.device("cpu")
 
@@ -39,6 +42,47 @@ def tasks() -> Tensor:
 
 def loss(module: nn.Module, rows: Tensor) -> Tensor:
     return (module(rows) - rows[:, :2]).square().mean()
+
+
+SURROGATES = {
+    "one task": (1, False),
+    "one task, weighted": (1, True),
+    "two tasks": (2, False),
+    "two tasks, weighted": (2, True),
+}
+"""The number of tasks, and whether samples have weights."""
+
+
+def rollout() -> dict[str, Tensor]:
+    """Samples of two tasks whose advantages, weights and tasks differ between the halves."""
+    torch.manual_seed(7)
+    far = torch.tensor([0.0] * 4 + [5.0] * 4)
+    return {
+        "x": data(), "task": tasks(), "action": torch.randint(2, (8,)),
+        "old_log_prob": -torch.rand(8), "return": torch.randn(8), "advantage": torch.randn(8) + far,
+        "weight": torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0]),
+    }  # fmt: skip
+
+
+def surrogate(module: nn.Module, batch: dict[str, Tensor], kind: str) -> Loss:
+    num_tasks, weighted = SURROGATES[kind]
+    if not weighted:
+        batch = {name: value for name, value in batch.items() if name != "weight"}
+    scores = module(batch["x"])
+    return Surrogate().loss(PolicyOutput(logits=scores, value=scores.sum(-1)), batch, num_tasks)
+
+
+def ended_episodes() -> tuple[Tensor, Tensor]:
+    """Returns and ends of two steps of eight rows, four of each task.    (2, 8) each"""
+    done = torch.tensor([[1, 0, 1, 1, 0, 0, 0, 0], [1, 0, 0, 1, 1, 0, 0, 0]], dtype=torch.bool)
+    return torch.arange(16.0).view(2, 8), done
+
+
+def gap(episode_return: Tensor, done: Tensor) -> Tensor:
+    lag = ReturnGap(2, CPU)
+    lag.set_reference_returns([20.0, 20.0], [0.0, 0.0])
+    lag.update(episode_return, done)
+    return lag.lag
 
 
 def work(out: Path) -> None:
@@ -68,6 +112,18 @@ def work(out: Path) -> None:
     each = RunningNormalizer(3, num_tasks=2)
     each.update(half, tasks().split(4)[rank])
     found.update({f"each.{name}": value for name, value in each.state_dict().items()})
+
+    for kind in SURROGATES:
+        module = network(seed=0)
+        half_rollout = {name: value.split(4)[rank] for name, value in rollout().items()}
+        surrogate(module, half_rollout, kind).total.backward()
+        distributed.average_gradients(module.parameters())
+        for name, p in module.named_parameters():
+            assert p.grad is not None
+            found[f"surrogate.{kind}.{name}"] = p.grad
+    # The first process has the first two rows of each task, the second the others.
+    rows = torch.tensor([0, 1, 4, 5]) + 2 * rank
+    found["lag"] = gap(*(part[:, rows] for part in ended_episodes()))
 
     mine = torch.tensor([1.0, 10.0]) * (rank + 1)
     found["total"] = distributed.total(mine)
@@ -211,11 +267,35 @@ def test_two_processes_learn_as_one(tmp_path: Path):
         torch.testing.assert_close(first[f"each.{name}"], value)
         assert torch.equal(first[f"each.{name}"], second[f"each.{name}"])
 
+    for kind in SURROGATES:
+        module = network(seed=0)
+        surrogate(module, rollout(), kind).total.backward()
+        for name, parameter in module.named_parameters():
+            torch.testing.assert_close(first[f"surrogate.{kind}.{name}"], parameter.grad)
+    # Returns of task 0: 0, 2, 3, 8 and 11, of task 1: 12.
+    assert first["lag"].tolist() == pytest.approx([1 - 24 / 5 / 20, 1 - 12 / 20])
+    assert torch.equal(first["lag"], gap(*ended_episodes()))
+    assert torch.equal(first["lag"], second["lag"])
+
     for rank, found in enumerate((first, second)):
         assert found["world"].tolist() == [rank, 2]
         # (1, 10) + (2, 20); what was summed is left as it was.
         assert found["total"].tolist() == [3, 30]
         assert found["mine"].tolist() == [rank + 1, 10 * (rank + 1)]
+
+
+def test_seeds_of_processes_differ_from_those_of_all_runs(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    seen = set()
+    for seed in (0, 1, 2, 1000, 2000):
+        for rank in range(4):
+            monkeypatch.setenv("RANK", str(rank))
+            assert (distributed.process_seed(seed) == seed) == (rank == 0)
+            seen.add(distributed.process_seed(seed))
+    assert len(seen) == 20
+    # A run of one process has the seed of its options.
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert distributed.process_seed(7) == 7
 
 
 def test_one_process_needs_no_group(monkeypatch):

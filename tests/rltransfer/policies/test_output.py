@@ -134,3 +134,14 @@ def test_wide_is_float32_at_least():
         (torch.float64, torch.float64),
     ):
         assert upcast(torch.zeros(1, dtype=dtype)).dtype == expected
+
+
+def test_log_probabilities_of_a_metric_do_not_cost_the_loss_its_gradient() -> None:
+    logits = torch.randn(3, 4, requires_grad=True)
+    output = PolicyOutput(logits=logits)
+    with torch.no_grad():
+        output.entropy()
+    output.entropy().sum().backward()
+    assert logits.grad is not None and logits.grad.abs().sum() > 0
+    # Computed once more, and kept then.
+    assert output.log_probs() is output.log_probs()
