@@ -6,6 +6,7 @@ closed and the readable forms are used, and the tensors of `policy.pth`.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -39,8 +40,9 @@ READABLE = f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {A
 class ZipPolicy(ImportedPolicy):
     """The policy of a Stable-Baselines3 zip.
 
-    DQN outputs Q-values. PPO and A2C output logits, or a mean that is clipped to the action bounds
-    with its log standard deviation, and a value. SAC, TD3 and DDPG output the mean.
+    DQN outputs Q-values. PPO and A2C output logits, or a Gaussian whose actions are clipped to the
+    action bounds, and a value. SAC outputs the greedy action and the squashed Gaussian that it
+    samples from, TD3 and DDPG the action alone.
     """
 
     kind = "stable-baselines3"
@@ -84,8 +86,10 @@ class ZipPolicy(ImportedPolicy):
             self._set_bounds(actions)
 
     def num_parameters(self) -> int:
-        """The number of parameters that acting needs, without those of the value alone."""
-        return sum(p.numel() for name, p in self.named_parameters() if "value" not in name)
+        """The number of parameters that greedy actions need, without those of the value alone."""
+        unused = ("value", "log_std")
+        named = self.named_parameters()
+        return sum(p.numel() for name, p in named if not any(part in name for part in unused))
 
     def preprocessing(self) -> dict[str, Any]:
         """The scale, the order of channels and the statistics; the frame stack is unknown."""
@@ -119,7 +123,11 @@ class ZipPolicy(ImportedPolicy):
                     f"{self.path} does not contain all bounds of its {action_size(self.actions)} "
                     "action dimensions: fit it to a task first, whose bounds it then uses."
                 )
-            output.mean = self.bounds(output.mean)
+            acting = self.bounds(output.mean, output.log_std)
+            output = dataclasses.replace(
+                acting, value=output.value, features=output.features, maps=output.maps,
+                attention=output.attention,
+            )  # fmt: skip
         return output
 
     def fitted(
@@ -347,4 +355,8 @@ def _settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
     if not isinstance(clip_mean, int | float):
         raise InputError(f"{path} cannot be read: its clip_mean is {clip_mean!r}, not a number.")
     squash = not on_policy or _flag(kwargs, "squash_output", False, path)
-    return Settings(algorithm, activation, squash, float(clip_mean))
+    return Settings(
+        algorithm, activation, squash, float(clip_mean),
+        expln=_flag(kwargs, "use_expln", False, path),
+        separate_sde=kwargs.get("sde_net_arch") is not None,
+    )  # fmt: skip

@@ -90,11 +90,13 @@ class Adapted(Wrapper):
         output = self.members[0](self._mapped(observation), task, needs)
         if self.action is None:
             return output
-        changed = {
+        changed: dict[str, Any] = {
             name: self._reordered(value)
-            for name in ("mean", "log_std")
+            for name in ("mean", "log_std", "low", "high")
             if (value := getattr(output, name)) is not None
         }
+        if output.squashed is not None:
+            changed["squashed"] = output.squashed.map(self._reordered)
         if output.logits is not None:
             changed["logits"] = self._merged(output.logits, torch.logsumexp)
         if output.q_values is not None:
