@@ -89,7 +89,8 @@ class PolicyDistillation(GradientMethod):
     "hf:REPO/FILE"); "zoo" for the installed teacher of each task; or a composition of these, e.g.
     "Ensemble('a.zip', 'runs/b')"."""
     vecnormalize: Path | None = None
-    """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip."""
+    """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
+    default, those next to the zip are used, as rl-zoo stores them."""
     student: Network = Network()
     """The student's network."""
     objective: str | Objective = "kl"

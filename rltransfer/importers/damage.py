@@ -8,6 +8,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import torch
+
 from rltransfer.errors import InputError
 
 DAMAGE = (
@@ -25,10 +27,32 @@ DAMAGE = (
     OverflowError,
     RecursionError,
     RuntimeError,
+    torch.jit.Error,
     TypeError,
     ValueError,
 )
-"""What `zipfile`, `pickle` and `torch.load` raise on damaged bytes."""
+"""What `zipfile`, `pickle`, `torch.load` and `torch.jit` raise on damaged bytes."""
+
+
+LFS = b"version https://git-lfs.github.com/spec/"
+"""How a pointer of git-lfs begins."""
+
+
+def check_not_lfs_pointer(content: bytes, path: Path) -> None:
+    """Refuses the small text that git-lfs keeps in the place of a large file.
+
+    Args:
+        content: The file, or its beginning.
+        path: Its path, for the error.
+
+    Raises:
+        InputError: The file is one.
+    """
+    if content.startswith(LFS):
+        raise InputError(
+            f"{path} is a pointer of git-lfs and not the file itself: run `git lfs pull` in its "
+            "repository."
+        )
 
 
 def read_file(path: Path, kind: str) -> bytes:
@@ -39,11 +63,13 @@ def read_file(path: Path, kind: str) -> bytes:
         kind: What it should be, e.g. "a TorchScript file", for the error.
 
     Raises:
-        InputError: The file is missing or cannot be read.
+        InputError: The file is missing, cannot be read, or is a pointer of git-lfs.
     """
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "there is no such file" if missing else "it cannot be read"
         raise InputError(f"{path} is not {kind}: {reason}.") from error
+    check_not_lfs_pointer(content, path)
+    return content

@@ -187,7 +187,7 @@ def build_network(
         discrete: Whether actions are discrete.
     """
     network: ActorCritic | SingleHead
-    if stored.algorithm in ("A2C", "PPO"):
+    if stored.algorithm in ("A2C", "PPO", "TRPO"):
         network = _actor_critic(stored, shape, actions, discrete)
     else:
         network = _single_head(stored, shape, actions)
@@ -256,7 +256,7 @@ def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) ->
     unused = ("q_net_target.",) if is_q else ("critic.", "critic_target.", "actor_target.")
     stored.ignore("features_extractor.", *unused)
     extractor, size = stored.extractor(f"{network}.features_extractor", shape)
-    if stored.algorithm == "SAC":
+    if stored.algorithm in ("SAC", "TQC"):
         hidden, size = stored.hidden("actor.latent_pi", size)
         log_std = _log_std(stored, "actor.", size, actions)
         if not stored.has("actor.mu.0."):

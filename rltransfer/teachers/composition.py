@@ -106,6 +106,10 @@ class Composition(Teacher):
         """Fits every member to every task."""
         return self._again([member.fitted(spaces) for member in self.members])
 
+    def notes(self) -> tuple[str, ...]:
+        """The notes of all members, each once."""
+        return tuple(dict.fromkeys(note for one in self.members for note in one.notes()))
+
     def generators(self) -> Sequence[torch.Generator]:
         """Its own generator and those of its members, each once."""
         own = [] if self.generator is None else [self.generator]

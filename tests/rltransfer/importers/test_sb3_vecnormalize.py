@@ -204,7 +204,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no statistics": (changed(obs_rms=None), "it does not contain observation statistics"),
     "a dictionary": (
         wrapped(spaces.Dict(a=BOX)),
-        "normalises a dictionary of observations: only the statistics of a plain Box",
+        "contains statistics of a dictionary of observations, 'a': they belong to a MultiInputPol",
     ),
     "text": (changed(mean="high"), "its statistics are not all arrays and numbers"),
     "integers": (changed(mean=np.zeros((2, 3), int)), "are not all arrays and numbers"),
