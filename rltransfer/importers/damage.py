@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from rltransfer.errors import InputError
+from rltransfer.files.lfs import check_not_pointer
 
 DAMAGE = (
     pickle.UnpicklingError,
@@ -34,27 +35,6 @@ DAMAGE = (
 """What `zipfile`, `pickle`, `torch.load` and `torch.jit` raise on damaged bytes."""
 
 
-LFS = b"version https://git-lfs.github.com/spec/"
-"""How a pointer of git-lfs begins."""
-
-
-def check_not_lfs_pointer(content: bytes, path: Path) -> None:
-    """Refuses the small text that git-lfs keeps in the place of a large file.
-
-    Args:
-        content: The file, or its beginning.
-        path: Its path, for the error.
-
-    Raises:
-        InputError: The file is one.
-    """
-    if content.startswith(LFS):
-        raise InputError(
-            f"{path} is a pointer of git-lfs and not the file itself: run `git lfs pull` in its "
-            "repository."
-        )
-
-
 def read_file(path: Path, kind: str) -> bytes:
     """The bytes of a file.
 
@@ -71,5 +51,5 @@ def read_file(path: Path, kind: str) -> bytes:
         missing = isinstance(error, FileNotFoundError)
         reason = "there is no such file" if missing else "it cannot be read"
         raise InputError(f"{path} is not {kind}: {reason}.") from error
-    check_not_lfs_pointer(content, path)
+    check_not_pointer(path)
     return content

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.importers.damage import LFS, check_not_lfs_pointer
+from rltransfer.files.lfs import check_not_pointer
 from rltransfer.importers.hub import is_on_hub
 from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.sb3_zip import load_zip
@@ -130,8 +130,7 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
     if path.suffix in OTHERS:
         raise InputError(f"{place} {OTHERS[path.suffix]}.")
     if not is_zip(place) and not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            check_not_lfs_pointer(file.read(len(LFS)), path)
+        check_not_pointer(path)
         raise InputError(f"{place} is not a teacher: {SOURCES}.")
     if options:
         raise InputError(
