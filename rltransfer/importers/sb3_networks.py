@@ -86,22 +86,22 @@ class ActionBounds(nn.Module):
         self.register_buffer("low", low.clamp(min=-largest))
         self.register_buffer("high", high.clamp(max=largest))
 
-    def forward(self, mean: Tensor, log_std: Tensor | None) -> PolicyOutput:
-        """A distribution over actions in the units of the environment.
+    def forward(self, output: PolicyOutput) -> None:
+        """Turns the output of the layers into actions in the units of the environment.
 
         Args:
-            mean: The output of the last layer.                         (batch, action_dim)
-            log_std: Its log standard deviation; None if unknown.       (batch, action_dim)
+            output: With a mean, and a log standard deviation if it is known.
         """
+        mean, log_std = output.mean, output.log_std
+        assert mean is not None
         if self.squash:
-            squashed = None
+            output.mean, output.log_std = squash(mean, self.low, self.high), None
             if log_std is not None:
-                squashed = SquashedGaussian(mean, log_std, self.low, self.high)
-            return PolicyOutput(mean=squash(mean, self.low, self.high), squashed=squashed)
-        if log_std is None:
-            return PolicyOutput(mean=mean.clamp(self.low, self.high))
-        low, high = self.low.expand_as(mean), self.high.expand_as(mean)
-        return PolicyOutput(mean=mean, log_std=log_std, low=low, high=high)
+                output.squashed = SquashedGaussian(mean, log_std, self.low, self.high)
+        elif log_std is None:
+            output.mean = mean.clamp(self.low, self.high)
+        else:
+            output.low, output.high = self.low.expand_as(mean), self.high.expand_as(mean)
 
 
 class DiagonalStd(nn.Module):

@@ -260,8 +260,8 @@ def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) ->
         hidden, size = stored.hidden("actor.latent_pi", size)
         log_std = _log_std(stored, "actor.", size, actions)
         if not stored.has("actor.mu.0."):
-            head = stored.linear(layers, size, actions)
-            return SingleHead(extractor, hidden, head, "mean", log_std)
+            mean = stored.linear(layers, size, actions)
+            return SingleHead(extractor, hidden, mean, "mean", log_std)
         clip = stored.settings.clip_mean
         if not clip > 0:
             raise InputError(

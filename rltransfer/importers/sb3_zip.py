@@ -6,7 +6,6 @@ closed and the readable forms are used, and the tensors of `policy.pth`.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -134,11 +133,7 @@ class ZipPolicy(ImportedPolicy):
                     f"{self.path} does not contain all bounds of its {action_size(self.actions)} "
                     "action dimensions: fit it to a task first, whose bounds it then uses."
                 )
-            acting = self.bounds(output.mean, output.log_std)
-            output = dataclasses.replace(
-                acting, value=output.value, features=output.features, maps=output.maps,
-                attention=output.attention,
-            )  # fmt: skip
+            self.bounds(output)
         return output
 
     def fitted(

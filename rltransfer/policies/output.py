@@ -53,8 +53,6 @@ class PolicyOutput:
     """Lower bound that actions of the Gaussian are clipped to.     (..., action_dim)"""
     high: Tensor | None = None
     """Upper bound, given with `low`.                               (..., action_dim)"""
-    squashed: SquashedGaussian | None = None
-    """The distribution of actions with the greedy action `mean` where `log_std` is None: SAC's."""
     padding_mask: Tensor | None = None
     """Which action dimensions are padding, where `mean` and `log_std` are 0; None if no task is
     padded, and in labels.                                          (..., action_dim)"""
@@ -71,12 +69,15 @@ class PolicyOutput:
     (..., observation_size)"""
     state: Tensor | None = None
     """The recurrent state after these observations.                (num_envs, state_size)"""
+    squashed: SquashedGaussian | None = field(default=None, init=False)
+    """The distribution of actions with the greedy action `mean` where `log_std` is None: SAC's. It
+    is set afterwards, and `dataclasses.replace` drops it."""
     _log_probs: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor, by the name of its field."""
+        """Every field of labels and features that is not None, by name."""
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
-        return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in named.items() if value is not None}
 
     def add_maps(self, maps: Tensor | None, needs: Needs) -> None:
         """Sets those of `maps` and `attention` that are needed.

@@ -95,13 +95,14 @@ class Adapted(Wrapper):
             for name in ("mean", "log_std", "low", "high")
             if (value := getattr(output, name)) is not None
         }
-        if output.squashed is not None:
-            changed["squashed"] = output.squashed.map(self._reordered)
         if output.logits is not None:
             changed["logits"] = self._merged(output.logits, torch.logsumexp)
         if output.q_values is not None:
             changed["q_values"] = self._merged(output.q_values, torch.amax)
-        return dataclasses.replace(output, **changed)
+        adapted = dataclasses.replace(output, **changed)
+        if output.squashed is not None:
+            adapted.squashed = output.squashed.map(self._reordered)
+        return adapted
 
     def _mapped(self, observation: Observation) -> Observation:
         if self.observation is None:

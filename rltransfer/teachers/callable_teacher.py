@@ -105,7 +105,9 @@ class CallableTeacher(Teacher):
                 f"{self.source} returned an empty PolicyOutput: it must contain logits, q_values "
                 "or a mean."
             )
-        masked = {name: self._masked(name, value, task) for name, value in labels.items()}
+        masked: dict[str, Any] = {
+            name: self._masked(name, value, task) for name, value in labels.items()
+        }
         return dataclasses.replace(output, **masked)
 
     def _masked(self, name: str, value: Tensor, task: Tensor) -> Tensor:

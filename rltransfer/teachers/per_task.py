@@ -177,7 +177,7 @@ def _concatenated(parts: list[PolicyOutput]) -> PolicyOutput:
     for field in dataclasses.fields(PolicyOutput):
         values = [getattr(part, field.name) for part in parts]
         # Not what an output computes from its fields and caches.
-        keeps = field.init and field.name not in (*fields, "state", "squashed")
+        keeps = field.init and field.name not in fields and field.name != "state"
         if not keeps or any(value is None for value in values):
             continue
         if field.name == "features":

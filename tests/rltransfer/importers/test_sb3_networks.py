@@ -18,6 +18,7 @@ from rltransfer.errors import InputError
 from rltransfer.importers.sb3_zip import load_zip
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.rollouts.actors import TeacherActor
+from rltransfer.teachers.adapted import Adapted
 from rltransfer.teachers.file_teacher import load_file_teacher
 
 SEEN = spaces.Box(-3.0, 3.0, (5,), np.float32)
@@ -156,6 +157,16 @@ def test_the_mean_of_the_gaussian_is_not_clipped(tmp_path: Path) -> None:
     assert torch.equal(output.mean, four)
     torch.testing.assert_close(output.log_prob(four), torch.full((3,), 2 * -0.9189385))
     assert torch.equal(output.greedy(), torch.tensor(MOVES.high).expand(3, 2))
+
+
+def test_a_squashed_gaussian_may_be_reordered(tmp_path: Path) -> None:
+    built(SAC).save(tmp_path / "model.zip")
+    teacher = load_file_teacher(str(tmp_path / "model.zip"))
+    seen, rows = {"policy": observations(10)}, torch.zeros(30, dtype=torch.int64)
+    action = teacher(seen, rows).sample(torch.Generator().manual_seed(0))
+    swapped = Adapted(teacher, action=(1, 0))(seen, rows)
+    expected = teacher(seen, rows).log_prob(action)
+    torch.testing.assert_close(swapped.log_prob(action.flip(-1)), expected)
 
 
 def test_what_has_no_distribution_is_not_sampled(tmp_path: Path) -> None:
