@@ -127,18 +127,28 @@ class ScriptedPolicy(ImportedPolicy):
 
         Args:
             inputs: What it reads.    (rows, ...)
+
+        Raises:
+            InputError: The program fails, e.g. on observations that it was not tried on.
         """
 
         def one(row: Tensor) -> Tensor:
             output: Tensor = self.script(row.unsqueeze(0))
             return output.flatten()
 
-        if self.rows == "vmap":
-            outputs: Tensor = torch.vmap(one)(inputs)
-        elif self.rows == "one by one":
-            outputs = torch.stack([one(row) for row in inputs])
-        else:
-            outputs = self.script(inputs)
+        try:
+            if self.rows == "vmap":
+                outputs: Tensor = torch.vmap(one)(inputs)
+            elif self.rows == "one by one":
+                outputs = torch.stack([one(row) for row in inputs])
+            else:
+                outputs = self.script(inputs)
+        except torch.jit.Error as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"The program of the teacher {self.path} fails on {len(inputs)} observations of "
+                f"the shape {list(inputs.shape[1:])}: {reason}."
+            ) from error
         return outputs
 
     def preprocessing(self) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class FileTeacher(ModuleTeacher):
 
     def notes(self) -> tuple[str, ...]:
         """The observation statistics that nobody passed."""
-        if not self.is_found:
+        if not self.is_found or self.module.preprocessing()["normalizer"] is None:
             return ()
         return (
             f"{self.source} observes with the statistics {self.vecnormalize}, found next to it "

@@ -196,6 +196,23 @@ def test_a_program_for_one_row_runs_for_each(kind: type[Single], mode: str, path
     torch.testing.assert_close(loaded({"policy": seen}).logits, expected)
 
 
+class Picky(Single):
+    """Fails on some observations."""
+
+    def forward(self, seen: Tensor) -> Tensor:
+        if bool(seen.max() > 100):
+            raise ValueError("too far")
+        return self.layer(seen)
+
+
+def test_a_program_that_fails_later_is_told(path: Path) -> None:
+    loaded = load_torchscript(script(Picky(), path)).fitted("a task", VECTOR, THREE)
+    seen = {"policy": torch.full((4, 5), 200.0)}
+    sentence = r"policy.pt fails on 4 observations of the shape \[5\]: .*ValueError: too far\.$"
+    with pytest.raises(InputError, match=sentence):
+        loaded(seen)
+
+
 class Writer(nn.Module):
     """Writes a file when it is asked for an action."""
 
