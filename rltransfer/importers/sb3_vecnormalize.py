@@ -124,7 +124,6 @@ def _admitted() -> dict[tuple[str, str], type[_Inert]]:
         ("numpy", "dtype"): _Dtype,
         ("collections", "OrderedDict"): _Inert,
         ("builtins", "set"): _Inert,
-        ("__builtin__", "set"): _Inert,
         ("numpy.random.bit_generator", "SeedSequence"): _Inert,
         ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"): _Inert,
     }
