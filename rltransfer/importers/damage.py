@@ -8,7 +8,10 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import torch
+
 from rltransfer.errors import InputError
+from rltransfer.files.lfs import check_not_pointer
 
 DAMAGE = (
     pickle.UnpicklingError,
@@ -25,10 +28,11 @@ DAMAGE = (
     OverflowError,
     RecursionError,
     RuntimeError,
+    torch.jit.Error,
     TypeError,
     ValueError,
 )
-"""What `zipfile`, `pickle` and `torch.load` raise on damaged bytes."""
+"""What `zipfile`, `pickle`, `torch.load` and `torch.jit` raise on damaged bytes."""
 
 
 def read_file(path: Path, kind: str) -> bytes:
@@ -39,11 +43,13 @@ def read_file(path: Path, kind: str) -> bytes:
         kind: What it should be, e.g. "a TorchScript file", for the error.
 
     Raises:
-        InputError: The file is missing or cannot be read.
+        InputError: The file is missing, cannot be read, or is a pointer of git-lfs.
     """
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "there is no such file" if missing else "it cannot be read"
         raise InputError(f"{path} is not {kind}: {reason}.") from error
+    check_not_pointer(path)
+    return content

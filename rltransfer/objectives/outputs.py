@@ -95,7 +95,7 @@ class NLL(Term):
     def score(self, student: PolicyOutput, teacher: PolicyOutput, *_: object) -> Tensor:
         """The negative log-likelihood of each sample.    (...)"""
         if teacher.mean is not None:
-            return -student.log_prob(teacher.mean)
+            return -student.log_prob(teacher.greedy())
         target, scores = masked_scores(student, teacher)
         greedy = target.argmax(-1, keepdim=True)
         return -log_policy(scores, 1.0).gather(-1, greedy).squeeze(-1)
@@ -153,7 +153,7 @@ def _values(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, Tenso
     """
     if teacher.mean is not None and student.mean is not None:
         scale = 1.0 if student.action_scale is None else student.action_scale
-        return student.mask_padding(teacher.mean) / scale, student.mean / scale
+        return student.mask_padding(teacher.greedy()) / scale, student.mean / scale
     target, scores = masked_scores(student, teacher)
     masked = is_masked(target)
     return target.masked_fill(masked, 0), scores.masked_fill(masked, 0)

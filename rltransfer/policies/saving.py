@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rltransfer.errors import InputError
+from rltransfer.files.lfs import check_not_pointer
 from rltransfer.policies.policy import Policy, PolicySpec
 
 
@@ -51,8 +52,8 @@ def load_policy(stem: Path) -> Policy:
     """Loads a policy that `save_policy` wrote, on the CPU and in evaluation mode.
 
     Raises:
-        InputError: A file is missing or damaged, the files do not fit each other, or the package
-            that provides such policies is not installed.
+        InputError: A file is missing, damaged or a pointer of git-lfs, the files do not fit each
+            other, or the package that provides such policies is not installed.
     """
     weights, spec = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
     for path in (weights, spec):
@@ -65,6 +66,7 @@ def load_policy(stem: Path) -> Policy:
     except ImportError as error:
         raise InputError(f"{stem} cannot be loaded: {error}.") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        check_not_pointer(weights)
         raise InputError(
             f"{stem} is not a complete policy: one of its files is damaged."
         ) from error

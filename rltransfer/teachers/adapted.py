@@ -105,25 +105,42 @@ class Adapted(Wrapper):
         output = self.members[0](self._mapped(observation), task, needs)
         if self.action is not None:
             output = self._with_actions(output)
-        if self._factor is not None and output.mean is not None:
-            assert self._offset is not None
-            output.mean = self._offset[task] + self._factor[task] * output.mean
-            if output.log_std is not None:
-                output.log_std = output.log_std + self._factor[task].log()
-        return output
+        return output if self._factor is None else self._scaled(output, task)
+
+    def _scaled(self, output: PolicyOutput, task: Tensor) -> PolicyOutput:
+        """The output with continuous actions in the bounds of the task."""
+        if output.mean is None:
+            return output
+        assert self._offset is not None and self._factor is not None
+        offset, factor = self._offset[task], self._factor[task]
+        changed: dict[str, Any] = {
+            name: offset + factor * value
+            for name in ("mean", "low", "high")
+            if (value := getattr(output, name)) is not None
+        }
+        if output.log_std is not None:
+            changed["log_std"] = output.log_std + factor.log()
+        scaled = dataclasses.replace(output, **changed)
+        if output.squashed is not None:
+            low, high = (offset + factor * b for b in (output.squashed.low, output.squashed.high))
+            scaled.squashed = dataclasses.replace(output.squashed, low=low, high=high)
+        return scaled
 
     def _with_actions(self, output: PolicyOutput) -> PolicyOutput:
         """The output for the actions of the task."""
-        changed = {
+        changed: dict[str, Any] = {
             name: self._reordered(value)
-            for name in ("mean", "log_std")
+            for name in ("mean", "log_std", "low", "high")
             if (value := getattr(output, name)) is not None
         }
         if output.logits is not None:
             changed["logits"] = self._merged(output.logits, torch.logsumexp)
         if output.q_values is not None:
             changed["q_values"] = self._merged(output.q_values, torch.amax)
-        return dataclasses.replace(output, **changed)
+        adapted = dataclasses.replace(output, **changed)
+        if output.squashed is not None:
+            adapted.squashed = output.squashed.map(self._reordered)
+        return adapted
 
     def _mapped(self, observation: Observation) -> Observation:
         if self.observation is None:

@@ -80,6 +80,10 @@ class Teacher(nn.Module, abc.ABC):
         """The bounds of its continuous actions in a task, where it knows them by itself."""
         return None
 
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that a user should read before the teacher acts."""
+        return ()
+
     def generators(self) -> Sequence[torch.Generator]:
         """The generators that labels are drawn from, each once."""
         return ()
