@@ -320,10 +320,13 @@ def test_a_loaded_policy_of_discrete_actions_says_what_it_is(tmp_path: Path) -> 
     assert loaded.preprocessing()["channels"] is None
 
 
-def test_the_bounds_of_the_task_go_first(tmp_path: Path) -> None:
+def test_bounds_that_a_zip_leaves_out_are_those_of_the_task(tmp_path: Path) -> None:
     path = saved(trained(TD3, VECTOR, MOVES, net_arch=[8]), tmp_path)
     seen = shown(VECTOR, observations(VECTOR))
     loaded = load_zip(path)
+    with pytest.raises(InputError, match=r"acts in .* use \"Adapted\(.*bounds='scale'"):
+        fitted(loaded, VECTOR, spaces.Box(2 * MOVES.low, 2 * MOVES.high))
+    loaded.own_bounds = None
     own = loaded(seen).mean
     wide = spaces.Box(2 * MOVES.low, 2 * MOVES.high)
     # Bounds twice as far make actions twice as large: low + (tanh + 1) / 2 (high - low).
@@ -466,8 +469,10 @@ def test_images_of_another_size_or_actions_of_another_number_are_refused(
 def test_bounds_into_which_nothing_can_be_squashed_are_refused(tmp_path: Path) -> None:
     unbounded = spaces.Box(-np.inf, np.inf, (2,))
     squashed = load_zip(saved(trained(SAC, VECTOR, MOVES, net_arch=[4]), tmp_path))
+    squashed.own_bounds = None  # as in zips that leave bounds out
     with pytest.raises(InputError, match=r"between the bounds \[-inf, -inf\] .* must be finite"):
         fitted(squashed, VECTOR, unbounded)
     # What is only clipped may be without bounds.
     clipped = load_zip(saved(trained(PPO, VECTOR, MOVES, net_arch=[4]), tmp_path))
+    clipped.own_bounds = None
     fitted(clipped, VECTOR, unbounded)
