@@ -195,7 +195,7 @@ def _stack(
             raise InputError(
                 f"The network's {len(convolutions)} convolutions do not fit an image of "
                 f"{shape[1]} x {shape[2]} pixels, as {height} x {width} are left after {index}: "
-                "pass fewer channels."
+                f"{'pass fewer channels' if index else 'use an mlp'}."
             )
         scaled = network.scaled(out_channels)
         kind = nn.Conv2d if index < len(convolutions) - 1 else LastConv2d
