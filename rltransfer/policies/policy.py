@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.files.serialization import from_json
-from rltransfer.policies.encoder import Encoder, head, through
+from rltransfer.policies.encoder import Encoder, head, through, upper_image_bound
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, MAPS, MASKED, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation, space_from_json, space_to_json
@@ -68,12 +68,17 @@ class PolicySpec:
     """Whether there is a value head."""
     num_tasks: int = 1
     """Number of tasks."""
+    image_bounds: tuple[float, ...] | None = None
+    """The upper bound of each task's images, by which they are divided; None if all are alike."""
 
     @classmethod
     def of_suite(cls, network: Network, suite: SuiteSpaces, **rest: Any) -> Self:
         """The specification of a policy for all tasks of a suite; `rest` sets the other fields."""
+        first = [own.observation.spaces.get(network.groups[0]) for own in suite.own]
+        bounds = tuple(upper_image_bound(space) for space in first)
         return cls(
             network=network,
+            image_bounds=bounds if len(set(bounds)) > 1 else None,
             observation_space=suite.observation_space,
             action_space=suite.action_space,
             action_mask=suite.action_mask,
@@ -94,7 +99,8 @@ class PolicySpec:
     @property
     def asks_for_task(self) -> bool:
         """Whether the output depends on the task."""
-        return self.action_mask is not None or max(self.num_heads, self.num_statistics) > 1
+        separate = max(self.num_heads, self.num_statistics) > 1
+        return self.action_mask is not None or self.image_bounds is not None or separate
 
     def build(self) -> Policy:
         """A policy with fresh weights."""
@@ -110,6 +116,7 @@ class PolicySpec:
             "q_values": self.q_values,
             "value": self.value,
             "num_tasks": self.num_tasks,
+            **({} if self.image_bounds is None else {"image_bounds": self.image_bounds}),
         }
 
     @staticmethod
@@ -129,6 +136,7 @@ class PolicySpec:
             data["q_values"],
             data["value"],
             data.get("num_tasks", 1),
+            tuple(data["image_bounds"]) if data.get("image_bounds") else None,
         )
 
 
@@ -144,7 +152,7 @@ class Policy(nn.Module):
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.spec = spec
-        parts = (spec.network, spec.observation_space, spec.num_statistics)
+        parts = (spec.network, spec.observation_space, spec.num_statistics, spec.image_bounds)
         self.encoder = Encoder(*parts)
         features = self.encoder.num_features
         self.state_size = spec.network.scaled(spec.network.gru) if spec.network.gru else 0

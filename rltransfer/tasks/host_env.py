@@ -92,6 +92,7 @@ class HostVectorEnv(VectorEnv):
         self._upload = _Upload(device)
         self._sent: Array | None = None
         self._num_steps = 0
+        self._resets = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -108,7 +109,7 @@ class HostVectorEnv(VectorEnv):
         if self._sent is not None and self._async_step is not None:
             self._async_step[1]()
         self._sent = None
-        self._num_steps = 0
+        self._resets = True
         try:
             observation, info = self.env.reset(seed=seed, options=options)
         except LostEnvironmentError as lost:
@@ -154,6 +155,7 @@ class HostVectorEnv(VectorEnv):
             raise RuntimeError("recv() was called without send(): there is no step to end.")
         actions, self._sent = self._sent, None
         self._num_steps += 1
+        self._resets = False
         try:
             observation, reward, terminated, truncated, info = (
                 self.env.step(actions) if self._async_step is None else self._async_step[1]()
@@ -241,7 +243,7 @@ class HostVectorEnv(VectorEnv):
                 raise self._failed(row, failure)
 
     def _failed(self, row: int, failure: Failure) -> EnvironmentFailureError:
-        when = f"at step {self._num_steps}" if self._num_steps else "at its reset"
+        when = "at its reset" if self._resets else f"at step {self._num_steps}"
         return EnvironmentFailureError(
             f"The environment {self.name!r} {failure.did} in environment {self.first_index + row} "
             f"{when}: {failure.remedy}.",

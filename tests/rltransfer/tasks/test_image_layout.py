@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gymnasium
@@ -14,6 +15,7 @@ import rltransfer as rt
 from rltransfer.errors import InputError
 from rltransfer.policies.encoder import Encoder
 from rltransfer.policies.network import Network
+from rltransfer.policies.policy import PolicySpec
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.tasks.gymnasium_env import make_host_env
 from rltransfer.tasks.image_layout import ImageBox, image_layout_of
@@ -30,8 +32,8 @@ def bytes_of(*shape: int) -> spaces.Box:
 class Picture(gymnasium.Env[Any, Any]):
     """Shows the same numbers from 0 upwards, in an array of any shape."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.observation_space = bytes_of(*shape)
+    def __init__(self, shape: tuple[int, ...], high: int = 255) -> None:
+        self.observation_space = spaces.Box(0, high, shape, np.uint8)
         self.action_space = spaces.Discrete(2)
         self.shown = (np.arange(np.prod(shape)) % 256).astype(np.uint8).reshape(shape)
 
@@ -145,6 +147,18 @@ def test_function_sees_images_as_the_environments_show_them() -> None:
     assert seen_by_a_function(picture(48, 40, 3)) == [(1, 48, 40, 3)]
     # One layout for all rows: with their channels first if the environments differ.
     assert seen_by_a_function(picture(48, 40, 3), picture(3, 48, 40)) == [(2, 3, 48, 40)]
+
+
+def test_images_of_each_task_are_scaled_by_their_own_bound() -> None:
+    suite = rt.Suite.of(picture(10, 10, 1), picture(10, 10, 1, high=1))
+    engine = RolloutEngine(suite, 1, CPU, seed=0)
+    spec = PolicySpec.of_suite(Network(), engine.spaces)
+    engine.close()
+    assert spec.image_bounds == (255.0, 1.0) and spec.asks_for_task
+    assert PolicySpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    shown = {"policy": torch.ones(2, 1, 10, 10, dtype=torch.uint8)}
+    inputs = spec.build().encoder.inputs(shown, torch.tensor([0, 1]))
+    assert inputs[:, 0, 0, 0].tolist() == pytest.approx([1 / 255, 1.0])
 
 
 def test_atari_in_colour_is_an_image() -> None:
