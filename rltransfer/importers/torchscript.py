@@ -31,6 +31,7 @@ from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import action_size
+from rltransfer.tasks.image_layout import ImageBox
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 from rltransfer.tasks.random_observation import random_observation
 
@@ -120,6 +121,12 @@ class ScriptedPolicy(ImportedPolicy):
         if discrete == (self.output == "mean"):
             raise self.refusal(task_id, f"outputs {self.output!r}")
         observation = random_observation(self.observation_space, SAMPLES)
+        if any(isinstance(part, ImageBox) for part in self.observation_space.spaces.values()):
+            self.as_shown = True
+            try:
+                self._labels(observation, task_id)
+            except InputError:
+                self.as_shown = False
         first, second = (self._labels(observation, task_id) for _ in range(2))
         wanted = (SAMPLES, action_size(self.action_space))
         if first.shape != wanted:

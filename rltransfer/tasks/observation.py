@@ -49,6 +49,16 @@ def resized(observation: Observation, space: spaces.Dict) -> Observation:
     return fitted
 
 
+def images_as_shown(observation: Observation, space: spaces.Dict) -> Observation:
+    """The groups, with images as the environment of the space shows them.    (rows, ...) each"""
+    return {
+        name: part.layout.as_shown(observation[name])
+        if isinstance(part, ImageBox)
+        else observation[name]
+        for name, part in space.spaces.items()
+    }
+
+
 def shown_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
     """Shape of an observation in a rollout: discrete observations are one-hot."""
     return (int(space.n),) if isinstance(space, spaces.Discrete) else tuple(space.shape or ())

@@ -14,8 +14,7 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput, upcast
 from rltransfer.policies.scores import mask_infinite
-from rltransfer.tasks.image_layout import ImageBox
-from rltransfer.tasks.observation import Observation, resized
+from rltransfer.tasks.observation import Observation, images_as_shown, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import Teacher
@@ -91,10 +90,9 @@ class CallableTeacher(Teacher):
         Raises:
             InputError: It contains no label, or not one for each row.
         """
-        groups = observation if self._reads is None else resized(observation, self._reads)
-        for name, space in (self._reads or spaces.Dict()).spaces.items():
-            if isinstance(space, ImageBox):
-                groups[name] = space.layout.as_shown(groups[name])
+        groups = observation
+        if self._reads is not None:
+            groups = images_as_shown(resized(groups, self._reads), self._reads)
         # Copies, so that in-place operations of the function do not change the rollout.
         copies = {name: group.clone() for name, group in groups.items()}
         with torch.set_grad_enabled("jacobian" in needs):

@@ -211,6 +211,32 @@ def test_a_checkpoint_copies_nothing(
         assert torch.equal(written["/store/" + name.replace("/", "~1")], tensor[:5])
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_groups_of_any_name_are_separate(on_disk: bool, tmp_path: Path) -> None:
+    names = ["a/b", "a|b", "a-b", "a~1b", "$tensor", "a"]
+    folder = tmp_path / "ring" if on_disk else None
+    memory = ReplayMemory(8, 1, CPU, folder=folder)
+    group = {name: torch.full((2, 1, 1), float(i)) for i, name in enumerate(names)}
+    memory.add(
+        group, torch.zeros(2, 1, dtype=torch.bool), {"label": {"logits": torch.ones(2, 1, 3)}}
+    )
+    (tmp_path / "state").mkdir()
+    save_state(tmp_path / "state", memory.state_dict())
+    restored = ReplayMemory(8, 1, CPU, folder=tmp_path / "again" if on_disk else None)
+    restored.load_state_dict(checkpoint.load_state(tmp_path / "state"))
+    for one in (memory, restored):
+        taken = one.take(torch.tensor([0, 1]))["observation"]
+        assert {name: value.flatten().tolist() for name, value in taken.items()} == {
+            name: [float(i)] * 2 for i, name in enumerate(names)
+        }
+
+
+def test_a_single_group_named_like_a_reference_is_restored(tmp_path: Path) -> None:
+    save_state(tmp_path, {"observation": {"$tensor": torch.ones(1)}, "a/b": {"c": 1}})
+    state = checkpoint.load_state(tmp_path)
+    assert torch.equal(state["observation"]["$tensor"], torch.ones(1)) and state["a/b"] == {"c": 1}
+
+
 def test_memory_mapped_files_hold_the_ring(tmp_path: Path):
     memory = ReplayMemory(30, 3, CPU, 4, tmp_path / "ring")
     memory.add(*Game(3, 4).play(10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -147,6 +148,32 @@ def test_function_sees_images_as_the_environments_show_them() -> None:
     assert seen_by_a_function(picture(48, 40, 3)) == [(1, 48, 40, 3)]
     # One layout for all rows: with their channels first if the environments differ.
     assert seen_by_a_function(picture(48, 40, 3), picture(3, 48, 40)) == [(2, 3, 48, 40)]
+
+
+def test_torchscript_reads_images_as_shown_or_with_channels_first(tmp_path: Path) -> None:
+    class Means(torch.nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.layer = torch.nn.Conv2d(channels, 2, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.layer(images.float()).mean((2, 3))
+
+    class Turning(Means):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.layer(images.float().permute(0, 3, 1, 2)).mean((2, 3))
+
+    engine = RolloutEngine(rt.Suite.of(picture(12, 10, 3)), 1, CPU, seed=0)
+    observation = {"policy": engine.env_slices[0].env.reset(seed=0)[0]}
+    for number, kind in enumerate((Means, Turning)):
+        module = kind(3)
+        path = tmp_path / f"{number}.pt"
+        torch.jit.save(torch.jit.script(module), path)
+        teacher = rt.load_teacher(path).fitted(engine.spaces)
+        found = teacher(observation, torch.zeros(1, dtype=torch.int64)).logits
+        expected = module.layer(observation["policy"].float()).mean((2, 3))
+        torch.testing.assert_close(found, expected)
+    engine.close()
 
 
 def test_images_of_each_task_are_scaled_by_their_own_bound() -> None:
