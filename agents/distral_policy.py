@@ -172,7 +172,10 @@ class DistralPolicy(Policy):
 
 def _columns(spec: PolicySpec) -> Policy:
     """A policy and value per task, stacked: the first axis of each weight is the task."""
-    single = PolicySpec(spec.network, spec.observation_space, spec.action_space, value=spec.value)
+    single = PolicySpec(
+        spec.network, spec.observation_space, spec.action_space,
+        value=spec.value, image_bounds=spec.image_bounds,
+    )  # fmt: skip
     policies = [Policy(single) for _ in range(spec.num_tasks)]
     together = policies[0]
     for name in ("encoder", "value_encoder"):

@@ -13,7 +13,7 @@ Tasks have ale-py's ids, e.g. "ALE/Pong-v5", and these keyword arguments, with t
     reward_clipping=True                rewards of a step are clipped to -1, 0, 1
     stack_num=4                         frames in an observation, oldest first, initially black
     img_height=84, img_width=84         size of a frame after area interpolation
-    grayscale=True                      or RGB, (stack_num, height, width, 3)
+    grayscale=True                      or RGB, (3 stack_num, height, width)
     maxpool=True                        a frame is the maximum of the last two
     continuous=False                    a joystick: radius, angle, fire
     continuous_action_threshold=0.5     joystick deflection that counts as a move
@@ -132,7 +132,8 @@ class Atari:
         emulators = Emulators(
             games[task.id], num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **options
         )
-        stack = options["stack_num"] if options["stack_num"] > 1 else 0
+        stacks = options["grayscale"] and options["stack_num"] > 1
+        stack = options["stack_num"] if stacks else 0
         return AtariVectorEnv(emulators, device, name=task.id, frame_stack=stack)
 
     def evaluation_task(self, task: Task) -> Task:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+import signal
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,14 +34,33 @@ class InputError(ValueError):
     """
 
 
+class EnvironmentFailureError(InputError):
+    """An environment raised an error, hung, or returned what its spaces do not allow."""
+
+    def __init__(self, sentence: str, trace: str = "") -> None:
+        super().__init__(sentence)
+        self.trace = trace
+        """The environment's own traceback, if it raised an error."""
+        if trace:
+            self.add_note(f"In the environment:\n{trace}")
+
+
 class InterruptedRunError(Exception):
     """A signal stopped the run or chain, which wrote a checkpoint first.
 
-    The command line prints how to resume it and exits with code 130.
+    The command line prints how to resume it and exits with 128 and the signal's number.
     """
 
-    def __init__(self, agent: str, folder: Path) -> None:
+    def __init__(self, agent: str, folder: Path, number: int = signal.SIGINT) -> None:
         super().__init__(f"Stopped: resume with `rltransfer train {agent} --resume {folder}`.")
+        self.number = number
+        self.exit_code = 128 + number
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM stopped the run at once, without another checkpoint."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
 def unknown(kind: str, name: str, known: Iterable[str], listing: str | None = None) -> InputError:

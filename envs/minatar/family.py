@@ -1,7 +1,9 @@
 """MinAtar's five games as device environments: one kernel source for the CPU and CUDA.
 
-The ids are `rltransfer/MinAtar-<Game>-v0` with all six actions, and `-v1` with the game's minimal
-actions. Keyword arguments are `sticky_action_prob` and `difficulty_ramping`.
+The ids are `rltransfer/MinAtar-<Game>-v0` with all six actions, and
+`rltransfer/MinAtarMinimal-<Game>-v0` with the game's minimal actions. The former ids of the latter,
+`rltransfer/MinAtar-<Game>-v1`, stay valid, e.g. in runs and in the suite `minatar-minimal`. Keyword
+arguments are `sticky_action_prob` and `difficulty_ramping`.
 
 Source: Young & Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible
 Reinforcement Learning Experiments", 1903.03176. The rules are those of its package, version 1.0.15.
@@ -23,12 +25,17 @@ if TYPE_CHECKING:
     from rltransfer.tasks.vector_env import VectorEnv
 
 
-_PREFIX = "rltransfer/MinAtar-"
+_PREFIX = "rltransfer/MinAtar"
 _OPTIONS = ("sticky_action_prob", "difficulty_ramping")
 
 
 def _id(game: str, minimal_actions: bool) -> str:
-    return f"{_PREFIX}{GAMES[game]}-v{int(minimal_actions)}"
+    return f"{_PREFIX}{'Minimal' if minimal_actions else ''}-{GAMES[game]}-v0"
+
+
+def _former_id(game: str) -> str:
+    """The id with minimal actions that Gymnasium takes for a newer version of all actions."""
+    return f"{_PREFIX}-{GAMES[game]}-v1"
 
 
 _TASKS = {
@@ -36,6 +43,7 @@ _TASKS = {
     for minimal_actions in (False, True)
     for game in GAMES
 }
+_FORMER = {_former_id(game): _id(game, minimal_actions=True) for game in GAMES}
 
 
 class MinAtarFamily:
@@ -53,13 +61,14 @@ class MinAtarFamily:
                     vector_entry_point="rltransfer.envs.minatar.vector_env:MinAtarVectorEnv",
                     kwargs={"game": game, "minimal_actions": minimal_actions},
                 )
+        for former, env_id in _FORMER.items():
+            # An entry of this key with its own id would make Gymnasium warn that v0 is old.
+            gymnasium.registry.setdefault(former, gymnasium.registry[env_id])
 
     def suites(self) -> tuple[Suite, ...]:
         """`minatar`, the five games with all actions, and `minatar-minimal`."""
-        return tuple(
-            Suite(name, tuple(Task(_id(game, minimal_actions)) for game in GAMES))
-            for name, minimal_actions in (("minatar", False), ("minatar-minimal", True))
-        )
+        ids = {"minatar": [_id(game, False) for game in GAMES], "minatar-minimal": [*_FORMER]}
+        return tuple(Suite(name, tuple(map(Task, each))) for name, each in ids.items())
 
     def task_ids(self) -> tuple[str, ...]:
         """The ten ids."""
@@ -75,14 +84,15 @@ class MinAtarFamily:
         Raises:
             InputError: The game or a keyword argument is unknown.
         """
-        if task.id not in _TASKS:
+        task_id = _FORMER.get(task.id, task.id)
+        if task_id not in _TASKS:
             raise unknown("MinAtar task", task.id, _TASKS)
         for option in task.kwargs:
             if option not in _OPTIONS:
                 raise unknown(f"keyword argument of {task.id}", option, _OPTIONS)
         from .vector_env import MinAtarVectorEnv
 
-        game, minimal_actions = _TASKS[task.id]
+        game, minimal_actions = _TASKS[task_id]
         return MinAtarVectorEnv(
             game, num_envs, minimal_actions=minimal_actions, device=device, **task.kwargs
         )

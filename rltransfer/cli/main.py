@@ -1,4 +1,7 @@
-"""The command `rltransfer`. Exit codes: 0 success, 2 invalid input, 130 interrupted."""
+"""The command `rltransfer`.
+
+Exit codes: 0 success, 2 invalid input, 130 interrupted, 143 terminated.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def _run(words: list[str]) -> int:
         return 2
     except (InterruptedRunError, KeyboardInterrupt) as stopped:
         print(str(stopped) or "Stopped.", file=sys.stderr)
-        return 130
+        return getattr(stopped, "exit_code", 130)
     return 0
 
 

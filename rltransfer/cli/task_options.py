@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_range
 from rltransfer.tasks import families
 from rltransfer.tasks.task import Suite
 
@@ -21,6 +22,9 @@ class TaskOptions:
     """One or more tasks for one policy: any Gymnasium ids."""
     task_option: tuple[str, ...] = ()
     """Keyword arguments of each task, e.g. `sticky_action_prob=0.0 difficulty_ramping=False`."""
+    env_timeout: float = 0.0
+    """Seconds that a step of an environment may take, with `--task-option
+    vectorization_mode=async`; 0 for any time."""
 
 
 def requested_suite(where: TaskOptions) -> Suite:
@@ -32,7 +36,18 @@ def requested_suite(where: TaskOptions) -> Suite:
     if (where.suite is None) == (not where.task):
         raise InputError("Pass either --task ID or --suite NAME to choose the tasks.")
     suite = families.find_suite(where.suite) if where.suite is not None else Suite.of(*where.task)
-    return with_options(suite, where.task_option)
+    return with_timeout(with_options(suite, where.task_option), where)
+
+
+def with_timeout(suite: Suite, where: TaskOptions) -> Suite:
+    """A suite whose environments may take as long as the options say.
+
+    Raises:
+        InputError: It is not a number of seconds.
+    """
+    check_range(where, "finite and at least 0", "env_timeout")
+    timed = (dataclasses.replace(task, env_timeout=where.env_timeout) for task in suite)
+    return Suite(suite.name, tuple(timed)) if where.env_timeout else suite
 
 
 def with_options(suite: Suite, words: Sequence[str]) -> Suite:

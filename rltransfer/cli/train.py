@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.cli.parsing import choose, parse, summary, with_method
-from rltransfer.cli.task_options import TaskOptions, requested_suite
+from rltransfer.cli.task_options import TaskOptions, requested_suite, with_timeout
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.machine import distributed
@@ -89,7 +89,7 @@ def _resumed(
         suite = requested_suite(made.run)
     elif made.run.task_option:
         raise InputError(f"{folder} resumes with its own tasks: omit --task-option.")
-    return made, suite
+    return made, with_timeout(suite, made.run)
 
 
 def _value_of(option: str, words: list[str]) -> str | None:

@@ -27,7 +27,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     Args:
         folder: The folder of `state.json` and `state.safetensors`; the second process writes
             `state-1.json` and so on.
-        state: The dictionaries; keys are strings without "/".
+        state: The dictionaries; keys are strings.
     """
     tensors: dict[str, Tensor] = {}
     plain = _split({**state, PROCESSES: distributed.world_size()}, "", tensors)
@@ -46,7 +46,9 @@ def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         tensors[path] = value.detach().cpu().contiguous()
         return {"$tensor": path}
     if isinstance(value, dict):
-        return {name: _split(part, f"{path}/{name}", tensors) for name, part in value.items()}
+        # A name with "/" must not lead to the path of another tensor.
+        parts = {name: f"{path}/{name.replace('~', '~0').replace('/', '~1')}" for name in value}
+        return {name: _split(part, parts[name], tensors) for name, part in value.items()}
     return value
 
 
@@ -89,7 +91,7 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
-        if set(value) == {"$tensor"}:
+        if set(value) == {"$tensor"} and isinstance(value["$tensor"], str):
             return tensors[value["$tensor"]]
         return {name: _join(part, tensors) for name, part in value.items()}
     return value

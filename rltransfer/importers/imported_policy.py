@@ -18,6 +18,7 @@ from rltransfer.tasks.observation import (
     DEFAULT_GROUP,
     Observation,
     describe_space,
+    images_as_shown,
     resized,
     shown_shape,
 )
@@ -37,6 +38,7 @@ class ImportedPolicy(nn.Module, abc.ABC):
         groups: The observation groups that it reads, in order.
         observation_space: These groups in the task that it is fitted to; None before.
         action_space: The actions of that task; None before.
+        as_shown: Whether it reads images as the environment shows them, not with channels first.
     """
 
     kind: ClassVar[str]
@@ -49,6 +51,7 @@ class ImportedPolicy(nn.Module, abc.ABC):
         self.groups = tuple(groups)
         self.observation_space: spaces.Dict | None = None
         self.action_space: spaces.Space[Any] | None = None
+        self.as_shown = False
 
     def num_parameters(self) -> int:
         """The number of parameters that acting needs."""
@@ -70,6 +73,8 @@ class ImportedPolicy(nn.Module, abc.ABC):
         """
         if self.observation_space is not None:
             observation = resized(observation, self.observation_space)
+            if self.as_shown:
+                observation = images_as_shown(observation, self.observation_space)
         return [observation[name] for name in self.groups]
 
     def read(self, observation: Observation) -> Tensor:

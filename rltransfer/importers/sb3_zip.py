@@ -28,6 +28,7 @@ from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_ve
 from rltransfer.importers.sb3_weights import ACTIVATIONS, Settings, StoredTensors, build_network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size
+from rltransfer.tasks.image_layout import ImageBox
 from rltransfer.tasks.observation import (
     DEFAULT_GROUP,
     Observation,
@@ -177,6 +178,10 @@ class ZipPolicy(ImportedPolicy):
     def _reads(self, shown: spaces.Space[Any]) -> bool:
         """Whether the policy can read an observation group of a task."""
         stored = self.inputs.space
+        # Stable-Baselines3 turns images of bytes, and leaves images of floats as they are shown.
+        self.as_shown = isinstance(shown, ImageBox) and stored.shape == shown.layout.shown
+        if self.as_shown:
+            return bool(stored.dtype == shown.dtype)
         if not isinstance(shown, spaces.Box):
             return isinstance(stored, spaces.Discrete) and _same_numbers(shown, stored)
         if isinstance(stored, spaces.Discrete):

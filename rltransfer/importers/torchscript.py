@@ -31,6 +31,7 @@ from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import action_size
+from rltransfer.tasks.image_layout import ImageBox
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 from rltransfer.tasks.random_observation import random_observation
 
@@ -165,6 +166,9 @@ class ScriptedPolicy(ImportedPolicy):
             raise self.refusal(task_id, f"outputs {self.output!r}")
         observation = random_observation(self.observation_space, SAMPLES)
         row = {name: group[:1] for name, group in observation.items()}
+        if any(isinstance(part, ImageBox) for part in self.observation_space.spaces.values()):
+            self.as_shown = True
+            self.as_shown = self._labels(row) is not None
         self._check_stateless(row)
         wanted = (SAMPLES, action_size(self.action_space))
         for mode in get_args(RowMode):

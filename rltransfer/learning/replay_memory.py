@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from tensordict import MemoryMappedTensor
@@ -122,7 +123,9 @@ class ReplayMemory:
     def _free_path(folder: Path, name: str) -> Path:
         """The path of a tensor's file, with any earlier file removed."""
         suffix = f"-{distributed.rank()}" if distributed.rank() else ""
-        path = folder / f"{name.replace('/', '-')}{suffix}.memmap"
+        kind, _, rest = name.partition("/")
+        # Quoted, as a group may have any name, and "a/b" is not "a-b".
+        path = folder / f"{kind}-{quote(rest, safe='')}{suffix}.memmap"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # A process that still maps an earlier run's file keeps its data.
@@ -206,14 +209,15 @@ class ReplayMemory:
 
     def state_dict(self) -> dict[str, Any]:
         """The contents, as views: the next `add` overwrites them."""
-        stored = {name.replace("/", "|"): ring[: self.filled] for name, ring in self._store.items()}
+        stored = {name: ring[: self.filled] for name, ring in self._store.items()}
         return {"head": self.head, "filled": self.filled, "store": stored}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `state_dict`."""
         self.head, self.filled = state["head"], state["filled"]
         for key, tensor in state["store"].items():
-            # Earlier versions named the tensors of a label "teacher_logits" and so on.
-            name = key.replace("|", "/").replace(f"{FIELD}/teacher_", f"{FIELD}/label/")
+            name = key
+            if "/" not in key:  # as earlier versions wrote it: "field|teacher_logits" and so on
+                name = key.replace("|", "/").replace(f"{FIELD}/teacher_", f"{FIELD}/label/")
             store = self._ring(name, tensor)
             store[: self.filled] = tensor.to(store.device)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -39,12 +40,21 @@ class Encoder(nn.Module):
         network: The configuration.
         space: The observation groups.
         num_tasks: Number of tasks with separate statistics of vectors.
+        image_bounds: The upper bound of each task's images if they differ.
 
     Raises:
         InputError: The network does not fit the observations.
     """
 
-    def __init__(self, network: Network, space: spaces.Dict, num_tasks: int = 1) -> None:
+    scales: Tensor | None
+
+    def __init__(
+        self,
+        network: Network,
+        space: spaces.Dict,
+        num_tasks: int = 1,
+        image_bounds: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         missing = [group for group in network.groups if group not in space.spaces]
         if missing:
@@ -62,7 +72,9 @@ class Encoder(nn.Module):
                 "image: an image must be the only group."
             )
         kind = _resolve(network, shapes[0], images[0])
-        self.scale = _image_scale(space[self.groups[0]]) if images[0] else 1.0
+        self.scale = 1.0 / upper_image_bound(space[self.groups[0]]) if images[0] else 1.0
+        scales = None if image_bounds is None else 1.0 / torch.tensor(image_bounds)
+        self.register_buffer("scales", scales, persistent=False)
         self.flat = kind == "mlp"
         self.normalizer: RunningNormalizer | None = None
         if self.flat:
@@ -104,6 +116,10 @@ class Encoder(nn.Module):
                 inputs = inputs.to(torch.get_autocast_dtype(inputs.device.type))
             elif self.scale == 1.0:
                 inputs = inputs.float()
+        if self.scales is not None:
+            assert task is not None
+            scales = self.scales[task].view(-1, *[1] * (inputs.dim() - 1))
+            return inputs * (scales.to(inputs.dtype) if inputs.is_floating_point() else scales)
         # Without autocast, bytes become scaled floats in one pass, as images are large.
         return inputs * self.scale if self.scale != 1.0 else inputs
 
@@ -160,11 +176,12 @@ def _resolve(network: Network, shape: tuple[int, ...], image: bool) -> str:
     return kind
 
 
-def _image_scale(space: spaces.Space[object]) -> float:
-    """The factor that scales an image of bytes to 0 to 1."""
-    assert isinstance(space, spaces.Box)
+def upper_image_bound(space: spaces.Space[Any] | None) -> float:
+    """The number by which images are divided, to be from 0 to 1; 1 if there is no such bound."""
+    if not isinstance(space, spaces.Box) or len(space.shape) != 3:
+        return 1.0
     high = float(space.high.max())
-    return 1.0 / high if math.isfinite(high) and high > 1 else 1.0
+    return high if math.isfinite(high) and high > 1 else 1.0
 
 
 def _block(network: Network, layer: nn.Conv2d | nn.Linear) -> list[nn.Module]:
@@ -195,7 +212,7 @@ def _stack(
             raise InputError(
                 f"The network's {len(convolutions)} convolutions do not fit an image of "
                 f"{shape[1]} x {shape[2]} pixels, as {height} x {width} are left after {index}: "
-                "pass fewer channels."
+                f"{'pass fewer channels' if index else 'use an mlp'}."
             )
         scaled = network.scaled(out_channels)
         kind = nn.Conv2d if index < len(convolutions) - 1 else LastConv2d

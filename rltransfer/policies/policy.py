@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.files.serialization import from_json
-from rltransfer.policies.encoder import Encoder, head, through
+from rltransfer.policies.encoder import Encoder, head, through, upper_image_bound
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, MAPS, MASKED, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size, center_and_half_range
@@ -73,12 +73,17 @@ class PolicySpec:
     """The action space of each task as its environment defines it, with its start or its shape.
     Continuous actions are learned in [-1, 1] and scaled to its bounds, dimension by dimension. None
     in files of earlier versions, whose policies output actions in the environment's units."""
+    image_bounds: tuple[float, ...] | None = None
+    """The upper bound of each task's images, by which they are divided; None if all are alike."""
 
     @classmethod
     def of_suite(cls, network: Network, suite: SuiteSpaces, **rest: Any) -> Self:
         """The specification of a policy for all tasks of a suite; `rest` sets the other fields."""
+        first = [own.observation.spaces.get(network.groups[0]) for own in suite.own]
+        bounds = tuple(upper_image_bound(space) for space in first)
         return cls(
             network=network,
+            image_bounds=bounds if len(set(bounds)) > 1 else None,
             observation_space=suite.observation_space,
             action_space=suite.action_space,
             action_mask=suite.action_mask,
@@ -104,6 +109,7 @@ class PolicySpec:
         return (
             self.action_mask is not None
             or max(self.num_heads, self.num_statistics) > 1
+            or self.image_bounds is not None
             or (units is not None and len(units[0]) > 1)
         )
 
@@ -154,6 +160,7 @@ class PolicySpec:
             "host_actions": (
                 None if self.host_actions is None else [space_to_json(s) for s in self.host_actions]
             ),
+            **({} if self.image_bounds is None else {"image_bounds": self.image_bounds}),
         }
 
     @staticmethod
@@ -175,6 +182,7 @@ class PolicySpec:
             data["value"],
             data.get("num_tasks", 1),
             None if host_actions is None else tuple(space_from_json(s) for s in host_actions),
+            tuple(data["image_bounds"]) if data.get("image_bounds") else None,
         )
 
 
@@ -193,7 +201,7 @@ class Policy(nn.Module):
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.spec = spec
-        parts = (spec.network, spec.observation_space, spec.num_statistics)
+        parts = (spec.network, spec.observation_space, spec.num_statistics, spec.image_bounds)
         self.encoder = Encoder(*parts)
         features = self.encoder.num_features
         self.state_size = spec.network.scaled(spec.network.gru) if spec.network.gru else 0

@@ -128,6 +128,7 @@ class RolloutEngine:
                         f"The task {task.id!r} resets in the step after an episode's end: "
                         "its environment must reset in the same step."
                     )
+                env.first_index = base - index * self.num_envs
                 stage.append(EnvSlice(env, slice(base, base + count), index))
                 base += count
         return [stage for stage in stages if stage]
@@ -381,6 +382,17 @@ class RolloutEngine:
             if env_state is not None:
                 state[f"env-{index}"] = env_state
         return state
+
+    def new_episodes(self) -> dict[str, Any]:
+        """A state from which every environment begins a new episode, e.g. after one has failed."""
+        return {
+            "observation": {},
+            "start": torch.ones_like(self._last_start),
+            "running_return": torch.zeros_like(self.running_return),
+            "running_length": torch.zeros_like(self.running_length),
+            "state": torch.zeros_like(self.state),
+            "restarts": self.restarts + 1,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state; environments whose state cannot be saved begin new episodes."""

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from scipy import special
 
 from rltransfer.errors import InputError
+from rltransfer.machine.generators import seeded_global_generators
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.actors import PolicyActor, RandomActor, TeacherActor
 from rltransfer.rollouts.engine import RolloutEngine
@@ -94,12 +95,14 @@ def evaluate(
         raise InputError(f"The number of episodes is {episodes}: it must be at least 1.")
     rows = _rows(episodes, num_envs)
     suite = Suite.of(task if as_trained else evaluation_task(task))
-    engine = RolloutEngine(suite, rows, device or torch.device("cpu"), seed, pad)
-    engine.task.fill_(index)
-    try:
-        return _play(engine, make_actor(engine), _episodes_per_row(episodes, rows))
-    finally:
-        engine.close()
+    # Environments may draw from the global generators, which training then finds as they were.
+    with seeded_global_generators(seed):
+        engine = RolloutEngine(suite, rows, device or torch.device("cpu"), seed, pad)
+        engine.task.fill_(index)
+        try:
+            return _play(engine, make_actor(engine), _episodes_per_row(episodes, rows))
+        finally:
+            engine.close()
 
 
 def _rows(episodes: int, num_envs: int) -> int:

@@ -101,8 +101,8 @@ class Chain:
                     self._begin(number, resume).execute()
             last = self._begin(self.generations, resume)
             last.execute()
-        except InterruptedRunError:
-            raise InterruptedRunError(self.name, self.folder) from None
+        except InterruptedRunError as stopped:
+            raise InterruptedRunError(self.name, self.folder, stopped.number) from None
         if distributed.rank() == 0:
             write_json(self.folder / "result.json", last.result)
         return last

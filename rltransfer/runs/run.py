@@ -16,13 +16,19 @@ from typing import Any
 
 import torch
 
-from rltransfer.errors import InputError, InterruptedRunError
+from rltransfer.errors import (
+    EnvironmentFailureError,
+    InputError,
+    InterruptedRunError,
+    TerminatedError,
+)
 from rltransfer.files import atomic, checkpoint
 from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import NonFiniteGradientError
 from rltransfer.machine import distributed
 from rltransfer.machine.allocator import keep_freed_memory
 from rltransfer.machine.devices import find_device
+from rltransfer.machine.generators import global_state, seed_global_generators, set_global_state
 from rltransfer.machine.hardware import hardware
 from rltransfer.machine.terminal import print_line
 from rltransfer.policies.saving import save_policy
@@ -42,6 +48,12 @@ from rltransfer.tasks.vector_env import VectorEnv
 
 TRAINING_RETURN = "training return"
 """The live table's name of the mean return of a rollout's episodes."""
+
+GENERATORS = "generators"
+"""Key of the global generators in a checkpoint; those of earlier versions lack it."""
+
+TRACEBACK = "environment-error.txt"
+"""The file of a run directory with the traceback of an environment's error."""
 
 
 class Run:
@@ -78,7 +90,9 @@ class Run:
         self._resumed = False
         self._in_loop = False
         self._stop = False
+        self._signal: int = signal.SIGINT
         seed = distributed.process_seed(options.seed)
+        seed_global_generators(seed)  # environments may draw from them
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
         spaces = self.engine.spaces
         self.context = TrainingContext(
@@ -137,6 +151,8 @@ class Run:
         self.env_steps = state["env_steps"]
         self.wall_seconds = state["wall_seconds"]
         self.agent.load_state_dict(state["agent"])
+        if GENERATORS in state:
+            set_global_state(state[GENERATORS])
         self.engine.load_state_dict(state["engine"])
 
     def execute(self) -> dict[str, Any]:
@@ -145,8 +161,8 @@ class Run:
         Raises:
             InterruptedRunError: Ctrl-C or SIGTERM stopped the run after a checkpoint.
             KeyboardInterrupt: The same before the first rollout or after the last checkpoint.
-            InputError: An environment returned values that are not finite, the network diverged, or
-                the disk is full.
+            EnvironmentFailureError: An environment failed; what was learned is in a checkpoint.
+            InputError: The network diverged, or the disk is full.
         """
         previous = {}
         if threading.current_thread() is threading.main_thread():
@@ -155,8 +171,11 @@ class Run:
         try:
             with self._tracked() as tracker:
                 self._check_teacher()
+                self._print_groups()
                 self._loop(tracker)
                 self._finish(tracker)
+        except EnvironmentFailureError as error:
+            raise self._failed(error) from error
         except NonFiniteGradientError as error:
             found = checkpoint.checkpoints(self.run_dir)
             last = (
@@ -187,8 +206,8 @@ class Run:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Requests a stop after this iteration; outside the loop or if repeated, stops at once."""
         if self._stop or not self._in_loop:
-            raise KeyboardInterrupt
-        self._stop = True
+            raise TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
+        self._stop, self._signal = True, number
 
     def _loop(self, tracker: Tracker) -> None:
         """Alternates rollouts and updates until all steps are done."""
@@ -225,11 +244,11 @@ class Run:
                 if ended or stops or _passed(last_step, self.env_steps, save_every):
                     self.save()
                 if stops:
-                    raise InterruptedRunError(self.name, self.run_dir)
+                    raise InterruptedRunError(self.name, self.run_dir, self._signal)
         self._in_loop = False
         if self._stop:
             # The signal arrived during the last checkpoint.
-            raise InterruptedRunError(self.name, self.run_dir)
+            raise InterruptedRunError(self.name, self.run_dir, self._signal)
 
     def iterate(self) -> dict[str, float]:
         """Collects one rollout, learns from it, and returns the metrics to log."""
@@ -267,7 +286,7 @@ class Run:
             task = self.suite.tasks[row // self.method.num_envs]
             num_rows = self.engine.num_rows * distributed.world_size()
             step = self.env_steps // num_rows + when
-            raise InputError(
+            raise EnvironmentFailureError(
                 f"The task {task.id!r} returned {what} that is not finite, at step {step} of its "
                 f"environment {row % self.method.num_envs}: the environment is at fault."
             )
@@ -281,14 +300,39 @@ class Run:
         self.agent.policy.train()
         return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
 
-    def save(self) -> None:
-        """Writes a checkpoint; environments whose state cannot be saved start new episodes."""
-        self.engine.restart(only_forgetful=True)
+    def _failed(self, failure: EnvironmentFailureError) -> EnvironmentFailureError:
+        """Saves what was learned before an environment failed; the error says how to resume."""
+        sentence = str(failure).rstrip(".")
+        if distributed.world_size() > 1:
+            return failure  # the other processes do not know of it
+        if failure.trace:
+            path = self.run_dir / TRACEBACK
+            with io_errors_as_input_errors(self.run_dir):
+                atomic.write_text_whole(path, failure.trace)
+            sentence += f"; its traceback is in {path}"
+        target = checkpoint.checkpoint_folder(self.run_dir, self.env_steps)
+        if self.env_steps and not target.exists():
+            self.save(new_episodes=True)
+        sentence += f"; then resume with `rltransfer train {self.name} --resume {self.run_dir}`"
+        return EnvironmentFailureError(f"{sentence} (from step {self.env_steps}).", failure.trace)
+
+    def save(self, new_episodes: bool = False) -> None:
+        """Writes a checkpoint; environments whose state cannot be saved start new episodes.
+
+        Args:
+            new_episodes: Whether all begin new episodes when the run resumes. Then they are not
+                asked for their states.
+        """
+        generators = global_state()
+        if not new_episodes:
+            self.engine.restart(only_forgetful=True)
+        engine = self.engine.new_episodes() if new_episodes else self.engine.state_dict()
         state = {
+            GENERATORS: generators,
             "env_steps": self.env_steps,
             "wall_seconds": self.wall_seconds,
             "agent": self.agent.state_dict(),
-            "engine": self.engine.state_dict(),
+            "engine": engine,
         }
         target = checkpoint.checkpoint_folder(self.run_dir, self.env_steps)
         with io_errors_as_input_errors(self.run_dir):
@@ -334,6 +378,18 @@ class Run:
                 for task, figures in found.items():
                     final = {f"final/{name}/{task}": value for name, value in figures.items()}
                     tracker.scalars(final, self.env_steps)
+
+    def _print_groups(self) -> None:
+        """Says which observation groups the policy reads if there are others."""
+        shown = list(self.context.spaces.observation_space.spaces)
+        reads = self.agent.policy.spec.network.groups
+        unread = [name for name in shown if name not in reads]
+        if unread:
+            print_line(
+                f"{self._title}  reads the observation group {', '.join(map(repr, reads))}, not "
+                f"{', '.join(map(repr, unread))}: to read all, pass --groups {' '.join(shown)}",
+                self.quiet or distributed.rank() > 0,
+            )
 
     def _check_teacher(self) -> None:
         """Evaluates the teacher, and warns if it is not better than a random policy."""

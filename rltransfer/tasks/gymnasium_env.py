@@ -17,6 +17,7 @@ CartPole-v1 -50 %, because of Python's lock), so there is no such mode.
 from __future__ import annotations
 
 import importlib
+import os
 import traceback
 from typing import Any
 
@@ -26,7 +27,10 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_i
 from gymnasium.vector import AutoresetMode
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.tasks.host_env import ASYNC_STEP_METHODS, HostVectorEnv
+from rltransfer.tasks.async_envs import AsyncEnvs
+from rltransfer.tasks.env_layer import EnvMaker
+from rltransfer.tasks.host_env import ASYNC_STEP_METHODS, HostVectorEnv, NumpyVectorEnv
+from rltransfer.tasks.sync_envs import SyncEnvs
 from rltransfer.tasks.task import Task
 from rltransfer.tasks.vector_env import VectorEnv
 
@@ -62,6 +66,7 @@ def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
         raise InputError(
             f"The vectorization_mode of {task.id!r} is {mode!r}: it must be 'sync' or 'async'."
         )
+    layout = kwargs.pop("image_layout", None)
     for reserved in ("num_envs", "device", "vector_kwargs", "wrappers"):
         if reserved in kwargs:
             raise InputError(f"The environment {task.id!r} takes no keyword argument {reserved!r}.")
@@ -75,13 +80,28 @@ def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
         if _is_vector_only(spec, creator):
             env = gymnasium.make_vec(task.id, num_envs, "vector_entry_point", **kwargs)
         else:
-            options = {"autoreset_mode": AutoresetMode.SAME_STEP}
-            env = gymnasium.make_vec(task.id, num_envs, mode, options, **kwargs)
+            env = _vectorized(EnvMaker(spec, kwargs, os.getpid()), num_envs, mode, task)
     except ModuleNotFoundError as failure:
         raise _not_installed(task, spec, failure) from failure
+    except EOFError as failure:
+        raise InputError(
+            f"A process of the environment {task.id!r} ended before the environment was made."
+        ) from failure
     except _REFUSALS as failure:
         raise _not_made(task, failure) from failure
-    return HostVectorEnv(env, device, name=task.id)
+    return HostVectorEnv(env, device, name=task.id, image_layout=layout)
+
+
+def _vectorized(maker: EnvMaker, num_envs: int, mode: str, task: Task) -> NumpyVectorEnv:
+    """Several environments, each in its layer."""
+    name = task.id.rpartition(":")[2]
+    latest = _latest(name)
+    if latest not in (None, name):
+        gymnasium.logger.warn(f"{name} is out of date: the latest version is {latest}.")
+    makers = [maker] * num_envs
+    if mode == "async":
+        return AsyncEnvs(makers, task.env_timeout)
+    return SyncEnvs(makers)
 
 
 def host_env_overlaps(task: Task) -> bool:

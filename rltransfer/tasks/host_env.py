@@ -19,7 +19,10 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rltransfer.errors import InputError
+from rltransfer.errors import EnvironmentFailureError, InputError
+from rltransfer.tasks.async_envs import LostEnvironmentError
+from rltransfer.tasks.env_layer import FAILURE, Failure
+from rltransfer.tasks.image_layout import ImageBox, image_layout_of
 from rltransfer.tasks.observation import DEFAULT_GROUP, as_groups, grouped
 from rltransfer.tasks.vector_env import VectorEnv
 
@@ -47,13 +50,20 @@ class HostVectorEnv(VectorEnv):
         device: The tensors' device.
         name: The task's id, for messages.
         frame_stack: See `VectorEnv.frame_stack`.
+        image_layout: How images are arranged, one of `LAYOUTS`; None to recognise it.
 
     Raises:
         InputError: A space of the environment or its autoreset mode is not supported.
     """
 
     def __init__(
-        self, env: NumpyVectorEnv, device: torch.device, *, name: str, frame_stack: int = 0
+        self,
+        env: NumpyVectorEnv,
+        device: torch.device,
+        *,
+        name: str,
+        frame_stack: int = 0,
+        image_layout: str | None = None,
     ) -> None:
         self.env = env
         if env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
@@ -69,7 +79,9 @@ class HostVectorEnv(VectorEnv):
         self._async_step = _async_step(env)
         self.overlaps = self._async_step is not None
         observed = grouped(env.single_observation_space).spaces
-        self._groups = {group: _Group.of(space, name) for group, space in observed.items()}
+        self._groups = {
+            group: _Group.of(space, name, image_layout) for group, space in observed.items()
+        }
         self._is_dict = isinstance(env.single_observation_space, spaces.Dict)
         boxes = spaces.Dict({name: group.space for name, group in self._groups.items()})
         self.single_observation_space = boxes if self._is_dict else boxes[DEFAULT_GROUP]
@@ -81,6 +93,7 @@ class HostVectorEnv(VectorEnv):
         self._upload = _Upload(device)
         self._sent: Array | None = None
         self._num_steps = 0
+        self._resets = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -97,8 +110,12 @@ class HostVectorEnv(VectorEnv):
         if self._sent is not None and self._async_step is not None:
             self._async_step[1]()
         self._sent = None
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._num_steps = 0
+        self._resets = True
+        try:
+            observation, info = self.env.reset(seed=seed, options=options)
+        except LostEnvironmentError as lost:
+            raise self._failed(lost.row, lost.failure) from lost
+        self._check_failures(info)
         self._upload.wait()
         tensors = self._observation(observation)
         self._upload.mark()
@@ -118,7 +135,10 @@ class HostVectorEnv(VectorEnv):
             raise RuntimeError("send() was called twice: recv() must end the step before the next.")
         self._sent = self._actions.to_numpy(actions)
         if self._async_step is not None:
-            self._async_step[0](self._sent)
+            try:
+                self._async_step[0](self._sent)
+            except LostEnvironmentError as lost:
+                raise self._failed(lost.row, lost.failure) from lost
 
     def recv(self) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Ends the step that `send` began.
@@ -128,16 +148,23 @@ class HostVectorEnv(VectorEnv):
             (num_envs,), and info, with "final_obs" (num_envs, ...) if an episode ended.
 
         Raises:
-            InputError: A reward or an observation is not finite.
+            EnvironmentFailureError: An environment raised an error, did not answer, or returned
+                what its spaces do not allow.
             RuntimeError: No step has begun.
         """
         if self._sent is None:
             raise RuntimeError("recv() was called without send(): there is no step to end.")
         actions, self._sent = self._sent, None
-        observation, reward, terminated, truncated, info = (
-            self.env.step(actions) if self._async_step is None else self._async_step[1]()
-        )
         self._num_steps += 1
+        self._resets = False
+        try:
+            observation, reward, terminated, truncated, info = (
+                self.env.step(actions) if self._async_step is None else self._async_step[1]()
+            )
+        except LostEnvironmentError as lost:
+            raise self._failed(lost.row, lost.failure) from lost
+        if FAILURE in info:
+            self._check_failures(info)
         self._upload.wait()
         rewards = _shareable(reward, np.float32)
         self._check_finite("a reward", rewards)
@@ -207,11 +234,21 @@ class HostVectorEnv(VectorEnv):
             return
         flat = values.reshape(len(values), -1)
         row, column = np.argwhere(~np.isfinite(flat))[0]
-        when = f"at step {self._num_steps}" if self._num_steps else "at its reset"
-        raise InputError(
-            f"The environment {self.name!r} returned {what} that is not finite "
-            f"({flat[row, column]}) in environment {row if rows is None else rows[row]} {when}: "
-            "rewards and observations must be finite float32 numbers."
+        did = f"returned {what} that is not finite ({flat[row, column]})"
+        remedy = "rewards and observations must be finite float32 numbers"
+        raise self._failed(row if rows is None else rows[row], Failure(did, remedy))
+
+    def _check_failures(self, info: dict[str, Any]) -> None:
+        for row, failure in enumerate(info.get(FAILURE, ())):
+            if failure is not None:
+                raise self._failed(row, failure)
+
+    def _failed(self, row: int, failure: Failure) -> EnvironmentFailureError:
+        when = "at its reset" if self._resets else f"at step {self._num_steps}"
+        return EnvironmentFailureError(
+            f"The environment {self.name!r} {failure.did} in environment {self.first_index + row} "
+            f"{when}: {failure.remedy}.",
+            failure.trace,
         )
 
 
@@ -232,7 +269,7 @@ class _Group:
     """The environment's space if it is `Discrete`."""
 
     @staticmethod
-    def of(space: spaces.Space[Any], name: str) -> _Group:
+    def of(space: spaces.Space[Any], name: str, image_layout: str | None = None) -> _Group:
         if isinstance(space, spaces.Discrete):
             return _Group(spaces.Box(0.0, 1.0, (int(space.n),), np.float32), space)
         if not isinstance(space, spaces.Box):
@@ -240,11 +277,19 @@ class _Group:
                 f"The environment {name!r} observes a {type(space).__name__} space: "
                 "supported are Box, Discrete and Dict of these."
             )
-        shape = space.shape or (1,)
+        if 0 in space.shape:
+            raise InputError(
+                f"The environment {name!r} observes a Box of the shape {list(space.shape)}, which "
+                "holds no number: observe at least one, e.g. a constant."
+            )
         is_bytes = space.dtype in (np.uint8, np.bool_)
         dtype = np.uint8 if is_bytes else np.float32
+        layout = image_layout_of(space, image_layout, name)
+        if layout is not None:
+            return _Group(ImageBox(*_bounds(space, space.shape, dtype), dtype, layout), None)
+        shape = (-1,) if image_layout == "none" else space.shape or (1,)
         low, high = _bounds(space, shape, dtype)
-        return _Group(spaces.Box(low, high, shape, dtype), None)
+        return _Group(spaces.Box(low, high, low.shape, dtype), None)
 
     def to_numpy(self, values: Any) -> Array:
         """The values in the tensor's form.    (n, *space.shape)
@@ -253,7 +298,7 @@ class _Group:
             values: The environment's values.    (n, ...)
 
         Returns:
-            float32 or uint8, writable and in C order; the environment's own memory if it fits.
+            float32 or uint8, writable; the environment's own memory if it fits.
         """
         if self.discrete is not None:
             numbers = np.asarray(values) - self.discrete.start
@@ -269,6 +314,9 @@ class _Group:
         array = _shareable(values, None if self.space.dtype == np.uint8 else np.float32)
         if array.dtype == np.bool_:
             array = array.view(np.uint8)
+        if isinstance(self.space, ImageBox):
+            layout = self.space.layout
+            return layout.turned(array.reshape(len(array), *layout.shown))
         return array.reshape(len(array), *self.space.shape)
 
 

@@ -21,6 +21,13 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
     if num_envs < 1:
         raise InputError(f"The number of environments is {num_envs}: it must be at least 1.")
     family = family_of(task)
+    in_workers = family is None and task.kwargs.get("vectorization_mode") == "async"
+    if task.env_timeout and not in_workers:
+        raise InputError(
+            f"The environments of {task.id!r} cannot be interrupted, as they are in the training's "
+            "own process: leave out --env-timeout, or for a Gymnasium environment add "
+            "--task-option vectorization_mode=async."
+        )
     if family is None and task.id not in gymnasium.registry and ":" not in task.id:
         if task.id in suites():
             raise InputError(f"{task.id!r} is a suite, not a task: use --suite {task.id}.")

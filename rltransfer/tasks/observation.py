@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError
+from rltransfer.tasks.image_layout import ImageBox
 
 Observation = dict[str, Tensor]
 """Named observation groups, each `(..., *shape)`."""
@@ -46,6 +47,16 @@ def resized(observation: Observation, space: spaces.Dict) -> Observation:
         # `pad` counts axes from the last.
         fitted[name] = F.pad(group, (*[0, 0] * (len(shape) - 1), 0, missing)) if missing else group
     return fitted
+
+
+def images_as_shown(observation: Observation, space: spaces.Dict) -> Observation:
+    """The groups, with images as the environment of the space shows them.    (rows, ...) each"""
+    return {
+        name: part.layout.as_shown(observation[name])
+        if isinstance(part, ImageBox)
+        else observation[name]
+        for name, part in space.spaces.items()
+    }
 
 
 def shown_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
@@ -92,8 +103,11 @@ def _joint_box(group: str, named: list[tuple[str, spaces.Space[Any]]]) -> spaces
                 f"The tasks {first_id!r} and {task_id!r} cannot share a policy: they observe "
                 f"{group!r} as {describe_space(first)} and {describe_space(box)}."
             )
-    if all(box == first for box in boxes):
+    layouts = {box.layout if isinstance(box, ImageBox) else None for box in boxes}
+    if all(box == first for box in boxes) and len(layouts) == 1:
         return first
+    if all(box == first for box in boxes):
+        return spaces.Box(first.low, first.high, first.shape, np.dtype(first.dtype).type)
     size = max(box.shape[0] for box in boxes)
     low = min(float(box.low.min()) for box in boxes)
     high = max(float(box.high.max()) for box in boxes)

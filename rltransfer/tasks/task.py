@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,15 +19,18 @@ class Task:
     """The id passed to `gymnasium.make`, e.g. "ALE/Pong-v5"."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment; JSON values."""
+    env_timeout: float = field(default=0.0, compare=False, repr=False)
+    """Seconds that a step may take if each environment is in its own process; 0 for any time. It is
+    not part of what is played: runs neither store nor compare it."""
 
     def with_kwargs(self, **kwargs: Any) -> Task:
         """The task with keyword arguments added or replaced."""
-        return Task(self.id, {**self.kwargs, **kwargs})
+        return dataclasses.replace(self, kwargs={**self.kwargs, **kwargs})
 
     def only(self, other: Task) -> Task:
         """The task without the keyword arguments that the other task does not set."""
         common = {name: value for name, value in self.kwargs.items() if name in other.kwargs}
-        return Task(self.id, common)
+        return dataclasses.replace(self, kwargs=common)
 
     def contradicts(self, other: Task) -> bool:
         """Whether both tasks set a keyword argument to different values."""

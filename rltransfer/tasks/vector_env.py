@@ -34,6 +34,8 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
 
     num_envs: int
     device: torch.device
+    first_index: int = 0
+    """Index of its first environment among those of its task, for messages."""
     truncates: bool = True
     """Whether episodes can be truncated; if not, `final_obs` is never needed."""
     overlaps: bool = False

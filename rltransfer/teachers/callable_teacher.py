@@ -14,7 +14,7 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput, upcast
 from rltransfer.policies.scores import mask_infinite
-from rltransfer.tasks.observation import Observation, resized
+from rltransfer.tasks.observation import Observation, images_as_shown, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import Teacher
@@ -24,8 +24,9 @@ class CallableTeacher(Teacher):
     """Any function of observations and task indices that returns a `PolicyOutput`.
 
     Observations have the size of the largest task that it labels, without further padding of a
-    suite. Actions that the task of a row does not have are masked, and so are those with a logit or
-    Q-value of minus infinity.
+    suite. Images are as the environments show them, e.g. (rows, height, width, channels); if the
+    tasks show them in different ways, their channels are first. Actions that the task of a row does
+    not have are masked, and so are those with a logit or Q-value of minus infinity.
 
     Args:
         function: Takes the groups, (rows, ...) each, and the task of each row, (rows,). Returns
@@ -89,7 +90,9 @@ class CallableTeacher(Teacher):
         Raises:
             InputError: It contains no label, or not one for each row.
         """
-        groups = observation if self._reads is None else resized(observation, self._reads)
+        groups = observation
+        if self._reads is not None:
+            groups = images_as_shown(resized(groups, self._reads), self._reads)
         # Copies, so that in-place operations of the function do not change the rollout.
         copies = {name: group.clone() for name, group in groups.items()}
         with torch.set_grad_enabled("jacobian" in needs):

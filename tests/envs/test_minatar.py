@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,6 +80,12 @@ def test_family_registers_its_ids_once() -> None:
     assert gymnasium.registry == before
     assert len(FAMILY.task_ids()) == 10
     assert all(task_id in gymnasium.registry for task_id in FAMILY.task_ids())
+    actions = {"MinAtar-Breakout-v0": 6, "MinAtar-Breakout-v1": 3, "MinAtarMinimal-Breakout-v0": 3}
+    for task_id, count in actions.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            env = gymnasium.make(f"rltransfer/{task_id}")
+        assert env.action_space == gymnasium.spaces.Discrete(count)
 
 
 def test_suites_hold_the_five_games_in_order() -> None:
@@ -114,7 +121,6 @@ def test_spaces(game: str) -> None:
         assert env.reset(seed=0)[0][0].numpy() in env.single_observation_space
 
 
-@pytest.mark.filterwarnings("ignore:.*is out of date.*:DeprecationWarning")
 @pytest.mark.parametrize("task_id", FAMILY.task_ids())
 def test_gymnasium_accepts_the_environment(task_id: str) -> None:
     check_env(gymnasium.make(task_id, render_mode="rgb_array").unwrapped)

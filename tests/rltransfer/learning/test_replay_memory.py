@@ -206,9 +206,35 @@ def test_a_checkpoint_copies_nothing(
     memory.add(*Game(3, 4).play(13))
     # What is to be written changes with the ring, which it is a view of.
     changed = memory.state_dict()["store"]
-    assert {f"/store/{name}" for name in changed} == written.keys()
+    assert {"/store/" + name.replace("/", "~1") for name in changed} == written.keys()
     for name, tensor in changed.items():
-        assert torch.equal(written[f"/store/{name}"], tensor[:5])
+        assert torch.equal(written["/store/" + name.replace("/", "~1")], tensor[:5])
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_groups_of_any_name_are_separate(on_disk: bool, tmp_path: Path) -> None:
+    names = ["a/b", "a|b", "a-b", "a~1b", "$tensor", "a"]
+    folder = tmp_path / "ring" if on_disk else None
+    memory = ReplayMemory(8, 1, CPU, folder=folder)
+    group = {name: torch.full((2, 1, 1), float(i)) for i, name in enumerate(names)}
+    memory.add(
+        group, torch.zeros(2, 1, dtype=torch.bool), {"label": {"logits": torch.ones(2, 1, 3)}}
+    )
+    (tmp_path / "state").mkdir()
+    save_state(tmp_path / "state", memory.state_dict())
+    restored = ReplayMemory(8, 1, CPU, folder=tmp_path / "again" if on_disk else None)
+    restored.load_state_dict(checkpoint.load_state(tmp_path / "state"))
+    for one in (memory, restored):
+        taken = one.take(torch.tensor([0, 1]))["observation"]
+        assert {name: value.flatten().tolist() for name, value in taken.items()} == {
+            name: [float(i)] * 2 for i, name in enumerate(names)
+        }
+
+
+def test_a_single_group_named_like_a_reference_is_restored(tmp_path: Path) -> None:
+    save_state(tmp_path, {"observation": {"$tensor": torch.ones(1)}, "a/b": {"c": 1}})
+    state = checkpoint.load_state(tmp_path)
+    assert torch.equal(state["observation"]["$tensor"], torch.ones(1)) and state["a/b"] == {"c": 1}
 
 
 def test_memory_mapped_files_hold_the_ring(tmp_path: Path):
@@ -261,7 +287,10 @@ def test_a_state_of_an_earlier_version_loads() -> None:
     label = {"logits": torch.randn(3, 2, 4)}
     made.add({"policy": torch.randn(3, 2, 5)}, torch.ones(3, 2, dtype=torch.bool), {"label": label})
     state = made.state_dict()
-    former = {name.replace("label|", "teacher_"): value for name, value in state["store"].items()}
+    former = {
+        name.replace("label/", "teacher_").replace("/", "|"): value
+        for name, value in state["store"].items()
+    }
     assert "field|teacher_logits" in former
     loaded.load_state_dict({**state, "store": former})
     index = torch.arange(6)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -36,7 +37,7 @@ from rltransfer.machine.devices import find_device
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.runs.config import RunOptions, configured, read_config
 from rltransfer.runs.progress import Progress
-from rltransfer.runs.run import Run, _frame_stack
+from rltransfer.runs.run import TRACEBACK, Run, _frame_stack
 
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 QUICK = ["--episodes", "2", "--evaluate-episodes", "0", "--threads", "1", "--quiet"]
@@ -121,6 +122,26 @@ def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
     assert killed_after_a_checkpoint(start, run_dir, signal.SIGINT) == 130
     state = checkpoint.load_state(checkpoint.newest_checkpoint(run_dir))
     assert 0 < state["env_steps"] < 2_000_000
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_to_all_processes_lets_workers_finish(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    words = ["ppo", "--task", "CartPole-v1", "--task-option", "vectorization_mode=async"]
+    words += ["--num-envs", "2", "--rollout-length", "16", "--batch-size", "32"]
+    words += ["--checkpoint-every", "64", *QUICK]
+    start = command("train", *words, "--run-dir", tmp_path / "run")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(start, start_new_session=True, text=True, **pipes)
+    until = time.monotonic() + 120
+    while len(checkpoint.checkpoints(tmp_path / "run")) < 2 and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    os.killpg(process.pid, number)  # as a terminal does
+    printed = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert printed == f"Stopped: resume with `rltransfer train ppo --resume {tmp_path / 'run'}`.\n"
 
 
 METHOD = PPO(num_envs=4, rollout_length=10, batch_size=40)
@@ -264,6 +285,61 @@ def test_the_step_of_what_is_not_finite_counts_one_process(
     run.env_steps = 80
     with pytest.raises(rt.InputError, match="at step 17 of its environment 2"):
         run._check_finite(rollout)
+
+
+class Breaks(gymnasium.Env[Any, Any]):
+    """Shows two groups; in training it raises an error at its hundredth step."""
+
+    def __init__(self, at: int = 100) -> None:
+        box = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.observation_space = spaces.Dict({"policy": box, "privileged": box})
+        self.action_space = spaces.Discrete(2)
+        self.at, self.steps = at, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        if self.steps == self.at and Breaks.breaks:
+            raise OSError("the simulator has gone")
+        return self.observation_space.sample(), 0.0, self.steps % 10 == 0, False, {}
+
+    breaks = True
+
+
+gymnasium.register("run-test/Breaks-v0", Breaks)
+
+
+def test_error_of_an_environment_comes_after_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    words = ["--evaluate-episodes", "0", "--episodes", "2", "--num-envs", "2"]
+    words += ["--rollout-length", "8", "--batch-size", "16", "--total-steps", "512"]
+    words += ["--run-dir", str(run_dir)]
+    assert main(["train", "ppo", "--task", "run-test/Breaks-v0", *words]) == 2
+    printed = capfd.readouterr().err
+    assert (
+        "reads the observation group 'policy', not 'privileged': to read all, pass --groups"
+        in printed
+    )
+    path = run_dir / TRACEBACK
+    # Twelve rollouts of 8 steps in 2 environments; the checkpoint before was at 153 steps.
+    assert (
+        "'run-test/Breaks-v0' raised OSError (the simulator has gone; test_run.py, line " in printed
+    )
+    assert (
+        f"in environment 0 at step 100: correct the environment; its traceback is in {path}"
+        in printed
+    )
+    assert f"`rltransfer train ppo --resume {run_dir}` (from step 192)" in printed
+    assert "Traceback" not in printed
+    assert 'raise OSError("the simulator has gone")' in path.read_text()
+    assert checkpoint.newest_checkpoint(run_dir).name == "step-000000000192"
+    monkeypatch.setattr(Breaks, "breaks", False)
+    assert main(["train", "ppo", "--resume", str(run_dir)]) == 0
 
 
 def test_an_error_of_an_environment_is_its_own(tmp_path: Path) -> None:

@@ -1,0 +1,280 @@
+"""The layer around each Gymnasium environment.
+
+It casts and checks what the environment returns, copies the last observation of an episode, drops
+`info`, and seeds what the environment may draw from. An error does not leave the layer as an
+exception, which may not survive the way out of another process: `step` and `reset` return zeros,
+and `info` contains the `Failure`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector.utils import create_empty_array
+from numpy.typing import NDArray
+
+from rltransfer.errors import InputError
+from rltransfer.machine.generators import seed_global_generators
+
+FAILURE = "rltransfer_failure"
+"""The key of a `Failure` in `info`."""
+
+_FLAGS = (bool, np.bool_)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What an environment did wrong."""
+
+    did: str
+    """The predicate of a sentence about the environment, e.g. "raised ValueError"."""
+    remedy: str
+    """What would be right."""
+    trace: str = ""
+    """The traceback of an error that the environment raised."""
+
+
+class _WrongValueError(Exception):
+    """The environment returned a wrong value; the arguments are those of a `Failure`."""
+
+
+@dataclass(frozen=True)
+class EnvMaker:
+    """Makes one environment in its layer, in this process or in a worker."""
+
+    spec: EnvSpec
+    kwargs: Mapping[str, Any]
+    parent: int
+    """The process that workers belong to."""
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        """The environment.
+
+        Raises:
+            Exception: Whatever the environment raises when it is made.
+        """
+        in_worker = os.getpid() != self.parent
+        if in_worker:
+            # A terminal sends them to every process of a group; the parent ends the workers.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.spec.entry_point is not None and not callable(self.spec.entry_point):
+            load_env_creator(self.spec.entry_point)  # so that MuJoCo is loaded if it is needed
+        _quiet_mujoco()
+        # The layer checks more, and each time.
+        kwargs = {"disable_env_checker": True, **self.kwargs}
+        spec = copy.copy(self.spec)
+        spec.order_enforce = False  # the engine keeps the order
+        return EnvLayer(gymnasium.make(spec, **kwargs), seeds_process=in_worker)
+
+
+class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment whose observations have the type and shape of its space.
+
+    The next step may overwrite an observation, unless it is the last one of its episode.
+    `info` is empty, except for a `Failure` under the key `FAILURE`.
+
+    Args:
+        env: The environment.
+        seeds_process: Whether seeds are also those of Python's, NumPy's and torch's global
+            generators, as is right for the only environment of a process.
+
+    Raises:
+        InputError: `reset` does not take the arguments of Gymnasium's.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], seeds_process: bool = False) -> None:
+        super().__init__(env)
+        self._seeds_process = seeds_process
+        self._read = _reader(env.observation_space)
+        try:
+            inspect.signature(env.unwrapped.reset).bind(seed=0, options=None)
+        except TypeError as error:
+            raise InputError(
+                f"its `reset` does not take Gymnasium's arguments ({error}): define it as "
+                "`reset(self, *, seed=None, options=None)`"
+            ) from error
+        except ValueError:
+            pass  # a C function without a signature
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode; a seed is also that of the action and observation spaces."""
+        try:
+            if seed is not None:
+                self._seed(seed)
+            observation, _ = self.env.reset(seed=seed, options=options)
+            return self._read(observation), {}
+        except Exception as error:
+            return self._empty(), {FAILURE: _failure(error)}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Steps the environment."""
+        try:
+            observation, reward, terminated, truncated, _ = self.env.step(action)
+            if type(reward) is not float:
+                reward = _number(reward)
+            if type(terminated) not in _FLAGS or type(truncated) not in _FLAGS:
+                terminated, truncated = _flag(terminated), _flag(truncated)
+            observation = self._read(observation)
+            if terminated or truncated:
+                observation = copy.deepcopy(observation)
+            return observation, reward, bool(terminated), bool(truncated), {}
+        except Exception as error:
+            return self._empty(), 0.0, False, False, {FAILURE: _failure(error)}
+
+    def _seed(self, seed: int) -> None:
+        # Each generator has a seed of its own: from the same one, the environment's generator and
+        # those of its spaces would draw the same numbers.
+        numbers = iter(np.random.SeedSequence(seed).generate_state(16).tolist())
+        env: gymnasium.Env[Any, Any] = self.env
+        seeded: set[int] = set()
+        while True:
+            for space in (env.action_space, env.observation_space):
+                if id(space) not in seeded:
+                    seeded.add(id(space))
+                    space.seed(next(numbers, seed))
+            if not isinstance(env, gymnasium.Wrapper):
+                break
+            env = env.env
+        if self._seeds_process:
+            seed_global_generators(seed)
+
+    def _empty(self) -> Any:
+        empty = create_empty_array(self.env.observation_space, n=1)
+        if isinstance(empty, dict):
+            return {name: values[0] for name, values in empty.items()}
+        return empty[0]
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, _WrongValueError):
+        return Failure(*error.args)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}"
+    text = " ".join(str(error).split()).rstrip(".")
+    reason = f"{text}; {place}" if text else place
+    return Failure(
+        f"raised {type(error).__name__} ({reason})",
+        "correct the environment",
+        "".join(traceback.format_exception(error)),
+    )
+
+
+def _reader(space: spaces.Space[Any]) -> Callable[[Any], Any]:
+    """A function that casts an observation to the type and shape of a space.
+
+    It raises `_WrongValueError` for an observation that does not fit.
+    """
+    if isinstance(space, spaces.Dict):
+        readers = {name: _reader(part) for name, part in space.spaces.items()}
+
+        def read_groups(value: Any) -> Any:
+            try:
+                return {name: read(value[name]) for name, read in readers.items()}
+            except (KeyError, IndexError, TypeError) as error:
+                found = list(value) if isinstance(value, Mapping) else type(value).__name__
+                raise _WrongValueError(
+                    f"returned an observation with {found}",
+                    f"its observation space is a dictionary with {list(readers)}",
+                ) from error
+
+        return read_groups
+    if isinstance(space, spaces.Discrete):
+        return lambda value: _of_discrete(value, space)
+    if not isinstance(space, spaces.Box):
+        return lambda value: value  # refused by `HostVectorEnv`
+    dtype, shape = space.dtype, space.shape
+
+    def read_box(value: Any) -> Any:
+        if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape:
+            return value
+        return _of_box(value, space)
+
+    return read_box
+
+
+def _of_discrete(value: Any, space: spaces.Discrete) -> np.int64:
+    number = _number(value, "an observation")
+    if not (number.is_integer() and space.start <= number < space.start + space.n):
+        raise _WrongValueError(
+            f"returned the observation {value!r}", f"its observation space is {space}"
+        )
+    return np.int64(number)
+
+
+def _of_box(value: Any, space: spaces.Box) -> NDArray[Any]:
+    """An observation in the type of its space, e.g. from a list or from wider numbers."""
+    declared = f"its observation space is {space.dtype}{list(space.shape)}"
+    try:
+        given = np.asarray(value)
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = given.astype(space.dtype)
+    except (TypeError, ValueError) as error:
+        what = f"returned an observation of the type {type(value).__name__}"
+        raise _WrongValueError(what, declared) from error
+    if array.shape != space.shape:
+        raise _WrongValueError(
+            f"returned an observation of the shape {list(array.shape)}", declared
+        )
+    if not np.issubdtype(space.dtype, np.floating) and not np.array_equal(array, given):
+        # A cast would wrap 256 around to 0, or cut 0.5 down to 0.
+        wrong = given[array != given].flat[0]
+        raise _WrongValueError(f"returned an observation with the value {wrong}", declared)
+    return array
+
+
+def _number(value: Any, what: str = "a reward") -> float:
+    """A number, also from an array of one."""
+    try:
+        array = np.asarray(value)
+        if array.size == 1 and array.dtype.kind in "biuf":
+            return float(array.item())
+    except (TypeError, ValueError):
+        pass
+    shown = " ".join(repr(value).split())[:60]
+    raise _WrongValueError(
+        f"returned {what} that is not a number ({shown})", f"{what} must be one number"
+    )
+
+
+def _flag(value: Any) -> bool:
+    """A truth value, also from an array of one."""
+    array = np.asarray(value)
+    if array.size == 1 and array.dtype.kind in "biuf":
+        return bool(array.item())
+    raise _WrongValueError(
+        f"returned an end of an episode that is not true or false ({value!r})",
+        "`terminated` and `truncated` must be one truth value each",
+    )
+
+
+def _quiet_mujoco() -> None:
+    """Turns MuJoCo's messages into warnings; it would write MUJOCO_LOG.TXT where it is run.
+
+    What it says about the models of Gymnasium, the user cannot change: that is dropped.
+    """
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is None or not hasattr(mujoco, "set_mju_user_warning"):
+        return
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(_on_mujoco_warning)
+
+
+def _on_mujoco_warning(message: str) -> None:
+    if "deprecated" not in message:
+        warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=2)
