@@ -86,7 +86,12 @@ def _resumed(
     if made.run.run_dir not in (None, folder):
         raise InputError(f"A run resumes in its own directory, {folder}: omit --run-dir.")
     if made.run.suite is not None or made.run.task:
-        suite = requested_suite(made.run)
+        requested = requested_suite(made.run)
+        ids = [task.id for task in requested]
+        if made.run.task_option or ids != [task.id for task in suite]:
+            suite = requested  # refused if the run has others
+        else:
+            suite = dataclasses.replace(suite, tasks=tuple(task.trusted() for task in suite))
     elif made.run.task_option:
         raise InputError(f"{folder} resumes with its own tasks: omit --task-option.")
     return made, suite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def _trained_task(
     if not indices and order is not None:
         indices = [order]
     if len(indices) == 1:
-        return trained.tasks[indices[0]].with_kwargs(**requested.kwargs), indices[0]
+        played = {**trained.tasks[indices[0]].kwargs, **requested.kwargs}
+        return dataclasses.replace(requested, kwargs=played), indices[0]
     if policy.spec.asks_for_task:
         raise InputError(
             f"{source} has a separate policy for each of {', '.join(trained.names())}, and none "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,19 +19,25 @@ class Task:
     """The id passed to `gymnasium.make`, e.g. "ALE/Pong-v5"."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment; JSON values."""
+    from_file: bool = field(default=False, compare=False, repr=False)
+    """Whether a file named the id: then no module of its own is imported, see `trusted`."""
 
     def with_kwargs(self, **kwargs: Any) -> Task:
         """The task with keyword arguments added or replaced."""
-        return Task(self.id, {**self.kwargs, **kwargs})
+        return dataclasses.replace(self, kwargs={**self.kwargs, **kwargs})
 
     def only(self, other: Task) -> Task:
         """The task without the keyword arguments that the other task does not set."""
         common = {name: value for name, value in self.kwargs.items() if name in other.kwargs}
-        return Task(self.id, common)
+        return dataclasses.replace(self, kwargs=common)
 
     def contradicts(self, other: Task) -> bool:
         """Whether both tasks set a keyword argument to different values."""
         return any(other.kwargs.get(name, value) != value for name, value in self.kwargs.items())
+
+    def trusted(self) -> Task:
+        """The task as if the user had named it: making it may import the module of "module:ID"."""
+        return dataclasses.replace(self, from_file=False)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form of the task."""
@@ -38,8 +45,8 @@ class Task:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Task:
-        """Inverse of `to_json`."""
-        return Task(data["id"], dict(data["kwargs"]))
+        """Inverse of `to_json`; the task counts as named by a file."""
+        return Task(data["id"], dict(data["kwargs"]), from_file=True)
 
     def __str__(self) -> str:
         return f"{self.id}{json.dumps(dict(self.kwargs))}" if self.kwargs else self.id

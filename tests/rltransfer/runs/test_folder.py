@@ -1,0 +1,92 @@
+"""Run folders: what opening one may do, and who may use it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import rltransfer as rt
+from rltransfer.cli.main import main
+
+PPO = rt.agents.PPO(num_envs=2, rollout_length=8, batch_size=16, epochs=1)
+QUICK = {"total_steps": 32, "episodes": 1, "evaluate_episodes": 0, "quiet": True}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def strangers(here: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The task of the run "strange", whose module is in the run's folder and can be imported."""
+    rt.train(PPO, suite="CartPole-v1", run_dir="strange", **QUICK)
+    path = here / "strange" / "config.json"
+    path.write_text(path.read_text().replace('"CartPole-v1"', '"strange.evil:CartPole-v1"'))
+    (here / "strange" / "evil.py").write_text("open('imported', 'w').close()\n")
+    monkeypatch.syspath_prepend(here)
+    for name in ("strange", "strange.evil"):
+        # Set and deleted, so that the test's end deletes what it imports.
+        monkeypatch.setitem(sys.modules, name, sys)
+        del sys.modules[name]
+    return "strange.evil:CartPole-v1"
+
+
+WORDS = ["--total-steps", "16", "--num-envs", "2", "--rollout-length", "8", "--batch-size", "16"]
+DISTIL = ["train", "policy-distillation", "--task", "CartPole-v1", *WORDS, "--quiet"]
+OPENING = {
+    "evaluate": ["evaluate", "strange", "--episodes", "1"],
+    "evaluate with options": ["evaluate", "strange", "--episodes", "1", "--task-option", "a=1"],
+    "resume": ["train", "ppo", "--resume", "strange", "--quiet"],
+    "teach": [*DISTIL, "--episodes", "1", "--teacher", "strange"],
+    "teach in a composition": [*DISTIL, "--episodes", "1", "--teacher", "Noisy('strange', sigma=0.1)"],
+    "list": ["list"],
+}
+
+
+@pytest.mark.parametrize("command", OPENING)
+def test_a_run_imports_no_module_that_its_files_name(
+    command: str, here: Path, strangers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(OPENING[command])
+    error = capsys.readouterr().err
+    assert not (here / "imported").exists()
+    if command in ("evaluate", "evaluate with options", "resume"):
+        assert code == 2 and error.count("\n") == 1
+        assert "import the module 'strange.evil'" in error and f"pass --task {strangers}" in error
+    else:
+        assert code == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume"])
+def test_a_module_that_the_user_names_is_imported(command: str, here: Path, strangers: str) -> None:
+    assert main([*OPENING[command], "--task", strangers]) == 0
+    # A finished run makes its environments too.
+    assert (here / "imported").exists()
+
+
+def test_python_imports_what_it_names(here: Path, strangers: str) -> None:
+    with pytest.raises(rt.InputError, match=r"import the module 'strange\.evil'"):
+        rt.evaluate("strange", episodes=1)
+    with pytest.raises(rt.InputError, match=r"import the module 'strange\.evil'"):
+        rt.evaluate(rt.load_teacher("strange"), episodes=1)
+    assert not (here / "imported").exists()
+    __import__("strange.evil")
+    assert len(rt.evaluate("strange", episodes=1)) == 1
+    assert len(rt.evaluate("strange", strangers, episodes=1)) == 1
+
+
+def test_a_chain_imports_no_module_that_its_files_name(here: Path, strangers: str) -> None:
+    (here / "chain").mkdir()
+    (here / "strange").rename(here / "chain" / "generation-1")
+    (here / "strange").mkdir()
+    (here / "strange" / "evil.py").write_text("open('imported', 'w').close()\n")
+    config = json.loads((here / "chain" / "generation-1" / "config.json").read_text())
+    (here / "chain" / "config.json").write_text(json.dumps({**config, "generations": 1}))
+    assert main(["evaluate", "chain", "--episodes", "1"]) == 2
+    assert main(["train", "ppo", "--resume", "chain", "--quiet"]) == 2
+    assert not (here / "imported").exists()
