@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rltransfer.errors import InputError, InterruptedRunError
+from rltransfer.errors import InputError, InterruptedRunError, check_number
 from rltransfer.files import atomic, checkpoint
 from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import NonFiniteGradientError
@@ -131,11 +131,19 @@ class Run:
         """Restores the newest checkpoint; without one, the run starts from the beginning."""
         if not checkpoint.checkpoints(self.run_dir):
             return
-        state = checkpoint.load_state(checkpoint.newest_checkpoint(self.run_dir))
-        self.env_steps = state["env_steps"]
-        self.wall_seconds = state["wall_seconds"]
-        self.agent.load_state_dict(state["agent"])
-        self.engine.load_state_dict(state["engine"])
+        folder = checkpoint.newest_checkpoint(self.run_dir, part="")
+        state = checkpoint.load_state(folder)
+        try:
+            check_number("env_steps", state["env_steps"], "at least 0")
+            check_number("wall_seconds", state["wall_seconds"], "finite and at least 0")
+            self.env_steps, self.wall_seconds = int(state["env_steps"]), state["wall_seconds"]
+            self.agent.load_state_dict(state["agent"])
+            self.engine.load_state_dict(state["engine"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"{folder} does not fit this run: its state is damaged, or was written by a "
+                "version with other state."
+            ) from error
 
     def execute(self) -> dict[str, Any]:
         """Trains to the end and returns the result.
@@ -294,8 +302,11 @@ class Run:
                 if distributed.rank() == 0:
                     save_policy(self.agent.policy, folder / "policy")
                 checkpoint.save_state(folder, state)
+                distributed.wait()
+                if distributed.rank() == 0:
+                    checkpoint.write_hashes(folder)
             if distributed.rank() == 0:
-                checkpoint.remove_old(self.run_dir)
+                checkpoint.remove_old(self.run_dir, target)
 
     def _finish(self, tracker: Tracker) -> None:
         """Evaluates policy, teacher and random policy, and writes `result.json`."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from toy import TASK
 
 import rltransfer as rt
 from rltransfer.cli.main import main
+from rltransfer.files.checkpoint import checkpoints, save_state, write_hashes
+from rltransfer.runs.onnx_export import export_run
 
 PPO = rt.agents.PPO(num_envs=2, rollout_length=8, batch_size=16, epochs=1)
 QUICK = {"total_steps": 32, "episodes": 1, "evaluate_episodes": 0, "quiet": True}
@@ -43,7 +47,13 @@ OPENING = {
     "evaluate with options": ["evaluate", "strange", "--episodes", "1", "--task-option", "a=1"],
     "resume": ["train", "ppo", "--resume", "strange", "--quiet"],
     "teach": [*DISTIL, "--episodes", "1", "--teacher", "strange"],
-    "teach in a composition": [*DISTIL, "--episodes", "1", "--teacher", "Noisy('strange', sigma=0.1)"],
+    "teach in a composition": [
+        *DISTIL,
+        "--episodes",
+        "1",
+        "--teacher",
+        "Noisy('strange', sigma=0.1)",
+    ],
     "list": ["list"],
 }
 
@@ -90,3 +100,50 @@ def test_a_chain_imports_no_module_that_its_files_name(here: Path, strangers: st
     assert main(["evaluate", "chain", "--episodes", "1"]) == 2
     assert main(["train", "ppo", "--resume", "chain", "--quiet"]) == 2
     assert not (here / "imported").exists()
+
+
+def damage(path: Path) -> None:
+    """Changes a bit of a file's last tensor."""
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rt.train(PPO, suite=TASK, run_dir="run", **QUICK)
+    kept = {path.name: tree_bytes(path) for path in checkpoints(Path("run"))}
+    assert list(kept) == ["step-000000000016", "step-000000000032"]
+    newest = checkpoints(Path("run"))[-1]
+    damage(newest / "policy.safetensors")
+    said = f"{newest} is damaged: step-000000000016, the newest whole one, is used.\n"
+    capsys.readouterr()
+    rt.evaluate("run", episodes=1)
+    assert capsys.readouterr().err == said
+    rt.load_teacher("run")
+    assert capsys.readouterr().err == said
+    with pytest.raises(rt.InputError, match="there is no folder nowhere"):
+        export_run(Path("run"), Path("nowhere") / "policy.onnx")
+    assert capsys.readouterr().err == said
+    # A resumed run writes the same checkpoint again.
+    (here / "run" / "result.json").unlink()
+    rt.train(PPO, suite=TASK, run_dir="run", resume=True, **QUICK)
+    assert said in capsys.readouterr().err
+    assert {path.name: tree_bytes(path) for path in checkpoints(Path("run"))} == kept
+
+
+def tree_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"env_steps": "x"}, {"env_steps": 1, "wall_seconds": 1.0, "agent": 3}]
+)
+def test_a_state_that_does_not_fit_is_refused(state: dict[str, Any], here: Path) -> None:
+    rt.train(PPO, suite=TASK, run_dir="run", **QUICK)
+    for folder in checkpoints(Path("run")):
+        save_state(folder, state)
+        write_hashes(folder)
+    with pytest.raises(rt.InputError, match="does not fit this run: its state is damaged"):
+        rt.train(PPO, suite=TASK, run_dir="run", resume=True, **QUICK)
