@@ -27,7 +27,8 @@ class TrainOptions(TaskOptions):
     run_dir: Path | None = None
     """Directory of the run; defaults to runs/AGENT-TASK-SEED."""
     resume: Path | None = None
-    """Directory of a run to resume with its original settings."""
+    """Directory of a run to resume with its original settings. More --total-steps extend it;
+    --episodes, --device, --threads and the options of checkpoints and evaluations may change."""
     quiet: bool = False
     """Hide progress."""
     generations: int = 0
@@ -37,6 +38,8 @@ class TrainOptions(TaskOptions):
 
 def run(words: list[str]) -> None:
     """Trains an agent."""
+    if words and words[0].startswith("-") and (folder := _value_of("--resume", words)):
+        words = [str(read_config(Path(folder))["agent"]), *words]
     name, options = choose_agent(words, "rltransfer train", "Train an agent.")
     prog = f"rltransfer train {name}"
     kind = with_method(methods.find_method(name), run=TrainOptions(), training=RunOptions())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.files.atomic import save_tensors
+from rltransfer.files.reading import is_folder, must_be_readable
 from rltransfer.machine import distributed
 from rltransfer.machine.terminal import print_line
 
@@ -86,8 +87,6 @@ def load_state(folder: Path) -> dict[str, Any]:
             tensors = load_file(_state_file(folder, "safetensors"))
             plain = json.loads(_state_file(folder, "json").read_text())
             state: dict[str, Any] = _join(dict(plain), tensors)
-    except PermissionError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}.") from error
     except (*DAMAGE, OSError, AttributeError, TypeError) as error:
         raise InputError(
             f"{folder} is not a complete checkpoint: one of its files is damaged."
@@ -116,7 +115,11 @@ def checkpoint_folder(run_dir: Path, step: int) -> Path:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """A run's complete checkpoints, oldest first."""
-    return sorted((run_dir / "checkpoints").glob("step-*"))
+    folder = run_dir / "checkpoints"
+    if not is_folder(folder):
+        return []
+    with must_be_readable():
+        return sorted(path for path in folder.iterdir() if path.name.startswith("step-"))
 
 
 def newest_checkpoint(run_dir: Path, part: str = "policy") -> Path:
@@ -137,7 +140,9 @@ def newest_checkpoint(run_dir: Path, part: str = "policy") -> Path:
             f"{run_dir} contains no checkpoint: it is not a run, or stopped before the first one."
         )
     for folder in reversed(found):
-        if _is_whole(folder, part):
+        with must_be_readable():
+            whole = _is_whole(folder, part)
+        if whole:
             if folder != found[-1]:
                 line = f"{found[-1]} is damaged: {folder.name}, the newest whole one, is used."
                 print_line(line, quiet=distributed.rank() > 0)
@@ -174,8 +179,8 @@ def _is_whole(folder: Path, part: str) -> bool:
                 return False
             if not stored:
                 _parse(path)
-    except PermissionError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    except PermissionError:
+        raise
     except (*DAMAGE, OSError, AttributeError, TypeError):
         return False
     return True
@@ -185,6 +190,7 @@ def _parse(path: Path) -> None:
     if path.suffix == ".json":
         json.loads(path.read_text())
     else:
+        path.open("rb").close()  # safetensors calls what may not be read missing
         with safe_open(path, "pt"):
             pass
 

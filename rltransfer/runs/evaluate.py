@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.checkpoint import newest_generation
+from rltransfer.files.reading import is_folder
 from rltransfer.machine.devices import find_device
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy, evaluate_teacher
@@ -58,7 +58,7 @@ def evaluate(
         "num_envs": num_envs,
     }
     requested = None if suite is None else as_suite(suite)
-    if isinstance(source, str | Path) and os.path.isdir(source):
+    if isinstance(source, str | Path) and is_folder(source):
         if vecnormalize is not None:
             raise InputError(
                 f"--vecnormalize applies to Stable-Baselines3 zips, but {source} is a run: leave "

@@ -31,7 +31,17 @@ from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, RunOptions, settings
-from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder, write_json
+from rltransfer.runs.folder import (
+    RESULT_OPTIONS,
+    changed_options,
+    check_same,
+    io_errors_as_input_errors,
+    lock,
+    make_folder,
+    store_options,
+    stored_result,
+    write_json,
+)
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
 from rltransfer.runs.teacher_check import teacher_check
@@ -76,6 +86,7 @@ class Run:
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, float] = {}
         self._resumed = False
+        self._held = contextlib.ExitStack()
         self._in_loop = False
         self._stop = False
         seed = options.seed + 1_000 * distributed.rank()
@@ -114,18 +125,37 @@ class Run:
 
         Raises:
             InputError: A new run's folder contains something or cannot be written, or a resumed
-                run's folder does not contain a run with these settings.
+                run's folder does not contain a run with these settings, or one that goes on.
         """
-        with closed_if_refused(self.engine):
+        with closed_if_refused(self.engine), closed_if_refused(self._held):
             if resume:
-                check_same(self.run_dir, self.config(), teacher_moves)
-                self.restore()
-                self._resumed = True
-                return
-            if distributed.rank() == 0:
+                self._resume(teacher_moves)
+            elif distributed.rank() == 0:
                 # The stacked frames are stored for students of this run; options determine them.
-                make_folder(self.run_dir, {**self.config(), FRAMES: self.context.frame_stack})
+                config = {**self.config(), FRAMES: self.context.frame_stack}
+                self._held.enter_context(make_folder(self.run_dir, config))
             distributed.wait()
+
+    def _resume(self, teacher_moves: bool) -> None:
+        check_same(self.run_dir, self.config(), teacher_moves)
+        if distributed.rank() == 0:
+            self._held.enter_context(lock(self.run_dir))
+        self.restore()
+        self._resumed = True
+        total, changed = self.options.total_steps, changed_options(self.run_dir, self.options)
+        if "total_steps" in changed and total < self.env_steps:
+            raise InputError(
+                f"total_steps is {total}, but {self.run_dir} has done {self.env_steps} steps "
+                "already: use more, or leave it as it was."
+            )
+        if self.env_steps >= total and not changed.keys() & RESULT_OPTIONS:
+            self.result = stored_result(self.run_dir)
+        distributed.wait()  # until all processes have read what the first one changes
+        if distributed.rank() == 0:
+            store_options(self.run_dir, self.options)
+        for name, value in changed.items():
+            new = getattr(self.options, name)
+            self._say(f"resumes with {name} {new}; it was {value}")
 
     def restore(self) -> None:
         """Restores the newest checkpoint; without one, the run starts from the beginning."""
@@ -145,8 +175,11 @@ class Run:
                 "version with other state."
             ) from error
 
+    def _say(self, words: str) -> None:
+        print_line(f"{self._title}  {words}", self.quiet or distributed.rank() > 0)
+
     def execute(self) -> dict[str, Any]:
-        """Trains to the end and returns the result.
+        """Trains to the end and returns the result, at once if the run is finished.
 
         Raises:
             InterruptedRunError: Ctrl-C or SIGTERM stopped the run after a checkpoint.
@@ -154,6 +187,11 @@ class Run:
             InputError: An environment returned values that are not finite, the network diverged, or
                 the disk is full.
         """
+        if self.result:
+            self._say(f"is finished ({self.env_steps} steps): pass more --total-steps to train on")
+            self.engine.close()
+            self._held.close()
+            return self.result
         previous = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -173,6 +211,7 @@ class Run:
             ) from error
         finally:
             self.engine.close()
+            self._held.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return self.result
@@ -288,8 +327,7 @@ class Run:
         return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
 
     def save(self) -> None:
-        """Writes a checkpoint; environments whose state cannot be saved start new episodes."""
-        self.engine.restart(only_forgetful=True)
+        """Writes a checkpoint; the environments run on as if there were none."""
         state = {
             "env_steps": self.env_steps,
             "wall_seconds": self.wall_seconds,
@@ -312,10 +350,7 @@ class Run:
         """Evaluates policy, teacher and random policy, and writes `result.json`."""
         options, agent = self.options, self.agent
         policies = "policy, teacher and random" if agent.teacher else "policy and random"
-        print_line(
-            f"{self._title}  evaluating {policies} policy, {options.episodes} episodes per task",
-            self.quiet or distributed.rank() > 0,
-        )
+        self._say(f"evaluating {policies} policy, {options.episodes} episodes per task")
         found = final_evaluation(agent, self.context, options.episodes, options.seed + 2)
         # JSON has no infinity, the interval of a single episode.
         tasks = {

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ from toy import TASK
 import rltransfer as rt
 from rltransfer.cli.main import main
 from rltransfer.files.checkpoint import checkpoints, save_state, write_hashes
+from rltransfer.runs.folder import load_run_policy
 from rltransfer.runs.onnx_export import export_run
 
 PPO = rt.agents.PPO(num_envs=2, rollout_length=8, batch_size=16, epochs=1)
@@ -147,3 +153,56 @@ def test_a_state_that_does_not_fit_is_refused(state: dict[str, Any], here: Path)
         write_hashes(folder)
     with pytest.raises(rt.InputError, match="does not fit this run: its state is damaged"):
         rt.train(PPO, suite=TASK, run_dir="run", resume=True, **QUICK)
+
+
+@contextlib.contextmanager
+def another_user() -> Iterator[None]:
+    """Runs the block as a user who is not root, to whom permissions do not apply."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.fixture
+def shown() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are its user's alone."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "hidden", [".", "config.json", "checkpoints", "checkpoints/step-000000000032"]
+)
+def test_a_run_that_may_not_be_read_is_not_missing(hidden: str, shown: Path) -> None:
+    run_dir = shown / "runs" / "run"
+    rt.train(PPO, suite=TASK, run_dir=run_dir, **QUICK)
+    path = run_dir.parent if hidden == "." else run_dir / hidden
+    path.chmod(0)
+    with another_user():
+        for opening in (rt.evaluate, rt.load_teacher, load_run_policy):
+            with pytest.raises(rt.InputError, match=r"cannot be read: this user has no permission"):
+                opening(run_dir)
+        with pytest.raises(rt.InputError, match=r"(read|written): "):
+            rt.train(PPO, suite=TASK, run_dir=run_dir, resume=True, **QUICK)
+    path.chmod(0o755)
+
+
+def test_weights_that_may_not_be_read_are_not_missing(shown: Path) -> None:
+    rt.train(PPO, suite=TASK, run_dir=shown / "run", **QUICK)
+    modes = {path.stat().st_mode & 0o777 for path in (shown / "run").rglob("*") if path.is_file()}
+    (shown / "file").touch()
+    assert modes == {(shown / "file").stat().st_mode & 0o777}
+    newest = checkpoints(shown / "run")[-1]
+    for name in ("policy.safetensors", "policy.json", "sha256.json"):
+        (newest / "sha256.json").unlink() if name == "policy.json" else None
+        (newest / name).touch()
+        (newest / name).chmod(0)
+        with another_user(), pytest.raises(rt.InputError, match=rf"{name} cannot be read"):
+            rt.load_teacher(shown / "run")
+        (newest / name).chmod(0o644)
