@@ -25,7 +25,7 @@ Properties of ale-py to be aware of:
 
 - With `episodic_life` the game restarts after a lost life, so that only first lives are played.
 - The last frame of a truncated episode is mixed with the one before.
-- The emulators' state cannot be saved, so that episodes begin anew at every checkpoint.
+- The emulators' state cannot be saved, so that episodes begin anew when a run is resumed.
 """
 
 from __future__ import annotations

@@ -79,4 +79,6 @@ class Quickstart:
 
 def _new_folder() -> Path:
     Path("runs").mkdir(exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="quickstart-", dir="runs"))
+    folder = Path(tempfile.mkdtemp(prefix="quickstart-", dir="runs"))
+    folder.chmod(Path("runs").stat().st_mode)  # tempfile lets only this user read it
+    return folder

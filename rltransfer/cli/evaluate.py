@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import statistics
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from rich.table import Table
 from rltransfer.cli.parsing import parse
 from rltransfer.cli.task_options import with_options
 from rltransfer.errors import InputError, check_range
+from rltransfer.files.reading import is_folder
 from rltransfer.machine.terminal import console
 from rltransfer.rollouts.evaluation import Evaluation
 from rltransfer.runs.evaluate import evaluate, run_suite
@@ -88,7 +88,7 @@ def _evaluate(options: EvaluateOptions) -> dict[str, Evaluation]:
         )
     suite = None if options.task is None else Suite.of(options.task)
     if options.task_option:
-        if suite is None and os.path.isdir(options.source):
+        if suite is None and is_folder(options.source):
             suite = run_suite(Path(options.source))
         elif suite is None:
             raise InputError("--task-option changes a task: add --task ID.")

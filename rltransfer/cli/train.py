@@ -27,7 +27,8 @@ class TrainOptions(TaskOptions):
     run_dir: Path | None = None
     """Directory of the run; defaults to runs/AGENT-TASK-SEED."""
     resume: Path | None = None
-    """Directory of a run to resume with its original settings."""
+    """Directory of a run to resume with its original settings. More --total-steps extend it;
+    --episodes, --device, --threads and the options of checkpoints and evaluations may change."""
     quiet: bool = False
     """Hide progress."""
     generations: int = 0
@@ -37,6 +38,8 @@ class TrainOptions(TaskOptions):
 
 def run(words: list[str]) -> None:
     """Trains an agent."""
+    if words and words[0].startswith("-") and (folder := _value_of("--resume", words)):
+        words = [str(read_config(Path(folder))["agent"]), *words]
     name, options = choose_agent(words, "rltransfer train", "Train an agent.")
     prog = f"rltransfer train {name}"
     kind = with_method(methods.find_method(name), run=TrainOptions(), training=RunOptions())
@@ -86,7 +89,12 @@ def _resumed(
     if made.run.run_dir not in (None, folder):
         raise InputError(f"A run resumes in its own directory, {folder}: omit --run-dir.")
     if made.run.suite is not None or made.run.task:
-        suite = requested_suite(made.run)
+        requested = requested_suite(made.run)
+        ids = [task.id for task in requested]
+        if made.run.task_option or ids != [task.id for task in suite]:
+            suite = requested  # refused if the run has others
+        else:
+            suite = dataclasses.replace(suite, tasks=tuple(task.trusted() for task in suite))
     elif made.run.task_option:
         raise InputError(f"{folder} resumes with its own tasks: omit --task-option.")
     return made, with_timeout(suite, made.run)

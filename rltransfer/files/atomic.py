@@ -8,6 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors.torch import save_file
+from torch import Tensor
+
 from rltransfer.machine import distributed
 
 
@@ -67,6 +70,17 @@ def write_text_whole(path: Path, text: str) -> None:
     partial.write_text(text)
     _sync(partial)
     partial.rename(path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file, with the permissions of any new file of this user.
+
+    safetensors itself makes files that only their owner can read.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path)
+    path.chmod(mode)
 
 
 def _sync(path: Path) -> None:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rltransfer.errors import InputError
+from rltransfer.files.atomic import save_tensors
+from rltransfer.files.reading import is_folder, must_be_readable
 from rltransfer.machine import distributed
+from rltransfer.machine.terminal import print_line
 
 KEPT = 2
 """Number of newest checkpoints to keep."""
 
 PROCESSES = "processes"
 """Key of the number of processes in a state."""
+
+HASHES = "sha256.json"
+"""The file with the hash of every other file of a checkpoint."""
+
+DAMAGE = (SafetensorError, ValueError, KeyError, RecursionError)
+"""Errors of reading damaged JSON and safetensors files."""
+
+FILES = ("policy.json", "policy.safetensors", "state.json", "state.safetensors")
+"""Files of every checkpoint; those of several processes have more."""
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -31,7 +44,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     plain = _split({**state, PROCESSES: distributed.world_size()}, "", tensors)
-    save_file(_without_shared_memory(tensors), _state_file(folder, "safetensors"))
+    save_tensors(_without_shared_memory(tensors), _state_file(folder, "safetensors"))
     _state_file(folder, "json").write_text(json.dumps(plain, indent=1))
 
 
@@ -75,8 +88,8 @@ def load_state(folder: Path) -> dict[str, Any]:
         if processes == distributed.world_size():
             tensors = load_file(_state_file(folder, "safetensors"))
             plain = json.loads(_state_file(folder, "json").read_text())
-            state: dict[str, Any] = _join(plain, tensors)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+            state: dict[str, Any] = _join(dict(plain), tensors)
+    except (*DAMAGE, OSError, AttributeError, TypeError) as error:
         raise InputError(
             f"{folder} is not a complete checkpoint: one of its files is damaged."
         ) from error
@@ -104,21 +117,84 @@ def checkpoint_folder(run_dir: Path, step: int) -> Path:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """A run's complete checkpoints, oldest first."""
-    return sorted((run_dir / "checkpoints").glob("step-*"))
+    folder = run_dir / "checkpoints"
+    if not is_folder(folder):
+        return []
+    with must_be_readable():
+        return sorted(path for path in folder.iterdir() if path.name.startswith("step-"))
 
 
-def newest_checkpoint(run_dir: Path) -> Path:
-    """A run's newest checkpoint.
+def newest_checkpoint(run_dir: Path, part: str = "policy") -> Path:
+    """A run's newest checkpoint whose files are as they were written.
+
+    A line on stderr names a newer one that is damaged.
+
+    Args:
+        run_dir: The run's folder.
+        part: What is needed of it, "policy" or "state"; "" for both.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or it cannot be read.
     """
     found = checkpoints(run_dir)
     if not found:
         raise InputError(
             f"{run_dir} contains no checkpoint: it is not a run, or stopped before the first one."
         )
-    return found[-1]
+    for folder in reversed(found):
+        with must_be_readable():
+            whole = _is_whole(folder, part)
+        if whole:
+            if folder != found[-1]:
+                line = f"{found[-1]} is damaged: {folder.name}, the newest whole one, is used."
+                print_line(line, quiet=distributed.rank() > 0)
+            return folder
+    raise InputError(f"{found[-1]} is not a complete checkpoint: one of its files is damaged.")
+
+
+def write_hashes(folder: Path) -> None:
+    """Writes the hash of every file of a checkpoint, by which `newest_checkpoint` knows damage."""
+    paths = sorted(path for path in folder.iterdir() if path.name != HASHES)
+    hashes = {path.name: _sha256(path) for path in paths}
+    (folder / HASHES).write_text(json.dumps(hashes, indent=1))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_whole(folder: Path, part: str) -> bool:
+    """Whether a checkpoint's files whose names begin with `part` are as they were written.
+
+    Checkpoints of earlier versions have no hashes: only what can be parsed is known to be whole.
+    """
+    try:
+        stored = (folder / HASHES).is_file()
+        hashes = json.loads((folder / HASHES).read_text()) if stored else {}
+        more = hashes if stored else (path.name for path in folder.glob("state-*"))
+        for name in {*FILES, *more}:
+            path = folder / Path(name).name
+            if not name.startswith(part):
+                continue
+            if not path.is_file() or (stored and _sha256(path) != hashes[name]):
+                return False
+            if not stored:
+                _parse(path)
+    except PermissionError:
+        raise
+    except (*DAMAGE, OSError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def _parse(path: Path) -> None:
+    if path.suffix == ".json":
+        json.loads(path.read_text())
+    else:
+        path.open("rb").close()  # safetensors calls what may not be read missing
+        with safe_open(path, "pt"):
+            pass
 
 
 def generation_folder(folder: Path, number: int) -> Path:
@@ -134,7 +210,16 @@ def newest_generation(folder: Path) -> Path:
     return generation_folder(folder, number) if number else folder
 
 
-def remove_old(run_dir: Path) -> None:
-    """Removes all but the `KEPT` newest checkpoints."""
-    for folder in checkpoints(run_dir)[:-KEPT]:
-        shutil.rmtree(folder)
+def remove_old(run_dir: Path, newest: Path) -> None:
+    """Removes all but the `KEPT` newest checkpoints.
+
+    Args:
+        run_dir: The run's folder.
+        newest: The checkpoint that was just written. Those after it are damaged: the run resumed
+            from an earlier one.
+    """
+    found = checkpoints(run_dir)
+    kept = found[: found.index(newest) + 1][-KEPT:]
+    for folder in found:
+        if folder not in kept:
+            shutil.rmtree(folder)

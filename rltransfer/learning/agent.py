@@ -14,6 +14,7 @@ from rltransfer.aliases import AcceptsAliases
 from rltransfer.errors import check_kinds, check_range
 from rltransfer.learning.learner import Learner, Loss, OptimizerName, PrecisionName
 from rltransfer.learning.minibatches import Batch
+from rltransfer.machine.devices import restore_generator
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
@@ -194,5 +195,5 @@ class Agent(abc.ABC):
         """Restores a state of `state_dict`."""
         self.policy.load_state_dict(state["policy"])
         self.learner.load_state_dict(state["learner"])
-        self.generator.set_state(state["generator"])
+        restore_generator(self.generator, state["generator"])
         self.order.set_state(state["order"])

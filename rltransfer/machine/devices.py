@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
+from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.machine import distributed
@@ -19,6 +22,15 @@ def find_device(name: str) -> torch.device:
     if distributed.world_size() > 1 and name.startswith("cuda"):
         name = _gpu_of_process(name)
     return existing_device(name)
+
+
+def restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Restores a generator's state; one of another kind of device becomes its seed."""
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state)
+    else:
+        digest = hashlib.sha256(bytes(state.tolist())).digest()
+        generator.manual_seed(int.from_bytes(digest[:7]))
 
 
 def existing_device(name: str) -> torch.device:

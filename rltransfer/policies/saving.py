@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from rltransfer.errors import InputError
+from rltransfer.files.atomic import save_tensors
 from rltransfer.files.lfs import check_not_pointer
 from rltransfer.policies.policy import Policy, PolicySpec
 
@@ -44,7 +45,7 @@ def save_policy(policy: Policy, stem: Path, half: bool = False) -> None:
         name: (tensor.half() if name in weights else tensor).cpu().contiguous()
         for name, tensor in policy.state_dict().items()
     }
-    save_file(tensors, stem.with_suffix(".safetensors"))
+    save_tensors(tensors, stem.with_suffix(".safetensors"))
     stem.with_suffix(".json").write_text(json.dumps(policy.spec.to_json(), indent=1) + "\n")
 
 

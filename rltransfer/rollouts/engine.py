@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -54,13 +54,20 @@ class EnvSlice:
         self.env.send(action)
 
 
+class Closable(Protocol):
+    """What can be closed, such as a `RolloutEngine`."""
+
+    def close(self) -> None:
+        """Closes it."""
+
+
 @contextlib.contextmanager
-def closed_if_refused(engine: RolloutEngine) -> Iterator[None]:
-    """Closes the environments if the block ends with an error."""
+def closed_if_refused(closable: Closable) -> Iterator[None]:
+    """Closes the environments, or what else there is, if the block ends with an error."""
     try:
         yield
     except BaseException:
-        engine.close()
+        closable.close()
         raise
 
 
@@ -185,14 +192,14 @@ class RolloutEngine:
         self.state = torch.zeros(self.num_rows, size, device=self.device)
         self._initial_state = torch.zeros_like(self.state)
 
-    def restart(self, only_forgetful: bool = False) -> None:
+    def restart(self, indices: Collection[int] | None = None) -> None:
         """Begins new episodes, seeded by the engine's seed and the number of restarts.
 
         Args:
-            only_forgetful: Restarts only the environments whose state cannot be saved.
+            indices: Those of `env_slices` that restart; None for all.
         """
         for index, env_slice in enumerate(self.env_slices):
-            if only_forgetful and env_slice.env.state_dict() is not None:
+            if indices is not None and index not in indices:
                 continue
             seed = np.random.SeedSequence([self.seed, self.restarts, index]).generate_state(1)
             observation, _ = env_slice.env.reset(seed=int(seed[0]) % 2**31)
@@ -375,7 +382,8 @@ class RolloutEngine:
             "running_return": self.running_return.clone(),
             "running_length": self.running_length.clone(),
             "state": self.state.clone(),
-            "restarts": self.restarts,
+            # Counts the restart that resuming may need, which so has a seed of its own.
+            "restarts": self.restarts + 1,
         }
         for index, env_slice in enumerate(self.env_slices):
             env_state = env_slice.env.state_dict()
@@ -396,18 +404,21 @@ class RolloutEngine:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state; environments whose state cannot be saved begin new episodes."""
-        self.restarts = state["restarts"] - 1
-        self.restart()
         self._resize_state(state["state"].shape[1])
         self.state.copy_(state["state"])
         for name, tensor in state["observation"].items():
             self._observation[name].at[self._rollout_length].copy_(tensor)
+        self._start.at[self._rollout_length].copy_(state["start"])
         self._last_start.copy_(state["start"])
         self.running_return.copy_(state["running_return"])
         self.running_length.copy_(state["running_length"])
         for index, env_slice in enumerate(self.env_slices):
             if f"env-{index}" in state:
                 env_slice.env.load_state_dict(state[f"env-{index}"])
+        self.restarts = state["restarts"] - 1
+        unsaved = [i for i in range(len(self.env_slices)) if f"env-{i}" not in state]
+        if unsaved:
+            self.restart(unsaved)
 
 
 def _fill(store: Tensor, value: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, check_kinds, check_range
+from rltransfer.files.reading import must_be_readable
 from rltransfer.files.serialization import from_json, to_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
@@ -73,10 +74,12 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         InputError: The folder is not a run, or its configuration is damaged.
     """
     path = run_dir / "config.json"
-    if not path.is_file():
-        raise InputError(f"{run_dir} is not a run: it has no config.json.")
+    with must_be_readable():
+        if not path.is_file():
+            raise InputError(f"{run_dir} is not a run: it has no config.json.")
+        content = path.read_bytes()
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(content)
         Suite.from_json(entries["suite"])
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(run_dir) from error

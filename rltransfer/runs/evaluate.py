@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.checkpoint import newest_generation
+from rltransfer.files.reading import is_folder
 from rltransfer.machine.devices import find_device
 from rltransfer.machine.terminal import print_line
 from rltransfer.policies.policy import Policy
@@ -58,7 +59,7 @@ def evaluate(
         "num_envs": num_envs,
     }
     requested = None if suite is None else as_suite(suite)
-    if isinstance(source, str | Path) and os.path.isdir(source):
+    if isinstance(source, str | Path) and is_folder(source):
         if vecnormalize is not None:
             raise InputError(
                 f"--vecnormalize applies to Stable-Baselines3 zips, but {source} is a run: leave "
@@ -122,7 +123,8 @@ def _trained_task(
     if not indices and order is not None:
         indices = [order]
     if len(indices) == 1:
-        return trained.tasks[indices[0]].with_kwargs(**requested.kwargs), indices[0]
+        played = {**trained.tasks[indices[0]].kwargs, **requested.kwargs}
+        return dataclasses.replace(requested, kwargs=played), indices[0]
     if policy.spec.asks_for_task:
         raise InputError(
             f"{source} has a separate policy for each of {', '.join(trained.names())}, and none "

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
+import socket
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
 from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
 from rltransfer.files import atomic, checkpoint
+from rltransfer.files.serialization import to_json
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
-from rltransfer.runs.config import FRAMES, NOT_OPTIONS, read_config
+from rltransfer.runs.config import FRAMES, NOT_OPTIONS, RunOptions, read_config
 
 LONGEST_SHOWN = 60
 """Maximum number of characters of two values in an error message."""
+
+LOCK = ".lock"
+"""The file of a run directory that the process which trains there has locked."""
+
+RESULT_OPTIONS = frozenset({"total_steps", "episodes"})
+"""Options of a run whose change makes its result out of date."""
 
 MEASURED_FIELDS = (FRAMES, "recorded_return")
 """Fields of a teacher's specification that may become known after it was first written."""
@@ -38,20 +49,63 @@ def io_errors_as_input_errors(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder} cannot be written: {reason}.") from error
 
 
+def lock(run_dir: Path) -> IO[str]:
+    """Locks a folder for training; closing the returned file or the process's end unlocks it.
+
+    Raises:
+        InputError: A run in the folder goes on, or the folder cannot be written.
+    """
+    with io_errors_as_input_errors(run_dir):
+        file = (run_dir / LOCK).open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        with file:
+            file.seek(0)
+            raise InputError(
+                f"{run_dir} is in use by {file.read().strip() or 'another process'}: wait until "
+                "that run ends, or stop it first."
+            ) from error
+    except OSError:
+        pass  # some network file systems have no locks
+    with io_errors_as_input_errors(run_dir):
+        file.truncate(0)
+        file.write(f"the process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+    _LOCKS.add(file)
+    return file
+
+
+_LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
+
+
+def _close_locks() -> None:
+    for file in _LOCKS:
+        file.close()
+
+
+# A forked process that outlives the run, e.g. of an environment that hangs, must not keep the lock.
+os.register_at_fork(after_in_child=_close_locks)
+
+
 def check_free(run_dir: Path) -> None:
     """Checks that a folder does not exist or is empty.
 
     Raises:
         InputError: The folder contains something.
     """
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    with io_errors_as_input_errors(run_dir):
+        there = run_dir.exists() and (
+            not run_dir.is_dir() or any(path.name != LOCK for path in run_dir.iterdir())
+        )
+    if there:
         raise InputError(
             f"{run_dir} already exists: use another --run-dir, or resume it with --resume."
         )
 
 
-def make_folder(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Creates a folder with a configuration.
+def make_folder(run_dir: Path, config: Mapping[str, Any]) -> IO[str]:
+    """Creates a folder with a configuration, and locks it as `lock` does.
 
     Raises:
         InputError: The folder contains something, or cannot be written.
@@ -59,7 +113,10 @@ def make_folder(run_dir: Path, config: Mapping[str, Any]) -> None:
     check_free(run_dir)
     with io_errors_as_input_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
+    held = lock(run_dir)
+    check_free(run_dir)  # another process may have been faster
     write_json(run_dir / "config.json", config)
+    return held
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -74,6 +131,9 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = False) -> None:
     """Checks that a folder contains a run with this configuration.
+
+    Of the options of the run, `RunOptions`, only the seed must be the same, and in a chain the
+    steps: its generations have learned from each other.
 
     Args:
         run_dir: The folder.
@@ -92,13 +152,45 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
         f"a chain with --generations {count}" if count else "a single run"
         for count in (one.get("generations") for one in (old, new))
     )
-    found = difference(old, new, "")
+    fixed = ("seed", "total_steps") if new.get("generations") else ("seed",)
+    free = {name: value for name, value in new["options"].items() if name not in fixed}
+    found = difference({**old, "options": {**old["options"], **free}}, new, "")
     if kind != requested or found:
         wrong = f"{kind}, not {requested}" if kind != requested else f"a run with another {found}"
         raise InputError(
             f"{run_dir} contains {wrong}: resume it with its original settings, or use another "
             "--run-dir."
         )
+
+
+def changed_options(run_dir: Path, options: RunOptions) -> dict[str, Any]:
+    """The options of a run that a resume changes, with their stored values."""
+    old, new = with_current_names(read_config(run_dir)["options"]), to_json(options)
+    return {name: value for name, value in old.items() if value != new.get(name)}
+
+
+def store_options(run_dir: Path, options: RunOptions) -> None:
+    """Stores the options of a resumed run.
+
+    A result of fewer steps or other episodes is renamed to `result-STEPS-EPISODES.json`.
+    """
+    changed, config = changed_options(run_dir, options), read_config(run_dir)
+    if not changed:
+        return
+    result, old = run_dir / "result.json", with_current_names(config["options"])
+    if changed.keys() & RESULT_OPTIONS and result.exists():
+        with io_errors_as_input_errors(run_dir):
+            result.rename(run_dir / f"result-{old['total_steps']}-{old['episodes']}.json")
+    write_json(run_dir / "config.json", {**config, "options": to_json(options)})
+
+
+def stored_result(run_dir: Path) -> dict[str, Any]:
+    """The content of a finished run's `result.json`; empty if there is none, or it is damaged."""
+    try:
+        result = json.loads((run_dir / "result.json").read_text())
+        return result if isinstance(result, dict) and isinstance(result["tasks"], dict) else {}
+    except (OSError, ValueError, KeyError, RecursionError):
+        return {}
 
 
 def _without_place(config: Mapping[str, Any]) -> dict[str, Any]:

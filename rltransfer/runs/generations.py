@@ -18,6 +18,7 @@ the paper: there are no labels of data besides the teacher's.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -31,7 +32,14 @@ from rltransfer.learning.agent import Method
 from rltransfer.machine import distributed
 from rltransfer.rollouts.engine import closed_if_refused
 from rltransfer.runs.config import RunOptions, settings
-from rltransfer.runs.folder import check_free, check_same, make_folder, write_json
+from rltransfer.runs.folder import (
+    check_free,
+    check_same,
+    lock,
+    make_folder,
+    store_options,
+    write_json,
+)
 from rltransfer.runs.run import Run
 from rltransfer.tasks.task import Suite
 
@@ -90,16 +98,24 @@ class Chain:
             InterruptedRunError: Ctrl-C or SIGTERM stopped the run after a checkpoint.
             InputError: See `train`; nothing was written.
         """
-        if resume:
-            check_same(self.folder, self.config())
-        elif distributed.rank() == 0:
-            check_free(self.folder)
+        with contextlib.ExitStack() as held:
+            if resume:
+                check_same(self.folder, self.config())
+                distributed.wait()
+                if distributed.rank() == 0:
+                    held.enter_context(lock(self.folder))
+                    store_options(self.folder, self.options)
+            elif distributed.rank() == 0:
+                check_free(self.folder)
+            return self._train(resume, held)
+
+    def _train(self, resume: bool, held: contextlib.ExitStack) -> Run:
         try:
             for number in range(1, self.generations):
                 if not (generation_folder(self.folder, number) / "result.json").exists():
                     # Without a reference to the run, its memory is freed before the next one.
-                    self._begin(number, resume).execute()
-            last = self._begin(self.generations, resume)
+                    self._begin(number, resume, held).execute()
+            last = self._begin(self.generations, resume, held)
             last.execute()
         except InterruptedRunError as stopped:
             raise InterruptedRunError(self.name, self.folder, stopped.number) from None
@@ -107,7 +123,7 @@ class Chain:
             write_json(self.folder / "result.json", last.result)
         return last
 
-    def _begin(self, number: int, resume: bool) -> Run:
+    def _begin(self, number: int, resume: bool, held: contextlib.ExitStack) -> Run:
         """Starts a generation's run, or resumes it if its folder exists."""
         run_dir = generation_folder(self.folder, number)
         seed = self.options.seed + SEED_STEP * (number - 1)
@@ -122,7 +138,7 @@ class Chain:
                     )
                 # Written only now: the first run is built, and nothing was refused.
                 if distributed.rank() == 0:
-                    make_folder(self.folder, self.config())
+                    held.enter_context(make_folder(self.folder, self.config()))
         # Checked before any process may create it.
         exists = (run_dir / "config.json").exists()
         distributed.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from rltransfer.errors import (
     InputError,
     InterruptedRunError,
     TerminatedError,
+    check_number,
 )
 from rltransfer.files import atomic, checkpoint
 from rltransfer.learning.agent import Agent, Method, TrainingContext
@@ -37,7 +39,17 @@ from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
-from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder, write_json
+from rltransfer.runs.folder import (
+    RESULT_OPTIONS,
+    changed_options,
+    check_same,
+    io_errors_as_input_errors,
+    lock,
+    make_folder,
+    store_options,
+    stored_result,
+    write_json,
+)
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
 from rltransfer.runs.teacher_check import format_return, teacher_check
@@ -88,6 +100,7 @@ class Run:
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, Evaluation] = {}
         self._resumed = False
+        self._held = contextlib.ExitStack()
         self._in_loop = False
         self._stop = False
         self._signal: int = signal.SIGINT
@@ -129,34 +142,63 @@ class Run:
 
         Raises:
             InputError: A new run's folder contains something or cannot be written, or a resumed
-                run's folder does not contain a run with these settings.
+                run's folder does not contain a run with these settings, or one that goes on.
         """
-        with closed_if_refused(self.engine):
+        with closed_if_refused(self.engine), closed_if_refused(self._held):
             if resume:
-                check_same(self.run_dir, self.config(), teacher_moves)
-                self.restore()
-                self._resumed = True
-                return
-            if distributed.rank() == 0:
+                self._resume(teacher_moves)
+            elif distributed.rank() == 0:
                 # The stacked frames are stored for students of this run; options determine them.
                 rest = {FRAMES: self.context.frame_stack, SCALED_ACTIONS: True}
-                make_folder(self.run_dir, {**self.config(), **rest})
+                self._held.enter_context(make_folder(self.run_dir, {**self.config(), **rest}))
             distributed.wait()
+
+    def _resume(self, teacher_moves: bool) -> None:
+        check_same(self.run_dir, self.config(), teacher_moves)
+        if distributed.rank() == 0:
+            self._held.enter_context(lock(self.run_dir))
+        self.restore()
+        self._resumed = True
+        total, changed = self.options.total_steps, changed_options(self.run_dir, self.options)
+        if "total_steps" in changed and total < self.env_steps:
+            raise InputError(
+                f"total_steps is {total}, but {self.run_dir} has done {self.env_steps} steps "
+                "already: use more, or leave it as it was."
+            )
+        if self.env_steps >= total and not changed.keys() & RESULT_OPTIONS:
+            self.result = stored_result(self.run_dir)
+        distributed.wait()  # until all processes have read what the first one changes
+        if distributed.rank() == 0:
+            store_options(self.run_dir, self.options)
+        for name, value in changed.items():
+            new = getattr(self.options, name)
+            self._say(f"resumes with {name} {new}; it was {value}")
 
     def restore(self) -> None:
         """Restores the newest checkpoint; without one, the run starts from the beginning."""
         if not checkpoint.checkpoints(self.run_dir):
             return
-        state = checkpoint.load_state(checkpoint.newest_checkpoint(self.run_dir))
-        self.env_steps = state["env_steps"]
-        self.wall_seconds = state["wall_seconds"]
-        self.agent.load_state_dict(state["agent"])
-        if GENERATORS in state:
-            set_global_state(state[GENERATORS])
-        self.engine.load_state_dict(state["engine"])
+        folder = checkpoint.newest_checkpoint(self.run_dir, part="")
+        state = checkpoint.load_state(folder)
+        try:
+            check_number("env_steps", state["env_steps"], "at least 0")
+            check_number("wall_seconds", state["wall_seconds"], "finite and at least 0")
+            self.env_steps, self.wall_seconds = int(state["env_steps"]), state["wall_seconds"]
+            self.agent.load_state_dict(state["agent"])
+            if GENERATORS in state:
+                set_global_state(state[GENERATORS])
+            self.engine.load_state_dict(state["engine"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"{folder} does not fit this run: its state is damaged, or was written by a "
+                "version with other state."
+            ) from error
+
+    def _say(self, words: str) -> None:
+        print_line(f"{self._title}  {words}", self.quiet or distributed.rank() > 0)
 
     def execute(self) -> dict[str, Any]:
-        """Trains to the end and returns the result.
+        """Trains to the end and returns the result, at once if the run is finished.
 
         Raises:
             InterruptedRunError: Ctrl-C or SIGTERM stopped the run after a checkpoint.
@@ -164,6 +206,11 @@ class Run:
             EnvironmentFailureError: An environment failed; what was learned is in a checkpoint.
             InputError: The network diverged, or the disk is full.
         """
+        if self.result:
+            self._say(f"is finished ({self.env_steps} steps): pass more --total-steps to train on")
+            self.engine.close()
+            self._held.close()
+            return self.result
         previous = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -186,6 +233,7 @@ class Run:
             ) from error
         finally:
             self.engine.close()
+            self._held.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return self.result
@@ -317,18 +365,15 @@ class Run:
         return EnvironmentFailureError(f"{sentence} (from step {self.env_steps}).", failure.trace)
 
     def save(self, new_episodes: bool = False) -> None:
-        """Writes a checkpoint; environments whose state cannot be saved start new episodes.
+        """Writes a checkpoint; the environments run on as if there were none.
 
         Args:
             new_episodes: Whether all begin new episodes when the run resumes. Then they are not
                 asked for their states.
         """
-        generators = global_state()
-        if not new_episodes:
-            self.engine.restart(only_forgetful=True)
         engine = self.engine.new_episodes() if new_episodes else self.engine.state_dict()
         state = {
-            GENERATORS: generators,
+            GENERATORS: global_state(),
             "env_steps": self.env_steps,
             "wall_seconds": self.wall_seconds,
             "agent": self.agent.state_dict(),
@@ -340,17 +385,17 @@ class Run:
                 if distributed.rank() == 0:
                     save_policy(self.agent.policy, folder / "policy")
                 checkpoint.save_state(folder, state)
+                distributed.wait()
+                if distributed.rank() == 0:
+                    checkpoint.write_hashes(folder)
             if distributed.rank() == 0:
-                checkpoint.remove_old(self.run_dir)
+                checkpoint.remove_old(self.run_dir, target)
 
     def _finish(self, tracker: Tracker) -> None:
         """Evaluates policy, teacher and random policy, and writes `result.json`."""
         options, agent = self.options, self.agent
         policies = "policy, teacher and random" if agent.teacher else "policy and random"
-        print_line(
-            f"{self._title}  evaluating {policies} policy, {options.episodes} episodes per task",
-            self.quiet or distributed.rank() > 0,
-        )
+        self._say(f"evaluating {policies} policy, {options.episodes} episodes per task")
         found = final_evaluation(agent, self.context, options.episodes, options.seed + 2)
         # JSON has no infinity, the interval of a single episode.
         tasks = {
@@ -405,7 +450,8 @@ class Run:
 
 def scales_actions(run_dir: Path) -> bool:
     """Whether policies of a run output actions in [-1, 1]: all but those of earlier versions."""
-    return not (run_dir / "config.json").is_file() or SCALED_ACTIONS in read_config(run_dir)
+    stored = os.path.isfile(run_dir / "config.json")  # False where it may not be read
+    return not stored or SCALED_ACTIONS in read_config(run_dir)
 
 
 def _frame_stack(envs: Sequence[VectorEnv]) -> int:

@@ -40,7 +40,8 @@ def train(
         method: What learns and how, e.g. `rltransfer.agents.PPO()`.
         suite: The tasks: a suite, a task, the name of either, or several tasks or ids.
         run_dir: Directory of the run; must be empty or missing, unless the run is resumed.
-        resume: Resume the run in `run_dir`.
+        resume: Resume the run in `run_dir`; more `total_steps` extend it, and all options from
+            `device` on may change.
         quiet: Hide progress.
         generations: Students in a chain, each the teacher of the next, see `generations.py`; the
             last one's run is returned. 0 trains a single run, in `run_dir` itself.

@@ -158,6 +158,7 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
         empty = create_empty_array(self.env.observation_space, n=1)
         if isinstance(empty, dict):
             return {name: values[0] for name, values in empty.items()}
+        assert isinstance(empty, np.ndarray | tuple)
         return empty[0]
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import traceback
 from typing import Any
 
@@ -126,8 +127,13 @@ def _is_vector_only(spec: EnvSpec, creator: Any) -> bool:
 
 
 def _find_spec(task: Task) -> EnvSpec:
-    """The id's registry entry; "module:id" imports the module first."""
+    """The id's registry entry; "module:id" imports the module first, if the user named it."""
     module, _, name = task.id.rpartition(":")
+    if task.from_file and module and module not in sys.modules:
+        raise InputError(
+            f"The run's task {task.id!r} would import the module {module!r}, which only happens if "
+            f"you name it: if you trust that module, pass --task {task.id}, or import it in Python."
+        )
     try:
         if module:
             importlib.import_module(module)

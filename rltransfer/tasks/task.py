@@ -22,6 +22,8 @@ class Task:
     env_timeout: float = field(default=0.0, compare=False, repr=False)
     """Seconds that a step may take if each environment is in its own process; 0 for any time. It is
     not part of what is played: runs neither store nor compare it."""
+    from_file: bool = field(default=False, compare=False, repr=False)
+    """Whether a file named the id: then no module of its own is imported, see `trusted`."""
 
     def with_kwargs(self, **kwargs: Any) -> Task:
         """The task with keyword arguments added or replaced."""
@@ -36,14 +38,18 @@ class Task:
         """Whether both tasks set a keyword argument to different values."""
         return any(other.kwargs.get(name, value) != value for name, value in self.kwargs.items())
 
+    def trusted(self) -> Task:
+        """The task as if the user had named it: making it may import the module of "module:ID"."""
+        return dataclasses.replace(self, from_file=False)
+
     def to_json(self) -> dict[str, Any]:
         """JSON form of the task."""
         return {"id": self.id, "kwargs": dict(self.kwargs)}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Task:
-        """Inverse of `to_json`."""
-        return Task(data["id"], dict(data["kwargs"]))
+        """Inverse of `to_json`; the task counts as named by a file."""
+        return Task(data["id"], dict(data["kwargs"]), from_file=True)
 
     def __str__(self) -> str:
         return f"{self.id}{json.dumps(dict(self.kwargs))}" if self.kwargs else self.id

@@ -70,8 +70,8 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
     def state_dict(self) -> dict[str, Tensor] | None:
         """Copies of the whole state, random state included; None if it cannot be saved.
 
-        An environment without a state starts new episodes at every checkpoint, also in an
-        uninterrupted run, so that a resumed run matches it.
+        An environment without a state runs on at checkpoints, and starts new episodes when a run is
+        resumed: the episodes under way are lost, and the run differs from an uninterrupted one.
         """
         return None
 

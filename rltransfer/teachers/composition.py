@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 from rltransfer.files.serialization import to_builtin, to_json
+from rltransfer.machine.devices import restore_generator
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.scores import is_masked
 from rltransfer.tasks.suite_spaces import SuiteSpaces
@@ -133,7 +134,7 @@ class Composition(Teacher):
         for name in self.counters:
             self.get_buffer(name).copy_(state[name])
         if self.generator is not None:
-            self.generator.set_state(state["generator"])
+            restore_generator(self.generator, state["generator"])
 
     def figures(self) -> dict[str, float]:
         """The figures of all members, numbered if there are several members."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint, newest_generation
 from rltransfer.files.hashing import weights_sha256
+from rltransfer.files.reading import is_folder, must_be_readable
 from rltransfer.importers.source import is_zip
 from rltransfer.policies.saving import load_policy
 from rltransfer.tasks.families import SuiteLike, as_suite
@@ -57,7 +58,7 @@ def load_teacher(
         return card_teacher(text.removeprefix(f"{ZOO}:"))
     if is_composition(text) and not os.path.exists(text):
         return read_composition(text, load_teacher, None if suite is None else as_suite(suite))
-    if os.path.isdir(text):
+    if is_folder(text):
         return _of_run(Path(source))
     return load_file_teacher(text, None if vecnormalize is None else str(vecnormalize))
 
@@ -65,8 +66,11 @@ def load_teacher(
 def _of_run(run_dir: Path) -> Teacher:
     run_dir = newest_generation(run_dir)
     stem = newest_checkpoint(run_dir) / "policy"
+    path = run_dir / "config.json"
+    with must_be_readable():
+        content = path.read_bytes() if path.is_file() else b""
     try:
-        config = json.loads((run_dir / "config.json").read_text())
+        config = json.loads(content)
         suite = Suite.from_json(config["suite"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

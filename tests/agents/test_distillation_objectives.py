@@ -73,7 +73,6 @@ def test_resumed_equals_unbroken(tmp_path: Path, expert: rt.Teacher, objective: 
     for run in (unbroken, stopped):
         for _ in range(3):
             run.iterate()
-        # What a checkpoint does to the environments, the unbroken run does too.
         run.save()
     again = run_of(tmp_path / "stopped", expert, objective=objective)
     again.restore()

@@ -368,7 +368,7 @@ def test_a_run_that_is_gone_on_with_equals_an_unbroken_one(tmp_path: Path) -> No
         if iteration == 4:
             unbroken.save()
         unbroken.iterate()
-    resumed.begin(resume=True)
+    resumed.restore()
     for _ in range(4):
         resumed.iterate()
     tables = [run.agent.policy.state_dict() for run in (unbroken, resumed)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rltransfer.errors import InputError
-from rltransfer.files.atomic import write_text_whole, written_whole
+from rltransfer.files.atomic import save_tensors, write_text_whole, written_whole
 from rltransfer.files.checkpoint import (
     checkpoint_folder,
     checkpoints,
@@ -17,6 +17,7 @@ from rltransfer.files.checkpoint import (
     newest_checkpoint,
     remove_old,
     save_state,
+    write_hashes,
 )
 
 
@@ -164,16 +165,17 @@ def test_damaged_state(name: str, size: int | None, tmp_path: Path):
 def test_newest_checkpoint_is_the_one_of_the_most_steps(tmp_path: Path):
     # By number and not by name: 9 comes before 10.
     for step in (9, 100_000_000_000, 10):
-        checkpoint_folder(tmp_path, step).mkdir(parents=True)
+        whole(checkpoint_folder(tmp_path, step))
     steps = [int(path.name.split("-")[1]) for path in checkpoints(tmp_path)]
     assert steps == [9, 10, 100_000_000_000]
     assert newest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 100_000_000_000)
 
 
 def test_checkpoints_that_are_not_whole_do_not_count(tmp_path: Path):
-    checkpoint_folder(tmp_path, 1).mkdir(parents=True)
+    whole(checkpoint_folder(tmp_path, 1))
     with written_whole(checkpoint_folder(tmp_path, 2)):
         assert newest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 1)
+    whole(checkpoint_folder(tmp_path, 2))
     assert newest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 2)
 
 
@@ -185,7 +187,83 @@ def test_no_checkpoint(tmp_path: Path):
 
 def test_the_newest_two_are_kept(tmp_path: Path):
     for step in (1, 2, 3, 4):
-        with written_whole(checkpoint_folder(tmp_path, step)) as folder:
-            (folder / "file").touch()
-        remove_old(tmp_path)
+        remove_old(tmp_path, whole(checkpoint_folder(tmp_path, step)))
     assert checkpoints(tmp_path) == [checkpoint_folder(tmp_path, step) for step in (3, 4)]
+
+
+def whole(folder: Path) -> Path:
+    """A checkpoint with a policy and a state."""
+    with written_whole(folder) as partial:
+        for name in ("policy", "state"):
+            save_tensors({"w": torch.arange(1000.0)}, partial / f"{name}.safetensors")
+            (partial / f"{name}.json").write_text('{"steps": 1}')
+        write_hashes(partial)
+    return folder
+
+
+def flip(path: Path, place: int = -1000) -> None:
+    """Changes one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    old, new = (whole(checkpoint_folder(tmp_path, step)) for step in (1, 2))
+    assert newest_checkpoint(tmp_path, "") == new and capsys.readouterr().err == ""
+    flip(new / "state.safetensors")
+    # Whoever needs the policy alone uses the newest.
+    assert newest_checkpoint(tmp_path, "policy") == new and capsys.readouterr().err == ""
+    assert newest_checkpoint(tmp_path, "") == newest_checkpoint(tmp_path, "state") == old
+    flip(new / "policy.safetensors")
+    capsys.readouterr()
+    assert newest_checkpoint(tmp_path) == old
+    assert capsys.readouterr().err == (
+        f"{new} is damaged: step-000000000001, the newest whole one, is used.\n"
+    )
+    flip(old / "policy.json", 3)
+    with pytest.raises(InputError, match="step-000000000002 is not a complete checkpoint"):
+        newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"policy.json": 1}', "[" * 10_000, "", None])
+def test_hashes_that_are_none_are_damage(content: str | None, tmp_path: Path):
+    old, new = (whole(checkpoint_folder(tmp_path, step)) for step in (1, 2))
+    path = new / "sha256.json"
+    path.unlink() if content is None else path.write_text(content)
+    # Earlier versions wrote none.
+    assert newest_checkpoint(tmp_path, "") == (new if content is None else old)
+
+
+@pytest.mark.parametrize("name", ["policy.json", "policy.safetensors", "state.json"])
+@pytest.mark.parametrize("size", [None, 0, 9])
+def test_checkpoints_of_earlier_versions_fall_back_too(name: str, size: int | None, tmp_path: Path):
+    old, new = (whole(checkpoint_folder(tmp_path, step)) for step in (1, 2))
+    for folder in (old, new):
+        (folder / "sha256.json").unlink()
+    if size is None:
+        (new / name).unlink()
+    else:
+        (new / name).write_bytes((new / name).read_bytes()[:size])
+    assert newest_checkpoint(tmp_path, "") == old
+
+
+def test_damaged_checkpoints_after_the_one_resumed_are_replaced(tmp_path: Path):
+    for step in (1, 2, 5):
+        whole(checkpoint_folder(tmp_path, step))
+    remove_old(tmp_path, checkpoint_folder(tmp_path, 2))
+    assert checkpoints(tmp_path) == [checkpoint_folder(tmp_path, step) for step in (1, 2)]
+
+
+def test_files_have_the_permissions_of_new_files(tmp_path: Path):
+    (tmp_path / "file").touch()
+    for path in whole(tmp_path / "step").iterdir():
+        assert path.stat().st_mode == (tmp_path / "file").stat().st_mode
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '{"processes": []}', "[" * 10_000])
+def test_an_odd_state_is_damage(content: str, tmp_path: Path):
+    save_state(tmp_path, {"step": 7})
+    (tmp_path / "state.json").write_text(content)
+    with pytest.raises(InputError, match=r"damaged|processes"):
+        load_state(tmp_path)

@@ -201,7 +201,7 @@ def test_a_checkpoint_copies_nothing(
     memory = ReplayMemory(30, 3, CPU, 4, tmp_path / "ring" if on_disk else None)
     memory.add(*Game(3, 4).play(5))
     written: dict[str, Tensor] = {}
-    monkeypatch.setattr(checkpoint, "save_file", lambda tensors, path: written.update(tensors))
+    monkeypatch.setattr(checkpoint, "save_tensors", lambda tensors, path: written.update(tensors))
     save_state(tmp_path, memory.state_dict())
     memory.add(*Game(3, 4).play(13))
     # What is to be written changes with the ring, which it is a view of.

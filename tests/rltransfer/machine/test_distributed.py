@@ -24,6 +24,7 @@ from rltransfer.machine import distributed
 from rltransfer.policies.normalizer import RunningNormalizer
 from rltransfer.policies.output import PolicyOutput
 
+TASK = "rltransfer/MinAtar-Breakout-v0"
 CPU = torch.device("cpu")
 
 
@@ -173,7 +174,7 @@ def test_a_run_of_two_processes_goes_on_bitwise(
     printed = two_processes(
         *train,
         "--task",
-        "CartPole-v1",
+        TASK,
         "--teacher",
         str(teacher_run(tmp_path)),
         "--num-envs",
@@ -196,7 +197,7 @@ def test_a_run_of_two_processes_goes_on_bitwise(
         str(tmp_path / "memory"),
     )
     # One of them shows the result and writes the files; both learned from half of the steps.
-    assert "CartPole-v1" in printed[0] and not printed[1]
+    assert TASK in printed[0] and not printed[1]
     assert len(list(whole.glob("events.*"))) == 1
     assert json.loads((whole / "result.json").read_text())["env_steps"] == 1024
     assert len(list((tmp_path / "memory").glob("*-1.memmap"))) > 1
@@ -226,7 +227,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 def teacher_run(folder: Path) -> Path:
     """Returns the folder of a run whose policy has hardly learned."""
-    words = ["train", "ppo", "--task", "CartPole-v1", "--num-envs", "4", "--rollout-length", "16"]
+    words = ["train", "ppo", "--task", TASK, "--num-envs", "4", "--rollout-length", "16"]
     words += ["--steps", "64", "--episodes", "1", "--quiet", "--run-dir", str(folder / "teacher")]
     assert main(words) == 0
     return folder / "teacher"

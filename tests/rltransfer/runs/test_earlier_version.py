@@ -13,11 +13,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import rltransfer as rt
 from rltransfer.aliases import with_current_names
 from rltransfer.cli.main import main
+from rltransfer.files.checkpoint import load_state, newest_checkpoint
 from rltransfer.runs.config import configured, read_config
+from rltransfer.runs.run import Run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,17 @@ def test_a_run_resumes(runs: Path) -> None:
     result = json.loads((runs / "student" / "result.json").read_text())
     assert result["env_steps"] == 192 and result["teacher_parameters"] == 58
     assert (runs / "student" / "checkpoints" / "step-000000000192").is_dir()
+
+
+def test_its_environments_resume_as_they_were(runs: Path) -> None:
+    """That version restarted those that cannot be saved when it wrote a checkpoint."""
+    method, suite, options = configured(read_config(runs / "student"))
+    run = Run("policy-distillation", method, suite, options, runs / "student", quiet=True)
+    run.begin(resume=True)
+    state = load_state(newest_checkpoint(runs / "student"))["engine"]
+    rollout = run.engine.collect(run.agent, 1)
+    assert torch.equal(rollout.observation["policy"][0], state["observation"]["policy"])
+    assert state["start"].all() and rollout.start[0].all()
 
 
 def test_a_method_of_ones_own_may_use_a_former_name(tmp_path: Path) -> None:

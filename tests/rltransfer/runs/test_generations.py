@@ -28,6 +28,7 @@ from rltransfer.cli import export as export_command
 from rltransfer.cli.main import main
 from rltransfer.files.checkpoint import checkpoints, newest_checkpoint, newest_generation
 from rltransfer.runs.config import read_config
+from rltransfer.runs.folder import lock
 from rltransfer.runs.generations import SEED_STEP, generation_results
 from rltransfer.runs.run import Run
 
@@ -60,7 +61,7 @@ def test_each_generation_learns_from_the_one_before(tmp_path: Path, teacher: Pat
     folder = tmp_path / "chain"
     run = chain(folder, str(teacher), seed=7)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "generation-1", "generation-2", "generation-3", "result.json",
+        ".lock", "config.json", "generation-1", "generation-2", "generation-3", "result.json",
     ]  # fmt: skip
     configs = [read_config(folder / f"generation-{number}") for number in (1, 2, 3)]
     taught_by = [str(teacher), str(folder / "generation-1"), str(folder / "generation-2")]
@@ -151,6 +152,20 @@ def test_a_chain_that_is_done_resumes_to_the_same_result(tmp_path: Path, teacher
     first = chain(tmp_path / "chain", str(teacher)).result
     again = chain(tmp_path / "chain", str(teacher), resume=True).result
     assert first["tasks"] == again["tasks"]
+
+
+def test_a_chain_resumes_once_at_a_time_and_with_its_own_steps(
+    tmp_path: Path, teacher: Path
+) -> None:
+    folder = tmp_path / "chain"
+    chain(folder, str(teacher), generations=1)
+    with lock(folder), pytest.raises(rt.InputError, match="chain is in use by the process"):
+        chain(folder, str(teacher), generations=1, resume=True)
+    with pytest.raises(rt.InputError, match="another total_steps"):
+        chain(folder, str(teacher), generations=1, resume=True, total_steps=10_000)
+    again = chain(folder, str(teacher), generations=1, resume=True, episodes=3)
+    assert again.result["tasks"][TASK]["episodes"] == 3
+    assert read_config(folder)["options"]["episodes"] == 3
 
 
 def test_a_chain_that_was_moved_goes_on(tmp_path: Path, teacher: Path) -> None:

@@ -36,6 +36,7 @@ from rltransfer.machine import distributed
 from rltransfer.machine.devices import find_device
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.runs.config import RunOptions, configured, read_config
+from rltransfer.runs.folder import lock
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.run import TRACEBACK, Run, _frame_stack
 
@@ -67,7 +68,6 @@ def killed_after_a_checkpoint(words: list[str], run_dir: Path, number: signal.Si
 
 CASES = {
     "device": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS],
-    "host": ["ppo", "--task", "CartPole-v1", *PPO_OPTIONS],
     "recurrent": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS, "--gru", "16"],
     "pqn": ["pqn", "--task", BREAKOUT, *PPO_OPTIONS],
     "distral": ["distral", "--task", BREAKOUT, "rltransfer/MinAtar-Asterix-v0",
@@ -258,6 +258,100 @@ def test_a_finished_run_resumes_to_the_same_result(tmp_path: Path) -> None:
     first = quick_run(tmp_path / "run").result
     again = quick_run(tmp_path / "run", resume=True).result
     assert first["tasks"] == again["tasks"]
+
+
+def test_a_finished_run_is_not_evaluated_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick_run(tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    capsys.readouterr()
+    quick_run(tmp_path / "run", resume=True, quiet=False)
+    assert "is finished (200 steps): pass more --total-steps" in capsys.readouterr().err
+    # Neither are its last points written to a second event file.
+    after = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed <= {".lock"}
+
+
+def test_a_finished_run_is_extended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    quick_run(folder)
+    capsys.readouterr()
+    more = {"total_steps": 400, "episodes": 9, "evaluate_every": 80, "threads": 1}
+    run = quick_run(folder, resume=True, **{**more, "quiet": False})
+    assert "resumes with total_steps 400; it was 200" in capsys.readouterr().err
+    assert run.result["env_steps"] == 400 and run.result["tasks"][TASK]["episodes"] == 9
+    assert json.loads((folder / "result-200-8.json").read_text())["env_steps"] == 200
+    assert steps_of(folder, "train/entropy") == [*range(40, 401, 40)]
+    assert steps_of(folder, f"final/return_mean/{TASK}") == [200, 400]
+    # The folder has the options of the longer run, as the step size follows them.
+    assert configured(read_config(folder))[2] == RunOptions(**more, evaluate_episodes=4)
+    words = ["train", "--resume", str(folder), "--steps", "480", "--quiet"]
+    assert main(words) == 0
+    assert json.loads((folder / "result.json").read_text())["env_steps"] == 480
+    with pytest.raises(rt.InputError, match=r"total_steps is 300, but .*run has done 480 steps"):
+        quick_run(folder, resume=True, **{**more, "total_steps": 300})
+
+
+def test_a_run_is_resumed_once_at_a_time(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    fail_at(run, 2)
+    with pytest.raises(rt.InputError, match=rf"run is in use by the process {os.getpid()} on "):
+        quick_run(run.run_dir, total_steps=10_000, evaluate_episodes=0, episodes=2, resume=True)
+    run.save()
+    assert rt.evaluate(run.run_dir, episodes=1) and rt.load_teacher(run.run_dir)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:  # another process is refused, and one that the run has forked keeps no lock
+        try:
+            lock(run.run_dir)
+        except rt.InputError:
+            os.write(writer, b"refused")
+        signal.pause()
+    try:
+        assert os.read(reader, 7) == b"refused"
+        with pytest.raises(ZeroDivisionError):
+            run.execute()
+        again = Run("ppo", METHOD, rt.Suite.of(TASK), run.options, run.run_dir, True)
+        again.begin(resume=True)
+        again._held.close()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+HOST = {"suite": "CartPole-v1", "total_steps": 400, "episodes": 2, "evaluate_episodes": 0}
+
+
+def test_checkpoints_do_not_touch_environments_that_cannot_be_saved(tmp_path: Path) -> None:
+    policies = []
+    for every in (40, 400):
+        run = rt.train(METHOD, **HOST, run_dir=tmp_path / f"{every}", quiet=True,
+                       checkpoint_every=every)  # fmt: skip
+        policies.append(run.agent.policy.state_dict())
+    assert all(torch.equal(policies[0][name], policies[1][name]) for name in policies[0])
+
+
+def test_environments_that_cannot_be_saved_begin_anew_on_resume(tmp_path: Path) -> None:
+    suite, options = rt.Suite.of("CartPole-v1"), RunOptions(total_steps=400, episodes=1)
+    run = Run("ppo", METHOD, suite, options, tmp_path / "run", True)
+    run.begin(resume=False)
+    first = run.engine.collect(run.agent, 10)
+    began = first.observation["policy"][0].clone()
+    run.save()
+    run._held.close()
+    seen = []
+    for _ in range(2):
+        again = Run("ppo", METHOD, suite, options, tmp_path / "run", True)
+        again.begin(resume=True)
+        rollout = again.engine.collect(again.agent, 10)
+        assert rollout.start[0].all() and (again.engine.running_length <= 10).all()
+        seen.append(rollout.observation["policy"][0].clone())
+        again._held.close()
+    # The same after each kill, but not once more what the run has begun with.
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.isclose(seen[0], began).any()
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
@@ -513,8 +607,8 @@ def test_a_signal_at_any_time_stops_after_a_checkpoint(
     calls = itertools.count()
     called = getattr(module, place)
 
-    def interrupted(said: Any) -> Any:
-        result = called(said)
+    def interrupted(*said: Any) -> Any:
+        result = called(*said)
         if next(calls) == 0:
             os.kill(os.getpid(), signal.SIGINT)
         return result
