@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from rltransfer.options import TUPLE
+
 FORMER = {
     "clip": "clip_range",
     "discount": "gamma",
@@ -47,8 +49,13 @@ def _current(name: str) -> str:
 
 
 def with_current_names(data: Any) -> Any:
-    """Stored JSON with current option names, for comparison; "preprocessing" has no options."""
+    """Stored JSON with current option names, for comparison; "preprocessing" has no options.
+
+    Tuples count as lists, as earlier versions stored them.
+    """
     if isinstance(data, dict):
+        if data.keys() == {TUPLE}:
+            return with_current_names(data[TUPLE])
         return {
             FORMER.get(name, name): value if name == "preprocessing" else with_current_names(value)
             for name, value in data.items()

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rltransfer.errors import check_kinds, check_range
+from rltransfer.errors import check_range
 from rltransfer.learning.learner import Learner, Loss, OptimizerName, PrecisionName
 from rltransfer.learning.minibatches import Batch
+from rltransfer.options import normalize
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
@@ -50,8 +51,9 @@ class Method(abc.ABC):
     """Steps per environment between two updates."""
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        normalize(self)
         check_range(self, "at least 1", "num_envs", "rollout_length")
+        check_range(self, "at most 1,000,000", "num_envs", "rollout_length")
 
     @abc.abstractmethod
     def build(self, context: TrainingContext) -> Agent:
@@ -78,6 +80,7 @@ class GradientMethod(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "at least 1", "batch_size")
+        check_range(self, "at most 10,000,000", "batch_size")
         check_range(self, "finite and at least 0", "learning_rate")
         check_range(self, "above 0", "max_grad_norm")
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltransfer.errors import InputError, check_kinds, check_range
+from rltransfer.errors import InputError, check_range
 from rltransfer.files.serialization import from_json, to_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.options import normalize
 from rltransfer.tasks.task import Suite
 
 FRAMES = "frame_stack"
@@ -43,12 +44,14 @@ class RunOptions:
     """Episodes of each evaluation at the end: policy, teacher and random policy."""
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        normalize(self)
         check_range(self, "at least 1", "total_steps", "episodes")
         check_range(
             self, "at least 0",
             "evaluate_episodes", "checkpoint_every", "evaluate_every", "seed", "threads",
         )  # fmt: skip
+        check_range(self, "at most 1,024", "threads")
+        check_range(self, "at most 10,000,000", "episodes", "evaluate_episodes")
 
 
 def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> dict[str, Any]:
