@@ -88,7 +88,7 @@ def check_number(what: str, value: object, condition: str | None = None) -> None
     Raises:
         InputError: The value is not a number, or does not satisfy the condition.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(f"{what} is {value!r}: it must be a number.")
     if condition is not None and not RANGES[condition](value):  # type: ignore[arg-type]
         raise InputError(f"{what} is {value}: it must be {condition}.")

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import numbers
 import os
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -153,7 +154,8 @@ def _own(name: str, hint: Any, value: Any) -> Any:
         return _own_of_several(name, kinds, value)
     if typing.get_origin(hint) is typing.Literal:
         if value not in kinds:
-            kind = f"kind of {name}" if name.endswith("s") else name.removeprefix("The ")
+            kind = name.removeprefix("The ").partition(" of ")[0]
+            kind = f"kind of {kind}" if kind.endswith("s") else kind
             raise unknown(kind, str(value), kinds)
         return value
     if typing.get_origin(hint) is tuple:
@@ -164,7 +166,9 @@ def _own(name: str, hint: Any, value: Any) -> Any:
         return _own_integer(name, value)
     if hint is float:
         check_number(name, value)
-        return float(value)
+        if abs(value) > sys.float_info.max and not isinstance(value, float):
+            raise InputError(f"{name} is too large: the largest number is 1.8e308.")
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
     if hint is str:
         if not isinstance(value, str):
             raise InputError(f"{name} is {value!r}: it must be text.")
@@ -175,7 +179,7 @@ def _own(name: str, hint: Any, value: Any) -> Any:
         return Path(value)
     if dataclasses.is_dataclass(hint) and not isinstance(value, hint):  # type: ignore[arg-type]
         raise InputError(f"{name} is {value!r}: it must be a {getattr(hint, '__name__', hint)}.")
-    return value
+    return to_builtin(value) if isinstance(value, Mapping) else value
 
 
 def _own_of_several(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
@@ -188,8 +192,7 @@ def _own_of_several(name: str, kinds: tuple[Any, ...], value: Any) -> Any:
     if str in rest and isinstance(value, str | os.PathLike):
         return str.__str__(os.fspath(value))
     if float in rest and isinstance(value, numbers.Real):
-        check_number(name, value)
-        return value
+        return _own(name, float, value)
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         InputError: The folder is not a run, or its configuration is damaged.
     """
     path = run_dir / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):  # False where the name is too long, too
         raise InputError(f"{run_dir} is not a run: it has no config.json.")
     try:
         entries = json.loads(path.read_text())

@@ -42,9 +42,11 @@ def check_free(run_dir: Path) -> None:
     """Checks that a folder does not exist or is empty.
 
     Raises:
-        InputError: The folder contains something.
+        InputError: The folder contains something, or cannot be read.
     """
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    with io_errors_as_input_errors(run_dir):
+        taken = run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir()))
+    if taken:
         raise InputError(
             f"{run_dir} already exists: use another --run-dir, or resume it with --resume."
         )

@@ -70,10 +70,7 @@ class Chain:
         check_number("generations", number, "at most 10,000")
         object.__setattr__(self, "generations", number)
         if not hasattr(self.method, "teacher"):
-            raise InputError(
-                f"{self.name} has no teacher, so a generation cannot learn from the previous one: "
-                "use policy-distillation, or leave out --generations."
-            )
+            raise no_teacher(self.name)
 
     def config(self) -> dict[str, Any]:
         """The settings and the number of generations, as JSON."""
@@ -137,6 +134,14 @@ class Chain:
         if hasattr(self.method, "vecnormalize"):
             changes["vecnormalize"] = None  # these are statistics of the first teacher
         return dataclasses.replace(self.method, **changes)
+
+
+def no_teacher(name: str) -> InputError:
+    """The error for a chain of a method without a teacher."""
+    return InputError(
+        f"{name} has no teacher, so a generation cannot learn from the previous one: use "
+        "policy-distillation, or leave out --generations."
+    )
 
 
 def generation_results(folder: Path) -> list[dict[str, Any]]:
