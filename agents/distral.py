@@ -126,6 +126,7 @@ class Distral(Method):
         check_range(self, "from 0 to 1", "alpha", "gamma", "gae_lambda", "centroid_discount")
         check_range(self, "finite and above 0", "beta")
         check_range(self, "at least 1", "epochs")
+        check_range(self, "at most 10,000", "epochs")
         check_range(self, "above 0", "clip_range")
         check_range(
             self, "finite and at least 0",

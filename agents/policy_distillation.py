@@ -133,6 +133,7 @@ class PolicyDistillation(GradientMethod):
         check_range(self, "from 0 to 1", "exploration")
         check_range(self, "at least 1", "memory_steps")
         check_range(self, "finite and above 0", "epochs")
+        check_range(self, "at most 10,000", "epochs")
         if not self.remembers:
             self._check_without_memory()
         self._check_learning()

@@ -38,6 +38,7 @@ from rltransfer.learning.reinforcement import (
     normalized_advantage,
     weighted_mean,
 )
+from rltransfer.options import normalize
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
@@ -61,6 +62,7 @@ class Surrogate(metaclass=AcceptsAliases):
     """Weight of the value loss."""
 
     def __post_init__(self) -> None:
+        normalize(self)
         check_range(self, "from 0 to 1", "gamma", "gae_lambda")
         check_range(self, "above 0", "clip_range")
         check_range(self, "finite and at least 0", "entropy_coefficient", "value_coefficient")
@@ -148,6 +150,7 @@ class PPO(GradientMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "at least 1", "epochs")
+        check_range(self, "at most 10,000", "epochs")
 
     def build(self, context: TrainingContext) -> PPOAgent:
         """Builds the agent."""

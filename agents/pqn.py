@@ -64,6 +64,7 @@ class PQN(GradientMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "at least 1", "epochs")
+        check_range(self, "at most 10,000", "epochs")
         check_range(self, "from 0 to 1", "gamma", "gae_lambda")
         self.epsilon_schedule.check("epsilon", "from 0 to 1")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from rltransfer.errors import InputError
+from rltransfer.options import TUPLE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,8 +94,13 @@ def _current(name: str) -> str:
 
 
 def with_current_names(data: Any) -> Any:
-    """Stored JSON with current option names, for comparison; "preprocessing" has no options."""
+    """Stored JSON with current option names, for comparison; "preprocessing" has no options.
+
+    Tuples count as lists, as earlier versions stored them.
+    """
     if isinstance(data, dict):
+        if data.keys() == {TUPLE}:
+            return with_current_names(data[TUPLE])
         return {
             FORMER.get(name, name): value if name == "preprocessing" else with_current_names(value)
             for name, value in data.items()

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from rltransfer.errors import RANGES, InputError
+from rltransfer.options import normalize, to_builtin
 
 _NUMBER = r"\s*([-+.\deE]+)\s*"
 _FORM = re.compile(f"{_NUMBER}(?:->{_NUMBER}(?:@{_NUMBER})?)?")
@@ -27,6 +28,7 @@ class Schedule:
     """The fraction of the run after which the value is `end`."""
 
     def __post_init__(self) -> None:
+        normalize(self, "The {} of a schedule")
         if not (math.isfinite(self.start) and math.isfinite(self.end)):
             raise InputError(f"A schedule from {self.start} to {self.end}: both must be finite.")
         if not 0 < self.until <= 1:
@@ -43,7 +45,7 @@ class Schedule:
             return value
         if isinstance(value, float):
             return Schedule(value, value)
-        match = _FORM.fullmatch(str(value))
+        match = _FORM.fullmatch(str(to_builtin(value)))
         try:
             numbers = [float(part) for part in match.groups() if part] if match else []
         except ValueError:  # e.g. "--1"

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import tyro
 from rich.table import Table
-from rich.text import Text
 
 from rltransfer.cli.parsing import parse
 from rltransfer.files.checkpoint import newest_generation
@@ -52,7 +51,7 @@ def _show(exported: Exported) -> None:
     table = Table("", "name", "type and shape")
     for way, values in (("in", exported.inputs), ("out", exported.outputs)):
         for name, kind in values.items():
-            table.add_row(way, name, Text(kind))  # its brackets are not markup
+            table.add_row(way, name, kind)
     lines = [
         f"{exported.path}: {exported.num_bytes:,} bytes. All actions match the policy's on "
         f"{exported.samples} random observations; other outputs differ by at most "
@@ -64,4 +63,4 @@ def _show(exported: Exported) -> None:
     out = console()
     out.print(table)
     for line in lines:
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        out.print(line, highlight=False, soft_wrap=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -38,25 +40,56 @@ def parse_count(text: str) -> int:
     raise ValueError(f"{text!r} is not a whole number")
 
 
+READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
+    int: ("N", parse_count),
+    float: ("NUMBER", float),
+    str: ("TEXT", str),
+    Path: ("PATH", Path),
+}
+"""How the help calls a value of each type, and what reads it."""
+
+
 @REGISTRY.primitive_rule
 def _number_or_text(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Reads whole numbers with `parse_count`, and a field for text or an object as text.
+    """Reads numbers, text, paths and tuples of these, each perhaps None.
 
-    Such an object is e.g. a teacher or a schedule.
+    Whole numbers are read with `parse_count`. A field for text or an object, e.g. a teacher or a
+    schedule, is read as text.
     """
-    kinds = typing.get_args(info.type)
+    is_union = typing.get_origin(info.type) in (types.UnionType, typing.Union)
+    kinds = set(typing.get_args(info.type)) if is_union else {info.type}
+    is_optional = type(None) in kinds
+    kinds.discard(type(None))
     modules = [str(getattr(kind, "__module__", "")) for kind in kinds]
-    is_text = str in kinds and any(module.startswith("rltransfer") for module in modules)
-    if not is_text and info.type is not int:
+    if str in kinds and any(module.startswith("rltransfer") for module in modules):
+        kinds = {str}
+    if len(kinds) != 1:
         return None
+    kind = kinds.pop()
+    is_tuple = typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (...,)
+    item = typing.get_args(kind)[0] if is_tuple else kind
+    if item not in READERS:
+        return None
+    metavar, read = READERS[item]
+
+    def made(words: list[str]) -> Any:
+        if is_optional and words == ["None"]:
+            return None
+        return tuple(map(read, words)) if is_tuple else read(words[0])
+
+    def shown(value: Any) -> list[str]:
+        if value is None:
+            return ["None"]
+        return [str(part) for part in value] if is_tuple else [str(value)]
+
     return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="TEXT" if is_text else "N",
-        instance_from_str=lambda words: words[0] if is_text else parse_count(words[0]),
-        is_instance=lambda value: is_text or isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
+        nargs="*" if is_tuple else 1,
+        metavar=f"{metavar} ..." if is_tuple else metavar,
+        instance_from_str=made,
+        is_instance=lambda value: True,  # options check their values when they are made
+        str_from_instance=shown,
     )
 
 
@@ -132,9 +165,11 @@ def with_method(method: type[Any], **parts: Any) -> type[Any]:
         parts: Dataclasses with default values, by the name of their field.
     """
     fields = [(name, type(part), dataclasses.field(default=part)) for name, part in parts.items()]
+    # Without a name, the help calls the options of its network "network options".
+    unnamed: Any = typing.Annotated[method, tyro.conf.arg(name="")]
     return dataclasses.make_dataclass(
         "Options",
-        [*fields, ("method", method, dataclasses.MISSING)],
+        [*fields, ("method", unnamed, dataclasses.MISSING)],
         frozen=True,
         kw_only=True,
         namespace={"__doc__": summary(method), "__module__": __name__},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from rltransfer.learning import methods
 from rltransfer.machine import distributed
 from rltransfer.machine.terminal import console
 from rltransfer.runs.config import RunOptions, configured, read_config
-from rltransfer.runs.generations import Chain, generation_results
+from rltransfer.runs.generations import Chain, generation_results, no_teacher
 from rltransfer.runs.report import result_table
 from rltransfer.runs.run import Run
 from rltransfer.tasks.task import Suite
+
+LONGEST_NAME = 100
+"""Bytes of the tasks in the name of a folder; longer lists of tasks are shortened."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,12 +29,18 @@ class TrainOptions(TaskOptions):
     """Tasks and run directory."""
 
     run_dir: Path | None = None
-    """Directory of the run; defaults to runs/AGENT-TASK-SEED."""
+    """Directory of the run; defaults to runs/AGENT-TASK-SEED, shortened for many tasks."""
     resume: Path | None = None
     """Directory of a run to resume with its original settings. More --total-steps extend it;
     --episodes, --device, --threads and the options of checkpoints and evaluations may change."""
     quiet: bool = False
     """Hide progress."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChainOptions(TrainOptions):
+    """Tasks and run directory."""
+
     generations: int = 0
     """Students in a chain, each the teacher of the next (Furlanello 2018); 0 for a single run.
     Each trains for --total-steps, in RUN_DIR/generation-1, RUN_DIR/generation-2, ..."""
@@ -38,24 +48,29 @@ class TrainOptions(TaskOptions):
 
 def run(words: list[str]) -> None:
     """Trains an agent."""
-    if words and words[0].startswith("-") and (folder := _value_of("--resume", words)):
-        words = [str(read_config(Path(folder))["agent"]), *words]
+    if words and words[0].startswith("-") and (resumed := _value_of("--resume", words)):
+        words = [str(read_config(Path(resumed))["agent"]), *words]
     name, options = choose_agent(words, "rltransfer train", "Train an agent.")
     prog = f"rltransfer train {name}"
-    kind = with_method(methods.find_method(name), run=TrainOptions(), training=RunOptions())
+    method = methods.find_method(name)
+    # Only a method with a teacher can learn from the previous generation.
+    has_teacher = any(field.name == "teacher" for field in dataclasses.fields(method))
+    folder = ChainOptions if has_teacher else TrainOptions
+    if not has_teacher and _value_of("--generations", options) is not None:
+        raise no_teacher(name)
+    kind = with_method(method, run=folder(), training=RunOptions())
     resumed = _value_of("--resume", options)
     made: Any
     if resumed is None:
         made = parse(kind, options, prog)
         suite = requested_suite(made.run)
-        default = Path("runs") / f"{name}-{suite.name.replace('/', '-')}-{made.training.seed}"
-        run_dir = made.run.run_dir or default
+        run_dir = made.run.run_dir or default_folder(name, suite, made.training.seed)
     else:
         run_dir = Path(resumed)
         made, suite = _resumed(kind, name, run_dir, options, prog)
     settings = (name, made.method, suite, made.training, run_dir, made.run.quiet)
-    if made.run.generations:
-        Chain(*settings, generations=made.run.generations).train(resumed is not None)
+    if generations := getattr(made.run, "generations", 0):
+        Chain(*settings, generations=generations).train(resumed is not None)
         print_results(generation_results(run_dir), run_dir, generations=True)
         return
     training = Run(*settings)
@@ -84,7 +99,8 @@ def _resumed(
             f"use `rltransfer train {config['agent']} --resume {folder}`."
         )
     method, suite, options = configured(config)
-    same = TrainOptions(generations=config.get("generations", 0))
+    count = config.get("generations", 0)
+    same = ChainOptions(generations=count) if hasattr(method, "teacher") else TrainOptions()
     made = parse(kind, words, prog, kind(run=same, method=method, training=options))
     if made.run.run_dir not in (None, folder):
         raise InputError(f"A run resumes in its own directory, {folder}: omit --run-dir.")
@@ -98,6 +114,16 @@ def _resumed(
     elif made.run.task_option:
         raise InputError(f"{folder} resumes with its own tasks: omit --task-option.")
     return made, with_timeout(suite, made.run)
+
+
+def default_folder(name: str, suite: Suite, seed: int) -> Path:
+    """The run directory if none is given, with a name that every file system allows."""
+    tasks = suite.name.replace("/", "-")
+    if len(tasks.encode()) > LONGEST_NAME:
+        first = tasks.partition("+")[0].encode()[:LONGEST_NAME].decode(errors="ignore")
+        others = f"+{len(suite) - 1}" if len(suite) > 1 else ""
+        tasks = f"{first}{others}-{hashlib.sha256(suite.name.encode()).hexdigest()[:8]}"
+    return Path("runs") / f"{name}-{tasks}-{seed}"
 
 
 def _value_of(option: str, words: list[str]) -> str | None:

@@ -11,19 +11,9 @@ from typing import Any, TypeVar
 
 from rltransfer.aliases import option_name
 from rltransfer.errors import InputError
+from rltransfer.options import to_builtin
 
 T = TypeVar("T")
-
-
-def to_builtin(value: Any) -> Any:
-    """Replaces NumPy's and torch's numbers and arrays by Python's, whose text can be parsed."""
-    if hasattr(value, "tolist"):
-        return to_builtin(value.tolist())
-    if isinstance(value, tuple | list):
-        return tuple(to_builtin(part) for part in value)
-    if isinstance(value, Mapping):
-        return {name: to_builtin(part) for name, part in value.items()}
-    return value
 
 
 def to_json(value: Any) -> Any:

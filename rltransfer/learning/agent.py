@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from rltransfer.aliases import AcceptsAliases
-from rltransfer.errors import check_kinds, check_range
+from rltransfer.errors import check_range
 from rltransfer.learning.learner import Learner, Loss, OptimizerName, PrecisionName
 from rltransfer.learning.minibatches import Batch
 from rltransfer.machine.devices import restore_generator
+from rltransfer.options import normalize
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
@@ -52,8 +53,9 @@ class Method(metaclass=AcceptsAliases):
     """Steps per environment between two updates."""
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        normalize(self)
         check_range(self, "at least 1", "num_envs", "rollout_length")
+        check_range(self, "at most 1,000,000", "num_envs", "rollout_length")
 
     @abc.abstractmethod
     def build(self, context: TrainingContext) -> Agent:
@@ -80,6 +82,7 @@ class GradientMethod(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "at least 1", "batch_size")
+        check_range(self, "at most 10,000,000", "batch_size")
         check_range(self, "finite and at least 0", "learning_rate")
         check_range(self, "above 0", "max_grad_norm")
 

@@ -42,7 +42,9 @@ def existing_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        if device.type == "meta":
+            raise RuntimeError("tensors on it have no values")
+    except (RuntimeError, AssertionError, ImportError) as error:
         available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise InputError(
             f"There is no device {name!r}: available are {', '.join(available)}."

@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 
@@ -22,10 +23,19 @@ class ResultConsole(Console):
         raise
 
 
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
+"""Options of every console: names of users may contain square brackets and colons."""
+
+
 def console() -> Console:
     """The console that results are printed on."""
-    plain = ResultConsole()
-    return plain if plain.is_terminal else ResultConsole(width=PIPE_WIDTH)
+    plain = ResultConsole(**PLAIN)
+    return plain if plain.is_terminal else ResultConsole(width=PIPE_WIDTH, **PLAIN)
+
+
+def progress_console(quiet: bool = False) -> Console:
+    """The console that progress is printed on."""
+    return Console(file=sys.stderr, quiet=quiet, **PLAIN)
 
 
 @contextlib.contextmanager
@@ -45,4 +55,4 @@ def ignore_closed_pipe() -> Iterator[None]:
 
 def print_line(line: str, quiet: bool = False) -> None:
     """Prints a line of progress, unless nothing is to be printed."""
-    Console(file=sys.stderr, quiet=quiet).print(line, highlight=False, markup=False, soft_wrap=True)
+    progress_console(quiet).print(line, highlight=False, soft_wrap=True)

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rltransfer.errors import InputError, check_kinds, check_number, unknown
+from rltransfer.errors import InputError, check_number, unknown
 from rltransfer.expression import Call, Expression, Name, Operation, is_literal, read, shown
-from rltransfer.files.serialization import to_builtin
+from rltransfer.options import normalize
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.schedule import Schedule
 
@@ -139,11 +139,10 @@ class Term(Objective):
     """The option that must be finite and above 0."""
 
     def __post_init__(self) -> None:
-        check_kinds(self)
         name = type(self).__name__
+        normalize(self, "The {} of " + name)
         for field in dataclasses.fields(self):
-            value = to_builtin(getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
+            value = getattr(self, field.name)
             if field.name == self.positive and value != field.default:
                 check_number(f"The {field.name} of {name}", value, "finite and above 0")
         if self.weights is None:

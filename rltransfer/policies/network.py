@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from rltransfer.errors import InputError, unknown
+from rltransfer.errors import InputError, check_number
+from rltransfer.options import normalize
 from rltransfer.tasks.observation import DEFAULT_GROUP
 
 EncoderName = Literal["auto", "conv", "grid", "nature", "mlp"]
 ActivationName = Literal["relu", "tanh"]
 HeadsName = Literal["shared", "per-task"]
 StatisticsName = Literal["shared", "per-task"]
+MOST_WEIGHTS = 10**9
+"""Largest number of weights between the layers that are given; larger ones are mistakes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +52,9 @@ class Network:
     task, if the vectors have different meanings."""
 
     def __post_init__(self) -> None:
-        for what in ("channels", "hidden", "groups"):
-            value = getattr(self, what)
-            if not isinstance(value, tuple | list) and (what != "channels" or value is not None):
-                raise InputError(f"{what} is {value!r}: it must be a tuple, such as ({value!r},).")
-        for kind, name, names in (
-            ("encoder", self.encoder, get_args(EncoderName)),
-            ("activation", self.activation, get_args(ActivationName)),
-            ("kind of heads", self.heads, get_args(HeadsName)),
-            ("kind of statistics", self.statistics, get_args(StatisticsName)),
-        ):
-            if name not in names:
-                raise unknown(kind, name, names)
-        if not 0 < self.width < math.inf:
-            raise InputError(f"A network's width is {self.width}: it must be finite and above 0.")
+        normalize(self)
+        check_number("A network's width", self.width, "finite and above 0")
+        check_number("A network's width", self.width, "at most 10,000")
         if self.channels is not None and (not self.channels or min(self.channels) < 1):
             raise InputError(
                 f"A network's channels are {self.channels}: at least one convolution is needed, "
@@ -73,10 +65,21 @@ class Network:
                 f"A network has {self.hidden} hidden units and a GRU of {self.gru} units: "
                 "layers need at least 1 unit, the GRU 0 or more."
             )
+        self._check_size()
         if not self.groups:
             raise InputError("A network reads no observation group: it needs at least one.")
         if len(set(self.groups)) < len(self.groups):
             raise InputError(f"A network reads the groups {self.groups}: each may occur once.")
+
+    def _check_size(self) -> None:
+        """Checks the number of weights between the layers, before any is made."""
+        layers = [self.scaled(n) for n in (*(self.channels or ()), *self.hidden, *[self.gru] * 2)]
+        weights = sum(one * two for one, two in itertools.pairwise(layers))
+        if max(weights, *layers) > MOST_WEIGHTS:
+            raise InputError(
+                f"A network has more than {MOST_WEIGHTS:,} weights: use fewer units, or a smaller "
+                "width."
+            )
 
     def scaled(self, units: int) -> int:
         """Units or channels after `width` is applied, at least one."""

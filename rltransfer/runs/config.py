@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltransfer.errors import InputError, check_kinds, check_range
+from rltransfer.errors import InputError, check_range
 from rltransfer.files.reading import must_be_readable
 from rltransfer.files.serialization import from_json, to_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.options import normalize
 from rltransfer.tasks.task import Suite
 
 FRAMES = "frame_stack"
@@ -49,12 +50,14 @@ class RunOptions:
     """Episodes of each evaluation at the end: policy, teacher and random policy."""
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        normalize(self)
         check_range(self, "at least 1", "total_steps", "episodes")
         check_range(
             self, "at least 0",
             "evaluate_episodes", "checkpoint_every", "evaluate_every", "seed", "threads",
         )  # fmt: skip
+        check_range(self, "at most 1,024", "threads")
+        check_range(self, "at most 10,000,000", "episodes", "evaluate_episodes")
 
 
 def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> dict[str, Any]:
@@ -75,9 +78,12 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "config.json"
     with must_be_readable():
-        if not path.is_file():
-            raise InputError(f"{run_dir} is not a run: it has no config.json.")
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except PermissionError:
+            raise
+        except OSError as error:  # it is missing, or the name is too long
+            raise InputError(f"{run_dir} is not a run: it has no config.json.") from error
     try:
         entries = json.loads(content)
         Suite.from_json(entries["suite"])

@@ -11,6 +11,7 @@ from rltransfer.files.checkpoint import newest_generation
 from rltransfer.files.reading import is_folder
 from rltransfer.machine.devices import find_device
 from rltransfer.machine.terminal import print_line
+from rltransfer.options import whole_number
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy, evaluate_teacher
 from rltransfer.runs.config import read_config
@@ -49,12 +50,13 @@ def evaluate(
     Raises:
         InputError: There is no such policy, it does not fit a task, or the tasks are unknown.
     """
-    check_number("episodes", episodes, "at least 1")
-    check_number("num_envs", num_envs, "at least 1")
-    check_number("seed", seed, "at least 0")
+    episodes = whole_number("episodes", episodes, "at least 1")
+    num_envs = whole_number("num_envs", num_envs, "at least 1")
+    seed = whole_number("seed", seed, "at least 0")
+    check_number("episodes", episodes, "at most 10,000,000")
     how: dict[str, Any] = {
         "seed": seed,
-        "device": find_device(device),
+        "device": find_device(str(device)),
         "deterministic": deterministic,
         "num_envs": num_envs,
     }

@@ -92,7 +92,7 @@ def check_free(run_dir: Path) -> None:
     """Checks that a folder does not exist or is empty.
 
     Raises:
-        InputError: The folder contains something.
+        InputError: The folder contains something, or cannot be read.
     """
     with io_errors_as_input_errors(run_dir):
         there = run_dir.exists() and (

@@ -26,10 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rltransfer.errors import InputError, InterruptedRunError
+from rltransfer.errors import InputError, InterruptedRunError, check_number
 from rltransfer.files.checkpoint import generation_folder
 from rltransfer.learning.agent import Method
 from rltransfer.machine import distributed
+from rltransfer.options import whole_number
 from rltransfer.rollouts.engine import closed_if_refused
 from rltransfer.runs.config import RunOptions, settings
 from rltransfer.runs.folder import (
@@ -73,15 +74,11 @@ class Chain:
     generations: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.generations < 1:
-            raise InputError(
-                f"generations is {self.generations}: it must be at least 1, or 0 for a single run."
-            )
+        number = whole_number("generations", self.generations, "at least 1")
+        check_number("generations", number, "at most 10,000")
+        object.__setattr__(self, "generations", number)
         if not hasattr(self.method, "teacher"):
-            raise InputError(
-                f"{self.name} has no teacher, so a generation cannot learn from the previous one: "
-                "use policy-distillation, or leave out --generations."
-            )
+            raise no_teacher(self.name)
 
     def config(self) -> dict[str, Any]:
         """The settings and the number of generations, as JSON."""
@@ -153,6 +150,14 @@ class Chain:
         if hasattr(self.method, "vecnormalize"):
             changes["vecnormalize"] = None  # these are statistics of the first teacher
         return dataclasses.replace(self.method, **changes)
+
+
+def no_teacher(name: str) -> InputError:
+    """The error for a chain of a method without a teacher."""
+    return InputError(
+        f"{name} has no teacher, so a generation cannot learn from the previous one: use "
+        "policy-distillation, or leave out --generations."
+    )
 
 
 def generation_results(folder: Path) -> list[dict[str, Any]]:

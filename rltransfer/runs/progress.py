@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from rltransfer.machine.terminal import progress_console
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of progress if the output is not a terminal."""
@@ -27,7 +27,7 @@ class Progress:
     def __init__(self, title: str, total: int, quiet: bool = False) -> None:
         self.title = title
         self.total = total
-        self.console = Console(file=sys.stderr, quiet=quiet)
+        self.console = progress_console(quiet)
         self.shows_table = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
         self._last_line = 0.0

@@ -13,6 +13,7 @@ import torch
 from rltransfer.errors import check_range
 from rltransfer.machine.allocator import keep_freed_memory
 from rltransfer.machine.devices import find_device
+from rltransfer.options import normalize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,11 @@ class Measuring:
     """CPU threads of torch; 0 keeps torch's default."""
 
     def __post_init__(self) -> None:
+        normalize(self)
         check_range(self, "at least 1", "repeats")
-        check_range(self, "at least 0", "seconds", "seed", "threads")
+        check_range(self, "finite and at least 0", "seconds", "seed", "threads")
+        check_range(self, "at most 1,024", "threads")
+        check_range(self, "at most 1,000,000", "repeats")
 
 
 @dataclass(frozen=True)

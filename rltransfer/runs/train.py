@@ -63,7 +63,7 @@ def train(
     options = RunOptions(
         total_steps=total_steps,
         seed=seed,
-        device=device,
+        device=str(device),
         threads=threads,
         compile=compile,
         checkpoint_every=checkpoint_every,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rltransfer.errors import InputError
+from rltransfer.options import json_value, pack_tuples, unpack_tuples, without_lists
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,27 @@ class Task:
     id: str
     """The id passed to `gymnasium.make`, e.g. "ALE/Pong-v5"."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the environment; JSON values."""
+    """Keyword arguments of the environment: None, bools, numbers, text, and lists, tuples and
+    dictionaries of these."""
     env_timeout: float = field(default=0.0, compare=False, repr=False)
     """Seconds that a step may take if each environment is in its own process; 0 for any time. It is
     not part of what is played: runs neither store nor compare it."""
     from_file: bool = field(default=False, compare=False, repr=False)
     """Whether a file named the id: then no module of its own is imported, see `trusted`."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise InputError(f"{self.id!r} is not a task: pass an id or a Task.")
+        if not isinstance(self.kwargs, Mapping):
+            raise InputError(
+                f"The keyword arguments of {self.id!r} are {self.kwargs!r}: pass a dictionary."
+            )
+        own = {
+            str(name): json_value(f"The keyword argument {name!r} of {self.id!r}", value)
+            for name, value in self.kwargs.items()
+        }
+        object.__setattr__(self, "id", str.__str__(self.id))
+        object.__setattr__(self, "kwargs", own)
 
     def with_kwargs(self, **kwargs: Any) -> Task:
         """The task with keyword arguments added or replaced."""
@@ -36,7 +52,10 @@ class Task:
 
     def contradicts(self, other: Task) -> bool:
         """Whether both tasks set a keyword argument to different values."""
-        return any(other.kwargs.get(name, value) != value for name, value in self.kwargs.items())
+        return any(
+            without_lists(other.kwargs.get(name, value)) != without_lists(value)
+            for name, value in self.kwargs.items()
+        )
 
     def trusted(self) -> Task:
         """The task as if the user had named it: making it may import the module of "module:ID"."""
@@ -44,15 +63,20 @@ class Task:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form of the task."""
-        return {"id": self.id, "kwargs": dict(self.kwargs)}
+        return {"id": self.id, "kwargs": pack_tuples(self.kwargs)}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Task:
         """Inverse of `to_json`; the task counts as named by a file."""
-        return Task(data["id"], dict(data["kwargs"]), from_file=True)
+        return Task(data["id"], unpack_tuples(dict(data["kwargs"])), from_file=True)
 
     def __str__(self) -> str:
         return f"{self.id}{json.dumps(dict(self.kwargs))}" if self.kwargs else self.id
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Task):
+            return NotImplemented
+        return (self.id, without_lists(self.kwargs)) == (other.id, without_lists(other.kwargs))
 
     def __hash__(self) -> int:
         # Without the values: they may be unhashable, and equal values may differ in type.
@@ -73,6 +97,10 @@ class Suite:
     """The tasks, in the order of their index."""
 
     def __post_init__(self) -> None:
+        for task in self.tasks:
+            if not isinstance(task, Task):
+                raise InputError(f"The suite {self.name!r} contains {task!r}: pass a Task.")
+        object.__setattr__(self, "tasks", tuple(self.tasks))
         if not self.tasks:
             raise InputError(f"The suite {self.name!r} contains no task: it needs at least one.")
         if len(set(self.tasks)) < len(self.tasks):

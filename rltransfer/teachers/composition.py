@@ -27,8 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
-from rltransfer.files.serialization import to_builtin, to_json
+from rltransfer.files.serialization import to_json
 from rltransfer.machine.devices import restore_generator
+from rltransfer.options import to_builtin
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.scores import is_masked
 from rltransfer.tasks.suite_spaces import SuiteSpaces

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number
-from rltransfer.files.serialization import to_builtin
+from rltransfer.options import to_builtin, whole_number
 from rltransfer.policies.output import EMPTY, LABELS, MASKED, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_masked, tempered
@@ -137,14 +137,11 @@ class MonteCarloDropout(Wrapper):
                 f"MonteCarloDropout drops features of one last hidden layer, but {teacher.source} "
                 f"is a {type(teacher.module).__name__}: use a teacher that another method trained."
             )
-        whole = to_builtin(samples)
-        if not isinstance(whole, int | float) or not float(whole).is_integer() or whole < 1:
-            raise InputError(
-                f"The samples of MonteCarloDropout are {samples!r}: set an integer, at least 1."
-            )
+        samples = whole_number("The number of samples of MonteCarloDropout", samples, "at least 1")
+        check_number("The number of samples of MonteCarloDropout", samples, "at most 10,000")
         check_number("The p of MonteCarloDropout", to_builtin(p), "at least 0 and below 1")
         super().__init__(teacher, samples=samples, p=p)
-        self.samples = int(samples)
+        self.samples = samples
         self.p = p
 
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number
-from rltransfer.files.serialization import to_builtin
 from rltransfer.machine import distributed
+from rltransfer.options import to_builtin
 from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.scores import is_masked
 from rltransfer.tasks.observation import Observation

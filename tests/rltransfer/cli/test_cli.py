@@ -15,6 +15,7 @@ from stable_baselines3 import DQN, PPO, SAC
 from toy import TASK
 
 from rltransfer.cli.main import main
+from rltransfer.cli.train import default_folder
 from rltransfer.rollouts.evaluation import Evaluation
 from rltransfer.tasks.task import Suite
 
@@ -369,3 +370,38 @@ def test_a_teacher_of_the_zoo_plays_its_own_task(
     assert main([*words, "--task", BREAKOUT]) == 0
     assert capsys.readouterr().out == alone
     assert list(json.loads(alone)["tasks"]) == [BREAKOUT]
+
+
+def test_brackets_in_names_are_printed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("a[/b]", "ppo[lr=0.1]"):
+        assert main(["train", "ppo", "--task", TASK, *QUICK, "--run-dir", folder]) == 0
+        assert f"tensorboard --logdir {folder}\n" in capsys.readouterr().out
+
+
+def test_the_folder_of_many_tasks_has_a_shorter_name(here: Path) -> None:
+    suites = [Suite.of(*(f"ALE/Game{i}-v{version}" for i in range(40))) for version in (4, 5)]
+    names = [default_folder("ppo", suite, 3).name for suite in suites]
+    assert names[0].startswith("ppo-ALE-Game0-v4+39-") and names[0].endswith("-3")
+    assert len(set(names)) == 2 and max(map(len, names)) < 200
+    assert len(default_folder("ppo", Suite.of("é" * 400), 0).name.encode()) < 255
+    assert default_folder("ppo", Suite.of("A", "B"), 0) == Path("runs/ppo-A+B-0")
+
+
+def test_a_folder_whose_name_is_too_long(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "ppo", "--task", TASK, *QUICK]
+    assert "cannot be written: File name too long" in refused(
+        capsys, *words, "--run-dir", "a" * 300
+    )
+    resumed = refused(capsys, "train", "ppo", "--resume", "a" * 300)
+    assert "is not a run" in resumed and not list(here.iterdir())
+
+
+def test_help_has_names_of_values_and_no_types(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "ppo", "--help"])
+    alone = capsys.readouterr().out
+    main(["train", "policy-distillation", "--help"])
+    taught = capsys.readouterr().out
+    assert "--generations N" in taught and "--generations" not in alone
+    assert "student options" in taught and "network options" in alone
+    assert not any(sign in alone + taught for sign in ("{None}", "STR", "method.student"))
+    assert "--hidden N ..." in alone and "--run-dir PATH" in alone

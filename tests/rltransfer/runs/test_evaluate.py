@@ -93,7 +93,7 @@ def test_an_option_of_all_tasks_is_no_other_task(
     ("source", "how", "sentence"),
     [
         ("zoo", {"num_envs": 0}, "num_envs is 0: it must be at least 1"),
-        ("zoo", {"episodes": float("nan")}, "episodes is nan: it must be at least 1"),
+        ("zoo", {"episodes": float("nan")}, "episodes is nan: it must be a whole number"),
         ("zoo", {"seed": -1}, "seed is -1: it must be at least 0"),
         (lambda seen, task: None, {}, "The teacher is a function: write CallableTeacher"),
     ],
@@ -115,7 +115,7 @@ def test_modules_and_tasks_that_cannot_be_are_refused() -> None:
         rt.evaluate(one, "..:CartPole-v1")
     with pytest.raises(rt.InputError, match="names a task twice"):
         rt.PerTask({"CartPole-v1": one, rt.Task("CartPole-v1"): one})  # type: ignore[dict-item]
-    with pytest.raises(rt.InputError, match="set an integer, at least 1"):
+    with pytest.raises(rt.InputError, match="MonteCarloDropout is inf: it must be"):
         teacher = rt.load_teacher("zoo:rltransfer/MinAtar-Breakout-v0")
         rt.MonteCarloDropout(teacher, float("inf"), 0.5)  # type: ignore[arg-type]
 

@@ -582,7 +582,7 @@ def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
         configured(damaged)
     network = {**config["method"]["network"], "gru": "many"}
     damaged = {**config, "method": {**config["method"], "network": network}}
-    with pytest.raises(rt.InputError, match="one of its options has the wrong type"):
+    with pytest.raises(rt.InputError, match="gru is 'many': it must be a whole number"):
         configured(damaged)
 
 

@@ -533,8 +533,14 @@ def test_gradients_by_the_observation_pass_through_where_they_are_needed() -> No
         (lambda a: rt.Vote([a], 1.0, delta=1.0), "above 0 and below 1"),
         (lambda a: rt.Boltzmann(a, temperature=0.0), "above 0"),
         (lambda a: rt.Boltzmann(a, "0.1"), "temperature of Boltzmann is '0.1'"),
-        (lambda a: rt.MonteCarloDropout(fresh_policy(), "3", 0.5), "are '3': set an integer"),
-        (lambda a: rt.MonteCarloDropout(fresh_policy(), 2.5, 0.5), "are 2.5: set an integer"),
+        (
+            lambda a: rt.MonteCarloDropout(fresh_policy(), "3", 0.5),
+            "is '3': it must be a whole",
+        ),
+        (
+            lambda a: rt.MonteCarloDropout(fresh_policy(), 2.5, 0.5),
+            "is 2.5: it must be a whole",
+        ),
         (lambda a: rt.MonteCarloDropout(fresh_policy(), 3, "a"), "p of MonteCarloDropout is 'a'"),
         (lambda a: rt.MonteCarloDropout(fresh_policy(), 0, 0.5), "at least 1"),
         (lambda a: rt.MonteCarloDropout(fresh_policy(), 3, 1.0), "below 1"),

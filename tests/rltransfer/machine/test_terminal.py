@@ -1,0 +1,35 @@
+"""What is printed: names of users as they are, and devices that have no values."""
+
+from __future__ import annotations
+
+import pytest
+from rich.table import Table
+
+from rltransfer.errors import InputError
+from rltransfer.machine.devices import existing_device
+from rltransfer.machine.terminal import console, print_line
+from rltransfer.runs.progress import Progress
+
+NAMES = ["runs/a[/b]", "runs/ppo[lr=0.1]", "[red]x", ":smile:", "\\[x]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_printed_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(name, title=name)
+    table.add_row(name)
+    console().print(table)
+    assert capsys.readouterr().out.count(name) == 3
+    print_line(name)
+    with Progress(name, 10) as progress:
+        progress.show(10, 1.0, {f"return {name}": name})
+        # The table of a terminal, whose title, heads and cells are names.
+        cells = Table(name, title=name)
+        cells.add_row(name)
+        progress.console.print(cells)
+    assert capsys.readouterr().err.count(name) == 1 + 3 + 3
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "privateuseone", "nothing"])
+def test_devices_without_values_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"There is no device '{name}': available are cpu"):
+        existing_device(name)
