@@ -15,7 +15,7 @@ from rltransfer.errors import InputError
 from rltransfer.files import atomic, checkpoint
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
-from rltransfer.runs.config import FRAMES, read_config
+from rltransfer.runs.config import FRAMES, read_config, with_default_options
 
 LONGEST_SHOWN = 60
 """Maximum number of characters of two values in an error message."""
@@ -84,6 +84,7 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
         InputError: A setting differs, or the folder is not a run.
     """
     stored = {name: value for name, value in read_config(run_dir).items() if name != FRAMES}
+    stored["options"] = with_default_options(stored["options"])
     old, new = with_current_names(stored), with_current_names(json.loads(json.dumps(config)))
     weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
     if teacher_moves and None not in weights:

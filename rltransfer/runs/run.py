@@ -31,17 +31,24 @@ from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, RunOptions, settings
+from rltransfer.runs.evaluation_progress import EvaluationProgress
 from rltransfer.runs.folder import check_same, io_errors_as_input_errors, make_folder, write_json
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
 from rltransfer.runs.teacher_check import teacher_check
 from rltransfer.runs.tensorboard import Tracker
+from rltransfer.tasks.host_env import HostVectorEnv
+from rltransfer.tasks.normalising import describe_normalising
 from rltransfer.tasks.observation import grouped
 from rltransfer.tasks.task import Suite
 from rltransfer.tasks.vector_env import VectorEnv
 
 TRAINING_RETURN = "training return"
 """The live table's name of the mean return of a rollout's episodes."""
+
+
+LONGEST_TITLE = 60
+"""Characters of a suite's name in titles; several ids without a common name may have more."""
 
 
 class Run:
@@ -76,6 +83,7 @@ class Run:
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, float] = {}
         self._resumed = False
+        self._in_turn = False
         self._in_loop = False
         self._stop = False
         seed = options.seed + 1_000 * distributed.rank()
@@ -94,9 +102,52 @@ class Run:
             if options.compile:
                 self.agent.policy.compile()
 
+    @contextlib.contextmanager
+    def _evaluating(self, progress: Progress, trains_on: bool = True) -> Iterator[dict[str, Any]]:
+        """Yields further arguments of an evaluation.
+
+        Environments that cannot exist twice: those of training are closed first, and made again.
+
+        Args:
+            progress: Where the progress is shown.
+            trains_on: Whether training's environments are needed afterwards.
+        """
+        options = self.options
+        if self._in_turn or not trains_on:
+            self.engine.close()
+        yield {
+            "num_envs": options.evaluate_num_envs or self._default_evaluation_envs(),
+            "max_steps": options.max_episode_steps,
+            "watcher": EvaluationProgress(
+                progress, options.max_episode_steps, self._make_room if trains_on else None
+            ),
+        }
+        if self._in_turn and trains_on:
+            self.engine.reopen(same_episodes=not self._in_loop)
+
+    def _default_evaluation_envs(self) -> int:
+        """Environments on the device cost little; others may be few, e.g. robots or licences."""
+        on_device = not any(isinstance(one.env, HostVectorEnv) for one in self.engine.env_slices)
+        return 64 if on_device else min(self.method.num_envs, 64)
+
+    def _make_room(self, error: Exception) -> None:
+        """Closes training's environments, as others cannot be made while they exist."""
+        if self._in_turn:
+            raise error
+        self._in_turn = True
+        self.engine.close()
+        print_line(
+            f"{self._title}  environments for evaluation cannot be made alongside those of "
+            f"training ({error}): training closes its own before each evaluation, and begins new "
+            "episodes afterwards"
+        )
+
     @property
     def _title(self) -> str:
-        return f"{self.name} on {self.suite.name}"
+        name = self.suite.name
+        return (
+            f"{self.name} on {name if len(name) <= LONGEST_TITLE else f'{len(self.suite)} tasks'}"
+        )
 
     def config(self) -> dict[str, Any]:
         """The run's settings and its teacher's description, as JSON."""
@@ -152,6 +203,7 @@ class Run:
                 previous[number] = signal.signal(number, self._on_signal)
         try:
             with self._tracked() as tracker:
+                self._print_normalising()
                 self._check_teacher()
                 self._loop(tracker)
                 self._finish(tracker)
@@ -195,22 +247,19 @@ class Run:
         evaluate_every = options.evaluate_every or max(options.total_steps // 4, 1)
         if not options.evaluate_episodes:
             evaluate_every = 0
-        figures = {
-            f"teacher {task_id.rsplit('/', 1)[-1]}": f"{value:.1f}"
-            for task_id, value in self.teacher_returns.items()
-        }
+        figures: dict[str, str | Mapping[str, str]] = {}
+        if self.teacher_returns:
+            figures["teacher"] = _as_text(self.teacher_returns)
         began, first_step = time.monotonic(), self.env_steps
         before = self.wall_seconds
         self._in_loop = True
-        with Progress(
-            self._title, options.total_steps, self.quiet or distributed.rank() > 0
-        ) as progress:
+        with self._progress() as progress:
             while self.env_steps < options.total_steps:
                 last_step = self.env_steps
                 metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
                 if _passed(last_step, self.env_steps, evaluate_every):
-                    metrics.update(self._evaluate_quickly())
+                    metrics.update(self._evaluate_quickly(progress))
                 with io_errors_as_input_errors(self.run_dir):
                     tracker.scalars(metrics, self.env_steps)
                 # Without finished episodes in this rollout, no older training return is shown.
@@ -270,12 +319,13 @@ class Run:
                 f"environment {row % self.method.num_envs}: the environment is at fault."
             )
 
-    def _evaluate_quickly(self) -> dict[str, float]:
+    def _evaluate_quickly(self, progress: Progress) -> dict[str, float]:
         self.agent.policy.eval()
-        found = evaluate_policy(
-            self.agent.policy, self.suite, self.options.evaluate_episodes,
-            seed=self.options.seed + 1, device=self.device,
-        )  # fmt: skip
+        with self._evaluating(progress) as how:
+            found = evaluate_policy(
+                self.agent.policy, self.suite, self.options.evaluate_episodes,
+                seed=self.options.seed + 1, device=self.device, **how,
+            )  # fmt: skip
         self.agent.policy.train()
         return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
 
@@ -300,12 +350,7 @@ class Run:
     def _finish(self, tracker: Tracker) -> None:
         """Evaluates policy, teacher and random policy, and writes `result.json`."""
         options, agent = self.options, self.agent
-        policies = "policy, teacher and random" if agent.teacher else "policy and random"
-        print_line(
-            f"{self._title}  evaluating {policies} policy, {options.episodes} episodes per task",
-            self.quiet or distributed.rank() > 0,
-        )
-        found = final_evaluation(agent, self.context, options.episodes, options.seed + 2)
+        found = self._evaluate_finally() if options.episodes else {}
         # JSON has no infinity, the interval of a single episode.
         tasks = {
             task: {name: None if math.isinf(value) else value for name, value in figures.items()}
@@ -324,6 +369,7 @@ class Run:
             **{f"teacher_{name}": value for name, value in teacher_figures.items()},
             "device": str(self.device),
             "hardware": hardware(self.device),
+            "final_evaluation": bool(found),
             "tasks": tasks,
         }
         if distributed.rank() == 0:
@@ -333,10 +379,38 @@ class Run:
                     final = {f"final/{name}/{task}": value for name, value in figures.items()}
                     tracker.scalars(final, self.env_steps)
 
+    def _print_normalising(self) -> None:
+        for env, task in ((one.env, one.task) for one in self.engine.env_slices):
+            sentence = describe_normalising(env, self.suite.tasks[task].id)
+            if sentence and distributed.rank() == 0:
+                print(sentence, file=sys.stderr)
+
+    def _evaluate_finally(self) -> dict[str, dict[str, float]]:
+        options = self.options
+        policies = "policy, teacher and random" if self.agent.teacher else "policy and random"
+        print_line(
+            f"{self._title}  evaluating {policies} policy, {options.episodes} episodes per task, "
+            f"each of at most {options.max_episode_steps:,} steps",
+            self._hides_progress,
+        )
+        with self._progress() as progress, self._evaluating(progress, trains_on=False) as how:
+            return final_evaluation(
+                self.agent, self.context, options.episodes, options.seed + 2, **how
+            )
+
+    @property
+    def _hides_progress(self) -> bool:
+        return self.quiet or distributed.rank() > 0
+
+    def _progress(self) -> Progress:
+        return Progress(self._title, self.options.total_steps, self._hides_progress)
+
     def _check_teacher(self) -> None:
         """Evaluates the teacher, and warns if it is not better than a random policy."""
         seed = self.options.seed + 3
-        self.teacher_returns, sentences = teacher_check(self.agent, self.context, seed)
+        with self._progress() as progress, self._evaluating(progress) as how:
+            found = teacher_check(self.agent, self.context, seed, **how)
+        self.teacher_returns, sentences = found
         if distributed.rank() == 0:
             for sentence in sentences:
                 print(sentence, file=sys.stderr)
@@ -358,14 +432,16 @@ def _passed(before: int, now: int, every: int) -> bool:
     return every > 0 and now // every > before // every
 
 
-def _live_figures(metrics: Mapping[str, float]) -> dict[str, str]:
-    shown = {}
-    for name, value in metrics.items():
-        if name.startswith("evaluate/return/"):
-            shown[f"return {name.rsplit('/', 1)[-1]}"] = f"{value:.1f}"
-        elif name == "train/agreement":
-            shown["agreement"] = f"{value:.3f}"
-    returns = [v for n, v in metrics.items() if n.startswith("rollout/return/")]
-    if returns:
-        shown[TRAINING_RETURN] = " ".join(f"{value:.1f}" for value in returns)
+def _live_figures(metrics: Mapping[str, float]) -> dict[str, str | Mapping[str, str]]:
+    shown: dict[str, str | Mapping[str, str]] = {}
+    if "train/agreement" in metrics:
+        shown["agreement"] = f"{metrics['train/agreement']:.3f}"
+    for curve, name in (("evaluate/return/", "return"), ("rollout/return/", TRAINING_RETURN)):
+        returns = {n.removeprefix(curve): v for n, v in metrics.items() if n.startswith(curve)}
+        if returns:
+            shown[name] = _as_text(returns)
     return shown
+
+
+def _as_text(values: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{value:.1f}" for name, value in values.items()}

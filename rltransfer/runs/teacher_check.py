@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_random, evaluate_teacher
@@ -13,7 +14,7 @@ CHECK_EPISODES = 8
 
 
 def teacher_check(
-    agent: Agent, context: TrainingContext, seed: int
+    agent: Agent, context: TrainingContext, seed: int, **how: Any
 ) -> tuple[dict[str, float], list[str]]:
     """Evaluates the teacher for a few episodes before training starts.
 
@@ -23,6 +24,7 @@ def teacher_check(
         agent: The agent; nothing happens if it has no teacher.
         context: The agent's tasks and device.
         seed: Seed of the environments.
+        how: Further arguments of `evaluate`.
 
     Returns:
         The teacher's mean return of each task, and a sentence for each task on which the teacher is
@@ -32,10 +34,9 @@ def teacher_check(
         return {}, []
 
     def returns(seed: int, as_trained: bool) -> tuple[dict[str, float], dict[str, float]]:
-        teacher = evaluate_agent_teacher(agent, context, CHECK_EPISODES, seed, as_trained)
-        random = evaluate_random(
-            context.suite, CHECK_EPISODES, seed=seed, device=context.device, as_trained=as_trained
-        )
+        given = {"seed": seed, "device": context.device, "as_trained": as_trained, **how}
+        teacher = evaluate_agent_teacher(agent, context, CHECK_EPISODES, **given)
+        random = evaluate_random(context.suite, CHECK_EPISODES, **given)
         return _means(teacher), _means(random)
 
     teacher, random = returns(seed, as_trained=False)
@@ -59,11 +60,8 @@ def _means(found: Mapping[str, Evaluation]) -> dict[str, float]:
 
 
 def evaluate_agent_teacher(
-    agent: Agent, context: TrainingContext, episodes: int, seed: int, as_trained: bool = False
+    agent: Agent, context: TrainingContext, episodes: int, **how: Any
 ) -> dict[str, Evaluation]:
-    """Evaluates the agent's teacher on the agent's tasks."""
+    """Evaluates the agent's teacher on the agent's tasks; `how` is passed to `evaluate`."""
     assert agent.teacher is not None
-    return evaluate_teacher(
-        agent.teacher, context.suite, episodes, seed=seed, device=context.device,
-        fitted_to=context.spaces, as_trained=as_trained,
-    )  # fmt: skip
+    return evaluate_teacher(agent.teacher, context.suite, episodes, fitted_to=context.spaces, **how)
