@@ -6,13 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from rltransfer.cli.parsing import choose, parse, summary, with_method
 from rltransfer.cli.task_options import TaskOptions, requested_suite
 from rltransfer.cli.train import choose_agent
 from rltransfer.errors import check_range
 from rltransfer.learning import methods
+from rltransfer.machine.tables import FittedTable
 from rltransfer.machine.terminal import console
 from rltransfer.objectives.objective import Objective
 from rltransfer.policies.network import Network
@@ -124,7 +123,8 @@ def run(words: list[str]) -> None:
     if made.json:
         print(json.dumps(result))
         return
-    table = Table(result["unit"], "median", "range")
+    heads = (result["unit"], "median", "range")
+    table = FittedTable(heads, optional=("range",), names_task=False)
     for row in speed_rows(result):
         table.add_row(*row)
     console().print(table)

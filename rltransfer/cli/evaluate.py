@@ -6,21 +6,26 @@ import dataclasses
 import json
 import math
 import statistics
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.table import Table
 
 from rltransfer.cli.parsing import parse
 from rltransfer.cli.task_options import with_options
 from rltransfer.errors import InputError, check_range
 from rltransfer.files.reading import is_folder
-from rltransfer.machine.terminal import console
-from rltransfer.rollouts.evaluation import Evaluation
+from rltransfer.machine.tables import FittedTable
+from rltransfer.machine.terminal import console, print_line
+from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.rollouts.evaluation import LONGEST, Evaluation
 from rltransfer.runs.evaluate import evaluate, run_suite
+from rltransfer.runs.evaluation_progress import EvaluationProgress
+from rltransfer.runs.progress import Progress
 from rltransfer.runs.report import with_interval
 from rltransfer.tasks import families
+from rltransfer.tasks.normalising import describe_normalising
 from rltransfer.tasks.task import Suite
 
 
@@ -40,7 +45,9 @@ class EvaluateOptions:
     episodes: int = 100
     """Episodes of each task."""
     num_envs: int = 64
-    """Maximum number of parallel environments."""
+    """Maximum number of parallel environments, which with --seed determines the episodes."""
+    max_steps: int = LONGEST
+    """Steps after which an episode is cut."""
     seed: int = 0
     """Seed of the environments."""
     device: str = "auto"
@@ -51,7 +58,7 @@ class EvaluateOptions:
     """Print JSON."""
 
     def __post_init__(self) -> None:
-        check_range(self, "at least 1", "episodes", "num_envs")
+        check_range(self, "at least 1", "episodes", "num_envs", "max_steps")
         check_range(self, "at least 0", "seed")
 
 
@@ -74,7 +81,7 @@ def run(words: list[str]) -> None:
         found = {"source": options.source, "seed": options.seed, "tasks": tasks}
         print(json.dumps(found, indent=1))
         return
-    table = Table("task", "return", "episodes")
+    table = FittedTable(("task", "return", "episodes"), optional=("episodes",))
     for name, one in evaluations.items():
         table.add_row(name, with_interval(one.mean, one.ci95), str(len(one.returns)))
     console().print(table)
@@ -93,8 +100,22 @@ def _evaluate(options: EvaluateOptions) -> dict[str, Evaluation]:
         elif suite is None:
             raise InputError("--task-option changes a task: add --task ID.")
         suite = with_options(suite, options.task_option)
-    return evaluate(
-        options.source, suite, options.episodes, vecnormalize=options.vecnormalize,
-        seed=options.seed, device=options.device, deterministic=not options.stochastic,
-        num_envs=options.num_envs,
-    )  # fmt: skip
+    how_many = f"{options.episodes} episodes per task, each of at most {options.max_steps:,} steps"
+    print_line(f"{options.source}  {how_many}")
+    with Progress(options.source, 0) as progress:
+        return evaluate(
+            options.source, suite, options.episodes, vecnormalize=options.vecnormalize,
+            seed=options.seed, device=options.device, deterministic=not options.stochastic,
+            num_envs=options.num_envs, max_steps=options.max_steps,
+            watcher=_Watcher(progress, options.max_steps),
+        )  # fmt: skip
+
+
+class _Watcher(EvaluationProgress):
+    """Shows the progress, and what each task's wrappers normalise."""
+
+    def begin(self, engine: RolloutEngine) -> None:
+        """See `Watcher`."""
+        sentence = describe_normalising(engine.env_slices[0].env, engine.suite.tasks[0].id)
+        if sentence:
+            print(sentence, file=sys.stderr)

@@ -139,5 +139,8 @@ def print_results(results: list[dict[str, Any]], run_dir: Path, generations: boo
     if distributed.rank() > 0:
         return
     out = console()
-    out.print(result_table(results, generations))
+    if results[-1]["final_evaluation"]:
+        out.print(result_table(results, generations))
+    else:
+        out.print("no final evaluation, as --episodes is 0")
     out.print(f"curves: tensorboard --logdir {run_dir}", highlight=False, soft_wrap=True)

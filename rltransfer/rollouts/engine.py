@@ -366,6 +366,20 @@ class RolloutEngine:
             episode_length=self._episode_length,
         )
 
+    def reopen(self, same_episodes: bool = False) -> None:
+        """Makes the closed environments again, and begins episodes.
+
+        Args:
+            same_episodes: Whether to begin the episodes of the last restart again, not new ones.
+        """
+        for env_slice in self.env_slices:
+            task, count = self.suite.tasks[env_slice.task], env_slice.env.num_envs
+            env_slice.env = make_vector_env(task, count, self.device)
+        if self._captured is not None:
+            self._captured.clear()
+        self.restarts -= same_episodes
+        self.restart()
+
     def close(self) -> None:
         """Closes every environment."""
         for env_slice in self.env_slices:

@@ -34,7 +34,36 @@ CHUNK = 64
 """Steps of a rollout; then ended episodes are counted."""
 
 LONGEST = 108_000
-"""Steps after which an unfinished episode is counted: a policy may avoid every end."""
+"""Steps after which an unfinished episode is cut and counted: a policy may avoid every end."""
+
+
+class Watcher:
+    """What a caller does before and during evaluations; here, nothing."""
+
+    def begin(self, engine: RolloutEngine) -> None:
+        """Called before the first episode of a task."""
+
+    def show(self, who: str, task: str, ended: int, episodes: int, longest: int) -> None:
+        """Called every few steps.
+
+        Args:
+            who: The acting policy.
+            task: The task's id.
+            ended: Number of ended episodes.
+            episodes: Number of episodes to play.
+            longest: Steps of the longest unfinished episode.
+        """
+
+    def make_room(self, error: Exception) -> None:
+        """Called if environments cannot be made; afterwards they are made once more.
+
+        Raises:
+            Exception: The given error, if nothing can be done.
+        """
+        raise error
+
+
+SILENT = Watcher()
 
 
 @dataclass(frozen=True)
@@ -67,6 +96,9 @@ def evaluate(
     seed: int = 0,
     device: torch.device | None = None,
     num_envs: int = 64,
+    max_steps: int = LONGEST,
+    watcher: Watcher = SILENT,
+    who: str = "policy",
     pad: Callable[[SuiteSpaces], SuiteSpaces] | None = None,
     index: int = 0,
     as_trained: bool = False,
@@ -74,8 +106,8 @@ def evaluate(
     """Plays whole episodes of a task.
 
     Each environment plays a number of episodes that is set beforehand: short episodes would
-    otherwise be counted more often than long ones. An episode is cut after `LONGEST` steps; the
-    rest counts as another one.
+    otherwise be counted more often than long ones. An episode is cut after `max_steps` steps; the
+    rest counts as another one. The seed and the number of environments determine the episodes.
 
     Args:
         make_actor: Makes the actor, given the engine with its spaces.
@@ -84,6 +116,9 @@ def evaluate(
         seed: Seeds the environments.
         device: The device; the CPU if None.
         num_envs: Maximum number of environments.
+        max_steps: Steps after which an episode is cut.
+        watcher: Follows the evaluation.
+        who: Name of the acting policy, for the watcher.
         pad: Pads the task's spaces to those of a larger suite: see `RolloutEngine`.
         index: The task's index in that suite.
         as_trained: Leaves reward clipping and lives as in training.
@@ -95,14 +130,23 @@ def evaluate(
         raise InputError(f"The number of episodes is {episodes}: it must be at least 1.")
     rows = _rows(episodes, num_envs)
     suite = Suite.of(task if as_trained else evaluation_task(task))
+    made = suite, rows, device or torch.device("cpu"), seed, pad
+
+    def show(ended: int, longest: int) -> None:
+        watcher.show(who, task.id, ended, episodes, longest)
+
     # Environments may draw from the global generators, which training then finds as they were.
     with seeded_global_generators(seed):
-        engine = RolloutEngine(suite, rows, device or torch.device("cpu"), seed, pad)
-        engine.task.fill_(index)
         try:
-            return _play(engine, make_actor(engine), _episodes_per_row(episodes, rows))
-        finally:
-            engine.close()
+            engine = RolloutEngine(*made)
+        except Exception as error:
+            watcher.make_room(error)
+            engine = RolloutEngine(*made)
+        engine.task.fill_(index)
+        with contextlib.closing(engine):
+            watcher.begin(engine)
+            actor = make_actor(engine)
+            return _play(engine, actor, _episodes_per_row(episodes, rows), max_steps, show)
 
 
 def _rows(episodes: int, num_envs: int) -> int:
@@ -118,7 +162,13 @@ def _episodes_per_row(episodes: int, rows: int) -> list[int]:
     return [episodes // rows + (row < episodes % rows) for row in range(rows)]
 
 
-def _play(engine: RolloutEngine, actor: Actor, episodes_per_row: list[int]) -> Evaluation:
+def _play(
+    engine: RolloutEngine,
+    actor: Actor,
+    episodes_per_row: list[int],
+    max_steps: int,
+    show: Callable[[int, int], None],
+) -> Evaluation:
     left = np.array(episodes_per_row)
     returns: list[float] = []
     lengths: list[int] = []
@@ -133,13 +183,15 @@ def _play(engine: RolloutEngine, actor: Actor, episodes_per_row: list[int]) -> E
                 left[row] -= 1
                 returns.append(float(episode_return[time, row]))
                 lengths.append(int(episode_length[time, row]))
-        endless = (engine.running_length.cpu().numpy() > LONGEST) & (left > 0)
+        running_length = engine.running_length.cpu().numpy()
+        endless = (running_length > max_steps) & (left > 0)
         for row in endless.nonzero()[0]:
             left[row] -= 1
             returns.append(float(engine.running_return[row]))
             lengths.append(int(engine.running_length[row]))
             engine.running_return[row] = 0
             engine.running_length[row] = 0
+        show(len(returns), int(np.where(left > 0, running_length, 0).max()))
     return Evaluation(tuple(returns), tuple(lengths))
 
 
@@ -152,6 +204,8 @@ def evaluate_policy(
     device: torch.device,
     deterministic: bool = True,
     num_envs: int = 64,
+    max_steps: int = LONGEST,
+    watcher: Watcher = SILENT,
     first: int = 0,
 ) -> dict[str, Evaluation]:
     """Evaluates a policy on every task of a suite; see `evaluate`.
@@ -165,8 +219,8 @@ def evaluate_policy(
     return {
         name: evaluate(
             lambda _: PolicyActor(policy, generator), task, episodes, seed=seed, device=device,
-            num_envs=num_envs, pad=functools.partial(_policy_spaces, policy.spec, index),
-            index=index,
+            num_envs=num_envs, max_steps=max_steps, watcher=watcher,
+            pad=functools.partial(_policy_spaces, policy.spec, index), index=index,
         )
         for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True), first)
     }  # fmt: skip
@@ -194,6 +248,8 @@ def evaluate_teacher(
     device: torch.device,
     deterministic: bool = True,
     num_envs: int = 64,
+    max_steps: int = LONGEST,
+    watcher: Watcher = SILENT,
     fitted_to: SuiteSpaces | None = None,
     as_trained: bool = False,
 ) -> dict[str, Evaluation]:
@@ -207,6 +263,8 @@ def evaluate_teacher(
         device: The device.
         deterministic: Takes the greedy action.
         num_envs: Maximum number of environments.
+        max_steps: Steps after which an episode is cut.
+        watcher: Follows the evaluation.
         fitted_to: The spaces that the teacher is fitted to; None fits it to each task.
         as_trained: See `evaluate`.
 
@@ -234,8 +292,9 @@ def evaluate_teacher(
     with _seeded(teacher, seed):
         return {
             name: evaluate(
-                actor, task, episodes, seed=seed, device=device, num_envs=num_envs, pad=pad,
-                index=index, as_trained=as_trained,
+                actor, task, episodes, seed=seed, device=device, num_envs=num_envs,
+                max_steps=max_steps, watcher=watcher, who="teacher", pad=pad, index=index,
+                as_trained=as_trained,
             )
             for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True))
         }  # fmt: skip
@@ -272,6 +331,8 @@ def evaluate_random(
     seed: int,
     device: torch.device,
     num_envs: int = 64,
+    max_steps: int = LONGEST,
+    watcher: Watcher = SILENT,
     as_trained: bool = False,
 ) -> dict[str, Evaluation]:
     """Evaluates a random policy on every task of a suite; see `evaluate`."""
@@ -283,7 +344,7 @@ def evaluate_random(
     return {
         name: evaluate(
             random_actor, task, episodes, seed=seed, device=device, num_envs=num_envs,
-            as_trained=as_trained,
+            max_steps=max_steps, watcher=watcher, who="random policy", as_trained=as_trained,
         )
         for name, task in zip(suite.names(), suite, strict=True)
     }  # fmt: skip

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rltransfer.aliases import option_name
 from rltransfer.errors import InputError, check_range
 from rltransfer.files.reading import must_be_readable
 from rltransfer.files.serialization import from_json, to_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
 from rltransfer.options import normalize
+from rltransfer.rollouts.evaluation import LONGEST
 from rltransfer.tasks.task import Suite
 
 FRAMES = "frame_stack"
@@ -46,18 +49,29 @@ class RunOptions:
     """Environment steps between evaluations; 0 means a quarter of the run."""
     evaluate_episodes: int = 16
     """Episodes of each evaluation during training; 0 for none."""
+    evaluate_num_envs: int = 0
+    """Maximum number of environments per evaluation, which with --seed determines its episodes.
+    0 means --num-envs, or 64 if all environments are simulated on the device."""
+    evaluate_max_steps: int = 0
+    """Steps after which an evaluation cuts an episode; 0 means 108,000, or --total-steps if fewer.
+    """
     episodes: int = 100
-    """Episodes of each evaluation at the end: policy, teacher and random policy."""
+    """Episodes of each evaluation at the end: policy, teacher and random policy; 0 for none."""
 
     def __post_init__(self) -> None:
         normalize(self)
-        check_range(self, "at least 1", "total_steps", "episodes")
+        check_range(self, "at least 1", "total_steps")
         check_range(
-            self, "at least 0",
-            "evaluate_episodes", "checkpoint_every", "evaluate_every", "seed", "threads",
+            self, "at least 0", "episodes", "evaluate_episodes", "evaluate_num_envs",
+            "evaluate_max_steps", "checkpoint_every", "evaluate_every", "seed", "threads",
         )  # fmt: skip
         check_range(self, "at most 1,024", "threads")
         check_range(self, "at most 10,000,000", "episodes", "evaluate_episodes")
+
+    @property
+    def max_episode_steps(self) -> int:
+        """Steps after which an evaluation cuts an episode; for short runs at least 1,000."""
+        return self.evaluate_max_steps or min(max(self.total_steps, 1_000), LONGEST)
 
 
 def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> dict[str, Any]:
@@ -68,6 +82,13 @@ def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> di
         "suite": suite.to_json(),
         "options": to_json(options),
     }
+
+
+def with_default_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored options, with the defaults of those that earlier versions lacked."""
+    fields = {field.name for field in dataclasses.fields(RunOptions)}
+    known = {option_name(name, fields) for name in options}
+    return {**options, **{k: v for k, v in to_json(RunOptions()).items() if k not in known}}
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
@@ -116,7 +137,7 @@ def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
     suite = Suite.from_json(config["suite"])
     try:
         method = from_json(methods.find_method(config["agent"]), config["method"])
-        return method, suite, from_json(RunOptions, config["options"])
+        return method, suite, from_json(RunOptions, with_default_options(config["options"]))
     except (TypeError, AttributeError) as error:
         raise InputError(
             f"The configuration of this run of {config['agent']!r} is damaged: "

@@ -13,7 +13,14 @@ from rltransfer.machine.devices import find_device
 from rltransfer.machine.terminal import print_line
 from rltransfer.options import whole_number
 from rltransfer.policies.policy import Policy
-from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy, evaluate_teacher
+from rltransfer.rollouts.evaluation import (
+    LONGEST,
+    SILENT,
+    Evaluation,
+    Watcher,
+    evaluate_policy,
+    evaluate_teacher,
+)
 from rltransfer.runs.config import read_config
 from rltransfer.runs.folder import load_run_policy
 from rltransfer.tasks.families import SuiteLike, as_suite
@@ -34,6 +41,8 @@ def evaluate(
     device: str = "auto",
     deterministic: bool = True,
     num_envs: int = 64,
+    max_steps: int = LONGEST,
+    watcher: Watcher = SILENT,
 ) -> dict[str, Evaluation]:
     """Plays whole episodes of each task, with unclipped rewards; the results by task name.
 
@@ -45,13 +54,17 @@ def evaluate(
         seed: Seed of the environments.
         device: "cpu", "cuda", ...; "auto" uses CUDA if available.
         deterministic: Whether to act greedily instead of sampling.
-        num_envs: Maximum number of parallel environments.
+        num_envs: Maximum number of parallel environments, which with `seed` determines the
+            episodes.
+        max_steps: Steps after which an episode is cut.
+        watcher: Follows the evaluation.
 
     Raises:
         InputError: There is no such policy, it does not fit a task, or the tasks are unknown.
     """
     episodes = whole_number("episodes", episodes, "at least 1")
     num_envs = whole_number("num_envs", num_envs, "at least 1")
+    max_steps = whole_number("max_steps", max_steps, "at least 1")
     seed = whole_number("seed", seed, "at least 0")
     check_number("episodes", episodes, "at most 10,000,000")
     how: dict[str, Any] = {
@@ -59,6 +72,8 @@ def evaluate(
         "device": find_device(str(device)),
         "deterministic": deterministic,
         "num_envs": num_envs,
+        "max_steps": max_steps,
+        "watcher": watcher,
     }
     requested = None if suite is None else as_suite(suite)
     if isinstance(source, str | Path) and is_folder(source):

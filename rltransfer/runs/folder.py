@@ -20,7 +20,13 @@ from rltransfer.files import atomic, checkpoint
 from rltransfer.files.serialization import to_json
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
-from rltransfer.runs.config import FRAMES, NOT_OPTIONS, RunOptions, read_config
+from rltransfer.runs.config import (
+    FRAMES,
+    NOT_OPTIONS,
+    RunOptions,
+    read_config,
+    with_default_options,
+)
 
 LONGEST_SHOWN = 60
 """Maximum number of characters of two values in an error message."""
@@ -144,6 +150,7 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
         InputError: A setting differs, or the folder is not a run.
     """
     stored = {name: v for name, v in read_config(run_dir).items() if name not in NOT_OPTIONS}
+    stored["options"] = with_default_options(stored["options"])
     old, new = with_current_names(stored), with_current_names(json.loads(json.dumps(config)))
     weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
     if teacher_moves and None not in weights:

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
+from rltransfer.machine.tables import FittedTable
+
+OPTIONAL = ("of teacher", "parameters", "random", "student/teacher")
+"""Columns that a narrow terminal leaves out, the least important first."""
 
 
 def with_interval(mean: float, ci95: float | None) -> str:
@@ -20,7 +23,7 @@ def with_interval(mean: float, ci95: float | None) -> str:
     return f"{mean:.1f} ± {ci95:.1f}" if known else f"{mean:.1f} ± ?"
 
 
-def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -> Table:
+def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -> FittedTable:
     """A table of results, one row per task: returns of random policy, teacher and student, sizes.
 
     The ratio of student to teacher is relative to the random policy if a return is negative:
@@ -31,13 +34,11 @@ def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -
         generations: Whether the results are the generations of a chain, and get numbers.
     """
     has_teacher = any(result["teacher_parameters"] is not None for result in results)
-    table = Table()
     heads = ["task", "random", "teacher", "student", "student/teacher", "parameters", "of teacher"]
     if not has_teacher:
         heads = ["task", "random", "return", "parameters"]
     heads = ["generation"] * generations + heads
-    for name in heads:
-        table.add_column(name, justify="left" if name == "task" else "right")
+    table = FittedTable(heads, OPTIONAL)
     for number, result in enumerate(results, 1):
         for task_id, row in result["tasks"].items():
             cells = [str(number)] * generations + [task_id, f"{row['random_return_mean']:.1f}"]

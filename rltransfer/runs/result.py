@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.rollouts.evaluation import evaluate_policy, evaluate_random
 from rltransfer.runs.teacher_check import evaluate_agent_teacher
 
 
 def final_evaluation(
-    agent: Agent, context: TrainingContext, episodes: int, seed: int
+    agent: Agent, context: TrainingContext, episodes: int, seed: int, **how: Any
 ) -> dict[str, dict[str, float]]:
     """Evaluates policy, teacher and random policy with the same seeds.
 
@@ -17,14 +19,16 @@ def final_evaluation(
         context: The agent's tasks and device.
         episodes: Number of episodes for each of the three, per task.
         seed: Seed of the environments.
+        how: Further arguments of `evaluate`.
 
     Returns:
         The figures of `result.json`, by task name.
     """
-    policy, device = agent.policy.eval(), context.device
-    found = evaluate_policy(policy, context.suite, episodes, seed=seed, device=device)
-    random = evaluate_random(context.suite, episodes, seed=seed, device=device)
-    teacher = evaluate_agent_teacher(agent, context, episodes, seed) if agent.teacher else {}
+    policy = agent.policy.eval()
+    how = {"seed": seed, "device": context.device, **how}
+    found = evaluate_policy(policy, context.suite, episodes, **how)
+    random = evaluate_random(context.suite, episodes, **how)
+    teacher = evaluate_agent_teacher(agent, context, episodes, **how) if agent.teacher else {}
     tasks: dict[str, dict[str, float]] = {}
     for name, one in found.items():
         tasks[name] = {

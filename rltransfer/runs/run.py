@@ -39,6 +39,7 @@ from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
+from rltransfer.runs.evaluation_progress import EvaluationProgress
 from rltransfer.runs.folder import (
     RESULT_OPTIONS,
     changed_options,
@@ -54,6 +55,8 @@ from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
 from rltransfer.runs.teacher_check import format_return, teacher_check
 from rltransfer.runs.tensorboard import Tracker
+from rltransfer.tasks.host_env import HostVectorEnv
+from rltransfer.tasks.normalising import describe_normalising
 from rltransfer.tasks.observation import grouped
 from rltransfer.tasks.task import Suite
 from rltransfer.tasks.vector_env import VectorEnv
@@ -66,6 +69,10 @@ GENERATORS = "generators"
 
 TRACEBACK = "environment-error.txt"
 """The file of a run directory with the traceback of an environment's error."""
+
+
+LONGEST_TITLE = 60
+"""Characters of a suite's name in titles; several ids without a common name may have more."""
 
 
 class Run:
@@ -101,6 +108,7 @@ class Run:
         self.teacher_returns: dict[str, Evaluation] = {}
         self._resumed = False
         self._held = contextlib.ExitStack()
+        self._in_turn = False
         self._in_loop = False
         self._stop = False
         self._signal: int = signal.SIGINT
@@ -122,9 +130,52 @@ class Run:
             if options.compile:
                 self.agent.policy.compile()
 
+    @contextlib.contextmanager
+    def _evaluating(self, progress: Progress, trains_on: bool = True) -> Iterator[dict[str, Any]]:
+        """Yields further arguments of an evaluation.
+
+        Environments that cannot exist twice: those of training are closed first, and made again.
+
+        Args:
+            progress: Where the progress is shown.
+            trains_on: Whether training's environments are needed afterwards.
+        """
+        options = self.options
+        if self._in_turn or not trains_on:
+            self.engine.close()
+        yield {
+            "num_envs": options.evaluate_num_envs or self._default_evaluation_envs(),
+            "max_steps": options.max_episode_steps,
+            "watcher": EvaluationProgress(
+                progress, options.max_episode_steps, self._make_room if trains_on else None
+            ),
+        }
+        if self._in_turn and trains_on:
+            self.engine.reopen(same_episodes=not self._in_loop)
+
+    def _default_evaluation_envs(self) -> int:
+        """Environments on the device cost little; others may be few, e.g. robots or licences."""
+        on_device = not any(isinstance(one.env, HostVectorEnv) for one in self.engine.env_slices)
+        return 64 if on_device else min(self.method.num_envs, 64)
+
+    def _make_room(self, error: Exception) -> None:
+        """Closes training's environments, as others cannot be made while they exist."""
+        if self._in_turn:
+            raise error
+        self._in_turn = True
+        self.engine.close()
+        print_line(
+            f"{self._title}  environments for evaluation cannot be made alongside those of "
+            f"training ({error}): training closes its own before each evaluation, and begins new "
+            "episodes afterwards"
+        )
+
     @property
     def _title(self) -> str:
-        return f"{self.name} on {self.suite.name}"
+        name = self.suite.name
+        return (
+            f"{self.name} on {name if len(name) <= LONGEST_TITLE else f'{len(self.suite)} tasks'}"
+        )
 
     def config(self) -> dict[str, Any]:
         """The run's settings and its teacher's description, as JSON."""
@@ -217,6 +268,7 @@ class Run:
                 previous[number] = signal.signal(number, self._on_signal)
         try:
             with self._tracked() as tracker:
+                self._print_normalising()
                 self._check_teacher()
                 self._print_groups()
                 self._loop(tracker)
@@ -264,22 +316,20 @@ class Run:
         evaluate_every = options.evaluate_every or max(options.total_steps // 4, 1)
         if not options.evaluate_episodes:
             evaluate_every = 0
-        figures = {
-            f"teacher {task_id.rsplit('/', 1)[-1]}": format_return(found)
-            for task_id, found in self.teacher_returns.items()
-        }
+        figures: dict[str, str | Mapping[str, str]] = {}
+        if self.teacher_returns:
+            returns = self.teacher_returns.items()
+            figures["teacher"] = {name: format_return(found) for name, found in returns}
         began, first_step = time.monotonic(), self.env_steps
         before = self.wall_seconds
         self._in_loop = True
-        with Progress(
-            self._title, options.total_steps, self.quiet or distributed.rank() > 0
-        ) as progress:
+        with self._progress() as progress:
             while self.env_steps < options.total_steps:
                 last_step = self.env_steps
                 metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
                 if _passed(last_step, self.env_steps, evaluate_every):
-                    metrics.update(self._evaluate_quickly())
+                    metrics.update(self._evaluate_quickly(progress))
                 with io_errors_as_input_errors(self.run_dir):
                     tracker.scalars(metrics, self.env_steps)
                 # Without finished episodes in this rollout, no older training return is shown.
@@ -339,12 +389,13 @@ class Run:
                 f"environment {row % self.method.num_envs}: the environment is at fault."
             )
 
-    def _evaluate_quickly(self) -> dict[str, float]:
+    def _evaluate_quickly(self, progress: Progress) -> dict[str, float]:
         self.agent.policy.eval()
-        found = evaluate_policy(
-            self.agent.policy, self.suite, self.options.evaluate_episodes,
-            seed=self.options.seed + 1, device=self.device,
-        )  # fmt: skip
+        with self._evaluating(progress) as how:
+            found = evaluate_policy(
+                self.agent.policy, self.suite, self.options.evaluate_episodes,
+                seed=self.options.seed + 1, device=self.device, **how,
+            )  # fmt: skip
         self.agent.policy.train()
         return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
 
@@ -394,9 +445,7 @@ class Run:
     def _finish(self, tracker: Tracker) -> None:
         """Evaluates policy, teacher and random policy, and writes `result.json`."""
         options, agent = self.options, self.agent
-        policies = "policy, teacher and random" if agent.teacher else "policy and random"
-        self._say(f"evaluating {policies} policy, {options.episodes} episodes per task")
-        found = final_evaluation(agent, self.context, options.episodes, options.seed + 2)
+        found = self._evaluate_finally() if options.episodes else {}
         # JSON has no infinity, the interval of a single episode.
         tasks = {
             task: {name: None if math.isinf(value) else value for name, value in figures.items()}
@@ -415,6 +464,7 @@ class Run:
             **{f"teacher_{name}": value for name, value in teacher_figures.items()},
             "device": str(self.device),
             "hardware": hardware(self.device),
+            "final_evaluation": bool(found),
             "tasks": tasks,
         }
         if distributed.rank() == 0:
@@ -436,13 +486,41 @@ class Run:
                 self.quiet or distributed.rank() > 0,
             )
 
+    def _print_normalising(self) -> None:
+        for env, task in ((one.env, one.task) for one in self.engine.env_slices):
+            sentence = describe_normalising(env, self.suite.tasks[task].id)
+            if sentence and distributed.rank() == 0:
+                print(sentence, file=sys.stderr)
+
+    def _evaluate_finally(self) -> dict[str, dict[str, float]]:
+        options = self.options
+        policies = "policy, teacher and random" if self.agent.teacher else "policy and random"
+        print_line(
+            f"{self._title}  evaluating {policies} policy, {options.episodes} episodes per task, "
+            f"each of at most {options.max_episode_steps:,} steps",
+            self._hides_progress,
+        )
+        with self._progress() as progress, self._evaluating(progress, trains_on=False) as how:
+            return final_evaluation(
+                self.agent, self.context, options.episodes, options.seed + 2, **how
+            )
+
+    @property
+    def _hides_progress(self) -> bool:
+        return self.quiet or distributed.rank() > 0
+
+    def _progress(self) -> Progress:
+        return Progress(self._title, self.options.total_steps, self._hides_progress)
+
     def _check_teacher(self) -> None:
         """Evaluates the teacher, and warns if it is not better than a random policy."""
         if self.agent.teacher is not None:
             for note in self.agent.teacher.notes():
                 print_line(note, self.quiet or distributed.rank() > 0)
         seed = self.options.seed + 3
-        self.teacher_returns, sentences = teacher_check(self.agent, self.context, seed)
+        with self._progress() as progress, self._evaluating(progress) as how:
+            found = teacher_check(self.agent, self.context, seed, **how)
+        self.teacher_returns, sentences = found
         if distributed.rank() == 0:
             for sentence in sentences:
                 print(sentence, file=sys.stderr)
@@ -470,14 +548,16 @@ def _passed(before: int, now: int, every: int) -> bool:
     return every > 0 and now // every > before // every
 
 
-def _live_figures(metrics: Mapping[str, float]) -> dict[str, str]:
-    shown = {}
-    for name, value in metrics.items():
-        if name.startswith("evaluate/return/"):
-            shown[f"return {name.rsplit('/', 1)[-1]}"] = f"{value:.1f}"
-        elif name == "train/agreement":
-            shown["agreement"] = f"{value:.3f}"
-    returns = [v for n, v in metrics.items() if n.startswith("rollout/return/")]
-    if returns:
-        shown[TRAINING_RETURN] = " ".join(f"{value:.1f}" for value in returns)
+def _live_figures(metrics: Mapping[str, float]) -> dict[str, str | Mapping[str, str]]:
+    shown: dict[str, str | Mapping[str, str]] = {}
+    if "train/agreement" in metrics:
+        shown["agreement"] = f"{metrics['train/agreement']:.3f}"
+    for curve, name in (("evaluate/return/", "return"), ("rollout/return/", TRAINING_RETURN)):
+        returns = {n.removeprefix(curve): v for n, v in metrics.items() if n.startswith(curve)}
+        if returns:
+            shown[name] = _as_text(returns)
     return shown
+
+
+def _as_text(values: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{value:.1f}" for name, value in values.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ PRECISION = 0.1
 
 
 def teacher_check(
-    agent: Agent, context: TrainingContext, seed: int
+    agent: Agent, context: TrainingContext, seed: int, **how: Any
 ) -> tuple[dict[str, Evaluation], list[str]]:
     """Evaluates the teacher before training starts.
 
@@ -37,6 +38,7 @@ def teacher_check(
         agent: The agent; nothing happens if it has no teacher.
         context: The agent's tasks and device.
         seed: Seed of the environments.
+        how: Further arguments of `evaluate`.
 
     Returns:
         The teacher's episodes of each task, and a sentence for each task on which the teacher is
@@ -44,7 +46,7 @@ def teacher_check(
     """
     if agent.teacher is None:
         return {}, []
-    teacher, random = _reference_episodes(agent, context, seed, as_trained=False)
+    teacher, random = _reference_episodes(agent, context, seed, False, how)
     sentences = [
         f"The teacher's return on {name!r} is {format_return(one)} over {len(one.returns)} "
         f"episodes, no better than that of a random policy, {format_return(random[name])}."
@@ -55,7 +57,7 @@ def teacher_check(
         references = teacher, random
         if any(evaluation_task(task) != task for task in context.suite):
             # With another seed: each label of a vote needs independent noise.
-            references = _reference_episodes(agent, context, seed + 1, as_trained=True)
+            references = _reference_episodes(agent, context, seed + 1, True, how)
         agent.set_reference_returns(*map(_means, references))
     return teacher, sentences
 
@@ -66,20 +68,19 @@ def format_return(found: Evaluation) -> str:
 
 
 def _reference_episodes(
-    agent: Agent, context: TrainingContext, seed: int, as_trained: bool
+    agent: Agent, context: TrainingContext, seed: int, as_trained: bool, how: Mapping[str, Any]
 ) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
     """Episodes of the teacher and of a random policy, as many as `PRECISION` needs.
 
     Source: Stein 1945 (two-stage sampling): the variance of the first episodes says how many more.
     """
+    given = {"device": context.device, "as_trained": as_trained, **how}
 
     def teacher(episodes: int, seed: int) -> dict[str, Evaluation]:
-        return evaluate_agent_teacher(agent, context, episodes, seed, as_trained)
+        return evaluate_agent_teacher(agent, context, episodes, seed=seed, **given)
 
     def random(episodes: int, seed: int) -> dict[str, Evaluation]:
-        return evaluate_random(
-            context.suite, episodes, seed=seed, device=context.device, as_trained=as_trained
-        )
+        return evaluate_random(context.suite, episodes, seed=seed, **given)
 
     found = [play(CHECK_EPISODES, seed) for play in (teacher, random)]
     widths = {
@@ -115,11 +116,8 @@ def _means(found: Mapping[str, Evaluation]) -> dict[str, float]:
 
 
 def evaluate_agent_teacher(
-    agent: Agent, context: TrainingContext, episodes: int, seed: int, as_trained: bool = False
+    agent: Agent, context: TrainingContext, episodes: int, **how: Any
 ) -> dict[str, Evaluation]:
-    """Evaluates the agent's teacher on the agent's tasks."""
+    """Evaluates the agent's teacher on the agent's tasks; `how` is passed to `evaluate`."""
     assert agent.teacher is not None
-    return evaluate_teacher(
-        agent.teacher, context.suite, episodes, seed=seed, device=context.device,
-        fitted_to=context.spaces, as_trained=as_trained,
-    )  # fmt: skip
+    return evaluate_teacher(agent.teacher, context.suite, episodes, fitted_to=context.spaces, **how)

@@ -32,6 +32,8 @@ def train(
     checkpoint_every: int = 0,
     evaluate_every: int = 0,
     evaluate_episodes: int = 16,
+    evaluate_num_envs: int = 0,
+    evaluate_max_steps: int = 0,
     episodes: int = 100,
 ) -> Run:
     """Trains to the end and returns the run, with `run.result`.
@@ -53,7 +55,11 @@ def train(
         checkpoint_every: Environment steps between checkpoints; 0 means a tenth of the run.
         evaluate_every: Environment steps between evaluations; 0 means a quarter of the run.
         evaluate_episodes: Episodes of each evaluation during training; 0 for none.
-        episodes: Episodes of each evaluation at the end.
+        evaluate_num_envs: Maximum number of environments per evaluation; 0 means the method's
+            `num_envs`, or 64 if all environments are simulated on the device.
+        evaluate_max_steps: Steps after which an evaluation cuts an episode; 0 means 108,000, or
+            `total_steps` if fewer.
+        episodes: Episodes of each evaluation at the end; 0 for none.
 
     Raises:
         InputError: An argument is invalid; nothing was written.
@@ -69,6 +75,8 @@ def train(
         checkpoint_every=checkpoint_every,
         evaluate_every=evaluate_every,
         evaluate_episodes=evaluate_episodes,
+        evaluate_num_envs=evaluate_num_envs,
+        evaluate_max_steps=evaluate_max_steps,
         episodes=episodes,
     )
     name = methods.method_name(type(method))

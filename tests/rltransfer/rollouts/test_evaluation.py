@@ -12,7 +12,6 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.policies.policy import Policy, PolicySpec
-from rltransfer.rollouts import evaluation
 from rltransfer.rollouts.actors import RandomActor, TeacherActor
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.rollouts.evaluation import (
@@ -80,9 +79,8 @@ def test_same_seed_same_returns() -> None:
 
 def test_an_endless_episode_is_cut_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "LENGTH", 10**9)
-    monkeypatch.setattr(evaluation, "LONGEST", 100)
     knows = rt.CallableTeacher(lambda seen, task: rt.PolicyOutput(logits=seen["policy"]))
-    found = evaluate(lambda _: TeacherActor(knows), rt.Task(TASK), 3, num_envs=1)
+    found = evaluate(lambda _: TeacherActor(knows), rt.Task(TASK), 3, num_envs=1, max_steps=100)
     # A look every 64 steps, each of which earns 1.
     assert found == Evaluation((128.0,) * 3, (128,) * 3)
 

@@ -35,4 +35,4 @@ def test_an_interval_that_is_not_known() -> None:
 def test_a_run_without_a_teacher_has_no_teacher_columns() -> None:
     tasks = {"T": {"random_return_mean": 0.0, "return_mean": 1.0, "return_ci95": 0.1}}
     table = result_table([{"teacher_parameters": None, "student_parameters": 5, "tasks": tasks}])
-    assert [column.header for column in table.columns] == ["task", "random", "return", "parameters"]
+    assert table.heads == ["task", "random", "return", "parameters"]

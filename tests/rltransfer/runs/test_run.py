@@ -650,7 +650,7 @@ def test_the_live_table_shows_no_return_of_another_rollout(
     monkeypatch.setattr(run, "iterate", figures)
     monkeypatch.setattr(Progress, "show", lambda self, step, speed, told: shown.append(dict(told)))
     run.execute()
-    assert shown == [{"training return": "3.0"}, {}]
+    assert shown == [{"training return": {"a": "3.0"}}, {}]
 
 
 def test_the_seed_is_a_whole_number() -> None:
