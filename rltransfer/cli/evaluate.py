@@ -100,22 +100,30 @@ def _evaluate(options: EvaluateOptions) -> dict[str, Evaluation]:
         elif suite is None:
             raise InputError("--task-option changes a task: add --task ID.")
         suite = with_options(suite, options.task_option)
-    how_many = f"{options.episodes} episodes per task, each of at most {options.max_steps:,} steps"
-    print_line(f"{options.source}  {how_many}")
     with Progress(options.source, 0) as progress:
         return evaluate(
             options.source, suite, options.episodes, vecnormalize=options.vecnormalize,
             seed=options.seed, device=options.device, deterministic=not options.stochastic,
             num_envs=options.num_envs, max_steps=options.max_steps,
-            watcher=_Watcher(progress, options.max_steps),
+            watcher=_Watcher(progress, options),
         )  # fmt: skip
 
 
 class _Watcher(EvaluationProgress):
-    """Shows the progress, and what each task's wrappers normalise."""
+    """Says how much is played, shows the progress, and what each task's wrappers normalise."""
+
+    def __init__(self, progress: Progress, options: EvaluateOptions) -> None:
+        super().__init__(progress, options.max_steps)
+        self._announcement = (
+            f"{options.source}  {options.episodes} episodes per task, each of at most "
+            f"{options.max_steps:,} steps"
+        )
 
     def begin(self, engine: RolloutEngine) -> None:
         """See `Watcher`."""
+        if self._announcement:
+            print_line(self._announcement)
+            self._announcement = ""
         sentence = describe_normalising(engine.env_slices[0].env, engine.suite.tasks[0].id)
         if sentence:
             print(sentence, file=sys.stderr)

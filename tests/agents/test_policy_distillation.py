@@ -540,7 +540,8 @@ def test_a_memory_from_before_labels_had_bounds_is_resumed(tmp_path: Path) -> No
     run.engine.close()
     state = run.agent.state_dict()
     # Such labels had a mean that was clipped already.
-    store = state["memory"]["store"] = dict(state["memory"]["store"])
+    named = state["memory"]["store"].items()
+    store = state["memory"]["store"] = {name.replace("/", "|"): ring for name, ring in named}
     assert (store["field|label|mean"] == 4).all()
     store["field|label|mean"] = torch.full_like(store["field|label|mean"], 2.0)
     for name in ("low", "high"):
