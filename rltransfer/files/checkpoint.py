@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rltransfer.errors import InputError
+from rltransfer.files.reading import damage_refused, is_regular, read_json
 from rltransfer.machine import distributed
 
 KEPT = 2
@@ -67,17 +68,13 @@ def load_state(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: A file is missing or damaged, or the number of processes differs.
     """
-    try:
+    with damage_refused(f"{folder} is not a complete checkpoint: one of its files is damaged."):
         # From the first process, as others may have no state.
-        processes = json.loads((folder / "state.json").read_text()).get(PROCESSES, 1)
+        processes = read_json(folder / "state.json").get(PROCESSES, 1)
         if processes == distributed.world_size():
-            tensors = load_file(_state_file(folder, "safetensors"))
-            plain = json.loads(_state_file(folder, "json").read_text())
+            tensors = read_tensors(_state_file(folder, "safetensors"))
+            plain = read_json(_state_file(folder, "json"))
             state: dict[str, Any] = _join(plain, tensors)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{folder} is not a complete checkpoint: one of its files is damaged."
-        ) from error
     if processes != distributed.world_size():
         raise InputError(
             f"{folder} was written by {processes} processes, but now there are "
@@ -85,6 +82,20 @@ def load_state(folder: Path) -> dict[str, Any]:
         )
     state.pop(PROCESSES, None)
     return state
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        Exception: One of `DAMAGE`.
+    """
+    if not is_regular(path):
+        raise OSError("not a regular file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError("not a safetensors file") from error
 
 
 def _join(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
-import zipfile
-import zlib
 from pathlib import Path
 
 from rltransfer.errors import InputError
+from rltransfer.files.reading import DAMAGE, read_regular
 
-DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What `zipfile`, `pickle` and `torch.load` raise on damaged bytes."""
+__all__ = ["DAMAGE", "read_file"]
 
 
 def read_file(path: Path, kind: str) -> bytes:
-    """The bytes of a file.
+    """The bytes of a regular file within the limit of `files/reading.py`.
 
     Args:
         path: The file.
         kind: What it should be, e.g. "a TorchScript file", for the error.
 
     Raises:
-        InputError: The file is missing or cannot be read.
+        InputError: The file is missing, cannot be read or is larger than the limit.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "there is no such file" if missing else "it cannot be read"

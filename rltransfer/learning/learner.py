@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -170,8 +171,8 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `state_dict`."""
-        self.num_steps = state["num_steps"]
-        self._set_learning_rate(state["learning_rate"])
+        self.num_steps = operator.index(state["num_steps"])
+        self._set_learning_rate(float(state["learning_rate"]))
         for key, tensor in state["tensors"].items():
             index, name = key.split(".", 1)
             parameter = self.parameters[int(index)]

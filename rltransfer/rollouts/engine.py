@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -380,7 +381,7 @@ class RolloutEngine:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state; environments whose state cannot be saved begin new episodes."""
-        self.restarts = state["restarts"] - 1
+        self.restarts = operator.index(state["restarts"]) - 1
         self.restart()
         self._resize_state(state["state"].shape[1])
         self.state.copy_(state["state"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, check_kinds, check_range
+from rltransfer.files.reading import DAMAGE, LimitError, damage_refused, read_json
 from rltransfer.files.serialization import from_json, to_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
@@ -71,11 +71,13 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{run_dir} is not a run: it has no config.json.")
     try:
-        entries = json.loads(path.read_text())
+        entries = read_json(path)
         Suite.from_json(entries["suite"])
-    except (ValueError, TypeError, KeyError) as error:
+        return _Config(run_dir, entries)
+    except LimitError:
+        raise
+    except DAMAGE as error:
         raise _damaged(run_dir) from error
-    return _Config(run_dir, entries)
 
 
 class _Config(dict[str, Any]):
@@ -100,11 +102,9 @@ def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
         InputError: It was written by another version, or one of its values is damaged.
     """
     suite = Suite.from_json(config["suite"])
-    try:
+    with damage_refused(
+        f"The configuration of this run of {config['agent']!r} is damaged: one of its options has "
+        "the wrong type."
+    ):
         method = from_json(methods.find_method(config["agent"]), config["method"])
         return method, suite, from_json(RunOptions, config["options"])
-    except (TypeError, AttributeError) as error:
-        raise InputError(
-            f"The configuration of this run of {config['agent']!r} is damaged: "
-            "one of its options has the wrong type."
-        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import operator
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ import torch
 
 from rltransfer.errors import InputError, InterruptedRunError
 from rltransfer.files import atomic, checkpoint
+from rltransfer.files.reading import damage_refused
 from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import NonFiniteGradientError
 from rltransfer.machine import distributed
@@ -131,11 +133,15 @@ class Run:
         """Restores the newest checkpoint; without one, the run starts from the beginning."""
         if not checkpoint.checkpoints(self.run_dir):
             return
-        state = checkpoint.load_state(checkpoint.newest_checkpoint(self.run_dir))
-        self.env_steps = state["env_steps"]
-        self.wall_seconds = state["wall_seconds"]
-        self.agent.load_state_dict(state["agent"])
-        self.engine.load_state_dict(state["engine"])
+        folder = checkpoint.newest_checkpoint(self.run_dir)
+        state = checkpoint.load_state(folder)
+        with damage_refused(
+            f"{folder} is not a complete checkpoint: its state does not fit this run."
+        ):
+            self.env_steps = operator.index(state["env_steps"])
+            self.wall_seconds = float(state["wall_seconds"])
+            self.agent.load_state_dict(state["agent"])
+            self.engine.load_state_dict(state["engine"])
 
     def execute(self) -> dict[str, Any]:
         """Trains to the end and returns the result.

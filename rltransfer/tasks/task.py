@@ -38,7 +38,13 @@ class Task:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Task:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`.
+
+        Raises:
+            Exception: The data are not those of a task: KeyError, TypeError or ValueError.
+        """
+        if not isinstance(data["id"], str):
+            raise TypeError("The id of a task is text.")
         return Task(data["id"], dict(data["kwargs"]))
 
     def __str__(self) -> str:
@@ -98,7 +104,9 @@ class Suite:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Suite:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`; see `Task.from_json`."""
+        if not isinstance(data["name"], str):
+            raise TypeError("The name of a suite is text.")
         return Suite(data["name"], tuple(Task.from_json(task) for task in data["tasks"]))
 
     def __iter__(self) -> Iterator[Task]:

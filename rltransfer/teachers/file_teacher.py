@@ -7,12 +7,12 @@ contain, `model_1500.pt?activation=relu`; see `torch_file.py`.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from rltransfer.errors import InputError
+from rltransfer.importers.archive import names_of
 from rltransfer.importers.hub import is_on_hub
 from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.sb3_zip import load_zip
@@ -104,7 +104,7 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
                 f"{place}."
             )
         return FileTeacher(load_torch_file(path, options), source, origin)
-    if not is_zip(place) and not zipfile.is_zipfile(path):
+    if not is_zip(place) and not names_of(path):
         raise InputError(f"{place} is not a teacher: {SOURCES}.")
     if options:
         raise InputError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint, newest_generation
 from rltransfer.files.hashing import weights_sha256
+from rltransfer.files.reading import DAMAGE, LimitError, read_json
 from rltransfer.importers.source import is_zip
 from rltransfer.policies.saving import load_policy
 from rltransfer.tasks.families import SuiteLike, as_suite
@@ -65,22 +65,27 @@ def _of_run(run_dir: Path) -> Teacher:
     run_dir = newest_generation(run_dir)
     stem = newest_checkpoint(run_dir) / "policy"
     try:
-        config = json.loads((run_dir / "config.json").read_text())
+        config = read_json(run_dir / "config.json")
         suite = Suite.from_json(config["suite"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        frame_stack = config.get("frame_stack")
+        if not isinstance(frame_stack, int | None):
+            raise TypeError("The number of stacked frames is a number.")
+    except LimitError:
+        raise
+    except DAMAGE as error:
         raise InputError(
             f"{run_dir} is not a complete run: its config.json is missing or damaged."
         ) from error
     return PolicyTeacher(
         load_policy(stem), str(run_dir), weights_sha256(stem), suite,
-        frame_stack=config.get("frame_stack"), recorded_return=_recorded_return(run_dir),
+        frame_stack=frame_stack, recorded_return=_recorded_return(run_dir),
     )  # fmt: skip
 
 
 def _recorded_return(run_dir: Path) -> dict[str, float]:
     """The mean return of each task, if the run is finished."""
     try:
-        tasks = json.loads((run_dir / "result.json").read_text())["tasks"]
-        return {name: row["return_mean"] for name, row in tasks.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        tasks = read_json(run_dir / "result.json")["tasks"]
+        return {name: float(row["return_mean"]) for name, row in tasks.items()}
+    except DAMAGE:
         return {}
