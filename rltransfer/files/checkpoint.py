@@ -12,11 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.files.reading import damage_refused, is_regular, read_json
+from rltransfer.files.untrusted import damage_refused, is_regular, read_json
 from rltransfer.machine import distributed
 
 KEPT = 2
 """Number of newest checkpoints to keep."""
+
+LARGEST_HEADER = 100_000_000
+"""Bytes of the names and shapes in a safetensors file, as the library limits them."""
 
 PROCESSES = "processes"
 """Key of the number of processes in a state."""
@@ -92,6 +95,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not is_regular(path):
         raise OSError("not a regular file")
+    with path.open("rb") as file:
+        # The library maps the whole file, of any size, before it looks at this number.
+        header, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+    if not 2 <= header <= min(size - 8, LARGEST_HEADER):
+        raise ValueError("not a safetensors file")
     try:
         return load_file(path)
     except SafetensorError as error:

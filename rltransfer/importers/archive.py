@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rltransfer.errors import InputError
-from rltransfer.files.reading import check_size, damage_refused, is_regular
+from rltransfer.files.untrusted import check_size, damage_refused, is_regular
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The compressions that torch and Stable-Baselines3 write; others unpack without a bound."""
@@ -23,7 +23,7 @@ def unpacked(content: bytes, path: Path, wanted: Callable[[str], bool]) -> dict[
         wanted: Which names are read.
 
     Raises:
-        InputError: The files are larger than the limit of `files/reading.py`, or two have one name.
+        InputError: The files are larger than the limit of `files/untrusted.py`, or two have one name.
         Exception: One of `DAMAGE`.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:

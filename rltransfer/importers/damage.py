@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from rltransfer.errors import InputError
-from rltransfer.files.reading import DAMAGE, read_regular
+from rltransfer.files.untrusted import DAMAGE, read_regular
 
 __all__ = ["DAMAGE", "read_file"]
 
 
 def read_file(path: Path, kind: str) -> bytes:
-    """The bytes of a regular file within the limit of `files/reading.py`.
+    """The bytes of a regular file within the limit of `files/untrusted.py`.
 
     Args:
         path: The file.

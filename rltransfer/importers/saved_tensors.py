@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from rltransfer.files.reading import check_size
+from rltransfer.files.untrusted import check_size
 from rltransfer.importers.archive import unpacked
 from rltransfer.importers.pickles import InertUnpickler
 
@@ -152,7 +152,7 @@ def load_tensors(content: bytes, path: Path) -> Any:
         path: The file, for errors.
 
     Raises:
-        InputError: The file is larger than the limit of `files/reading.py`.
+        InputError: The file is larger than the limit of `files/untrusted.py`.
         Exception: One of `DAMAGE`: the file is damaged, or contains more than tensors and plain
             values.
     """

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
-from rltransfer.files.reading import JSON_GROWTH, check_size, damage_refused, parse_json
+from rltransfer.files.untrusted import JSON_GROWTH, check_size, damage_refused, parse_json
 from rltransfer.importers.archive import unpacked
 from rltransfer.importers.damage import read_file
 from rltransfer.importers.imported_policy import ImportedPolicy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import collections
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from rltransfer.machine import distributed
 
 OptimizerName = Literal["adam", "radam", "sgd"]
 PrecisionName = Literal["float32", "bfloat16"]
+
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""The tensors that Adam and RAdam keep of each parameter."""
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -173,6 +177,12 @@ class Learner:
         """Restores a state of `state_dict`."""
         self.num_steps = operator.index(state["num_steps"])
         self._set_learning_rate(float(state["learning_rate"]))
+        names = collections.defaultdict(set)
+        for key in state["tensors"]:
+            index, name = key.split(".", 1)
+            names[index].add(name)
+        if any(found != MOMENTS for found in names.values()):
+            raise ValueError("an optimizer's state of other tensors")
         for key, tensor in state["tensors"].items():
             index, name = key.split(".", 1)
             parameter = self.parameters[int(index)]

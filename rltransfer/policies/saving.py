@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import read_tensors
-from rltransfer.files.reading import DAMAGE, LimitError, check_size, read_json
+from rltransfer.files.untrusted import DAMAGE, LimitError, check_size, read_json
 from rltransfer.policies.policy import Policy, PolicySpec
 
 

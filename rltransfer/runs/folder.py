@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
 from rltransfer.files import atomic, checkpoint
+from rltransfer.files.untrusted import damage_refused
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
 from rltransfer.runs.config import FRAMES, read_config
@@ -85,9 +86,10 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
     """
     stored = {name: value for name, value in read_config(run_dir).items() if name != FRAMES}
     old, new = with_current_names(stored), with_current_names(json.loads(json.dumps(config)))
-    weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
-    if teacher_moves and None not in weights:
-        old, new = _without_place(old), _without_place(new)
+    with damage_refused(f"{run_dir} is not a complete run: its config.json is damaged."):
+        weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
+        if teacher_moves and None not in weights:
+            old, new = _without_place(old), _without_place(new)
     kind, requested = (
         f"a chain with --generations {count}" if count else "a single run"
         for count in (one.get("generations") for one in (old, new))

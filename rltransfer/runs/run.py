@@ -19,7 +19,7 @@ import torch
 
 from rltransfer.errors import InputError, InterruptedRunError
 from rltransfer.files import atomic, checkpoint
-from rltransfer.files.reading import damage_refused
+from rltransfer.files.untrusted import damage_refused
 from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import NonFiniteGradientError
 from rltransfer.machine import distributed

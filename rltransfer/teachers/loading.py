@@ -8,7 +8,7 @@ from pathlib import Path
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint, newest_generation
 from rltransfer.files.hashing import weights_sha256
-from rltransfer.files.reading import DAMAGE, LimitError, read_json
+from rltransfer.files.untrusted import DAMAGE, LimitError, read_json
 from rltransfer.importers.source import is_zip
 from rltransfer.policies.saving import load_policy
 from rltransfer.tasks.families import SuiteLike, as_suite
