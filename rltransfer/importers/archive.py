@@ -23,7 +23,8 @@ def unpacked(content: bytes, path: Path, wanted: Callable[[str], bool]) -> dict[
         wanted: Which names are read.
 
     Raises:
-        InputError: The files are larger than the limit of `files/untrusted.py`, or two have one name.
+        InputError: The files are larger than the limit of `files/untrusted.py`, or two have one
+            name.
         Exception: One of `DAMAGE`.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:

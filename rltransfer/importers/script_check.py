@@ -69,56 +69,57 @@ REASONS = {
 """What some forbidden operators do."""
 
 _ATEN = """
-Bool Float FloatImplicit Int IntImplicit ScalarImplicit __and__ __contains__ __derive_index
-__getitem__ __interpolate __is__ __isnot__ __not__ __or__ __range_length __xor__ _convolution
-_native_multi_head_attention _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned
-_set_item _softmax _log_softmax _transformer_encoder_layer_fwd _upsample_bicubic2d_aa
-_upsample_bilinear2d_aa _upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
-_upsample_nearest_exact3d abs absolute acos acosh adaptive_avg_pool1d adaptive_avg_pool2d
-adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d add addcdiv addcmul addmm addmv all
-allclose alpha_dropout amax amin aminmax any append arange arccos arcsin arctan arctan2 argmax
-argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm
-bernoulli bilinear bitwise_and bitwise_not bitwise_or bitwise_xor bmm broadcast_tensors
-broadcast_to bucketize cat cdist ceil celu chunk clamp clamp_max clamp_min clear clip clone
-concat concatenate constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d
-conv_transpose2d conv_transpose3d copy copy_ cos cosh cosine_similarity count_nonzero cpu cross
-cummax cummin cumprod cumsum deg2rad degrees detach detach_ device diag diag_embed diagonal diff
-dim div divide dot dropout einsum elu embedding empty empty_like endswith eq equal erf erfc erfinv
-exp exp2 expand expand_as expm1 extend eye feature_alpha_dropout feature_dropout fill fill_ find
-fix flatten flip fliplr flipud float_power floor floor_divide floordiv fmax fmin fmod format frac
-frobenius_norm full full_like gather ge gelu get glu grid_sampler group_norm gru gru_cell gt
-hardshrink hardsigmoid hardswish hardtanh heaviside hstack huber_loss hypot im2col index index_add
-index_copy index_fill index_put index_put_ index_select insert instance_norm is_autocast_enabled
-is_complex is_floating_point is_grad_enabled is_nonzero isclose isfinite isinf isnan item items
-keys kthvalue l1_loss layer_norm le leaky_relu len lerp linalg_cross linalg_inv linalg_matrix_norm
-linalg_norm linalg_solve linalg_vector_norm linear linspace list log log10 log1p log2 log_sigmoid
-log_softmax logaddexp logical_and logical_not logical_or logical_xor logit logsumexp lower lstm
-lstm_cell lt manual_seed masked_fill masked_scatter masked_select mathremainder matmul matrix_exp
-max max_pool1d max_pool2d max_pool3d maximum mean median meshgrid min minimum mish mm moveaxis
-movedim mse_loss mul multinomial multiply mv nan_to_num nanmean nansum narrow native_batch_norm
+Bool Float FloatImplicit Int IntImplicit ScalarImplicit abs absolute acos acosh
+adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+adaptive_max_pool2d add addcdiv addcmul addmm addmv all allclose alpha_dropout amax amin aminmax
+any append arange arccos arcsin arctan arctan2 argmax argmin argsort asin asinh atan atan2 atanh
+avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bernoulli bilinear bitwise_and bitwise_not
+bitwise_or bitwise_xor bmm broadcast_tensors broadcast_to bucketize cat cdist ceil celu chunk
+clamp clamp_max clamp_min clear clip clone concat concatenate constant_pad_nd contiguous conv1d
+conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copy copy_ cos cosh
+cosine_similarity count_nonzero cpu cross cummax cummin cumprod cumsum deg2rad degrees detach
+detach_ device diag diag_embed diagonal diff dim div divide dot dropout einsum elu embedding empty
+empty_like endswith eq equal erf erfc erfinv exp exp2 expand expand_as expm1 extend eye
+feature_alpha_dropout feature_dropout fill fill_ find fix flatten flip fliplr flipud float_power
+floor floor_divide floordiv fmax fmin fmod format frac frobenius_norm full full_like gather ge
+gelu get glu grid_sampler group_norm gru gru_cell gt hardshrink hardsigmoid hardswish hardtanh
+heaviside hstack huber_loss hypot im2col index index_add index_copy index_fill index_put
+index_put_ index_select insert instance_norm is_autocast_enabled is_complex is_floating_point
+is_grad_enabled is_nonzero isclose isfinite isinf isnan item items keys kthvalue l1_loss
+layer_norm le leaky_relu len lerp linalg_cross linalg_inv linalg_matrix_norm linalg_norm
+linalg_solve linalg_vector_norm linear linspace list log log10 log1p log2 log_sigmoid log_softmax
+logaddexp logical_and logical_not logical_or logical_xor logit logsumexp lower lstm lstm_cell lt
+manual_seed masked_fill masked_scatter masked_select mathremainder matmul matrix_exp max
+max_pool1d max_pool2d max_pool3d maximum mean median meshgrid min minimum mish mm moveaxis movedim
+mse_loss mul multinomial multiply mv nan_to_num nanmean nansum narrow native_batch_norm
 native_layer_norm ne neg negative new_empty new_full new_ones new_zeros nonzero norm normal
 normalize nuclear_norm numel numpy_T one_hot ones ones_like ord outer pad permute pixel_shuffle
-pixel_unshuffle polar pop positive pow prelu prod radians rad2deg rand rand_like randint
+pixel_unshuffle polar pop positive pow prelu prod rad2deg radians rand rand_like randint
 randint_like randn randn_like randperm ravel reciprocal reflection_pad1d reflection_pad2d relu
 relu6 remainder remove repeat repeat_interleave replace replication_pad1d replication_pad2d
 requires_grad_ reshape reshape_as reverse rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
 roll rot90 round rrelu rsqrt rsub scaled_dot_product_attention scatter scatter_add searchsorted
 select selu sgn sigmoid sign silu sin sinc sinh size slice smooth_l1_loss softmax softplus
-softshrink sort split split_with_sizes sqrt square squeeze stack startswith std std_mean str strip
-stride sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tensor tensor_split
+softshrink sort split split_with_sizes sqrt square squeeze stack startswith std std_mean str
+stride strip sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tensor tensor_split
 tensordot threshold tile to to_padded_tensor topk trace transpose tril triu true_divide trunc
-type_as unbind unflatten unfold unique_consecutive unsafe_chunk unsafe_split unsqueeze upsample_bicubic2d
-upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
-upsample_trilinear3d values var var_mean view view_as vstack warn where xlogy zero_ zeros
-zeros_like
+type_as unbind unflatten unfold unique_consecutive unsafe_chunk unsafe_split unsqueeze
+upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
+upsample_nearest3d upsample_trilinear3d values var var_mean view view_as vstack warn where xlogy
+zero_ zeros zeros_like __and__ __contains__ __derive_index __getitem__ __interpolate __is__
+__isnot__ __not__ __or__ __range_length __xor__ _convolution _log_softmax
+_native_multi_head_attention _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned
+_set_item _softmax _transformer_encoder_layer_fwd _upsample_bicubic2d_aa _upsample_bilinear2d_aa
+_upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
+_upsample_nearest_exact3d
 """
 
 _PRIM = """
-AutogradZero Constant DictConstruct GetAttr If ListConstruct ListUnpack Loop NumToTensor
-RaiseException SetAttr TupleConstruct TupleIndex TupleSlice TupleUnpack Uninitialized abs data
-device dtype grad id is_cpu is_cuda is_nested is_quantized is_sparse isinstance itemsize layout max
-min ndim rangelist requires_grad shape type unchecked_cast unchecked_unwrap_optional tolist
-unchecked_unwrap_optional index CreateObject
+AutogradZero Constant CreateObject DictConstruct GetAttr If ListConstruct ListUnpack Loop
+NumToTensor RaiseException SetAttr TupleConstruct TupleIndex TupleSlice TupleUnpack Uninitialized
+abs data device dtype grad id index is_cpu is_cuda is_nested is_quantized is_sparse isinstance
+itemsize layout max min ndim rangelist requires_grad shape tolist type unchecked_cast
+unchecked_unwrap_optional
 """
 
 OPERATORS = frozenset(

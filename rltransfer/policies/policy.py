@@ -114,21 +114,27 @@ class PolicySpec:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> PolicySpec:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`.
+
+        Raises:
+            Exception: The data are not those of a policy: one of `DAMAGE`.
+        """
         observation_space = space_from_json(data["observation_space"])
         if not isinstance(observation_space, spaces.Dict):
             raise TypeError("The observation space of a policy must be a dictionary of groups.")
         mask = data["action_mask"]
         # Files of earlier versions lack newer options.
         network = {**dataclasses.asdict(Network()), **data["network"]}
+        num_tasks, flags = data.get("num_tasks", 1), (data["q_values"], data["value"])
+        if type(num_tasks) is not int or num_tasks < 1 or {type(one) for one in flags} != {bool}:
+            raise TypeError("The number of tasks is a number, and what there is is true or false.")
         return PolicySpec(
             from_json(Network, network),
             observation_space,
             space_from_json(data["action_space"]),
             None if mask is None else tuple(tuple(row) for row in mask),
-            data["q_values"],
-            data["value"],
-            data.get("num_tasks", 1),
+            *flags,
+            num_tasks,
         )
 
 

@@ -15,6 +15,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import read_tensors
 from rltransfer.files.untrusted import DAMAGE, LimitError, check_size, read_json
 from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.tasks.action import action_size
 
 
 def _spec_of(data: dict[str, Any]) -> PolicySpec:
@@ -97,7 +98,11 @@ def _check_fits(spec: PolicySpec, tensors: dict[str, Tensor], stem: Path) -> Non
     """
     network = spec.network
     layers = len(network.hidden) + len(network.channels or ())
+    mask = spec.action_mask
     fits = layers <= len(tensors) and all(map(torch.is_floating_point, tensors.values()))
+    if mask is not None:
+        sizes = {len(row) for row in mask}
+        fits = fits and len(mask) == spec.num_tasks and sizes == {action_size(spec.action_space)}
     if fits:
         with torch.device("meta"):
             known = {name: tensor.shape for name, tensor in spec.build().state_dict().items()}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, check_kinds, check_range
-from rltransfer.files.untrusted import DAMAGE, LimitError, damage_refused, read_json
 from rltransfer.files.serialization import from_json, to_json
+from rltransfer.files.untrusted import DAMAGE, LimitError, damage_refused, read_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
 from rltransfer.tasks.task import Suite

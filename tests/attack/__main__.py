@@ -322,8 +322,10 @@ def report(found: Sequence[Any]) -> str:
         rows[kind][outcome] += 1
         rows["all"][outcome] += 1
     lines = [f"{'input':9}" + "".join(f"{name:>10}" for name in (*GOOD, *BAD))]
-    for kind in sorted(rows, key=lambda one: (one == "all", one)):
-        lines.append(f"{kind:9}" + "".join(f"{rows[kind][name]:10}" for name in (*GOOD, *BAD)))
+    lines += [
+        f"{kind:9}" + "".join(f"{rows[kind][name]:10}" for name in (*GOOD, *BAD))
+        for kind in sorted(rows, key=lambda one: (one == "all", one))
+    ]
     return "\n".join(lines)
 
 

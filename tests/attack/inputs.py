@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-import pickle
 import random
 import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,8 @@ BOMB_MIB = 700
 
 ODD: list[Any] = [
     None, True, False, 0, -1, 1, 2, 3, 2.5, -0.0, 1e400, float("nan"), 1e-320, "", "x", "1", "nan",
-    "../" + CANARY, "/etc/passwd", "\x00", "\ud800", "ü" * 50, "a" * 5000, "{", [], [[]], {}, [None],
-    ["x"], {"x": 1}, {"$tensor": "x"}, {"$tensor": "/agent"}, [0.5, "y"], {"dict": {}},
+    "../" + CANARY, "/etc/passwd", "\x00", "\ud800", "ü" * 50, "a" * 5000, "{", [], [[]], {},
+    [None], ["x"], {"x": 1}, {"$tensor": "x"}, {"$tensor": "/agent"}, [0.5, "y"], {"dict": {}},
     f"{CANARY}:X", "zoo", "<class 'os.system'>",
 ]  # fmt: skip
 """Values in place of others in JSON."""
@@ -82,14 +80,17 @@ def odd_tensors() -> list[Any]:
 
 LINES = [
     'torch.save(x, "canary")', 'ops.aten.save(x, "canary")', 'torch.save([1], "canary")',
-    'x = ops.aten.from_file("canary", True, 10)', "x = ops.inductor._reinterpret_tensor(x, [9], [1])",
-    "x = torch.set_(x, x)", "x = torch.as_strided(x, [9999999], [1], 0)", "x = torch.resize_(x, [9])",
+    'x = ops.aten.from_file("canary", True, 10)',
+    "x = ops.inductor._reinterpret_tensor(x, [9], [1])",
+    "x = torch.set_(x, x)", "x = torch.as_strided(x, [9999999], [1], 0)",
+    "x = torch.resize_(x, [9])", "x = torch.expand(x, [-1, 99999999999])",
     'ops.prim.Print("x")', "x = torch.zeros([10000, 10000, 10000])", 'ops.prim.RaiseException("x")',
-    "x = torch.add(x, " + "(" * 5000 + "1" + ")" * 5000 + ")", "x = torch.expand(x, [-1, 99999999999])",
+    "x = torch.add(x, " + "(" * 5000 + "1" + ")" * 5000 + ")",
     "x = " + "torch.neg(" * 3000 + "x" + ")" * 3000, "x = torch.embedding(x, torch.tensor([99]))",
     "x = self.nothing", "return None", "x = torch.slice(x, 0, 5, 2)", "x = torch.matmul(x, x)",
     "x = torch.gather(x, 1, torch.tensor([[9223372036854775807]]))", "self.__setstate__(1)",
-    "x = ops.rpc.x(x)", "x = torch.index_select(x, 0, torch.tensor([-5]))", "pass", "x = torch.t(x)",
+    "x = ops.rpc.x(x)", "x = torch.index_select(x, 0, torch.tensor([-5]))",
+    "pass", "x = torch.t(x)",
 ]  # fmt: skip
 """Lines for the programs of TorchScript files."""
 
@@ -108,10 +109,12 @@ class Inputs:
         self.pickles = hostile_pickles()
         self.tensors = odd_tensors()
         file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            with archive.open("policy.pth", "w") as member:
-                for _ in range(BOMB_MIB):
-                    member.write(bytes(2**20))
+        with (
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+            archive.open("policy.pth", "w") as member,
+        ):
+            for _ in range(BOMB_MIB):
+                member.write(bytes(2**20))
         self.bomb = file.getvalue()
 
     def random(self, number: int) -> random.Random:
@@ -372,7 +375,6 @@ TEXTS = [
 
 WORDS = [
     "__import__('os').mkdir('canary')", "lambda: 0", "Ensemble(", "nan", "inf", "1e999", "-",
-    "../", "/etc/passwd", "9" * 5000, "'ppo.zip'", "open('canary','w')", "**", "@", "?", "hf:", "%00",
+    "../", "/etc/passwd", "9" * 5000, "'ppo.zip'", "open('canary','w')", "**", "@", "?",
+    "hf:", "%00",
 ]  # fmt: skip
-
-Change = Callable[[random.Random, bytes], bytes]
