@@ -189,7 +189,7 @@ class Inputs:
     def member(self, draw: random.Random, name: str, content: bytes) -> bytes:
         """Another content for a file in an archive."""
         if name.endswith(".py"):
-            return self.program(draw, content)
+            return self.program(draw, name, content)
         if name == "data":
             return self.json(draw, content, [*ODD, *HUGE])
         if name == "policy.pth" and draw.random() < 0.5:
@@ -221,14 +221,19 @@ class Inputs:
         suffix = draw.choice(("", "\x00", "\x00.py", " ", "é", "x" * 300, "/", "/" + CANARY))
         return f"{prefix}{name}{suffix}"
 
-    def program(self, draw: random.Random, source: bytes) -> bytes:
+    def program(self, draw: random.Random, name: str, source: bytes) -> bytes:
         """A program with another line, other words, or functions that double."""
         lines = source.decode().splitlines()
-        inside = [n for n, line in enumerate(lines) if line.startswith("    ")] or [0]
-        place = draw.choice(inside)
+        heads = [n + 1 for n, line in enumerate(lines) if line.endswith("-> Tensor:")]
+        if not heads:
+            return self.changed(draw, source)
+        # Right after the head of a function, on its argument, so that what is computed is used.
+        place = draw.choice(heads)
+        argument = re.findall(r"(\w+): Tensor", "\n".join(lines[:place]))[-1]
         match draw.randrange(6):
             case 0 | 1:
-                lines.insert(place, "    " + draw.choice(LINES))
+                line = re.sub(r"\bx\b(?!\")", argument, draw.choice(LINES))
+                lines.insert(place, f"    {line}")
             case 2:
                 return self.changed(draw, source)
             case 3:
@@ -237,14 +242,15 @@ class Inputs:
                     new = draw.choice(("torch.save", "ops.aten.save", "torch.neg", "ops.x.y"))
                     return source.replace(draw.choice(words).encode(), new.encode())
             case 4:
+                module = name.partition("/code/")[2].removesuffix(".py").replace("/", ".")
                 doubled = ["def f0(x: Tensor) -> Tensor:", "  return torch.neg(x)"]
                 for level in range(1, draw.choice((3, 40))):
-                    call = f"__torch__.f{level - 1}"
+                    call = f"{module}.f{level - 1}"
                     doubled += [
                         f"def f{level}(x: Tensor) -> Tensor:",
                         f"  return {call}({call}(x, ), )",
                     ]
-                    last = f"    x = __torch__.f{level}(x, )"
+                    last = f"    {argument} = {module}.f{level}({argument}, )"
                 return "\n".join([*doubled, *lines[:place], last, *lines[place:], ""]).encode()
             case _:
                 hook = draw.choice(("__setstate__", "__getstate__", "__init__", "__del__", "x"))
