@@ -89,7 +89,8 @@ class PolicyDistillation(GradientMethod):
     "hf:REPO/FILE"); "zoo" for the installed teacher of each task; or a composition of these, e.g.
     "Ensemble('a.zip', 'runs/b')"."""
     vecnormalize: Path | None = None
-    """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip."""
+    """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
+    default, those next to the zip are used, as rl-zoo stores them."""
     student: Network = Network()
     """The student's network."""
     objective: str | Objective = "kl"
@@ -459,7 +460,18 @@ class PolicyDistillationAgent(Agent):
         self.lag.load_state_dict(state["lag"])
         self.teacher.load_label_state(state["teacher"])
         if self.memory is not None:
-            self.memory.load_state_dict(state["memory"])
+            self.memory.load_state_dict(_with_bounds(state["memory"], self.labeller.fields))
+
+
+def _with_bounds(memory: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """The state of a memory whose labels have bounds if the teacher's have.
+
+    Earlier versions stored none, but a mean that was clipped already.
+    """
+    store, mean = memory["store"], memory["store"].get("field|label|mean")
+    if "low" not in fields or "field|label|low" in store or mean is None:
+        return memory
+    return {**memory, "store": {**store, "field|label|low": mean, "field|label|high": mean}}
 
 
 def _half_ranges(actions: Sequence[spaces.Space[Any]], device: torch.device) -> Tensor:
@@ -479,7 +491,7 @@ def _agreement_metrics(output: PolicyOutput, label: PolicyOutput) -> dict[str, T
     """How closely the student's actions match the teacher's.    () each"""
     if label.mean is not None:
         assert output.mean is not None
-        error = (output.mean - label.mean).abs()
+        error = (output.greedy() - label.greedy()).abs()
         here = torch.ones_like(error) if output.padding_mask is None else ~output.padding_mask
         return {"action_error": (error * here).sum() / here.sum()}
     same = (output.greedy() == label.greedy()).float().mean()

@@ -35,7 +35,8 @@ class EvaluateOptions:
     task_option: tuple[str, ...] = ()
     """Keyword arguments of the task, as NAME=VALUE."""
     vecnormalize: Path | None = None
-    """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip."""
+    """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
+    default, those next to the zip are used, as rl-zoo stores them."""
     episodes: int = 100
     """Episodes of each task."""
     num_envs: int = 64

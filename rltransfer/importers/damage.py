@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rltransfer.errors import InputError
-from rltransfer.files.untrusted import DAMAGE, read_regular
+import torch
 
-__all__ = ["DAMAGE", "read_file"]
+from rltransfer.errors import InputError
+from rltransfer.files import untrusted
+from rltransfer.files.lfs import check_not_pointer
+from rltransfer.files.untrusted import read_regular
+
+DAMAGE = (*untrusted.DAMAGE, torch.jit.Error)
+"""What `zipfile`, `pickle`, torch and `torch.jit` raise on damaged bytes."""
 
 
 def read_file(path: Path, kind: str) -> bytes:
@@ -18,11 +23,14 @@ def read_file(path: Path, kind: str) -> bytes:
         kind: What it should be, e.g. "a TorchScript file", for the error.
 
     Raises:
-        InputError: The file is missing, cannot be read or is larger than the limit.
+        InputError: The file is missing, cannot be read, is larger than the limit, or is a pointer
+            of git-lfs.
     """
     try:
-        return read_regular(path)
+        content = read_regular(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "there is no such file" if missing else "it cannot be read"
         raise InputError(f"{path} is not {kind}: {reason}.") from error
+    check_not_pointer(path)
+    return content

@@ -61,6 +61,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 """The activations by their names in rsl_rl."""
 
+EXPORT = (
+    "load it where it was trained, and save its policy with torch.jit.save, or pass a function "
+    "that calls it, as a CallableTeacher"
+)
+"""What works for other files of tensors."""
+
 Tensors = dict[str, Tensor]
 
 
@@ -189,7 +195,7 @@ def _opened(content: bytes, path: Path) -> dict[str, Any]:
     except DAMAGE as error:
         raise InputError(
             f"{path} is not an rsl_rl checkpoint: it is damaged, or contains more than tensors and "
-            "plain values."
+            f"plain values; {EXPORT}."
         ) from error
     if not isinstance(saved, dict):
         raise InputError(f"{path} is not an rsl_rl checkpoint: it does not contain a dictionary.")
@@ -204,10 +210,7 @@ def _stored(saved: Mapping[str, Any], path: Path) -> Tensors:
             _refuse_others(tensors, ("mlp.", "obs_normalizer.", "distribution."), path)
             return tensors
     if "model_state_dict" not in saved:
-        raise InputError(
-            f"{path} is not an rsl_rl checkpoint: it contains neither 'actor_state_dict' nor "
-            "'model_state_dict'."
-        )
+        raise InputError(f"{path} {_seems(saved)}: {EXPORT}.")
     tensors = _table(saved["model_state_dict"], path)
     network = "student" if any(name.startswith("student.") for name in tensors) else "actor"
     renamed = {
@@ -229,6 +232,19 @@ def _stored(saved: Mapping[str, Any], path: Path) -> Tensors:
         for old, new in renamed.items()
         for name, tensor in _below(tensors, old).items()
     }
+
+
+def _seems(saved: Mapping[str, Any]) -> str:
+    """What a file that is not of rsl_rl seems to be, as a predicate."""
+    if saved and all(isinstance(value, Tensor) for value in saved.values()):
+        return "is a plain state_dict, which does not tell how its layers are connected"
+    tables = {str(name) for name, value in saved.items() if isinstance(value, Mapping)}
+    if "policy" in tables and tables & {"value", "state_preprocessor", "critic_1", "target_policy"}:
+        return "seems to be a checkpoint of skrl, which does not tell how its layers are connected"
+    return (
+        "is not an rsl_rl checkpoint, as it contains neither 'actor_state_dict' nor "
+        "'model_state_dict'"
+    )
 
 
 def _table(value: object, path: Path) -> Tensors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer
 from rltransfer.policies.encoder import through
 from rltransfer.policies.output import EMPTY, MAPS, Needs, PolicyOutput
+from rltransfer.policies.squashed import SquashedGaussian, squash
 from rltransfer.tasks.observation import shown_shape
+
+SAC_LOG_STD = (-20.0, 2.0)
+"""Bounds on the log standard deviation of SAC without gSDE."""
+
+GSDE_EPSILON = 1e-6
+"""Added to the variance of gSDE."""
 
 
 class Inputs(nn.Module):
@@ -58,7 +66,7 @@ class Inputs(nn.Module):
 
 
 class ActionBounds(nn.Module):
-    """Brings the mean of an action into the bounds of the actions."""
+    """Brings actions into their bounds."""
 
     low: Tensor
     high: Tensor
@@ -69,18 +77,106 @@ class ActionBounds(nn.Module):
         Args:
             low: The smallest action.    (action_dim,)
             high: The largest action.    (action_dim,)
-            squash: Whether a tanh maps the mean into the bounds; else it is clipped.
+            squash: Whether a tanh maps actions into the bounds; else they are clipped.
         """
         super().__init__()
         self.squash = squash
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
+        # Labels must be finite, also where there is no bound.
+        largest = torch.finfo(torch.float32).max
+        self.register_buffer("low", low.clamp(min=-largest))
+        self.register_buffer("high", high.clamp(max=largest))
 
-    def forward(self, mean: Tensor) -> Tensor:
-        """Actions in the units of the environment.    (batch, action_dim)"""
+    def forward(self, output: PolicyOutput) -> None:
+        """Turns the output of the layers into actions in the units of the environment.
+
+        Args:
+            output: With a mean, and a log standard deviation if it is known.
+        """
+        mean, log_std = output.mean, output.log_std
+        assert mean is not None
         if self.squash:
-            return self.low + 0.5 * (mean.tanh() + 1.0) * (self.high - self.low)
-        return mean.clamp(self.low, self.high)
+            output.mean, output.log_std = squash(mean, self.low, self.high), None
+            if log_std is not None:
+                output.squashed = SquashedGaussian(mean, log_std, self.low, self.high)
+        elif log_std is None:
+            output.mean = mean.clamp(self.low, self.high)
+        else:
+            output.low, output.high = self.low.expand_as(mean), self.high.expand_as(mean)
+
+
+class DiagonalStd(nn.Module):
+    """A log standard deviation that does not depend on the state: PPO, A2C."""
+
+    log_std: Tensor
+
+    def __init__(self, log_std: Tensor) -> None:
+        """Creates it.
+
+        Args:
+            log_std: One for each action dimension.    (action_dim,)
+        """
+        super().__init__()
+        self.register_buffer("log_std", log_std)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The log standard deviation.    (batch, action_dim)
+
+        Args:
+            features: The last hidden layer.    (batch, num_features)
+        """
+        return self.log_std.expand(len(features), -1)
+
+
+class LayerStd(nn.Module):
+    """A log standard deviation from a layer of its own, bounded: SAC."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The log standard deviation.    (batch, action_dim)
+
+        Args:
+            features: The last hidden layer.    (batch, num_features)
+        """
+        log_std: Tensor = self.layer(features)
+        return log_std.clamp(*SAC_LOG_STD)
+
+
+class StateDependentStd(nn.Module):
+    """The standard deviation of state-dependent exploration (gSDE).
+
+    Stable-Baselines3 draws a noise matrix of independent Gaussians and adds features @ matrix to
+    the mean. Over matrices, the noise of one action is Gaussian with the variance
+    features^2 @ std^2. Successive actions share a matrix there; here each action is drawn anew.
+
+    Source: Raffin et al. 2021 (arXiv 2005.05719), eq. 6.
+    """
+
+    std: Tensor
+
+    def __init__(self, log_std: Tensor, expln: bool) -> None:
+        """Creates it.
+
+        Args:
+            log_std: That of the matrix; a single column counts for all.
+                (num_features, action_dim) or (num_features, 1)
+            expln: Whether it grows only like a logarithm above 0.
+        """
+        super().__init__()
+        above = (log_std.clamp(min=0.0) + 1.0).log() + 1.0
+        std = torch.where(log_std <= 0, log_std.exp(), above) if expln else log_std.exp()
+        self.register_buffer("std", std)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The log standard deviation.    (batch, action_dim) or (batch, 1)
+
+        Args:
+            features: The last hidden layer.    (batch, num_features)
+        """
+        variance = features.square() @ self.std.square()
+        return 0.5 * (variance + GSDE_EPSILON).log()
 
 
 class SingleHead(nn.Module):
@@ -92,15 +188,26 @@ class SingleHead(nn.Module):
         hidden: nn.Module,
         head: nn.Module,
         output: Literal["q_values", "mean"],
+        log_std: nn.Module | None = None,
     ) -> None:
+        """Creates the policy from its parts.
+
+        Args:
+            extractor: Convolutions or flattening.
+            hidden: The hidden layers.
+            head: The last layer.
+            output: What it outputs.
+            log_std: From the last hidden layer to the log standard deviation of SAC.
+        """
         super().__init__()
+        self.log_std = log_std
         self.extractor = extractor
         self.hidden = hidden
         self.head = head
         self.output = output
 
     def forward(self, inputs: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
-        """The Q-values or the greedy action, and the last hidden layer.
+        """The Q-values, or the distribution parameters, and the last hidden layer.
 
         Args:
             inputs: The output of `Inputs`.    (batch, ...)
@@ -109,6 +216,7 @@ class SingleHead(nn.Module):
         extracted, maps = _extracted(self.extractor, inputs, needs)
         features = self.hidden(extracted)
         output = PolicyOutput(**{self.output: self.head(features)}, features=features)
+        output.log_std = _log_std(self.log_std, features, output.mean)
         output.add_maps(maps, needs)
         return output
 
@@ -116,11 +224,8 @@ class SingleHead(nn.Module):
 class ActorCritic(nn.Module):
     """The policy of PPO and A2C, before the action bounds.
 
-    With state-dependent exploration (gSDE) an action has no log standard deviation of its own:
-    `log_std` is None.
+    `log_std` is None where exploration has layers of its own, as in old zips with gSDE.
     """
-
-    log_std: Tensor | None
 
     def __init__(
         self,
@@ -128,7 +233,7 @@ class ActorCritic(nn.Module):
         shared: nn.Module,
         hidden: tuple[nn.Module, nn.Module],
         heads: tuple[nn.Linear, nn.Linear],
-        log_std: Tensor | None,
+        log_std: nn.Module | None,
         discrete: bool,
     ) -> None:
         """Creates the policy from its parts. Each pair is that of the policy and of the value.
@@ -138,7 +243,7 @@ class ActorCritic(nn.Module):
             shared: The hidden layers that both use, in policies from before 2023.
             hidden: The hidden layers.
             heads: The last layers.
-            log_std: Log standard deviation of continuous actions.    (action_dim,)
+            log_std: From the last hidden layer to the log standard deviation of continuous actions.
             discrete: Whether actions are discrete.
         """
         super().__init__()
@@ -147,7 +252,7 @@ class ActorCritic(nn.Module):
         self.hidden, self.value_hidden = hidden
         self.action_head, self.value_head = heads
         self.discrete = discrete
-        self.register_buffer("log_std", log_std)
+        self.log_std = log_std
 
     def forward(self, inputs: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The distribution parameters, the value and the last hidden layer of the policy.
@@ -168,9 +273,14 @@ class ActorCritic(nn.Module):
             output.logits = scores
         else:
             output.mean = scores
-            output.log_std = None if self.log_std is None else self.log_std.expand_as(scores)
+            output.log_std = _log_std(self.log_std, features, scores)
         output.add_maps(maps, needs)
         return output
+
+
+def _log_std(layer: nn.Module | None, features: Tensor, mean: Tensor | None) -> Tensor | None:
+    """The log standard deviation, if known.    (batch, action_dim)"""
+    return None if layer is None or mean is None else layer(features).expand_as(mean)
 
 
 def _extracted(extractor: nn.Module, inputs: Tensor, needs: Needs) -> tuple[Tensor, Tensor | None]:

@@ -122,6 +122,7 @@ def _admitted() -> dict[tuple[str, str], type[_Inert]]:
         ("numpy", "ndarray"): _Inert,
         ("numpy", "dtype"): _Dtype,
         ("collections", "OrderedDict"): _Inert,
+        ("builtins", "set"): _Inert,
         ("numpy.random.bit_generator", "SeedSequence"): _Inert,
         ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"): _Inert,
     }
@@ -198,8 +199,9 @@ def _statistics(state: dict[Any, Any], path: Path, sha256: str) -> ObservationSt
     running = state.get("obs_rms")
     if isinstance(running, dict):
         raise InputError(
-            f"{path} normalises a dictionary of observations: only the statistics of a plain Box "
-            "can be used."
+            f"{path} contains statistics of a dictionary of observations, "
+            f"{', '.join(map(repr, running))}: they belong to a MultiInputPolicy, which cannot be "
+            "read."
         )
     if not isinstance(running, _RunningMeanStd) or not isinstance(running.state, dict):
         raise InputError(f"{refusal}: it does not contain observation statistics.")

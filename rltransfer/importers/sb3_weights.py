@@ -17,7 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
-from rltransfer.importers.sb3_networks import ActorCritic, SingleHead
+from rltransfer.importers.sb3_networks import (
+    ActorCritic,
+    DiagonalStd,
+    LayerStd,
+    SingleHead,
+    StateDependentStd,
+)
 from rltransfer.policies.linear import Linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -49,6 +55,10 @@ class Settings:
     """Whether a tanh maps actions into their bounds; else they are clipped."""
     clip_mean: float
     """Bound on the output of the head of SAC with gSDE, before the tanh."""
+    expln: bool
+    """Whether the standard deviation of gSDE grows only like a logarithm: its `use_expln`."""
+    separate_sde: bool
+    """Whether gSDE has layers of its own, perhaps none: `sde_net_arch` of old versions."""
 
 
 class StoredTensors:
@@ -177,7 +187,7 @@ def build_network(
         discrete: Whether actions are discrete.
     """
     network: ActorCritic | SingleHead
-    if stored.algorithm in ("A2C", "PPO"):
+    if stored.algorithm in ("A2C", "PPO", "TRPO"):
         network = _actor_critic(stored, shape, actions, discrete)
     else:
         network = _single_head(stored, shape, actions)
@@ -204,15 +214,32 @@ def _actor_critic(
     hidden, size = stored.hidden(f"{mlp}.policy_net", size)
     value_hidden, value_size = stored.hidden(f"{mlp}.value_net", value_size)
     heads = (stored.linear("action_net", size, actions), stored.linear("value_net", value_size, 1))
-    log_std = None
-    if not discrete:
-        stored.ignore("sde_features_extractor.")
-        if stored.has("log_std") and stored.tensors["log_std"].dim() == 2:
-            stored.ignore("log_std")
-        else:
-            log_std = stored.take("log_std", (actions,))
+    log_std = None if discrete else _log_std(stored, "", size, actions)
     extractors = (extractor, value_extractor)
     return ActorCritic(extractors, shared, (hidden, value_hidden), heads, log_std, discrete)
+
+
+def _log_std(stored: StoredTensors, prefix: str, size: int, actions: int) -> nn.Module | None:
+    """From the last hidden layer to the log standard deviation; None where it is not known.
+
+    Old policies with gSDE may have separate layers for it, which are not read.
+
+    Args:
+        stored: The tensors.
+        prefix: The beginning of the names.
+        size: Number of features.
+        actions: Number of action dimensions.
+    """
+    name, layers = f"{prefix}log_std", f"{prefix}sde_features_extractor."
+    if stored.has(layers) or stored.settings.separate_sde:
+        stored.ignore(layers, name)
+        return None
+    if stored.has(f"{name}."):
+        return LayerStd(stored.linear(name, size, actions))
+    if name not in stored.tensors or stored.tensors[name].dim() != 2:
+        return DiagonalStd(stored.take(name, (actions,)))
+    columns = 1 if stored.tensors[name].shape[1] == 1 else actions
+    return StateDependentStd(stored.take(name, (size, columns)), stored.settings.expln)
 
 
 def _same(one: nn.Module, other: nn.Module) -> bool:
@@ -229,19 +256,19 @@ def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) ->
     unused = ("q_net_target.",) if is_q else ("critic.", "critic_target.", "actor_target.")
     stored.ignore("features_extractor.", *unused)
     extractor, size = stored.extractor(f"{network}.features_extractor", shape)
-    if stored.algorithm == "SAC":
-        # Exploration only. Old policies have separate layers for it, the last of these names.
-        stored.ignore("actor.log_std", "actor.sde_features_extractor.")
+    if stored.algorithm in ("SAC", "TQC"):
         hidden, size = stored.hidden("actor.latent_pi", size)
+        log_std = _log_std(stored, "actor.", size, actions)
         if not stored.has("actor.mu.0."):
-            return SingleHead(extractor, hidden, stored.linear(layers, size, actions), "mean")
+            mean = stored.linear(layers, size, actions)
+            return SingleHead(extractor, hidden, mean, "mean", log_std)
         clip = stored.settings.clip_mean
         if not clip > 0:
             raise InputError(
                 f"{stored.path} is inconsistent: its clip_mean is {clip}, but must be above 0."
             )
         head = nn.Sequential(stored.linear(f"{layers}.0", size, actions), nn.Hardtanh(-clip, clip))
-        return SingleHead(extractor, hidden, head, "mean")
+        return SingleHead(extractor, hidden, head, "mean", log_std)
     hidden, size = stored.hidden(layers, size, but_last=True)
     last = stored.linear(f"{layers}.{len(hidden)}", size, actions)
     return SingleHead(extractor, hidden, last, "q_values" if is_q else "mean")

@@ -28,10 +28,21 @@ from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_ve
 from rltransfer.importers.sb3_weights import ACTIVATIONS, Settings, StoredTensors, build_network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size
-from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, describe_space
+from rltransfer.tasks.observation import (
+    DEFAULT_GROUP,
+    Observation,
+    describe_space,
+    shown_shape,
+)
 
-ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
-"""The algorithms whose policies can be read."""
+ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3", "TQC", "TRPO")
+"""The algorithms whose policies can be read; TQC acts like SAC, and TRPO like PPO."""
+
+ON_POLICY = ("A2C", "PPO", "TRPO")
+"""Those with an actor and a critic in one policy."""
+
+TQC = "sb3_contrib.tqc."
+"""The beginning of the modules of TQC."""
 
 MEMBERS = ("data", "policy.pth")
 """The files of a zip that are read."""
@@ -42,8 +53,9 @@ READABLE = f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {A
 class ZipPolicy(ImportedPolicy):
     """The policy of a Stable-Baselines3 zip.
 
-    DQN outputs Q-values. PPO and A2C output logits, or a mean that is clipped to the action bounds
-    with its log standard deviation, and a value. SAC, TD3 and DDPG output the mean.
+    DQN outputs Q-values. PPO, A2C and TRPO output logits, or a Gaussian whose actions are clipped
+    to the action bounds, and a value. SAC and TQC output the greedy action and the squashed
+    Gaussian that they sample from, TD3 and DDPG the action alone.
     """
 
     kind = "stable-baselines3"
@@ -87,8 +99,10 @@ class ZipPolicy(ImportedPolicy):
             self._set_bounds(actions)
 
     def num_parameters(self) -> int:
-        """The number of parameters that acting needs, without those of the value alone."""
-        return sum(p.numel() for name, p in self.named_parameters() if "value" not in name)
+        """The number of parameters that greedy actions need, without those of the value alone."""
+        unused = ("value", "log_std")
+        named = self.named_parameters()
+        return sum(p.numel() for name, p in named if not any(part in name for part in unused))
 
     def preprocessing(self) -> dict[str, Any]:
         """The scale, the order of channels and the statistics; the frame stack is unknown."""
@@ -122,7 +136,7 @@ class ZipPolicy(ImportedPolicy):
                     f"{self.path} does not contain all bounds of its {action_size(self.actions)} "
                     "action dimensions: fit it to a task first, whose bounds it then uses."
                 )
-            output.mean = self.bounds(output.mean)
+            self.bounds(output)
         return output
 
     def fitted(
@@ -147,11 +161,15 @@ class ZipPolicy(ImportedPolicy):
         else:
             acts = isinstance(action_space, spaces.Box) and action_space.shape == actions.shape
         if not acts or not self._reads(self.observation_space[DEFAULT_GROUP]):
-            raise self.refusal(
-                task_id,
+            fault = (
                 f"observes {describe_space(self.inputs.space)} and acts in "
-                f"{describe_space(actions)}",
+                f"{describe_space(actions)}"
             )
+            if acts and self._lacks_one(self.observation_space[DEFAULT_GROUP]):
+                fault += (
+                    " (one value more is what rl-zoo's TimeFeatureWrapper adds: use such a task)"
+                )
+            raise self.refusal(task_id, fault)
         if isinstance(action_space, spaces.Box):
             self._set_bounds(action_space)
 
@@ -170,6 +188,11 @@ class ZipPolicy(ImportedPolicy):
         if self.inputs.is_image and len(shown.shape) == 3:
             channels_first = (shown.shape[2], *shown.shape[:2])
         return stored.shape in (shown.shape, channels_first)
+
+    def _lacks_one(self, shown: spaces.Space[Any]) -> bool:
+        """Whether an observation group of a task is a vector with one value too few."""
+        shape = self.inputs.shape
+        return len(shape) == 1 and shown_shape(shown) == (shape[0] - 1,)
 
     def _set_bounds(self, actions: spaces.Box) -> None:
         """Takes the bounds of an action space.
@@ -206,7 +229,7 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     observations, is_image = read_observation_space(_entry(data, "observation_space", path), path)
     actions, bounded = read_action_space(_entry(data, "action_space", path), path)
     discrete = isinstance(actions, spaces.Discrete)
-    if algorithm in (("DDPG", "SAC", "TD3") if discrete else ("DQN",)):
+    if algorithm in (("DDPG", "SAC", "TD3", "TQC") if discrete else ("DQN",)):
         kind = "discrete" if discrete else "continuous"
         raise InputError(f"{path} is inconsistent: {algorithm} has no {kind} actions.")
     normalizer, vecnormalize_sha256 = _normalizer(vecnormalize, observations, path)
@@ -272,18 +295,21 @@ def _same_numbers(space: spaces.Space[Any] | None, stored: spaces.Discrete) -> b
 def _algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> str:
     """The name of the algorithm. A zip omits it: it follows from settings and tensors."""
     module = _entry(data, "policy_class", path).get("__module__")
-    if not isinstance(module, str) or not module.startswith("stable_baselines3."):
-        raise InputError(f"{path} contains a policy that {module!r} defines: {READABLE} read.")
+    if not isinstance(module, str) or not module.startswith(("stable_baselines3.", TQC)):
+        raise InputError(
+            f"{path} contains a policy that {module!r} defines, but {READABLE} read: load it with "
+            "the library that trained it, and pass a function that calls it, as a CallableTeacher."
+        )
 
     def has(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in tensors)
 
     if has("q_net.q_net."):
         return "DQN"
-    if has("action_net.") and "cg_max_steps" not in data:
-        return "PPO" if "clip_range" in data else "A2C"
+    if has("action_net."):
+        return "TRPO" if "cg_max_steps" in data else "PPO" if "clip_range" in data else "A2C"
     if has("actor.mu.") and has("actor.log_std"):
-        return "SAC"
+        return "TQC" if module.startswith(TQC) else "SAC"
     if has("actor.mu."):
         # DDPG is TD3 without the delay and the clipped noise.
         ddpg = data.get("policy_delay") == 1 and data.get("target_noise_clip") == 0
@@ -317,7 +343,7 @@ def _normalizer(
 
 
 def _settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
-    on_policy = algorithm in ("A2C", "PPO")
+    on_policy = algorithm in ON_POLICY
     text = kwargs.get("activation_fn")
     activation: type[nn.Module] | None = nn.Tanh if on_policy else nn.ReLU
     if text is not None:
@@ -339,4 +365,8 @@ def _settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
     if not isinstance(clip_mean, int | float):
         raise InputError(f"{path} cannot be read: its clip_mean is {clip_mean!r}, not a number.")
     squash = not on_policy or _flag(kwargs, "squash_output", False, path)
-    return Settings(algorithm, activation, squash, float(clip_mean))
+    return Settings(
+        algorithm, activation, squash, float(clip_mean),
+        expln=_flag(kwargs, "use_expln", False, path),
+        separate_sde=kwargs.get("sde_net_arch") is not None,
+    )  # fmt: skip

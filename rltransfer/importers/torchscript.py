@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,20 @@ from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 from rltransfer.tasks.random_observation import random_observation
 
 OutputName = Literal["auto", "logits", "q_values", "mean"]
+
+RowMode = Literal["together", "vmap", "one by one"]
+"""How a program gets several observations: one for a single row is batched by `torch.vmap`, or runs
+once for each."""
+
+FAILURES = (
+    RuntimeError,
+    torch.jit.Error,
+    NotImplementedError,
+    AttributeError,
+    TypeError,
+    ValueError,
+)
+"""What a program, or a batched one, raises on observations that it does not take."""
 
 SAMPLES = 3
 """Observations that a program is tested with: several, to detect a fixed batch size."""
@@ -71,6 +86,7 @@ class ScriptedPolicy(ImportedPolicy):
         self.script = script
         self.output: OutputName = output
         self.scale = scale
+        self.rows: RowMode = "together"
 
     def forward(self, observation: Observation, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the program, in the field of its kind.
@@ -88,10 +104,39 @@ class ScriptedPolicy(ImportedPolicy):
                 "fit it."
             )
         inputs = self.read(observation)
-        output: Tensor = self.script(inputs if self.scale == 1.0 else inputs * self.scale).float()
+        output = self._run(inputs if self.scale == 1.0 else inputs * self.scale).float()
         return PolicyOutput(
             **{self.output: output if self.output == "mean" else mask_infinite(output)}
         )
+
+    def _run(self, inputs: Tensor) -> Tensor:
+        """The output of the program.    (rows, num_actions)
+
+        Args:
+            inputs: What it reads.    (rows, ...)
+
+        Raises:
+            InputError: The program fails, e.g. on observations that it was not tried on.
+        """
+
+        def one(row: Tensor) -> Tensor:
+            output: Tensor = self.script(row.unsqueeze(0))
+            return output.flatten()
+
+        try:
+            if self.rows == "vmap":
+                outputs: Tensor = torch.vmap(one)(inputs)
+            elif self.rows == "one by one":
+                outputs = torch.stack([one(row) for row in inputs])
+            else:
+                outputs = self.script(inputs)
+        except FAILURES as error:
+            reason = [type(error).__name__, *str(error).strip().splitlines()][-1]
+            raise InputError(
+                f"The program of the teacher {self.path} fails on {len(inputs)} observations of "
+                f"the shape {list(inputs.shape[1:])}: {reason}."
+            ) from error
+        return outputs
 
     def preprocessing(self) -> dict[str, Any]:
         """The groups and the scale."""
@@ -106,33 +151,90 @@ class ScriptedPolicy(ImportedPolicy):
         if discrete == (self.output == "mean"):
             raise self.refusal(task_id, f"outputs {self.output!r}")
         observation = random_observation(self.observation_space, SAMPLES)
-        first, second = (self._labels(observation, task_id) for _ in range(2))
+        row = {name: group[:1] for name, group in observation.items()}
+        self._check_stateless(row)
         wanted = (SAMPLES, action_size(self.action_space))
-        if first.shape != wanted:
-            raise self.refusal(
-                task_id, f"outputs the shape {list(first.shape)} for {SAMPLES} observations"
-            )
-        if not torch.equal(first, second):
-            raise InputError(
-                f"The teacher {self.path} outputs different values for the same observations: a "
-                "teacher must not keep a state or draw random numbers."
-            )
+        for mode in get_args(RowMode):
+            self.rows = mode
+            labels = self._labels(observation)
+            if labels is not None and labels.shape == wanted:
+                break
+        else:
+            self.rows = "together"
+            raise self._misfit(task_id, observation, row)
+        again = self._labels(observation)
+        if again is None or not torch.equal(labels, again):
+            raise self._unsteady()
 
-    def _labels(self, observation: Observation, task_id: str) -> Tensor:
-        """The output of the program for some observations.
+    def _misfit(self, task_id: str, *observations: Observation) -> InputError:
+        """The error for a program that fails, or outputs another number of values."""
+        for observation in observations:
+            labels = self._labels(observation)
+            if labels is not None:
+                count = len(self.read(observation))
+                return self.refusal(
+                    task_id, f"outputs the shape {list(labels.shape)} for {count} observations"
+                )
+        layers = recurrent_layers(self.script)
+        if layers:
+            return self._recurrent(layers)
+        shape = list(self.read(observations[0]).shape[1:])
+        return self.refusal(
+            task_id, f"does not map observations of the shape {shape} to one tensor"
+        )
+
+    def _check_stateless(self, row: Observation) -> None:
+        """Checks that the program is the same after it has run.
+
+        Args:
+            row: A single observation, as recurrent programs are written for one environment.
 
         Raises:
-            InputError: The program fails.
+            InputError: It is not.
         """
+        before = {name: buffer.clone() for name, buffer in self.script.named_buffers()}
+        first, second = (self._labels(row) for _ in range(2))
+        changed = [
+            name
+            for name, buffer in self.script.named_buffers()
+            if not torch.equal(buffer, before[name])
+        ]
+        if changed:
+            raise self._recurrent(changed)
+        if first is not None and (second is None or not torch.equal(first, second)):
+            raise self._unsteady()
+
+    def _unsteady(self) -> InputError:
+        return InputError(
+            f"The teacher {self.path} outputs different values for the same observations: a "
+            "teacher must not keep a state or draw random numbers."
+        )
+
+    def _recurrent(self, names: Sequence[str]) -> InputError:
+        """The error for a program with these layers or tensors of a state."""
+        return InputError(
+            f"The teacher {self.path} keeps a state between observations ({', '.join(names)}), for "
+            "one environment: use a policy without a state, or a function that keeps a state for "
+            "each row, as a CallableTeacher."
+        )
+
+    def _labels(self, observation: Observation) -> Tensor | None:
+        """The output of the program for some observations; None if it fails."""
         try:
             with torch.no_grad():
                 labels: Tensor = getattr(self(observation), self.output)
-        except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
-            shape = list(self.read(observation).shape[1:])
-            raise self.refusal(
-                task_id, f"does not map observations of the shape {shape} to one tensor"
-            ) from error
+        except FAILURES:
+            return None
         return labels
+
+
+def recurrent_layers(script: torch.jit.ScriptModule) -> list[str]:
+    """The recurrent layers of a program, by name."""
+    return [
+        name
+        for name, layer in script.named_modules()
+        if re.match("LSTM|GRU|RNN", str(getattr(layer, "original_name", "")))
+    ]
 
 
 def is_torchscript(path: Path) -> bool:

@@ -95,7 +95,7 @@ class NLL(Term):
     def score(self, student: PolicyOutput, teacher: PolicyOutput, *_: object) -> Tensor:
         """The negative log-likelihood of each sample.    (...)"""
         if teacher.mean is not None:
-            return -student.log_prob(teacher.mean)
+            return -student.log_prob(teacher.greedy())
         target, scores = masked_scores(student, teacher)
         greedy = target.argmax(-1, keepdim=True)
         return -log_policy(scores, 1.0).gather(-1, greedy).squeeze(-1)
@@ -146,7 +146,7 @@ def masked_scores(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor,
 def _values(student: PolicyOutput, teacher: PolicyOutput) -> tuple[Tensor, Tensor]:
     """The teacher's and the student's scores or actions, 0 where masked.    (..., n) each"""
     if teacher.mean is not None and student.mean is not None:
-        return student.mask_padding(teacher.mean), student.mean
+        return student.mask_padding(teacher.greedy()), student.mean
     target, scores = masked_scores(student, teacher)
     masked = is_masked(target)
     return target.masked_fill(masked, 0), scores.masked_fill(masked, 0)

@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rltransfer.policies.squashed import SquashedGaussian
+
 MASKED = -1e9
 """The logit and Q-value of a masked action: finite, so that a probability of zero times its
 logarithm is zero and not NaN, also after division by a small temperature."""
 
-LABELS = {"logits": MASKED, "q_values": MASKED, "mean": 0.0, "log_std": 0.0}
+LABELS = {
+    "logits": MASKED, "q_values": MASKED, "mean": 0.0, "log_std": 0.0, "low": 0.0, "high": 0.0,
+}  # fmt: skip
 """Label fields, and the fill value for padded actions and action dimensions."""
 
 Needs = frozenset[str]
@@ -33,7 +37,8 @@ class PolicyOutput:
     """Distribution parameters or Q-values, value, features; None for what a policy lacks.
 
     Policies over discrete actions output `logits` or `q_values` (a Q-network only the latter);
-    policies over continuous actions output `mean` and, unless deterministic, `log_std`.
+    policies over continuous actions output `mean` and, unless deterministic, `log_std`. The mean of
+    a Gaussian with bounds may be outside: its actions are clipped, its log-probabilities are not.
     """
 
     logits: Tensor | None = None
@@ -41,9 +46,13 @@ class PolicyOutput:
     q_values: Tensor | None = None
     """State-action values of discrete actions.                     (..., num_actions)"""
     mean: Tensor | None = None
-    """Greedy continuous action, in the environment's units.        (..., action_dim)"""
+    """Mean of continuous actions, in the environment's units.      (..., action_dim)"""
     log_std: Tensor | None = None
     """Log standard deviation of the action, same units.            (..., action_dim)"""
+    low: Tensor | None = None
+    """Lower bound that actions of the Gaussian are clipped to.     (..., action_dim)"""
+    high: Tensor | None = None
+    """Upper bound, given with `low`.                               (..., action_dim)"""
     padding_mask: Tensor | None = None
     """Which action dimensions are padding, where `mean` and `log_std` are 0; None if no task is
     padded, and in labels.                                          (..., action_dim)"""
@@ -60,10 +69,13 @@ class PolicyOutput:
     (..., observation_size)"""
     state: Tensor | None = None
     """The recurrent state after these observations.                (num_envs, state_size)"""
+    squashed: SquashedGaussian | None = field(default=None, init=False)
+    """The distribution of actions with the greedy action `mean` where `log_std` is None: SAC's. It
+    is set afterwards, and `dataclasses.replace` drops it."""
     _log_probs: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every field that is not None, by name."""
+        """Every field of labels and features that is not None, by name."""
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -92,7 +104,16 @@ class PolicyOutput:
 
     def greedy(self) -> Tensor:
         """The greedy action: int64 (...) or float32 (..., action_dim)."""
-        return self.mean if self.mean is not None else self.preferences().argmax(-1)
+        return self.preferences().argmax(-1) if self.mean is None else self._clipped(self.mean)
+
+    def _clipped(self, action: Tensor) -> Tensor:
+        """Continuous actions within the bounds, if any.    (..., action_dim)"""
+        return action if self.low is None else action.clamp(self.low, self.high)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether there is a distribution to sample from."""
+        return any(one is not None for one in (self.logits, self.log_std, self.squashed))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """A sample of the policy's distribution; greedy for Q-networks and deterministic policies.
@@ -100,11 +121,11 @@ class PolicyOutput:
         Args:
             generator: The source of randomness, on the output's device.
         """
-        if self.mean is not None:
-            if self.log_std is None:
-                return self.mean
+        if self.squashed is not None:
+            return self.squashed.sample(generator)
+        if self.mean is not None and self.log_std is not None:
             noise = torch.empty_like(self.mean).normal_(generator=generator)
-            return self.mean + self.mask_padding(self.log_std.exp() * noise)
+            return self._clipped(self.mean + self.mask_padding(self.log_std.exp() * noise))
         if self.logits is None:
             return self.greedy()
         # The Gumbel trick: the argmax of logits plus Gumbel noise is a sample of their softmax.
@@ -121,7 +142,7 @@ class PolicyOutput:
         return self._log_probs
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Log pi(action).    (...)
+        """Log pi(action), of the Gaussian before its actions are clipped.    (...)
 
         Args:
             action: Discrete actions (...) or continuous ones (..., action_dim).
@@ -131,6 +152,8 @@ class PolicyOutput:
         """
         if self.logits is not None:
             return self.log_probs().gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        if self.squashed is not None:
+            return self.squashed.log_prob(action)
         if self.mean is None or self.log_std is None:
             raise ValueError("Only a stochastic policy has log-probabilities.")
         error = (action - self.mean) / self.log_std.exp()

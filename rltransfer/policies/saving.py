@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import read_tensors
+from rltransfer.files.lfs import check_not_pointer
 from rltransfer.files.untrusted import DAMAGE, LimitError, check_size, read_json
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.tasks.action import action_size
@@ -55,8 +56,8 @@ def load_policy(stem: Path) -> Policy:
     """Loads a policy that `save_policy` wrote, on the CPU and in evaluation mode.
 
     Raises:
-        InputError: A file is missing or damaged, the files do not fit each other, or the package
-            that provides such policies is not installed.
+        InputError: A file is missing, damaged or a pointer of git-lfs, the files do not fit each
+            other, or the package that provides such policies is not installed.
     """
     weights, spec = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
     for path in (weights, spec):
@@ -74,6 +75,7 @@ def load_policy(stem: Path) -> Policy:
     except (LimitError, _UnfitError):
         raise
     except DAMAGE as error:
+        check_not_pointer(weights)
         raise InputError(
             f"{stem} is not a complete policy: one of its files is damaged."
         ) from error

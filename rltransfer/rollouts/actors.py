@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rltransfer.errors import InputError
 from rltransfer.nested import Nested
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy
@@ -35,7 +36,7 @@ class PolicyActor:
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
         """The policy's action and recurrent state."""
         output: PolicyOutput = self.policy(observation, task, state, start)
-        result = {"action": output.sample(self.generator) if self.generator else output.greedy()}
+        result = {"action": _action(output, self.generator, "The policy")}
         if output.state is not None and self.state_size:
             result["state"] = output.state
         return result
@@ -60,7 +61,24 @@ class TeacherActor:
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
         """The teacher's action."""
         output = self.teacher(observation, task)
-        return {"action": output.sample(self.generator) if self.generator else output.greedy()}
+        return {"action": _action(output, self.generator, f"The teacher {self.teacher.source}")}
+
+
+def _action(output: PolicyOutput, generator: torch.Generator | None, who: str) -> Tensor:
+    """The greedy action, or a sample if there is a generator.
+
+    Raises:
+        InputError: There is no distribution to sample from.
+    """
+    if generator is None:
+        return output.greedy()
+    if not output.is_stochastic:
+        kind = "Q-values" if output.mean is None else "a single action"
+        raise InputError(
+            f"{who} outputs {kind} for each observation, without a distribution to sample from: "
+            "evaluate it without --stochastic."
+        )
+    return output.sample(generator)
 
 
 class RandomActor:

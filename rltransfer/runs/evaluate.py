@@ -9,6 +9,7 @@ from typing import Any
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.checkpoint import newest_generation
 from rltransfer.machine.devices import find_device
+from rltransfer.machine.terminal import print_line
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy, evaluate_teacher
 from rltransfer.runs.config import read_config
@@ -38,7 +39,7 @@ def evaluate(
         source: A run directory, or any teacher: see `load_teacher`.
         suite: The tasks; None for the run's tasks, or the task of "zoo:ID".
         episodes: Episodes per task.
-        vecnormalize: Observation statistics of a Stable-Baselines3 zip.
+        vecnormalize: Observation statistics of a Stable-Baselines3 zip: see `load_teacher`.
         seed: Seed of the environments.
         device: "cpu", "cuda", ...; "auto" uses CUDA if available.
         deterministic: Whether to act greedily instead of sampling.
@@ -73,6 +74,8 @@ def evaluate(
         raise InputError(f"The tasks of the teacher {source} are unknown: pass --task ID.")
     if teacher is None:
         teacher = load_teacher(source, vecnormalize, requested)
+    for note in teacher.notes():
+        print_line(note)
     return evaluate_teacher(teacher, requested, episodes, **how)
 
 

@@ -341,6 +341,9 @@ class Run:
 
     def _check_teacher(self) -> None:
         """Evaluates the teacher, and warns if it is not better than a random policy."""
+        if self.agent.teacher is not None:
+            for note in self.agent.teacher.notes():
+                print_line(note, self.quiet or distributed.rank() > 0)
         seed = self.options.seed + 3
         self.teacher_returns, sentences = teacher_check(self.agent, self.context, seed)
         if distributed.rank() == 0:

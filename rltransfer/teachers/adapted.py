@@ -90,16 +90,19 @@ class Adapted(Wrapper):
         output = self.members[0](self._mapped(observation), task, needs)
         if self.action is None:
             return output
-        changed = {
+        changed: dict[str, Any] = {
             name: self._reordered(value)
-            for name in ("mean", "log_std")
+            for name in ("mean", "log_std", "low", "high")
             if (value := getattr(output, name)) is not None
         }
         if output.logits is not None:
             changed["logits"] = self._merged(output.logits, torch.logsumexp)
         if output.q_values is not None:
             changed["q_values"] = self._merged(output.q_values, torch.amax)
-        return dataclasses.replace(output, **changed)
+        adapted = dataclasses.replace(output, **changed)
+        if output.squashed is not None:
+            adapted.squashed = output.squashed.map(self._reordered)
+        return adapted
 
     def _mapped(self, observation: Observation) -> Observation:
         if self.observation is None:

@@ -100,12 +100,14 @@ class CallableTeacher(Teacher):
                 "e.g. PolicyOutput(logits=logits)."
             )
         labels = {name: value for name in LABELS if (value := getattr(output, name)) is not None}
-        if not labels.keys() - {"log_std"}:
+        if not labels.keys() & {"logits", "q_values", "mean"}:
             raise InputError(
                 f"{self.source} returned an empty PolicyOutput: it must contain logits, q_values "
                 "or a mean."
             )
-        masked = {name: self._masked(name, value, task) for name, value in labels.items()}
+        masked: dict[str, Any] = {
+            name: self._masked(name, value, task) for name, value in labels.items()
+        }
         return dataclasses.replace(output, **masked)
 
     def _masked(self, name: str, value: Tensor, task: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ A composition of teachers with a source has a source too, its text: see `text.py
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -105,6 +106,10 @@ class Composition(Teacher):
         """Fits every member to every task."""
         return self._again([member.fitted(spaces) for member in self.members])
 
+    def notes(self) -> tuple[str, ...]:
+        """The notes of all members, each once."""
+        return tuple(dict.fromkeys(note for one in self.members for note in one.notes()))
+
     def generators(self) -> Sequence[torch.Generator]:
         """Its own generator and those of its members, each once."""
         own = [] if self.generator is None else [self.generator]
@@ -179,6 +184,8 @@ def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:
     Raises:
         InputError: Some outputs have a label that others do not have.
     """
+    if any(one.low is not None for one in outputs):
+        outputs = [_bounded(one) for one in outputs]
     labels: dict[str, list[Tensor]] = {}
     for name, filler in LABELS.items():
         values = [value for one in outputs if (value := getattr(one, name)) is not None]
@@ -193,6 +200,26 @@ def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:
     return labels
 
 
+def _bounded(output: PolicyOutput) -> PolicyOutput:
+    """The output with the widest bounds, if it is continuous and has none."""
+    if output.mean is None or output.low is not None:
+        return output
+    high = torch.full_like(output.mean, torch.finfo(output.mean.dtype).max)
+    return dataclasses.replace(output, low=-high, high=high)
+
+
+def tightest(labels: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    """The bounds that all outputs keep; empty if there are none.    (..., action_dim) each
+
+    Args:
+        labels: See `labels_of`.
+    """
+    if "low" not in labels:
+        return {}
+    low, high = torch.stack([*labels["low"]]).amax(0), torch.stack([*labels["high"]]).amin(0)
+    return {"low": low, "high": high}
+
+
 def mixture(
     labels: Mapping[str, Sequence[Tensor]], weights: Sequence[float], of: Mean = "probabilities"
 ) -> PolicyOutput:
@@ -204,7 +231,7 @@ def mixture(
         of: What is averaged of policies over discrete actions. Q-values are averaged as they are.
             Gaussians become one Gaussian with the mean and variance of the mixture.
     """
-    mixed = PolicyOutput()
+    mixed = PolicyOutput(**tightest(labels))
     if "logits" in labels:
         mean = _mean_of_probabilities if of == "probabilities" else _mean_of_scores
         mixed.logits = mean(labels["logits"], weights)

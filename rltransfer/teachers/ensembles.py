@@ -18,6 +18,7 @@ from rltransfer.teachers.composition import (
     agreed,
     labels_of,
     mixture,
+    tightest,
     weighted,
 )
 from rltransfer.teachers.teacher import Teacher
@@ -129,4 +130,4 @@ class ProductOfExperts(Composition):
         pulls = [m * precision for m, precision in zip(labels["mean"], precisions, strict=True)]
         precision = weighted(precisions, self.weights)
         mean = weighted(pulls, self.weights) / precision
-        return PolicyOutput(mean=mean, log_std=-0.5 * precision.log())
+        return PolicyOutput(mean=mean, log_std=-0.5 * precision.log(), **tightest(labels))

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from rltransfer.errors import InputError
+from rltransfer.files.lfs import check_not_pointer
 from rltransfer.importers.archive import names_of
 from rltransfer.importers.hub import is_on_hub
 from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.sb3_zip import load_zip
+from rltransfer.importers.sb3_zoo import WITHOUT, find_statistics
 from rltransfer.importers.source import SOURCES, is_zip, located, split_source
 from rltransfer.importers.torch_file import SUFFIXES, load_torch_file
 from rltransfer.importers.torchscript import is_torchscript
@@ -25,6 +27,13 @@ from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import ModuleTeacher, Teacher
 
+OTHERS = {
+    ".onnx": "is an ONNX file, which is not read: use the run directory or the TorchScript file "
+    "that it was exported from, or a function that calls onnxruntime, as a CallableTeacher",
+    ".safetensors": "contains weights alone: use the run directory that it belongs to",
+}
+"""Files that seem to be policies but cannot be read, by their suffix: what to use instead."""
+
 
 class FileTeacher(ModuleTeacher):
     """A policy from a Stable-Baselines3 zip, an rsl_rl checkpoint or a TorchScript file.
@@ -33,7 +42,9 @@ class FileTeacher(ModuleTeacher):
         module: The policy.
         source: What the user wrote.
         origin: Where its file was downloaded from.
-        vecnormalize: What the user wrote for the observation statistics of a zip.
+        vecnormalize: The observation statistics of a zip, as a user would write them; "none"
+            plays it without any.
+        is_found: Whether the statistics were found next to the zip, and not passed by the user.
     """
 
     module: ImportedPolicy
@@ -44,8 +55,10 @@ class FileTeacher(ModuleTeacher):
         source: str,
         origin: Mapping[str, str] | None = None,
         vecnormalize: str | None = None,
+        is_found: bool = False,
     ) -> None:
         super().__init__(module, source, module.sha256, module.num_parameters())
+        self.is_found = is_found
         self.origin = dict(origin or {})
         self.vecnormalize = vecnormalize
 
@@ -59,7 +72,16 @@ class FileTeacher(ModuleTeacher):
         module = self.module
         for task, own in zip(spaces.suite, spaces.own, strict=True):
             module = module.fitted(task.id, own.observation, own.action)
-        return FileTeacher(module, self.source, self.origin, self.vecnormalize)
+        return FileTeacher(module, self.source, self.origin, self.vecnormalize, self.is_found)
+
+    def notes(self) -> tuple[str, ...]:
+        """The observation statistics that nobody passed."""
+        if not self.is_found or self.module.preprocessing()["normalizer"] is None:
+            return ()
+        return (
+            f"{self.source} observes with the statistics {self.vecnormalize}, found next to it "
+            f"(vecnormalize={WITHOUT!r} plays it without).",
+        )
 
     def spec(self) -> TeacherSpec:
         """The specification, with what the file and the task tell."""
@@ -90,10 +112,11 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
     Args:
         source: A path or a file on the hub, with options.
         vecnormalize: Observation statistics of a Stable-Baselines3 zip: a path or a file on the
-            hub.
+            hub, or "none" for none. By default those next to the zip are used: see `sb3_zoo.py`.
 
     Raises:
-        InputError: The file is missing or cannot be read, or an option does not apply to it.
+        InputError: The file is missing or cannot be read, an option does not apply to it, or a zip
+            needs statistics that are missing.
     """
     place, options = split_source(source)
     path, origin = located(place)
@@ -104,14 +127,21 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
                 f"{place}."
             )
         return FileTeacher(load_torch_file(path, options), source, origin)
+    if path.suffix in OTHERS:
+        raise InputError(f"{place} {OTHERS[path.suffix]}.")
     if not is_zip(place) and not names_of(path):
+        check_not_pointer(path)
         raise InputError(f"{place} is not a teacher: {SOURCES}.")
     if options:
         raise InputError(
             f"The teacher {place} takes no options, but was given {', '.join(options)}."
         )
+    is_found = vecnormalize is None
     if vecnormalize is None:
-        return FileTeacher(load_zip(path), source if is_on_hub(place) else str(path), origin)
+        vecnormalize = find_statistics(place, path, origin)
+    if vecnormalize is None or vecnormalize == WITHOUT:
+        named = source if is_on_hub(place) else str(path)
+        return FileTeacher(load_zip(path), named, origin, vecnormalize)
     if not is_on_hub(vecnormalize) and not os.path.exists(vecnormalize):
         raise InputError(
             f"There is no file {vecnormalize!r} of observation statistics: pass the pickle that "
@@ -120,5 +150,5 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
     statistics, _ = located(vecnormalize)
     policy = load_zip(path, statistics)
     if is_on_hub(place) or is_on_hub(vecnormalize):
-        return FileTeacher(policy, source, origin, vecnormalize)
-    return FileTeacher(policy, str(path), origin, str(statistics))
+        return FileTeacher(policy, source, origin, vecnormalize, is_found)
+    return FileTeacher(policy, str(path), origin, str(statistics), is_found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,7 +87,7 @@ class Labeller:
         if self.action_mask is None:
             return output
         lacking = ~self.action_mask[task]
-        masked = {}
+        masked: dict[str, Any] = {}
         for name, filler in LABELS.items():
             value = getattr(output, name)
             if value is not None:

@@ -34,7 +34,8 @@ def load_teacher(
               an rsl_rl checkpoint or a TorchScript file, see `torch_file.py`;
             - "zoo": the installed teacher of each task of the suite; "zoo:ID": that of one task;
             - a composition of such sources in quotes, "Ensemble('a.zip', 'runs/b')", see `text.py`.
-        vecnormalize: Observation statistics of a Stable-Baselines3 zip.
+        vecnormalize: Observation statistics of a Stable-Baselines3 zip, or "none" for none; by
+            default those next to the zip are used: see `sb3_zoo.py`.
         suite: The tasks, or the name of a suite or task; needed for "zoo".
 
     Raises:

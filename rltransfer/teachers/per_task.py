@@ -169,7 +169,10 @@ def _concatenated(parts: list[PolicyOutput]) -> PolicyOutput:
     - Features are padded with zeros to the longest.
     """
     if all(part.mean is not None for part in parts) and any(part.log_std is None for part in parts):
-        parts = [dataclasses.replace(part, log_std=None) for part in parts]
+        parts = [
+            dataclasses.replace(part, mean=part.greedy(), log_std=None, low=None, high=None)
+            for part in parts
+        ]
     fields = {name: torch.cat(values) for name, values in labels_of(parts).items()}
     for field in dataclasses.fields(PolicyOutput):
         values = [getattr(part, field.name) for part in parts]

@@ -74,6 +74,10 @@ class Teacher(nn.Module, abc.ABC):
         """
         return self
 
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that a user should read before the teacher acts."""
+        return ()
+
     def generators(self) -> Sequence[torch.Generator]:
         """The generators that labels are drawn from, each once."""
         return ()

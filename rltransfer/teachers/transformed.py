@@ -71,7 +71,8 @@ class Noisy(Wrapper):
         xi = self.sigma * torch.empty_like(scores).normal_(generator=self.generator)
         drawn = torch.rand(len(scores), 1, generator=self.generator, device=scores.device)
         noisy = scores * (1 + xi * (drawn < self.alpha))
-        return dataclasses.replace(output, **{name: noisy.masked_fill(is_masked(scores), MASKED)})
+        masked: dict[str, Any] = {name: noisy.masked_fill(is_masked(scores), MASKED)}
+        return dataclasses.replace(output, **masked)
 
 
 class Boltzmann(Wrapper):

@@ -489,3 +489,28 @@ def test_each_task_keeps_statistics_of_its_own_vectors(tmp_path: Path) -> None:
     for index, mean in enumerate(seen.unflatten(1, (2, 16)).mean((0, 2))):
         torch.testing.assert_close(normalizer.mean[index], mean)
     assert not normalizer.mean[0, 4:].any() and normalizer.mean[1].all()
+
+
+def test_a_memory_from_before_labels_had_bounds_is_resumed(tmp_path: Path) -> None:
+    def clipped(observation: dict[str, torch.Tensor], task: torch.Tensor) -> rt.PolicyOutput:
+        one = torch.ones(len(task), 1)
+        return rt.PolicyOutput(mean=4 * one, log_std=0 * one, low=-2 * one, high=2 * one)
+
+    method = PolicyDistillation(
+        teacher=rt.CallableTeacher(clipped), **{**SMALL, "objective": "mse", "memory_steps": 400}
+    )
+    run = Run("policy-distillation", method, rt.Suite.of("Pendulum-v1"), RunOptions(), tmp_path)
+    run.agent.learn(run.engine.collect(run.agent, 10))
+    run.engine.close()
+    state = run.agent.state_dict()
+    # Such labels had a mean that was clipped already.
+    store = state["memory"]["store"] = dict(state["memory"]["store"])
+    assert (store["field|label|mean"] == 4).all()
+    store["field|label|mean"] = torch.full_like(store["field|label|mean"], 2.0)
+    for name in ("low", "high"):
+        del store[f"field|label|{name}"]
+    run.agent.load_state_dict(state)
+    assert isinstance(run.agent, PolicyDistillationAgent) and run.agent.memory is not None
+    label = run.agent.memory.take(torch.arange(100))["label"]
+    assert isinstance(label, dict)
+    assert (rt.PolicyOutput(**label).greedy() == 2).all()

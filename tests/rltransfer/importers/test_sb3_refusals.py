@@ -103,6 +103,35 @@ def written(path: Path, data: JSON, tensors: Any) -> Path:
     return path
 
 
+def test_trpo_and_tqc_act_like_ppo_and_sac(tmp_path: Path) -> None:
+    seen = {"policy": torch.tensor([[1.0, 0.5, -0.25]])}
+    for make, name, change in (
+        (ppo, "TRPO", lambda data: data.update(cg_max_steps=15)),
+        (
+            sac,
+            "TQC",
+            lambda data: data["policy_class"].update(__module__="sb3_contrib.tqc.policies"),
+        ),
+    ):
+        expected = load_zip(written(tmp_path / "policy.zip", *make()))(seen)
+        data, tensors = make()
+        change(data)
+        loaded = load_zip(written(tmp_path / "policy.zip", data, tensors))
+        assert loaded.settings.algorithm == name
+        assert torch.equal(loaded(seen).greedy(), expected.greedy())
+        assert loaded(seen).is_stochastic
+
+
+def test_a_task_without_the_time_is_told(tmp_path: Path) -> None:
+    loaded = load_zip(written(tmp_path / "policy.zip", *ppo()))
+    sentence = r"observes float32\[3\] .*TimeFeatureWrapper adds.* the task shows float32\[2\]"
+    with pytest.raises(InputError, match=sentence):
+        loaded.fitted("a task", spaces.Dict(policy=spaces.Box(-1, 1, (2,))), loaded.actions)
+    with pytest.raises(InputError) as error:
+        loaded.fitted("a task", spaces.Dict(policy=spaces.Box(-1, 1, (4,))), loaded.actions)
+    assert "TimeFeatureWrapper" not in str(error.value)
+
+
 @pytest.mark.parametrize("make", [ppo, dqn, sac])
 def test_the_policies_of_these_tests_are_read(
     make: Callable[[], tuple[JSON, Tensors]], tmp_path: Path
@@ -275,7 +304,7 @@ def without(entry: str) -> Callable[[JSON, Tensors], None]:
     return lambda data, tensors: data.__delitem__(entry)
 
 
-ONLY = "only MlpPolicy and CnnPolicy of A2C, DDPG, DQN, PPO, SAC and TD3 are read"
+ONLY = "only MlpPolicy and CnnPolicy of A2C, DDPG, DQN, PPO, SAC, TD3, TQC and TRPO are read"
 DICT = "<class 'gymnasium.spaces.dict.Dict'>"
 MULTI_DISCRETE = "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>"
 IMAGE = {"_shape": [1, 36, 36], "dtype": "uint8", "low": "[0]", "high": "[255]"}
@@ -284,27 +313,22 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "QR-DQN": (
         dqn,
         put("policy_class", __module__="sb3_contrib.qrdqn.policies"),
-        f"contains a policy that 'sb3_contrib.qrdqn.policies' defines: {ONLY}",
-    ),
-    "TQC": (
-        sac,
-        put("policy_class", __module__="sb3_contrib.tqc.policies"),
-        f"contains a policy that 'sb3_contrib.tqc.policies' defines: {ONLY}",
+        f"contains a policy that 'sb3_contrib.qrdqn.policies' defines, but {ONLY}",
     ),
     "RecurrentPPO": (
         ppo,
         put("policy_class", __module__="sb3_contrib.common.recurrent.policies"),
-        f"contains a policy that 'sb3_contrib.common.recurrent.policies' defines: {ONLY}",
+        f"contains a policy that 'sb3_contrib.common.recurrent.policies' defines, but {ONLY}",
     ),
     "own policy": (
         ppo,
         put("policy_class", __module__="__main__"),
-        f"contains a policy that '__main__' defines: {ONLY}",
+        f"contains a policy that '__main__' defines, but {ONLY}",
     ),
-    "TRPO": (
-        ppo,
-        lambda data, tensors: data.update(cg_max_steps=15),
-        f"contains a policy of another algorithm: {ONLY}",
+    "CrossQ": (
+        sac,
+        put("policy_class", __module__="sb3_contrib.crossq.policies"),
+        f"{ONLY}: load it with the library that trained it, and pass a function that calls it, as",
     ),
     "unknown tensors": (
         dqn,
@@ -481,7 +505,7 @@ def test_hidden_bounds_are_the_tasks(make: Any, tmp_path: Path) -> None:
     fitted = loaded.fitted("a task", OBSERVED, given)
     # -3 + (tanh(2) + 1) / 2 * 8 = 4.856110; PPO's mean of 5 is within its bounds.
     expected = torch.tensor([[4.856110 if make is sac else 4 * math.tanh(3) + 1, 0.0]])
-    torch.testing.assert_close(fitted(seen).mean, expected)
+    torch.testing.assert_close(fitted(seen).greedy(), expected)
     assert fitted.known_spaces()[1] == given
 
 

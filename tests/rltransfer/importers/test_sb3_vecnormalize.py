@@ -74,6 +74,15 @@ def test_arrays_in_column_order_and_numpy_numbers_are_read(tmp_path: Path) -> No
     assert statistics.clip_obs == 2.5
 
 
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_the_keys_of_old_versions_are_read(protocol: int, tmp_path: Path) -> None:
+    env = wrapped()
+    env.obs_keys = {"achieved_goal", "observation"}  # a set, by its name up to protocol 3
+    (tmp_path / "statistics.pkl").write_bytes(pickle.dumps(env, protocol=protocol))
+    statistics = load_vecnormalize(tmp_path / "statistics.pkl")
+    np.testing.assert_array_equal(statistics.mean, env.obs_rms.mean)
+
+
 def test_statistics_of_rewards_alone_say_so(tmp_path: Path) -> None:
     wrapped(norm_obs=False).save(str(tmp_path / "statistics.pkl"))
     assert not load_vecnormalize(tmp_path / "statistics.pkl").norm_obs
@@ -204,7 +213,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no statistics": (changed(obs_rms=None), "it does not contain observation statistics"),
     "a dictionary": (
         wrapped(spaces.Dict(a=BOX)),
-        "normalises a dictionary of observations: only the statistics of a plain Box",
+        "contains statistics of a dictionary of observations, 'a': they belong to a MultiInputPol",
     ),
     "text": (changed(mean="high"), "its statistics are not all arrays and numbers"),
     "integers": (changed(mean=np.zeros((2, 3), int)), "are not all arrays and numbers"),

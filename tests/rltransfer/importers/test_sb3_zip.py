@@ -188,7 +188,7 @@ def test_ppo_and_a2c_say_the_same_about_discrete_actions(
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
-def test_ppo_and_a2c_clip_the_mean_to_the_bounds(
+def test_ppo_and_a2c_keep_their_mean_and_clip_the_action(
     algorithm: type[BaseAlgorithm], tmp_path: Path
 ) -> None:
     model = trained(algorithm, VECTOR, MOVES)
@@ -200,22 +200,23 @@ def test_ppo_and_a2c_clip_the_mean_to_the_bounds(
     outside = (distribution.mean < torch.tensor(MOVES.low)).float().mean()
     assert 0.05 < outside < 0.95
     output = loaded({"policy": torch.from_numpy(seen)})
-    close(output.mean, model.predict(seen, deterministic=True)[0])
+    close(output.mean, distribution.mean)
     close(output.log_std.exp(), distribution.stddev)
-    close(output.greedy(), output.mean)
+    close(output.greedy(), model.predict(seen, deterministic=True)[0])
 
 
 @pytest.mark.parametrize("squash", [False, True])
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
-def test_ppo_and_a2c_with_gsde_say_the_mean_alone(
+def test_ppo_and_a2c_with_gsde_act_the_same(
     algorithm: type[BaseAlgorithm], squash: bool, tmp_path: Path
 ) -> None:
     model = trained(algorithm, VECTOR, MOVES, use_sde=True, squash_output=squash)
     loaded = load_zip(saved(model, tmp_path))
     seen = observations(VECTOR)
     output = loaded({"policy": torch.from_numpy(seen)})
-    close(output.mean, model.predict(seen, deterministic=True)[0])
-    assert output.log_std is None and output.value is not None
+    close(output.greedy(), model.predict(seen, deterministic=True)[0])
+    assert (output.squashed is not None) == squash == (output.log_std is None)
+    assert output.value is not None
 
 
 SQUASHED = {

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
-from rltransfer.importers.torchscript import is_torchscript, load_torchscript
+from rltransfer.importers.torchscript import ScriptedPolicy, is_torchscript, load_torchscript
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
@@ -106,11 +106,41 @@ class Counter(nn.Module):
         return seen[:, :3] + self.calls
 
 
+class Recurrent(nn.Module):
+    """Keeps the state of one environment, as rsl_rl exports recurrent policies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = nn.LSTM(5, 3)
+        self.register_buffer("hidden", torch.zeros(1, 1, 3))
+        self.register_buffer("cell", torch.zeros(1, 1, 3))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        out, (hidden, cell) = self.memory(seen.unsqueeze(0), (self.hidden, self.cell))
+        self.hidden[:] = hidden
+        self.cell[:] = cell
+        return out.squeeze(0)
+
+
 class Single(nn.Module):
     """Takes one observation at a time."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
     def forward(self, seen: Tensor) -> Tensor:
-        return seen.reshape(1, -1)[:, :3]
+        return self.layer(seen.view(1, 5))
+
+
+class Branching(Single):
+    """Takes one observation at a time, and a branch that depends on it."""
+
+    def forward(self, seen: Tensor) -> Tensor:
+        row = seen.view(1, 5)
+        if bool(row.sum() > 0):
+            return self.layer(row)
+        return -self.layer(row)
 
 
 class Pair(nn.Module):
@@ -133,9 +163,14 @@ REFUSED: dict[str, tuple[nn.Module, dict[str, Any], spaces.Dict, spaces.Space[An
     "a group that is not there": (
         network(), {"groups": ("camera",)}, VECTOR, THREE, "the group 'camera'"
     ),
-    "a state": (Counter(), {}, VECTOR, THREE, "outputs different values for the same observations"),
+    "a state": (Counter(), {}, VECTOR, THREE, r"keeps a state between observations \(calls\)"),
+    "a recurrent state": (
+        Recurrent(), {}, VECTOR, THREE, r"a state between observations \(hidden, cell\), for one"
+    ),
+    "a recurrent layer for other observations": (
+        Recurrent(), {}, IMAGE, THREE, r"a state between observations \(memory\)"
+    ),
     "noise": (nn.Dropout(0.5).train(), {}, VECTOR, spaces.Discrete(5), ""),
-    "one row": (Single(), {}, VECTOR, THREE, r"outputs the shape \[1, 3\] for 3 observations"),
     "two outputs": (Pair(), {}, VECTOR, THREE, "to one tensor, but the task shows"),
 }  # fmt: skip
 
@@ -149,6 +184,33 @@ def test_what_does_not_fit_is_refused(case: str, path: Path) -> None:
         return
     with pytest.raises(InputError, match=sentence):
         loaded.fitted("a task", observed, actions)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(Single, "vmap"), (Branching, "one by one")])
+def test_a_program_for_one_row_runs_for_each(kind: type[Single], mode: str, path: Path) -> None:
+    module = kind()
+    loaded = load_torchscript(script(module, path)).fitted("a task", VECTOR, THREE)
+    assert isinstance(loaded, ScriptedPolicy) and loaded.rows == mode
+    seen = torch.randn(7, 5)
+    expected = torch.cat([module(row) for row in seen.split(1)])
+    torch.testing.assert_close(loaded({"policy": seen}).logits, expected)
+
+
+class Picky(Single):
+    """Fails on some observations."""
+
+    def forward(self, seen: Tensor) -> Tensor:
+        if bool(seen.max() > 100):
+            raise ValueError("too far")
+        return self.layer(seen)
+
+
+def test_a_program_that_fails_later_is_told(path: Path) -> None:
+    loaded = load_torchscript(script(Picky(), path)).fitted("a task", VECTOR, THREE)
+    seen = {"policy": torch.full((4, 5), 200.0)}
+    sentence = r"policy.pt fails on 4 observations of the shape \[5\]: .*ValueError: too far\.$"
+    with pytest.raises(InputError, match=sentence):
+        loaded(seen)
 
 
 class Writer(nn.Module):

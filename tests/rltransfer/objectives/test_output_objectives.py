@@ -70,6 +70,22 @@ def test_jensen_shannon_is_symmetric_and_at_most_ln_2():
     assert apart == pytest.approx(math.log(2), abs=1e-6)
 
 
+def test_divergences_see_the_gaussian_and_errors_the_action():
+    # A teacher's Gaussian around 4 whose actions end at 2, and a student's around 1.
+    four, one, zero = torch.tensor([[4.0]]), torch.tensor([[1.0]]), torch.zeros(1, 1)
+    teacher = PolicyOutput(mean=four, log_std=zero, low=-2 * one, high=2 * one)
+    student = PolicyOutput(mean=one, log_std=zero)
+    expected = {
+        KL(): 4.5,  # (4 - 1)^2 / 2
+        ReverseKL(): 4.5,
+        MSE(): 1.0,  # (2 - 1)^2
+        Huber(): 0.5,
+        NLL(): 0.5 + 0.5 * math.log(2 * math.pi),  # of the action 2
+    }
+    for term, value in expected.items():
+        assert sum(term(student, teacher).values()).item() == pytest.approx(value, abs=1e-6)
+
+
 def test_reverse_kl_of_gaussians_against_torch():
     torch.manual_seed(0)
     teacher_mean, teacher_log_std, mean, log_std = torch.randn(4, 6, 3)

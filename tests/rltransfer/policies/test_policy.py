@@ -421,6 +421,14 @@ def test_damaged_files(damage: Callable[[Path], None], tmp_path: Path):
     assert str(caught.value) == f"{stem} is not a complete policy: one of its files is damaged."
 
 
+def test_weights_that_git_lfs_has_not_fetched(tmp_path: Path):
+    stem = tmp_path / "policy"
+    save_policy(small(), stem)
+    stem.with_suffix(".safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match=r"is a pointer of git-lfs .* `git lfs pull`"):
+        load_policy(stem)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
 def test_missing_files(suffix: str, tmp_path: Path):
     stem = tmp_path / "policy"

@@ -105,6 +105,35 @@ def test_q_values_are_averaged_as_they_are() -> None:
         assert output.logits is None
 
 
+def bounded(mean: Sequence[float], high: float) -> rt.CallableTeacher:
+    """A Gaussian of standard deviation 1 whose actions are clipped to bounds."""
+    size = len(mean)
+    return says(mean=mean, log_std=[0.0] * size, low=[-high] * size, high=[high] * size)
+
+
+def test_gaussians_are_composed_before_their_actions_are_clipped() -> None:
+    free = says(mean=[1.0], log_std=[0.0])
+    for kind in (rt.Ensemble, rt.ProductOfExperts):
+        output = label(kind([bounded([6.0], 2.0), free]))
+        # (6 + 1) / 2, whatever the bounds; the task's actions end at 2.
+        assert output.mean.tolist() == [[3.5]] and output.greedy().tolist() == [[2.0]]
+    # The mean of actions that are clipped first would be 1.5.
+    swapped = label(rt.Adapted(bounded([6.0, -0.5], 2.0), action=(1, 0)))
+    assert swapped.mean.tolist() == [[-0.5, 6.0]] and swapped.greedy().tolist() == [[-0.5, 2.0]]
+
+
+def test_teachers_of_tasks_with_other_bounds_keep_them_side_by_side() -> None:
+    rows = {"policy": torch.zeros(3, 4)}, torch.arange(3)
+    members = [bounded([6.0], 2.0), bounded([6.0, -6.0], 4.0), says(mean=[9.0], log_std=[0.0])]
+    output = rt.PerTask(dict(zip("abc", members, strict=True)))(*rows)
+    assert output.mean.tolist() == [[6.0, 0.0], [6.0, -6.0], [9.0, 0.0]]
+    assert output.greedy().tolist() == [[2.0, 0.0], [4.0, -4.0], [9.0, 0.0]]
+    # Next to a deterministic teacher, all say the action that they would take.
+    output = rt.PerTask({"a": members[0], "b": members[1], "c": says(mean=[9.0])})(*rows)
+    assert output.mean.tolist() == [[2.0, 0.0], [4.0, -4.0], [9.0, 0.0]]
+    assert output.log_std is None and output.low is None
+
+
 def test_gaussians_become_one_with_the_mixtures_moments() -> None:
     pair = [says(mean=[0.0], log_std=[0.0]), says(mean=[2.0], log_std=[math.log(2)])]
     output = label(rt.Ensemble(pair))

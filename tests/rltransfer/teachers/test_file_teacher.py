@@ -31,6 +31,9 @@ CPU = torch.device("cpu")
 CARTPOLE = Suite.of("CartPole-v1")
 SEEN = {"policy": torch.randn(6, 4, generator=torch.Generator().manual_seed(0))}
 TASK = torch.zeros(6, dtype=torch.int64)
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:d733a53a\nsize 44729008\n"
+POINTERS = ("model_1500.pt", "policy.pth", "ppo.zip", "model.bin")
+"""Files that git-lfs has not fetched."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def test_a_zip_on_the_hub_is_the_zip(folder: Path, hub: Hub) -> None:
     source = f"hf:{REPO}/dqn.zip"
     teacher = load_file_teacher(source)
-    local = load_file_teacher(str(folder / "dqn.zip"))
+    local = load_file_teacher(str(folder / "dqn.zip"), "none")
     assert isinstance(local, FileTeacher)
     assert torch.equal(teacher(SEEN, TASK).q_values, local(SEEN, TASK).q_values)
     assert str(teacher) == teacher.source == source
@@ -92,7 +95,7 @@ def test_a_revision_is_another_teacher(hub: Hub) -> None:
 def test_statistics_may_lie_on_the_hub(folder: Path, hub: Hub) -> None:
     sources = [str(folder / "ppo.zip"), f"hf:{REPO}/ppo.zip"]
     statistics = [str(folder / "vec_normalize.pkl"), f"hf:{REPO}/vec_normalize.pkl"]
-    plain = load_file_teacher(sources[0])(SEEN, TASK).logits
+    plain = load_file_teacher(sources[0], "none")(SEEN, TASK).logits
     expected = load_file_teacher(sources[0], statistics[0])(SEEN, TASK).logits
     assert not torch.equal(plain, expected)
     for source in sources:
@@ -103,6 +106,33 @@ def test_statistics_may_lie_on_the_hub(folder: Path, hub: Hub) -> None:
         spec = teacher.describe()["spec"]
         assert spec["preprocessing"]["normalizer"]["kind"] == "VecNormalize"
         assert str(fitted_teacher(teacher, CARTPOLE, CPU)) == said
+
+
+def test_statistics_on_the_hub_are_found_where_the_configuration_tells(
+    folder: Path, hub: Hub
+) -> None:
+    statistics = f"{REPO}/vec_normalize.pkl@{NEW}"
+    # Without a configuration nothing tells of them.
+    assert str(load_file_teacher(f"hf:{REPO}/ppo.zip")) == f"hf:{REPO}/ppo.zip"
+    hub.files[NEW, "config.yml"] = b"- - - normalize\n    - true\n"
+    teacher = load_file_teacher(f"hf:{REPO}/ppo.zip")
+    assert str(teacher) == f"load_teacher('hf:{REPO}/ppo.zip', vecnormalize='hf:{statistics}')"
+    expected = load_file_teacher(str(folder / "ppo.zip"), str(folder / "vec_normalize.pkl"))
+    assert torch.equal(teacher(SEEN, TASK).logits, expected(SEEN, TASK).logits)
+    hub.files[OLD, "config.yml"] = hub.files[NEW, "config.yml"]
+    with pytest.raises(InputError, match=f"normalised observations, as hf:{REPO}/config.yml@"):
+        load_file_teacher(f"hf:{REPO}/dqn.zip@v1")
+
+
+def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
+    for name, content, sentence in (
+        ("a.onnx", b"x", "is an ONNX file, .* CallableTeacher"),
+        ("a.safetensors", b"x", "contains weights alone: use the run directory"),
+        *((name, POINTER, "is a pointer of git-lfs .* `git lfs pull`") for name in POINTERS),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=sentence):
+            load_file_teacher(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("place", ["here", "hub"])

@@ -1,0 +1,153 @@
+"""Where Stable-Baselines3 users keep the observation statistics of a zip.
+
+Alongside `DIR/NAME.zip`, the statistics are one of:
+
+- `DIR/NAME/vecnormalize.pkl` (rl-zoo), for `best_model.zip` in the only such folder;
+- `DIR/NAME.vecnormalize.pkl`, or `DIR/PREFIX_vecnormalize_N_steps.pkl` of a checkpoint
+  `DIR/PREFIX_N_steps.zip`;
+- `DIR/vec_normalize.pkl` (rl-zoo on the Hugging Face hub), `DIR/vecnormalize.pkl`.
+
+rl-zoo's `config.yml`, in the folder of the statistics, tells whether observations were normalised.
+Its YAML names Python objects; here it is searched as text, and nothing is built or run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from rltransfer.errors import InputError
+from rltransfer.importers.hub import fetch, is_on_hub
+
+WITHOUT = "none"
+"""What a user writes to play a zip without observation statistics."""
+
+LARGEST_CONFIG = 1_000_000
+"""Bytes of a configuration that are searched."""
+
+ENTRY = re.compile(r"^[ -]*normalize(?::|[ ]*\n[ ]*-)[ ]*(?P<value>.*(?:\n(?![ ]*- |\w).+)*)", re.M)
+"""The entry `normalize`: of an OrderedDict, two items of a list, or of a plain mapping."""
+
+YES, NO = ("true", "yes", "on"), ("false", "no", "off", "null", "~")
+
+
+def find_statistics(place: str, path: Path, origin: dict[str, str]) -> str | None:
+    """The observation statistics that belong to a zip, as a user would write them; None if none do.
+
+    Args:
+        place: The zip, as a user wrote it.
+        path: Where it is.
+        origin: Where it was downloaded from: see `HubFile`.
+
+    Raises:
+        InputError: The zip was trained on normalised observations, but the statistics are missing,
+            or may be those of another zip.
+    """
+    if is_on_hub(place):
+        folder, stem = PurePosixPath(origin["file"]).parent, PurePosixPath(origin["file"]).stem
+        return _found(place, _OnHub(folder, stem, origin))
+    return _found(place, _Local(path))
+
+
+class _Local:
+    """The files around a zip on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        folder, stem = path.parent, path.stem
+        self.path = path
+        inner = [folder / stem]
+        if stem == "best_model":
+            # rl-zoo's best model so far; the folder of its settings has the name of the task.
+            holders = {found.parent for found in folder.glob("*/config.yml")}
+            inner = sorted(holders) if len(holders) == 1 else []
+        steps = re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1", stem)
+        own = [*(one / "vecnormalize.pkl" for one in inner), folder / f"{stem}.vecnormalize.pkl"]
+        self.own = [*own, folder / f"{steps}.pkl"] if steps != stem else own
+        self.shared = [folder / "vec_normalize.pkl", folder / "vecnormalize.pkl"]
+        self.configs = [*(one / "config.yml" for one in inner), folder / "config.yml"]
+
+    def config(self) -> tuple[str, str] | None:
+        """The first configuration: where it is, and its text."""
+        for path in filter(Path.is_file, self.configs):
+            with path.open("rb") as file:
+                return str(path), file.read(LARGEST_CONFIG).decode(errors="replace")
+        return None
+
+    def statistics(self) -> Iterator[tuple[str, bool]]:
+        """Files of statistics, and whether each is surely that of the zip."""
+        # The hub's zip of training curves is not a policy.
+        zips = [one for one in self.path.parent.glob("*.zip") if "metrics" not in one.name]
+        for candidates, sure in ((self.own, True), (self.shared, len(zips) == 1)):
+            yield from ((str(path), sure) for path in candidates if path.is_file())
+
+
+class _OnHub:
+    """The files around a zip in a repository, at the commit of the zip."""
+
+    def __init__(self, folder: PurePosixPath, stem: str, origin: dict[str, str]) -> None:
+        def source(path: PurePosixPath) -> str:
+            return f"hf:{origin['repo']}/{path}@{origin['revision']}"
+
+        self.configs = [source(one / "config.yml") for one in (folder / stem, folder)]
+        self.names = [
+            source(folder / stem / "vecnormalize.pkl"), source(folder / "vec_normalize.pkl"),
+        ]  # fmt: skip
+
+    def config(self) -> tuple[str, str] | None:
+        """See `_Local`."""
+        for source in self.configs:
+            if (path := _fetched(source)) is not None:
+                return source, path.read_bytes()[:LARGEST_CONFIG].decode(errors="replace")
+        return None
+
+    def statistics(self) -> Iterator[tuple[str, bool]]:
+        """See `_Local`."""
+        yield from ((source, True) for source in self.names if _fetched(source) is not None)
+
+
+def _fetched(source: str) -> Path | None:
+    """A file on the hub; None where it does not exist or cannot be reached."""
+    try:
+        return fetch(source).path
+    except InputError:
+        return None
+
+
+def _found(place: str, files: _Local | _OnHub) -> str | None:
+    config = files.config()
+    normalized = None if config is None else is_normalized(config[1])
+    # On the hub every look is a request: without a configuration, nothing tells of statistics.
+    if normalized is False or (config is None and isinstance(files, _OnHub)):
+        return None
+    remedy = f"pass its VecNormalize file as `vecnormalize`, or {WITHOUT!r} to play without"
+    for statistics, sure in files.statistics():
+        if sure or normalized:
+            return statistics
+        raise InputError(
+            f"{place} is next to the observation statistics {statistics}, which may be those of "
+            f"another zip in the folder: {remedy}."
+        )
+    if normalized and config is not None:
+        raise InputError(
+            f"{place} was trained on normalised observations, as {config[0]} tells, but their "
+            f"statistics are missing: {remedy}."
+        )
+    return None
+
+
+def is_normalized(config: str) -> bool | None:
+    """Whether rl-zoo's configuration normalises observations; None if it does not tell.
+
+    Args:
+        config: The text of `config.yml`.
+    """
+    match = ENTRY.search(config)
+    if match is None:
+        return None
+    # A flag, or the arguments of VecNormalize: `{'norm_obs': False, 'norm_reward': True}`.
+    value = match["value"].lower()
+    flag = value.partition("\n")[0].strip().strip("'\"")
+    if flag in YES or flag in NO or not value.strip():
+        return flag in YES
+    return re.search(r"norm_obs\W+false", value) is None
