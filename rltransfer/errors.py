@@ -9,6 +9,9 @@ import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+LONGEST_SENTENCE = 4_000
+"""Characters of an error; the middle of a longer one is left out."""
+
 FEW = 12
 """Maximum number of names in a sentence."""
 
@@ -34,6 +37,12 @@ class InputError(ValueError):
 
     The command line prints it to stderr and exits with code 2, before anything is written.
     """
+
+    def __init__(self, sentence: str) -> None:
+        if len(sentence) > LONGEST_SENTENCE:  # it shows a value that somebody made up
+            half = LONGEST_SENTENCE // 2
+            sentence = f"{sentence[:half]} ... {sentence[-half:]}"
+        super().__init__(sentence)
 
 
 class EnvironmentFailureError(InputError):

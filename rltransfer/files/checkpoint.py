@@ -15,11 +15,15 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.files.atomic import save_tensors
 from rltransfer.files.reading import is_folder, must_be_readable
+from rltransfer.files.untrusted import damage_refused, is_regular, read_json
 from rltransfer.machine import distributed
 from rltransfer.machine.terminal import print_line
 
 KEPT = 2
 """Number of newest checkpoints to keep."""
+
+LARGEST_HEADER = 100_000_000
+"""Bytes of the names and shapes in a safetensors file, as the library limits them."""
 
 PROCESSES = "processes"
 """Key of the number of processes in a state."""
@@ -82,17 +86,13 @@ def load_state(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: A file is missing or damaged, or the number of processes differs.
     """
-    try:
+    with damage_refused(f"{folder} is not a complete checkpoint: one of its files is damaged."):
         # From the first process, as others may have no state.
-        processes = json.loads((folder / "state.json").read_text()).get(PROCESSES, 1)
+        processes = read_json(folder / "state.json").get(PROCESSES, 1)
         if processes == distributed.world_size():
-            tensors = load_file(_state_file(folder, "safetensors"))
-            plain = json.loads(_state_file(folder, "json").read_text())
-            state: dict[str, Any] = _join(dict(plain), tensors)
-    except (*DAMAGE, OSError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{folder} is not a complete checkpoint: one of its files is damaged."
-        ) from error
+            tensors = read_tensors(_state_file(folder, "safetensors"))
+            plain = read_json(_state_file(folder, "json"))
+            state: dict[str, Any] = _join(plain, tensors)
     if processes != distributed.world_size():
         raise InputError(
             f"{folder} was written by {processes} processes, but now there are "
@@ -100,6 +100,25 @@ def load_state(folder: Path) -> dict[str, Any]:
         )
     state.pop(PROCESSES, None)
     return state
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        Exception: One of `DAMAGE`.
+    """
+    if not is_regular(path):
+        raise OSError("not a regular file")
+    with path.open("rb") as file:
+        # The library maps the whole file, of any size, before it looks at this number.
+        header, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+    if not 2 <= header <= min(size - 8, LARGEST_HEADER):
+        raise ValueError("not a safetensors file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError("not a safetensors file") from error
 
 
 def _join(value: Any, tensors: dict[str, Tensor]) -> Any:

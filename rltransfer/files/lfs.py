@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from rltransfer.errors import InputError
+from rltransfer.files.untrusted import is_regular
 
 BEGINNING = b"version https://git-lfs.github.com/spec/"
 """How a pointer begins."""
 
 
 def check_not_pointer(path: Path) -> None:
-    """Checks that a file, which can be read, is the file itself and not a pointer to it.
+    """Checks that a regular file, which can be read, is the file itself and not a pointer to it.
 
     Raises:
         InputError: It is a pointer.
     """
+    if not is_regular(path):
+        return
     with path.open("rb") as file:
         is_pointer = file.read(len(BEGINNING)) == BEGINNING
     if is_pointer:

@@ -15,7 +15,14 @@ from rltransfer.errors import InputError
 PREFIX = "hf:"
 """The beginning of a source on the hub."""
 
-FORM = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+)(?:@(?P<revision>.+))?")
+# Each becomes a path in the cache: no part begins with a dot, so that none leads out of it.
+_NAME = r"\w[\w.+=-]*"
+_FILE = r"\w[\w.+=,() -]*"
+FORM = re.compile(
+    rf"hf:(?P<repo>{_NAME}/{_NAME})/(?P<file>{_FILE}(?:/{_FILE})*)"
+    rf"(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ def fetch(source: str) -> HubFile:
     if match is None:
         raise InputError(
             f"{source!r} does not name a file on the Hugging Face hub: write hf:OWNER/NAME/FILE, "
-            "and add @REVISION for another revision than the newest."
+            "and add @REVISION for another revision than the newest, each with letters, digits "
+            "and the characters ._+=- only."
         )
     repo, file = match["repo"], match["file"]
     try:

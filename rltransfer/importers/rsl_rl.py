@@ -1,4 +1,4 @@
-"""Checkpoints of rsl_rl (`model_1500.pt`) as frozen policies, read with `weights_only=True`.
+"""Checkpoints of rsl_rl (`model_1500.pt`) as frozen policies; no code in a file is executed.
 
 Three forms are read, all fully connected networks with or without a diagonal Gaussian:
 
@@ -20,7 +20,6 @@ environment, as in rsl_rl.
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.files.hashing import tensors_sha256
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.imported_policy import ImportedPolicy, shapes_of
+from rltransfer.importers.saved_tensors import load_tensors
 from rltransfer.policies.linear import Linear
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
@@ -171,6 +171,9 @@ def load_rsl_rl(
         raise unknown("activation of rsl_rl", activation, ACTIVATIONS)
     content = read_file(path, "an rsl_rl checkpoint")
     stored = _stored(_opened(content, path), path)
+    for name, tensor in stored.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{path} cannot be used: its tensor {name!r} is not finite.")
     layers = _layers(_below(stored, "mlp."), path)
     actor = RslRlActor(
         layers,
@@ -186,7 +189,9 @@ def load_rsl_rl(
 
 def _opened(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        saved = load_tensors(content, path)
+    except InputError:
+        raise
     except DAMAGE as error:
         raise InputError(
             f"{path} is not an rsl_rl checkpoint: it is damaged, or contains more than tensors and "

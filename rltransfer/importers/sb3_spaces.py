@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
+from rltransfer.tasks.observation import LARGEST_SPACE
 
 Space = spaces.Box | spaces.Discrete
 """The spaces that can be read."""
@@ -94,12 +96,14 @@ def _size(entry: dict[str, Any], path: Path) -> int:
 def _shape(entry: dict[str, Any], path: Path) -> tuple[int, ...]:
     """The shape of a Box. Old versions write it without the underscore."""
     shape = entry.get("_shape", entry.get("shape"))
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
+    sizes = shape if isinstance(shape, list) else []
+    whole = sizes == shape and all(isinstance(n, int) and n > 0 for n in sizes)
+    if not whole or math.prod(sizes) > LARGEST_SPACE:
         raise InputError(
             f"{path} cannot be read: one of its Box spaces has the shape {shape!r}, which is not a "
-            "list of positive integers."
+            f"list of positive integers for at most {LARGEST_SPACE} values."
         )
-    return tuple(shape)
+    return tuple(sizes)
 
 
 def _dtype(entry: dict[str, Any], path: Path) -> np.dtype[Any]:

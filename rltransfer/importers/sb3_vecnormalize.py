@@ -7,9 +7,7 @@ contains is replaced by a class that only keeps its arguments. Any other name is
 from __future__ import annotations
 
 import hashlib
-import io
 import math
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 from rltransfer.importers.damage import DAMAGE, read_file
+from rltransfer.importers.pickles import InertUnpickler
 
 FLOATS = ("f4", "f8")
 """The dtypes of the arrays that are read: numpy's names without the byte order."""
@@ -146,11 +145,11 @@ def _admitted() -> dict[tuple[str, str], type[_Inert]]:
 ADMITTED = _admitted()
 
 
-class _InertUnpickler(pickle.Unpickler):
+class _InertUnpickler(InertUnpickler):
     """Builds a VecNormalize pickle from replacements."""
 
     def __init__(self, content: bytes, path: Path) -> None:
-        super().__init__(io.BytesIO(content))
+        super().__init__(content)
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:

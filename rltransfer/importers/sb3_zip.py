@@ -7,10 +7,7 @@ closed and the readable forms are used, and the tensors of `policy.pth`.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import re
-import zipfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,8 +17,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
-from rltransfer.importers.damage import DAMAGE, read_file
+from rltransfer.files.untrusted import JSON_GROWTH, check_size, damage_refused, parse_json
+from rltransfer.importers.archive import unpacked
+from rltransfer.importers.damage import read_file
 from rltransfer.importers.imported_policy import ImportedPolicy
+from rltransfer.importers.saved_tensors import load_tensors
 from rltransfer.importers.sb3_networks import ActionBounds, ActorCritic, Inputs, SingleHead
 from rltransfer.importers.sb3_spaces import read_action_space, read_observation_space
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_vecnormalize
@@ -45,6 +45,9 @@ ON_POLICY = ("A2C", "PPO", "TRPO")
 
 TQC = "sb3_contrib.tqc."
 """The beginning of the modules of TQC."""
+
+MEMBERS = ("data", "policy.pth")
+"""The files of a zip that are read."""
 
 READABLE = f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {ALGORITHMS[-1]} are"
 
@@ -253,38 +256,27 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
 
 def _open(content: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The JSON and the tensors in the bytes of a zip."""
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
-    except DAMAGE as error:
-        raise InputError(
-            f"{path} is not a Stable-Baselines3 zip: it is not a zip file, or was cut short."
-        ) from error
-    with archive:
-        for member in ("data", "policy.pth"):
-            if member not in archive.namelist():
-                raise InputError(
-                    f"{path} is not a complete Stable-Baselines3 zip: it does not contain "
-                    f"{member!r}, which `model.save` always writes."
-                )
-        try:
-            data = json.loads(archive.read("data"))
-        except DAMAGE as error:
-            raise InputError(f"{path} cannot be read: its 'data' is not valid JSON.") from error
-        try:
-            file = io.BytesIO(archive.read("policy.pth"))
-            tensors = torch.load(file, map_location="cpu", weights_only=True)
-        except DAMAGE as error:
+    with damage_refused(
+        f"{path} is not a Stable-Baselines3 zip: it is not a zip file, or was cut short or damaged."
+    ):
+        files = unpacked(content, path, MEMBERS.__contains__)
+    for member in MEMBERS:
+        if member not in files:
             raise InputError(
-                f"{path} cannot be read: its 'policy.pth' is damaged, or contains more than "
-                "tensors."
-            ) from error
+                f"{path} is not a complete Stable-Baselines3 zip: it does not contain "
+                f"{member!r}, which `model.save` always writes."
+            )
+    with damage_refused(f"{path} cannot be read: its 'data' is not valid JSON."):
+        check_size(len(files["data"]), path, JSON_GROWTH)
+        data = parse_json(files["data"])
+    with damage_refused(
+        f"{path} cannot be read: its 'policy.pth' is damaged, or contains more than tensors."
+    ):
+        tensors = load_tensors(files["policy.pth"], path)
     if not isinstance(data, dict):
         raise InputError(f"{path} cannot be read: its 'data' is not a JSON object.")
     named = isinstance(tensors, dict) and all(
-        isinstance(name, str)
-        and isinstance(tensor, Tensor)
-        and tensor.layout == torch.strided
-        and tensor.is_floating_point()
+        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()
         for name, tensor in tensors.items()
     )
     if not named:

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from rltransfer.errors import InputError
+from rltransfer.expression import shown
 from rltransfer.importers.hub import fetch, is_on_hub
 
 SOURCES = (
@@ -28,7 +29,7 @@ def located(place: str) -> tuple[Path, dict[str, str]]:
         file = fetch(place)
         return file.path, file.origin()
     if not os.path.exists(place):
-        raise InputError(f"There is no teacher {place!r}: {SOURCES}.")
+        raise InputError(f"There is no teacher {shown(place)}: {SOURCES}.")
     return Path(place), {}
 
 
@@ -45,7 +46,7 @@ def split_source(text: str) -> tuple[str, dict[str, list[str]]]:
         InputError: The options do not have this form.
     """
     place, sign, rest = text.partition("?")
-    if not sign or Path(text).exists():
+    if not sign or os.path.exists(text):
         return text, {}
     options: dict[str, list[str]] = {}
     try:

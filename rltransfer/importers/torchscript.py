@@ -1,9 +1,10 @@
 """TorchScript files (`torch.jit.save`) as policies.
 
 A TorchScript file is a program. It runs in TorchScript's interpreter, which has tensor operations
-but no Python: nothing is unpickled as Python objects, and nothing is imported. A few operators do
-more than compute, e.g. `save` and `from_file` write files. A program with one of them is refused
-before it runs. It can still run forever or fill the memory: use files from people you trust.
+but no Python: nothing is unpickled as Python objects, and nothing is imported. Some operators do
+more than compute, e.g. `save` and `from_file` write files. Only a program of operators that are
+known to compute runs, and torch reads a copy of what was checked: see `script_check.py`. It can
+still run forever or fill the memory: use files from people you trust.
 
 The program outputs one tensor: logits or Q-values for discrete actions, the greedy action for
 continuous ones. Its input is float32, in the units of the environment times `scale`.
@@ -16,8 +17,7 @@ import io
 import math
 import re
 import warnings
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,8 +26,10 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError, unknown
+from rltransfer.importers.archive import names_of
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.imported_policy import ImportedPolicy
+from rltransfer.importers.script_check import check_operators, checked_archive
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import action_size
@@ -50,21 +52,6 @@ FAILURES = (
     ValueError,
 )
 """What a program, or a batched one, raises on observations that it does not take."""
-
-FORBIDDEN = {
-    "aten::from_file": "reads and writes files",
-    "aten::save": "writes files",
-    "prim::CallFunction": "calls a function that cannot be checked before it runs",
-    "prim::CallMethod": "calls a method that cannot be checked before it runs",
-    "prim::PythonOp": "calls Python",
-    "prim::rpc_async": "calls other machines",
-    "prim::rpc_remote": "calls other machines",
-    "prim::rpc_sync": "calls other machines",
-}
-"""Operators that do more than compute, and what they do."""
-
-EARLY = re.compile(rb"\b(__setstate__|__forward_hooks__|__forward_pre_hooks__)\b")
-"""Methods that run when a file is loaded, or outside the method that is checked."""
 
 SAMPLES = 3
 """Observations that a program is tested with: several, to detect a fixed batch size."""
@@ -144,8 +131,8 @@ class ScriptedPolicy(ImportedPolicy):
                 outputs = torch.stack([one(row) for row in inputs])
             else:
                 outputs = self.script(inputs)
-        except torch.jit.Error as error:
-            reason = str(error).strip().splitlines()[-1]
+        except FAILURES as error:
+            reason = [type(error).__name__, *str(error).strip().splitlines()][-1]
             raise InputError(
                 f"The program of the teacher {self.path} fails on {len(inputs)} observations of "
                 f"the shape {list(inputs.shape[1:])}: {reason}."
@@ -256,11 +243,7 @@ def recurrent_layers(script: torch.jit.ScriptModule) -> list[str]:
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive and not one of `torch.save`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile):
-        return False
+    names = [name.partition("/")[2] for name in names_of(path)]
     return "constants.pkl" in names and any(name.startswith("code/") for name in names)
 
 
@@ -279,7 +262,8 @@ def load_torchscript(
         groups: The observation groups that it reads, in order.
 
     Raises:
-        InputError: The file is missing, damaged or not TorchScript, or has a forbidden operator; or
+        InputError: The file is missing, damaged or not TorchScript, or has an operator that is
+            not allowed; or
             an option has no such value.
     """
     if output not in get_args(OutputName):
@@ -290,12 +274,12 @@ def load_torchscript(
         )
     content = read_file(path, "a TorchScript file")
     try:
-        _check_archive(content, path)
+        checked = checked_archive(content, path)
         with warnings.catch_warnings():
             # Deprecated in favour of torch.export, but still what robots run.
             warnings.simplefilter("ignore", DeprecationWarning)
-            script = torch.jit.load(io.BytesIO(content), map_location="cpu")
-        _check_operators(script, path)
+            script = torch.jit.load(io.BytesIO(checked), map_location="cpu")
+        check_operators(script, path)
     except DAMAGE as error:
         if isinstance(error, InputError):
             raise
@@ -309,41 +293,3 @@ def load_torchscript(
         groups=groups,
     )
     return policy.eval().requires_grad_(False)
-
-
-def _check_archive(content: bytes, path: Path) -> None:
-    """Refuses the bytes of a program that runs before it can be checked."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        # Of two files of one name, TorchScript's reader takes the first and `zipfile` the last.
-        # TorchScript ignores case.
-        names = [name.lower() for name in archive.namelist()]
-        if len(set(names)) < len(names):
-            raise InputError(f"{path} was not opened: it contains two files of one name.")
-        for name in archive.namelist():
-            early = EARLY.search(archive.read(name)) if name.lower().endswith(".py") else None
-            if early:
-                raise InputError(
-                    f"{path} was not opened: its program has {early[1].decode()!r}, which runs "
-                    "before the program can be checked."
-                )
-
-
-def _check_operators(script: torch.jit.ScriptModule, path: Path) -> None:
-    """Refuses a program that does more than compute."""
-    for operator in _operators(script.inlined_graph):
-        if operator in FORBIDDEN:
-            raise InputError(
-                f"{path} was not run: its program has the operator {operator!r}, which "
-                f"{FORBIDDEN[operator]}."
-            )
-
-
-def _operators(graph: Any) -> Iterator[str]:
-    """The operators of a graph, and of all blocks and graphs in it."""
-    for node in graph.nodes():
-        yield node.kind()
-        for block in node.blocks():
-            yield from _operators(block)
-        for name in node.attributeNames():
-            if node.kindOf(name) == "g":
-                yield from _operators(node.g(name))

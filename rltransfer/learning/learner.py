@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import math
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +17,9 @@ from rltransfer.machine import distributed
 
 OptimizerName = Literal["adam", "radam", "sgd"]
 PrecisionName = Literal["float32", "bfloat16"]
+
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""The tensors that Adam and RAdam keep of each parameter."""
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -170,8 +175,14 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `state_dict`."""
-        self.num_steps = state["num_steps"]
-        self._set_learning_rate(state["learning_rate"])
+        self.num_steps = operator.index(state["num_steps"])
+        self._set_learning_rate(float(state["learning_rate"]))
+        names = collections.defaultdict(set)
+        for key in state["tensors"]:
+            index, name = key.split(".", 1)
+            names[index].add(name)
+        if any(found != MOMENTS for found in names.values()):
+            raise ValueError("an optimizer's state of other tensors")
         for key, tensor in state["tensors"].items():
             index, name = key.split(".", 1)
             parameter = self.parameters[int(index)]

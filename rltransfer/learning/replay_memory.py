@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -214,7 +215,9 @@ class ReplayMemory:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `state_dict`."""
-        self.head, self.filled = state["head"], state["filled"]
+        self.head, self.filled = map(operator.index, (state["head"], state["filled"]))
+        if not (0 <= self.head <= self.length and 0 <= self.filled <= self.length):
+            raise ValueError("a position outside the memory")
         for key, tensor in state["store"].items():
             name = key
             if "/" not in key:  # as earlier versions wrote it: "field|teacher_logits" and so on

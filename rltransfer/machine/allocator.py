@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import functools
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -20,9 +21,15 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library is glibc and accepted the setting.
     """
-    name = ctypes.util.find_library("c")
+    name = _c_library()
     library = ctypes.CDLL(name) if name else None
     if library is None or not hasattr(library, "gnu_get_libc_version"):
         return False
     options = (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD)
     return all(library.mallopt(option, _LARGEST_THRESHOLD) == 1 for option in options)
+
+
+@functools.cache
+def _c_library() -> str | None:
+    """The name of the C library; to find it, ctypes starts other programs."""
+    return ctypes.util.find_library("c")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Self
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -122,16 +123,17 @@ class PolicySpec:
         """
         if self.host_actions is None or not isinstance(self.action_space, spaces.Box):
             return None
-        center = torch.zeros(len(self.host_actions), action_size(self.action_space))
-        half_range = torch.ones_like(center)
+        # In NumPy: a file's policy is first built without memory, on the device "meta".
+        shape = (len(self.host_actions), action_size(self.action_space))
+        center, half_range = np.zeros(shape, np.float32), np.ones(shape, np.float32)
         for task, box in enumerate(self.host_actions):
             assert isinstance(box, spaces.Box)
             units = center_and_half_range(box)
             for table, values in zip((center, half_range), units, strict=True):
-                table[task, : len(values)] = torch.from_numpy(values)
+                table[task, : len(values)] = values
         if (center == center[0]).all() and (half_range == half_range[0]).all():
             center, half_range = center[:1], half_range[:1]
-        return center, half_range
+        return torch.from_numpy(center), torch.from_numpy(half_range)
 
     def bounds_of(self, task: int) -> spaces.Box | None:
         """The bounds within which the policy acts in a task; None if unknown, or discrete."""
@@ -165,25 +167,40 @@ class PolicySpec:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> PolicySpec:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`.
+
+        Raises:
+            Exception: The data are not those of a policy: one of `DAMAGE`.
+        """
         observation_space = space_from_json(data["observation_space"])
         if not isinstance(observation_space, spaces.Dict):
             raise TypeError("The observation space of a policy must be a dictionary of groups.")
         mask = data["action_mask"]
         # Files of earlier versions lack newer options.
         network = {**dataclasses.asdict(Network()), **data["network"]}
-        host_actions = data.get("host_actions")
+        num_tasks, flags = data.get("num_tasks", 1), (data["q_values"], data["value"])
+        if type(num_tasks) is not int or num_tasks < 1 or {type(one) for one in flags} != {bool}:
+            raise TypeError("The number of tasks is a number, and what there is is true or false.")
         return PolicySpec(
             from_json(Network, network),
             observation_space,
             space_from_json(data["action_space"]),
             None if mask is None else tuple(tuple(row) for row in mask),
-            data["q_values"],
-            data["value"],
-            data.get("num_tasks", 1),
-            None if host_actions is None else tuple(space_from_json(s) for s in host_actions),
+            *flags,
+            num_tasks,
+            _host_actions(data.get("host_actions"), num_tasks),
             tuple(data["image_bounds"]) if data.get("image_bounds") else None,
         )
+
+
+def _host_actions(data: Any, num_tasks: int) -> tuple[spaces.Space[Any], ...] | None:
+    """The action spaces in a file, one for each task."""
+    if data is None:
+        return None
+    found = tuple(space_from_json(space) for space in data)
+    if len(found) != num_tasks:
+        raise ValueError("There is an action space for each task.")
+    return found
 
 
 class Policy(nn.Module):

@@ -7,13 +7,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
+from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.files.atomic import save_tensors
+from rltransfer.files.checkpoint import read_tensors
 from rltransfer.files.lfs import check_not_pointer
+from rltransfer.files.untrusted import DAMAGE, LimitError, check_size, read_json
 from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.tasks.action import action_size
 
 
 def _spec_of(data: dict[str, Any]) -> PolicySpec:
@@ -61,16 +64,53 @@ def load_policy(stem: Path) -> Policy:
         if not path.is_file():
             raise InputError(f"{stem} is not a policy: {path} is missing.")
     try:
-        policy = _spec_of(json.loads(spec.read_text())).build()
-        tensors = load_file(weights)
+        check_size(weights.stat().st_size, weights)
+        tensors = read_tensors(weights)
+        described = _spec_of(read_json(spec))
+        _check_fits(described, tensors, stem)
+        policy = described.build()
         policy.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except ImportError as error:
         raise InputError(f"{stem} cannot be loaded: {error}.") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (LimitError, _UnfitError):
+        raise
+    except DAMAGE as error:
         check_not_pointer(weights)
         raise InputError(
             f"{stem} is not a complete policy: one of its files is damaged."
         ) from error
-    except RuntimeError as error:
-        raise InputError(f"{weights} does not fit the policy that {spec} describes.") from error
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InputError(
+                f"{weights} cannot be used: its tensor {name!r} is not finite, as after a training "
+                "that diverged: use an earlier checkpoint."
+            )
     return policy.eval()
+
+
+class _UnfitError(InputError):
+    """The weights are not those of the policy that is described."""
+
+
+def _check_fits(spec: PolicySpec, tensors: dict[str, Tensor], stem: Path) -> None:
+    """Checks the shapes of weights before a network of these shapes takes any memory.
+
+    Raises:
+        InputError: They are not those of the policy.
+    """
+    network = spec.network
+    layers = len(network.hidden) + len(network.channels or ())
+    mask = spec.action_mask
+    fits = layers <= len(tensors) and all(map(torch.is_floating_point, tensors.values()))
+    if mask is not None:
+        sizes = {len(row) for row in mask}
+        fits = fits and len(mask) == spec.num_tasks and sizes == {action_size(spec.action_space)}
+    if fits:
+        with torch.device("meta"):
+            known = {name: tensor.shape for name, tensor in spec.build().state_dict().items()}
+        fits = known == {name: tensor.shape for name, tensor in tensors.items()}
+    if not fits:
+        raise _UnfitError(
+            f"{stem.with_suffix('.safetensors')} does not fit the policy that "
+            f"{stem.with_suffix('.json')} describes."
+        )

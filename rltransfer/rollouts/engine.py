@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -429,7 +430,7 @@ class RolloutEngine:
         for index, env_slice in enumerate(self.env_slices):
             if f"env-{index}" in state:
                 env_slice.env.load_state_dict(state[f"env-{index}"])
-        self.restarts = state["restarts"] - 1
+        self.restarts = operator.index(state["restarts"]) - 1
         unsaved = [i for i in range(len(self.env_slices)) if f"env-{i}" not in state]
         if unsaved:
             self.restart(unsaved)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from rltransfer.aliases import option_name
 from rltransfer.errors import InputError, check_range
 from rltransfer.files.reading import must_be_readable
 from rltransfer.files.serialization import from_json, to_json
+from rltransfer.files.untrusted import damage_refused, read_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
 from rltransfer.options import normalize
@@ -98,19 +98,18 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         InputError: The folder is not a run, or its configuration is damaged.
     """
     path = run_dir / "config.json"
-    with must_be_readable():
-        try:
-            content = path.read_bytes()
-        except PermissionError:
-            raise
-        except OSError as error:  # it is missing, or the name is too long
-            raise InputError(f"{run_dir} is not a run: it has no config.json.") from error
     try:
-        entries = json.loads(content)
-        Suite.from_json(entries["suite"])
-    except (ValueError, TypeError, KeyError) as error:
+        with must_be_readable():
+            entries = read_json(path)
+    except OSError as error:  # it is missing, or the name is too long
+        raise InputError(f"{run_dir} is not a run: it has no config.json.") from error
+    except InputError:
+        raise
+    except ValueError as error:
         raise _damaged(run_dir) from error
-    return _Config(run_dir, entries)
+    with damage_refused(str(_damaged(run_dir))):
+        Suite.from_json(entries["suite"])
+        return _Config(run_dir, entries)
 
 
 class _Config(dict[str, Any]):
@@ -135,11 +134,9 @@ def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
         InputError: It was written by another version, or one of its values is damaged.
     """
     suite = Suite.from_json(config["suite"])
-    try:
+    with damage_refused(
+        f"The configuration of this run of {config['agent']!r} is damaged: one of its options has "
+        "the wrong type."
+    ):
         method = from_json(methods.find_method(config["agent"]), config["method"])
         return method, suite, from_json(RunOptions, with_default_options(config["options"]))
-    except (TypeError, AttributeError) as error:
-        raise InputError(
-            f"The configuration of this run of {config['agent']!r} is damaged: "
-            "one of its options has the wrong type."
-        ) from error

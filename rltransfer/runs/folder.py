@@ -18,6 +18,7 @@ from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
 from rltransfer.files import atomic, checkpoint
 from rltransfer.files.serialization import to_json
+from rltransfer.files.untrusted import damage_refused
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
 from rltransfer.runs.config import (
@@ -152,9 +153,10 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
     stored = {name: v for name, v in read_config(run_dir).items() if name not in NOT_OPTIONS}
     stored["options"] = with_default_options(stored["options"])
     old, new = with_current_names(stored), with_current_names(json.loads(json.dumps(config)))
-    weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
-    if teacher_moves and None not in weights:
-        old, new = _without_place(old), _without_place(new)
+    with damage_refused(f"{run_dir} is not a complete run: its config.json is damaged."):
+        weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
+        if teacher_moves and None not in weights:
+            old, new = _without_place(old), _without_place(new)
     kind, requested = (
         f"a chain with --generations {count}" if count else "a single run"
         for count in (one.get("generations") for one in (old, new))

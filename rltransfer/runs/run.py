@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import operator
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ from rltransfer.errors import (
     check_number,
 )
 from rltransfer.files import atomic, checkpoint
+from rltransfer.files.untrusted import damage_refused
 from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.learner import NonFiniteGradientError
 from rltransfer.machine import distributed
@@ -231,19 +233,18 @@ class Run:
             return
         folder = checkpoint.newest_checkpoint(self.run_dir, part="")
         state = checkpoint.load_state(folder)
-        try:
+        with damage_refused(
+            f"{folder} does not fit this run: its state is damaged, or was written by a version "
+            "with other state."
+        ):
             check_number("env_steps", state["env_steps"], "at least 0")
             check_number("wall_seconds", state["wall_seconds"], "finite and at least 0")
-            self.env_steps, self.wall_seconds = int(state["env_steps"]), state["wall_seconds"]
+            self.env_steps = operator.index(state["env_steps"])
+            self.wall_seconds = float(state["wall_seconds"])
             self.agent.load_state_dict(state["agent"])
             if GENERATORS in state:
                 set_global_state(state[GENERATORS])
             self.engine.load_state_dict(state["engine"])
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise InputError(
-                f"{folder} does not fit this run: its state is damaged, or was written by a "
-                "version with other state."
-            ) from error
 
     def _say(self, words: str) -> None:
         print_line(f"{self._title}  {words}", self.quiet or distributed.rank() > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from rltransfer.tasks.image_layout import ImageBox
 
 Observation = dict[str, Tensor]
 """Named observation groups, each `(..., *shape)`."""
+
+LARGEST_SPACE = 2**25
+"""Values of a space that a file describes, whose bounds take memory: 3000 x 3000 pixels in RGB."""
 
 DEFAULT_GROUP = "policy"
 """The group of an environment whose observations are not a dictionary."""
@@ -144,12 +148,32 @@ def _bound_to_json(bound: np.ndarray[Any, Any]) -> Any:
 
 
 def space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
-    """Inverse of `space_to_json`."""
+    """Inverse of `space_to_json`.
+
+    Raises:
+        ValueError: The space has more than `LARGEST_SPACE` values.
+        Exception: Another one of `DAMAGE`, where the JSON is not that of a space.
+    """
+    if _declared(data) > LARGEST_SPACE:
+        raise ValueError("a space of too many values")
+    return _space(data)
+
+
+def _declared(data: dict[str, Any]) -> int:
+    """The number of values of a space."""
     if "dict" in data:
-        return spaces.Dict({name: space_from_json(part) for name, part in data["dict"].items()})
+        return sum(map(_declared, data["dict"].values()))
+    return math.prod(data["box"]) if "box" in data else 1
+
+
+def _space(data: dict[str, Any]) -> spaces.Space[Any]:
+    if "dict" in data:
+        return spaces.Dict({name: _space(part) for name, part in data["dict"].items()})
     if "discrete" in data:
         return spaces.Discrete(data["discrete"], start=data.get("start", 0))
     shape, dtype = tuple(data["box"]), np.dtype(data["dtype"])
+    if dtype.kind not in "biuf" or min(shape, default=1) < 1:
+        raise ValueError("a space of other values than numbers")
 
     def bound(value: Any) -> np.ndarray[Any, Any]:
         if isinstance(value, str):

@@ -67,7 +67,11 @@ class Task:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Task:
-        """Inverse of `to_json`; the task counts as named by a file."""
+        """Inverse of `to_json`; the task counts as named by a file.
+
+        Raises:
+            Exception: The data are not those of a task: KeyError, TypeError or ValueError.
+        """
         return Task(data["id"], unpack_tuples(dict(data["kwargs"])), from_file=True)
 
     def __str__(self) -> str:
@@ -136,7 +140,9 @@ class Suite:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Suite:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`; see `Task.from_json`."""
+        if not isinstance(data["name"], str):
+            raise TypeError("The name of a suite is text.")
         return Suite(data["name"], tuple(Task.from_json(task) for task in data["tasks"]))
 
     def __iter__(self) -> Iterator[Task]:

@@ -7,7 +7,6 @@ contain, `model_1500.pt?activation=relu`; see `torch_file.py`.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 
 from gymnasium import spaces
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.files.lfs import check_not_pointer
+from rltransfer.importers.archive import names_of
 from rltransfer.importers.hub import is_on_hub
 from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.sb3_zip import load_zip
@@ -136,7 +136,7 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
         return FileTeacher(load_torch_file(path, options), source, origin)
     if path.suffix in OTHERS:
         raise InputError(f"{place} {OTHERS[path.suffix]}.")
-    if not is_zip(place) and not zipfile.is_zipfile(path):
+    if not is_zip(place) and not names_of(path):
         check_not_pointer(path)
         raise InputError(f"{place} is not a teacher: {SOURCES}.")
     if options:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint, newest_generation
 from rltransfer.files.hashing import weights_sha256
 from rltransfer.files.reading import is_folder, must_be_readable
+from rltransfer.files.untrusted import DAMAGE, damage_refused, read_json
 from rltransfer.importers.source import is_zip
 from rltransfer.policies.saving import load_policy
 from rltransfer.tasks.families import SuiteLike, as_suite
@@ -66,26 +66,23 @@ def load_teacher(
 def _of_run(run_dir: Path) -> Teacher:
     run_dir = newest_generation(run_dir)
     stem = newest_checkpoint(run_dir) / "policy"
-    path = run_dir / "config.json"
-    with must_be_readable():
-        content = path.read_bytes() if path.is_file() else b""
-    try:
-        config = json.loads(content)
+    damaged = f"{run_dir} is not a complete run: its config.json is missing or damaged."
+    with damage_refused(damaged), must_be_readable():
+        config = read_json(run_dir / "config.json")
         suite = Suite.from_json(config["suite"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{run_dir} is not a complete run: its config.json is missing or damaged."
-        ) from error
+        frame_stack = config.get("frame_stack")
+        if not isinstance(frame_stack, int | None):
+            raise TypeError("The number of stacked frames is a number.")
     return PolicyTeacher(
         load_policy(stem), str(run_dir), weights_sha256(stem), suite,
-        frame_stack=config.get("frame_stack"), recorded_return=_recorded_return(run_dir),
+        frame_stack=frame_stack, recorded_return=_recorded_return(run_dir),
     )  # fmt: skip
 
 
 def _recorded_return(run_dir: Path) -> dict[str, float]:
     """The mean return of each task, if the run is finished."""
     try:
-        tasks = json.loads((run_dir / "result.json").read_text())["tasks"]
-        return {name: row["return_mean"] for name, row in tasks.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        tasks = read_json(run_dir / "result.json")["tasks"]
+        return {name: float(row["return_mean"]) for name, row in tasks.items()}
+    except DAMAGE:
         return {}

@@ -78,12 +78,27 @@ def test_what_is_not_there_is_named(hub: Hub) -> None:
     assert "no such repository" in refused(f"hf:owner/nothing/{FILE}")
     assert "no such revision" in refused(f"hf:{REPO}/{FILE}@v9")
     assert "no such file" in refused(f"hf:{REPO}/other.zip")
-    assert "the name of the repository is not valid" in refused(f"hf:owner/bad name!/{FILE}")
+    assert "the name of the repository is not valid" in refused(f"hf:owner/bad--name/{FILE}")
 
 
 @pytest.mark.parametrize("source", ["hf:", "hf:owner/name", "hf:owner", "hf:a/b/c.zip@", "x.zip"])
 def test_what_names_no_file_is_refused(source: str) -> None:
     assert "write hf:OWNER/NAME/FILE" in refused(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "hf:o/r/d.zip@../../../outside", "hf:o/r/d.zip@a/../../b", "hf:o/r/../../d.zip",
+        "hf:../r/d.zip", "hf:o/../d.zip", "hf:o/r/d.zip@/etc/x", "hf:o/r//d.zip", "hf:o/r/.d/x.zip",
+        "hf:o/r/d.zip@a\nb", "hf:o/r/d.zip@a\\b", "hf:o/r/d.zip@%2e%2e/x", "hf:o/r/d.zip@a b",
+    ],
+)  # fmt: skip
+def test_names_that_lead_out_of_the_cache_are_refused_before_a_request(
+    source: str, hub: Hub
+) -> None:
+    assert "write hf:OWNER/NAME/FILE" in refused(source)
+    assert hub.requests == []
 
 
 def test_only_sources_with_the_prefix_are_on_the_hub() -> None:

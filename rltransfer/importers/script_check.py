@@ -1,0 +1,355 @@
+"""What is checked of a TorchScript file before it is opened, and before its program runs.
+
+torch reads the zip with another reader than Python's, so the two may see different files in it.
+Hence torch never reads the file itself, but a copy packed anew from exactly what was checked.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rltransfer.errors import InputError
+from rltransfer.importers.archive import unpacked
+from rltransfer.importers.saved_tensors import Record, StorageReader, TensorBuilder
+
+WANTED = re.compile(
+    r"[^/]+/(version|\.data/version|byteorder|data\.pkl|constants\.pkl|(data|constants)/\w+"
+    r"|code/(__torch__)(/\w+)*\.py)",
+    re.ASCII,
+)
+"""The files that are read. Others hold line numbers for messages, or programs for phones."""
+
+LONGEST_PROGRAM = 2**22
+"""Bytes of source."""
+
+LARGEST_PROGRAM = 200_000
+"""Nodes of syntax after every call is replaced by what it calls, as TorchScript does: a program of
+a few lines may double at each."""
+
+DEEPEST = 200
+"""Levels of nesting in the source; TorchScript's own parser has no bound but the stack."""
+
+_DUNDERS = """
+and annotations bool buffers constants contains getitem init is isnot len main not or parameters
+torch xor
+"""
+DUNDERS = frozenset(f"__{name}__" for name in _DUNDERS.split())
+"""The names with two underscores at both ends that a program may contain. Of the others, some run
+when a file is loaded (`__setstate__`), or alongside the method that is checked (hooks)."""
+
+WORDS = re.compile(r"\b__\w+__\b", re.ASCII)
+
+PICKLE_HELPERS = (
+    "build_boollist", "build_doublelist", "build_intlist", "build_tensorlist", "restore_type_tag",
+)  # fmt: skip
+"""The functions of `torch.jit._pickle` in the pickles of a file: they restore types of lists."""
+
+REASONS = {
+    "aten::from_file": "reads and writes files",
+    "aten::save": "writes files",
+    "prim::CallFunction": "calls a function that cannot be checked before it runs",
+    "prim::CallMethod": "calls a method that cannot be checked before it runs",
+    "prim::PythonOp": "calls Python",
+    "prim::fork": "calls a function that cannot be checked before it runs",
+    "prim::rpc_async": "calls other machines",
+    "prim::rpc_remote": "calls other machines",
+    "prim::rpc_sync": "calls other machines",
+}
+"""What some forbidden operators do."""
+
+_ATEN = """
+Bool Float FloatImplicit Int IntImplicit ScalarImplicit abs absolute acos acosh
+adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+adaptive_max_pool2d add addcdiv addcmul addmm addmv all allclose alpha_dropout amax amin aminmax
+any append arange arccos arcsin arctan arctan2 argmax argmin argsort asin asinh atan atan2 atanh
+avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bernoulli bilinear bitwise_and bitwise_not
+bitwise_or bitwise_xor bmm broadcast_tensors broadcast_to bucketize cat cdist ceil celu chunk
+clamp clamp_max clamp_min clear clip clone concat concatenate constant_pad_nd contiguous conv1d
+conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copy copy_ cos cosh
+cosine_similarity count_nonzero cpu cross cummax cummin cumprod cumsum deg2rad degrees detach
+detach_ device diag diag_embed diagonal diff dim div divide dot dropout einsum elu embedding empty
+empty_like endswith eq equal erf erfc erfinv exp exp2 expand expand_as expm1 extend eye
+feature_alpha_dropout feature_dropout fill fill_ find fix flatten flip fliplr flipud float_power
+floor floor_divide floordiv fmax fmin fmod format frac frobenius_norm full full_like gather ge
+gelu get glu grid_sampler group_norm gru gru_cell gt hardshrink hardsigmoid hardswish hardtanh
+heaviside hstack huber_loss hypot im2col index index_add index_copy index_fill index_put
+index_put_ index_select insert instance_norm is_autocast_enabled is_complex is_floating_point
+is_grad_enabled is_nonzero isclose isfinite isinf isnan item items keys kthvalue l1_loss
+layer_norm le leaky_relu len lerp linalg_cross linalg_inv linalg_matrix_norm linalg_norm
+linalg_solve linalg_vector_norm linear linspace list log log10 log1p log2 log_sigmoid log_softmax
+logaddexp logical_and logical_not logical_or logical_xor logit logsumexp lower lstm lstm_cell lt
+manual_seed masked_fill masked_scatter masked_select mathremainder matmul matrix_exp max
+max_pool1d max_pool2d max_pool3d maximum mean median meshgrid min minimum mish mm moveaxis movedim
+mse_loss mul multinomial multiply mv nan_to_num nanmean nansum narrow native_batch_norm
+native_layer_norm ne neg negative new_empty new_full new_ones new_zeros nonzero norm normal
+normalize nuclear_norm numel numpy_T one_hot ones ones_like ord outer pad permute pixel_shuffle
+pixel_unshuffle polar pop positive pow prelu prod rad2deg radians rand rand_like randint
+randint_like randn randn_like randperm ravel reciprocal reflection_pad1d reflection_pad2d relu
+relu6 remainder remove repeat repeat_interleave replace replication_pad1d replication_pad2d
+requires_grad_ reshape reshape_as reverse rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
+roll rot90 round rrelu rsqrt rsub scaled_dot_product_attention scatter scatter_add searchsorted
+select selu sgn sigmoid sign silu sin sinc sinh size slice smooth_l1_loss softmax softplus
+softshrink sort split split_with_sizes sqrt square squeeze stack startswith std std_mean str
+stride strip sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tensor tensor_split
+tensordot threshold tile to to_padded_tensor topk trace transpose tril triu true_divide trunc
+type_as unbind unflatten unfold unique_consecutive unsafe_chunk unsafe_split unsqueeze
+upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
+upsample_nearest3d upsample_trilinear3d values var var_mean view view_as vstack warn where xlogy
+zero_ zeros zeros_like __and__ __contains__ __derive_index __getitem__ __interpolate __is__
+__isnot__ __not__ __or__ __range_length __xor__ _convolution _log_softmax
+_native_multi_head_attention _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned
+_set_item _softmax _transformer_encoder_layer_fwd _upsample_bicubic2d_aa _upsample_bilinear2d_aa
+_upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
+_upsample_nearest_exact3d
+"""
+
+_PRIM = """
+AutogradZero Constant CreateObject DictConstruct GetAttr If ListConstruct ListUnpack Loop
+NumToTensor RaiseException SetAttr TupleConstruct TupleIndex TupleSlice TupleUnpack Uninitialized
+abs data device dtype grad id index is_cpu is_cuda is_nested is_quantized is_sparse isinstance
+itemsize layout max min ndim rangelist requires_grad shape tolist type unchecked_cast
+unchecked_unwrap_optional
+"""
+
+OPERATORS = frozenset(
+    [f"aten::{name}" for name in _ATEN.split()] + [f"prim::{name}" for name in _PRIM.split()]
+)
+"""The operators that a program may have: they compute with the tensors that they are given."""
+
+
+class _ScriptRecord(Record):
+    """An object, or a call of a helper."""
+
+    state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _ScriptReader(StorageReader):
+    """Reads the pickles of a TorchScript file."""
+
+    def __init__(self, content: bytes, path: Path) -> None:
+        super().__init__(content)
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The class that records a name.
+
+        Raises:
+            InputError: It is neither a class of the program nor one of plain tensors.
+        """
+        helper = module == "torch.jit._pickle" and name in PICKLE_HELPERS
+        if helper or module.partition(".")[0] == "__torch__":
+            return _ScriptRecord
+        try:
+            return super().find_class(module, name)
+        except pickle.UnpicklingError:
+            raise InputError(
+                f"{self.path} was not opened: it names {f'{module}.{name}'!r}, but a policy "
+                "contains plain tensors and classes of its program."
+            ) from None
+
+
+class _ScriptBuilder(TensorBuilder):
+    """Checks the tensors in the objects of a program."""
+
+    def other(self, record: Record, depth: int) -> Any:
+        """Looks into objects."""
+        self.built(list(record.arguments), depth)
+        if isinstance(record, _ScriptRecord):
+            self.built(record.state, depth)
+
+
+def checked_archive(content: bytes, path: Path) -> bytes:
+    """A copy of an archive that contains only what was checked, under plain names, unpacked.
+
+    Args:
+        content: The bytes of a TorchScript file.
+        path: The file, for errors.
+
+    Raises:
+        InputError: It is too large, contains two files of one name, or its program has a part that
+            runs before it can be checked, is nested too deeply, or grows too large.
+        Exception: One of `DAMAGE`.
+    """
+    found = unpacked(content, path, lambda name: WANTED.fullmatch(name) is not None)
+    if len({name.partition("/")[0] for name in found}) != 1:
+        raise zipfile.BadZipFile("not one folder")
+    files = {name.partition("/")[2]: part for name, part in found.items()}
+    _check_program({n: part for n, part in files.items() if n.endswith(".py")}, path)
+    for folder in ("data", "constants"):
+        if f"{folder}.pkl" in files:
+            reader = _ScriptReader(files[f"{folder}.pkl"], path)
+            value = reader.load()
+            data = {key: files[f"{folder}/{key}"] for key in reader.storages}
+            _ScriptBuilder(reader.storages, data, path).built(value)
+    copy = io.BytesIO()
+    with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
+        for name, part in files.items():
+            archive.writestr(f"archive/{name}", part)
+    return copy.getvalue()
+
+
+def check_operators(script: torch.jit.ScriptModule, path: Path) -> None:
+    """Refuses a program that does more than compute.
+
+    Raises:
+        InputError: It has an operator that is not one of `OPERATORS`.
+    """
+    for operator in _operators(script.inlined_graph):
+        if operator.removesuffix("_") not in OPERATORS and operator not in OPERATORS:
+            reason = REASONS.get(operator, "is not known to compute with tensors only")
+            raise InputError(
+                f"{path} was not run: its program has the operator {operator!r}, which {reason}."
+            )
+
+
+def _operators(graph: Any) -> Iterator[str]:
+    """The operators of a graph, and of all blocks and graphs in it."""
+    for node in graph.nodes():
+        yield node.kind()
+        for block in node.blocks():
+            yield from _operators(block)
+        for name in node.attributeNames():
+            if node.kindOf(name) == "g":
+                yield from _operators(node.g(name))
+
+
+def _check_program(sources: dict[str, bytes], path: Path) -> None:
+    """Checks the source of a program.
+
+    Args:
+        sources: The bytes of each file, by its name such as "code/__torch__/a.py".
+        path: The file, for errors.
+
+    Raises:
+        InputError: See `checked_archive`.
+        ValueError: The source is not a program in ASCII.
+    """
+    large = InputError(f"{path} was not opened: its program is too large or too deeply nested.")
+    if sum(map(len, sources.values())) > LONGEST_PROGRAM:
+        raise large
+    trees = {}
+    for name, source in sources.items():
+        text = source.decode("ascii")
+        for word in WORDS.findall(text):
+            if word not in DUNDERS:
+                raise InputError(
+                    f"{path} was not opened: its program has {word!r}, which runs before the "
+                    "program can be checked, or is not needed by a policy."
+                )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse(text)
+        except (RecursionError, MemoryError) as error:
+            raise large from error
+        except SyntaxError as error:
+            raise ValueError("not a program") from error
+        if _depth(tree) > DEEPEST:
+            raise large
+        module = name.removeprefix("code/").removesuffix(".py").replace("/", ".")
+        trees[module] = tree
+    if _Program(trees).size() > LARGEST_PROGRAM:
+        raise large
+
+
+def _depth(tree: ast.AST) -> int:
+    """Levels of nesting, found without recursion."""
+    level, depth = [tree], 0
+    while level:
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        depth += 1
+    return depth
+
+
+class _Program:
+    """The functions and classes of a program, to find its size after inlining.
+
+    A method is found by its name among the classes that the attributes of a class contain: the size
+    is an upper bound.
+    """
+
+    def __init__(self, trees: dict[str, ast.Module]) -> None:
+        self.functions: dict[str, ast.FunctionDef] = {}
+        self.classes: dict[str, ast.ClassDef] = {}
+        for module, tree in trees.items():
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef):
+                    self.classes[f"{module}.{node.name}"] = node
+                    for method in _methods(node):
+                        self.functions[f"{module}.{node.name}/{method.name}"] = method
+                elif isinstance(node, ast.FunctionDef):
+                    self.functions[f"{module}.{node.name}"] = node
+        self.sizes: dict[str, int] = {}
+
+    def size(self) -> int:
+        """The largest size of a function."""
+        return max(map(self.of, self.functions), default=0)
+
+    def of(self, name: str) -> int:
+        """The size of a function with all that it calls.
+
+        Raises:
+            ValueError: It calls itself.
+        """
+        if name not in self.sizes:
+            self.sizes[name] = -1
+            nodes = list(ast.walk(self.functions[name]))
+            called = sum(self.called(name, node) for node in nodes if isinstance(node, ast.Call))
+            self.sizes[name] = min(len(nodes) + called, 2 * LARGEST_PROGRAM)
+        if self.sizes[name] < 0:
+            raise ValueError("a program that calls itself")
+        return self.sizes[name]
+
+    def called(self, caller: str, call: ast.Call) -> int:
+        """The size of what a call runs."""
+        if not isinstance(call.func, ast.Attribute):
+            return 0
+        dotted = ast.unparse(call.func)
+        if dotted in self.functions:
+            return self.of(dotted)
+        method, own = call.func.attr, caller.partition("/")[0]
+        arguments = self.functions[caller].args.args
+        on_self = (
+            isinstance(call.func.value, ast.Name)
+            and arguments[:1]
+            and (call.func.value.id == arguments[0].arg)
+        )
+        if on_self and f"{own}/{method}" in self.functions:
+            return self.of(f"{own}/{method}")
+        among = self.contained(own) if own in self.classes else frozenset(self.classes)
+        found = [f"{one}/{method}" for one in among if f"{one}/{method}" in self.functions]
+        return max(map(self.of, found), default=0)
+
+    @functools.cache  # noqa: B019  (a program lives for one check)
+    def contained(self, name: str) -> frozenset[str]:
+        """The classes of the attributes of a class, and of their attributes."""
+        found: set[str] = set()
+        left = [name]
+        while left:
+            for statement in self.classes[left.pop()].body:
+                if isinstance(statement, ast.FunctionDef):
+                    continue
+                for node in ast.walk(statement):
+                    one = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+                    if one in self.classes and one not in found:
+                        found.add(one)
+                        left.append(one)
+        return frozenset(found)
+
+
+def _methods(node: ast.ClassDef) -> list[ast.FunctionDef]:
+    return [part for part in node.body if isinstance(part, ast.FunctionDef)]

@@ -1,0 +1,192 @@
+"""Small real files of every kind that a command opens, for `__main__.py` to change."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import warnings
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+import rltransfer as rt
+
+VECTOR, MOVES = "attack/Vector-v0", "attack/Moves-v0"
+"""A task like CartPole, and one like Pendulum, with episodes of two steps."""
+
+
+class Brief(gymnasium.Env[Any, Any]):
+    """An episode of two steps with random observations."""
+
+    def __init__(self, size: int, actions: spaces.Space[Any]) -> None:
+        self.observation_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
+        self.action_space = actions
+        self.time = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.time = 0
+        return self._seen(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        return self._seen(), 1.0, self.time == 2, False, {}
+
+    def _seen(self) -> Any:
+        return self.np_random.uniform(-1, 1, self.observation_space.shape).astype(np.float32)
+
+
+def vector() -> Brief:
+    """Four values and two actions."""
+    return Brief(4, spaces.Discrete(2))
+
+
+def moves() -> Brief:
+    """Three values and one action dimension."""
+    return Brief(3, spaces.Box(-2.0, 2.0, (1,), np.float32))
+
+
+class Actor(nn.Module):
+    """What exported actors do: normalise, clip, a few layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.ELU(), nn.Linear(8, 1), nn.Tanh())
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """The action.    (rows, 1)"""
+        return self.layers(torch.clamp(seen - self.mean, -5.0, 5.0))
+
+
+@dataclass
+class Seeds:
+    """The files, and which task each fits."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    """The content of each file by its name, whose suffix tells its kind."""
+    runs: dict[str, Path] = field(default_factory=dict)
+    """Run directories by the name of their method."""
+
+    def named(self, suffix: str) -> list[str]:
+        """The names of the files of a kind, sorted."""
+        return sorted(name for name in self.files if name.endswith(suffix))
+
+
+def register() -> None:
+    """Registers the two tasks."""
+    for name, make in ((VECTOR, vector), (MOVES, moves)):
+        if name not in gymnasium.registry:
+            gymnasium.register(name, make)
+
+
+def build(folder: Path) -> Seeds:
+    """Builds one of each: a few seconds."""
+    register()
+    seeds = Seeds()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        _zips(seeds)
+        _torch_files(seeds)
+        _runs(seeds, folder)
+    return seeds
+
+
+def _zips(seeds: Seeds) -> None:
+    from stable_baselines3 import DQN, PPO, SAC
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    normalised = VecNormalize(DummyVecEnv([moves]))
+    normalised.reset()
+    for name, model in {
+        "ppo": PPO("MlpPolicy", DummyVecEnv([vector]), n_steps=8, batch_size=8, **small),
+        "dqn": DQN("MlpPolicy", DummyVecEnv([vector]), buffer_size=8, **small),
+        "sac": SAC("MlpPolicy", normalised, buffer_size=8, **small),
+    }.items():
+        file = io.BytesIO()
+        model.save(file)
+        seeds.files[f"{name}.zip"] = file.getvalue()
+    # The same in the format of torch before 1.6.
+    old, file = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(seeds.files["sac.zip"])) as archive:
+        tensors = torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True)
+        torch.save(tensors, old, _use_new_zipfile_serialization=False)
+        with zipfile.ZipFile(file, "w") as copy:
+            copy.writestr("data", archive.read("data"))
+            copy.writestr("policy.pth", old.getvalue())
+    seeds.files["sac-old.zip"] = file.getvalue()
+    pickled = io.BytesIO()
+    import pickle
+
+    pickle.dump(normalised, pickled)
+    seeds.files["sac.pkl"] = pickled.getvalue()
+
+
+def _torch_files(seeds: Seeds) -> None:
+    layers = {
+        "mlp.0.weight": (8, 3),
+        "mlp.0.bias": (8,),
+        "mlp.2.weight": (1, 8),
+        "mlp.2.bias": (1,),
+    }
+    state: dict[str, Tensor] = {name: torch.zeros(shape) for name, shape in layers.items()}
+    state["obs_normalizer._mean"] = torch.zeros(1, 3)
+    state["obs_normalizer._std"] = torch.ones(1, 3)
+    state["distribution.std_param"] = torch.ones(1)
+    checkpoint = {"actor_state_dict": state, "iter": 1, "infos": None}
+    third = {
+        **{name.replace("mlp", "actor"): tensor for name, tensor in state.items() if "mlp" in name},
+        "std": torch.ones(1),
+    }
+    for name, saved in {"rsl": checkpoint, "rsl3": {"model_state_dict": third}}.items():
+        file = io.BytesIO()
+        torch.save(saved, file)
+        seeds.files[f"{name}.pt"] = file.getvalue()
+    for name, program in {
+        "scripted": torch.jit.script(Actor()),
+        "traced": torch.jit.trace(Actor(), torch.zeros(1, 3)),
+    }.items():
+        file = io.BytesIO()
+        torch.jit.save(program, file)
+        seeds.files[f"{name}.pt"] = file.getvalue()
+
+
+def _runs(seeds: Seeds, folder: Path) -> None:
+    few: dict[str, Any] = {"total_steps": 64, "episodes": 1, "evaluate_episodes": 0, "quiet": True}
+    network = rt.policies.mlp(hidden=(8,))
+    teacher = folder / "teacher.zip"
+    teacher.write_bytes(seeds.files["ppo.zip"])
+    for name, method in {
+        "ppo": rt.agents.PPO(num_envs=2, rollout_length=8, network=network),
+        "policy-distillation": rt.agents.PolicyDistillation(
+            teacher=str(teacher), num_envs=2, rollout_length=8, student=network, memory_steps=64
+        ),
+    }.items():
+        rt.train(method, suite=VECTOR, run_dir=folder / name, **few)
+        for path in (folder / name).rglob("events*"):
+            path.unlink()
+        seeds.runs[name] = folder / name
+
+
+def copied_run(seeds: Seeds, name: str, target: Path) -> Path:
+    """A copy of a run with its newest checkpoint."""
+    shutil.copytree(seeds.runs[name], target)
+    *older, _ = sorted((target / "checkpoints").glob("step-*"))
+    for path in older:
+        shutil.rmtree(path)
+    return target
+
+
+def offline(folder: Path) -> None:
+    """Keeps the library of the Hugging Face hub in a folder and off the network."""
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(folder), HF_HOME=str(folder))
