@@ -108,17 +108,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         Exception: One of `DAMAGE`.
     """
-    if not is_regular(path):
-        raise OSError("not a regular file")
-    with path.open("rb") as file:
-        # The library maps the whole file, of any size, before it looks at this number.
-        header, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
-    if not 2 <= header <= min(size - 8, LARGEST_HEADER):
-        raise ValueError("not a safetensors file")
+    _check_header(path)
     try:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError("not a safetensors file") from error
+
+
+def _check_header(path: Path) -> None:
+    """Checks what safetensors does not before it maps a whole file, of any size.
+
+    Raises:
+        Exception: One of `DAMAGE`.
+    """
+    if not is_regular(path):
+        raise OSError("not a regular file")
+    with path.open("rb") as file:
+        header, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+    if not 2 <= header <= min(size - 8, LARGEST_HEADER):
+        raise ValueError("not a safetensors file")
 
 
 def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -190,7 +198,7 @@ def _is_whole(folder: Path, part: str) -> bool:
     """
     try:
         stored = (folder / HASHES).is_file()
-        hashes = json.loads((folder / HASHES).read_text()) if stored else {}
+        hashes = read_json(folder / HASHES) if stored else {}
         more = hashes if stored else (path.name for path in folder.glob("state-*"))
         for name in {*FILES, *more}:
             path = folder / Path(name).name
@@ -209,9 +217,9 @@ def _is_whole(folder: Path, part: str) -> bool:
 
 def _parse(path: Path) -> None:
     if path.suffix == ".json":
-        json.loads(path.read_text())
+        read_json(path)
     else:
-        path.open("rb").close()  # safetensors calls what may not be read missing
+        _check_header(path)
         with safe_open(path, "pt"):
             pass
 

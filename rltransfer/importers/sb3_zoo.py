@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from rltransfer.errors import InputError
+from rltransfer.files.untrusted import is_regular
 from rltransfer.importers.hub import fetch, is_on_hub
 
 WITHOUT = "none"
@@ -69,7 +70,7 @@ class _Local:
 
     def config(self) -> tuple[str, str] | None:
         """The first configuration: where it is, and its text."""
-        for path in filter(Path.is_file, self.configs):
+        for path in filter(is_regular, self.configs):
             with path.open("rb") as file:
                 return str(path), file.read(LARGEST_CONFIG).decode(errors="replace")
         return None
@@ -79,7 +80,7 @@ class _Local:
         # The hub's zip of training curves is not a policy.
         zips = [one for one in self.path.parent.glob("*.zip") if "metrics" not in one.name]
         for candidates, sure in ((self.own, True), (self.shared, len(zips) == 1)):
-            yield from ((str(path), sure) for path in candidates if path.is_file())
+            yield from ((str(path), sure) for path in candidates if is_regular(path))
 
 
 class _OnHub:

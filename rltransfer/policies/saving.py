@@ -104,7 +104,10 @@ def _check_fits(spec: PolicySpec, tensors: dict[str, Tensor], stem: Path) -> Non
     fits = layers <= len(tensors) and all(map(torch.is_floating_point, tensors.values()))
     if mask is not None:
         sizes = {len(row) for row in mask}
-        fits = fits and len(mask) == spec.num_tasks and sizes == {action_size(spec.action_space)}
+        # Files of earlier versions do not contain the number of tasks.
+        fits = (
+            fits and spec.num_tasks in (1, len(mask)) and sizes == {action_size(spec.action_space)}
+        )
     if fits:
         with torch.device("meta"):
             known = {name: tensor.shape for name, tensor in spec.build().state_dict().items()}

@@ -18,7 +18,7 @@ from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
 from rltransfer.files import atomic, checkpoint
 from rltransfer.files.serialization import to_json
-from rltransfer.files.untrusted import damage_refused
+from rltransfer.files.untrusted import DAMAGE, damage_refused, read_json
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
 from rltransfer.runs.config import (
@@ -196,9 +196,9 @@ def store_options(run_dir: Path, options: RunOptions) -> None:
 def stored_result(run_dir: Path) -> dict[str, Any]:
     """The content of a finished run's `result.json`; empty if there is none, or it is damaged."""
     try:
-        result = json.loads((run_dir / "result.json").read_text())
-        return result if isinstance(result, dict) and isinstance(result["tasks"], dict) else {}
-    except (OSError, ValueError, KeyError, RecursionError):
+        result = read_json(run_dir / "result.json")
+        return result if isinstance(result["tasks"], dict) else {}
+    except DAMAGE:
         return {}
 
 

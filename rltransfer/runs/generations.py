@@ -21,13 +21,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, InterruptedRunError, check_number
 from rltransfer.files.checkpoint import generation_folder
+from rltransfer.files.untrusted import read_json
 from rltransfer.learning.agent import Method
 from rltransfer.machine import distributed
 from rltransfer.options import whole_number
@@ -163,4 +163,4 @@ def no_teacher(name: str) -> InputError:
 def generation_results(folder: Path) -> list[dict[str, Any]]:
     """The results of a chain's finished generations, in their order."""
     paths = (generation_folder(folder, number) / "result.json" for number in itertools.count(1))
-    return [json.loads(path.read_text()) for path in itertools.takewhile(Path.exists, paths)]
+    return [read_json(path) for path in itertools.takewhile(Path.exists, paths)]

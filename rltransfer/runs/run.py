@@ -23,7 +23,6 @@ from rltransfer.errors import (
     InputError,
     InterruptedRunError,
     TerminatedError,
-    check_number,
 )
 from rltransfer.files import atomic, checkpoint
 from rltransfer.files.untrusted import damage_refused
@@ -237,10 +236,10 @@ class Run:
             f"{folder} does not fit this run: its state is damaged, or was written by a version "
             "with other state."
         ):
-            check_number("env_steps", state["env_steps"], "at least 0")
-            check_number("wall_seconds", state["wall_seconds"], "finite and at least 0")
             self.env_steps = operator.index(state["env_steps"])
             self.wall_seconds = float(state["wall_seconds"])
+            if self.env_steps < 0 or not 0 <= self.wall_seconds < math.inf:
+                raise ValueError("Steps and seconds are counted from 0.")
             self.agent.load_state_dict(state["agent"])
             if GENERATORS in state:
                 set_global_state(state[GENERATORS])
