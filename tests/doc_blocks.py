@@ -32,7 +32,6 @@ from rltransfer.cli.parsing import parse
 from rltransfer.errors import InputError
 from rltransfer.importers import source
 from rltransfer.importers.hub import FORM
-from rltransfer.rollouts import evaluation
 from rltransfer.runs import teacher_check
 from rltransfer.tasks import families
 from rltransfer.teachers import zoo
@@ -45,9 +44,9 @@ PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
 SMALL = {
     "train": {
         "total-steps": "64", "episodes": "1", "evaluate-episodes": "0", "num-envs": "2",
-        "rollout-length": "16",
+        "rollout-length": "16", "evaluate-max-steps": "20",
     },
-    "evaluate": {"episodes": "1", "num-envs": "1"},
+    "evaluate": {"episodes": "1", "num-envs": "1", "max-steps": "20"},
     "export": {"samples": "4"},
     "benchmark rollout": {"num-envs": "2", "rollout-length": "4"},
     "benchmark train": {"num-envs": "2", "rollout-length": "8"},
@@ -98,7 +97,6 @@ def run_page(
     monkeypatch.setattr(source, "fetch", _no_hub)
     for bound in ("CHECK_EPISODES", "MAX_EPISODES"):
         monkeypatch.setattr(teacher_check, bound, 1)
-    monkeypatch.setattr(evaluation, "LONGEST", 20)
     printed = ""
     for block in blocks(page):
         if block.language == "text":
@@ -125,7 +123,8 @@ def _python(text: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Runs a block of Python with small numbers, or writes it to the file that it names."""
     if _written(text):
         return
-    small = re.sub(r"\btotal_steps=[\d_]+", "total_steps=64, evaluate_episodes=0, episodes=1", text)
+    few = "total_steps=64, evaluate_episodes=0, episodes=1, evaluate_max_steps=20"
+    small = re.sub(r"\btotal_steps=[\d_]+", few, text)
     small = re.sub(r"\bepisodes=\d+", "episodes=2", small)
     small = re.sub(r"\.learn\([\d_]+\)", ".learn(64)", small)
     small = re.sub(r"\brange\([\d_]+\)", "range(2)", small)

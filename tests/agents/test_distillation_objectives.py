@@ -60,8 +60,8 @@ def test_only_what_is_needed_is_stored(
 ) -> None:
     run = run_of(tmp_path, expert, objective=objective)
     metrics = run.iterate()
-    names = {name for name in run.agent.memory.state_dict()["store"] if "label|" in name}
-    assert names == {f"field|label|{name}" for name in stored}
+    names = {name for name in run.agent.memory.state_dict()["store"] if "/label/" in name}
+    assert names == {f"field/label/{name}" for name in stored}
     for term in rt.Objective.of(objective).terms():
         assert f"train/{term[1].name}" in metrics
 
@@ -130,9 +130,9 @@ def test_feature_maps_of_images(tmp_path: Path, precision: str) -> None:
         assert values[0] > values[-1] > 0, (name, values)
     store = run.agent.memory.state_dict()["store"]
     # 16 channels of 8 x 8 places, and 4 x 10 x 10 pixels.
-    assert store["field|label|maps"].shape[2:] == (16, 8, 8)
-    assert store["field|label|attention"].shape[2:] == (8, 8)
-    assert store["field|label|jacobian"].shape[2:] == (400,)
+    assert store["field/label/maps"].shape[2:] == (16, 8, 8)
+    assert store["field/label/attention"].shape[2:] == (8, 8)
+    assert store["field/label/jacobian"].shape[2:] == (400,)
 
 
 def no_features(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOutput:

@@ -364,7 +364,7 @@ def test_an_action_that_is_not_there_does_nothing() -> None:
         ("two-rooms", {"observation": "pixel"}, "did you mean 'pixels'"),
         ("two-rooms", {"view": -1}, "view is -1"),
         ("two-rooms", {"num_envs": 0}, "num_envs is 0"),
-        ("two-rooms", {"device": "meta"}, "do not run on 'meta'"),
+        ("two-rooms", {"device": "meta"}, "no device 'meta'"),
     ],
 )
 def test_bad_arguments_are_named(kind: str, options: dict[str, Any], message: str) -> None:

@@ -412,7 +412,7 @@ def test_an_action_that_is_not_there_does_nothing(wrong: int) -> None:
         ({"sticky_action_prob": "often"}, "sticky_action_prob is 'often'"),
         ({"difficulty_ramping": "yes"}, "difficulty_ramping is 'yes'"),
         ({"device": "toaster"}, "no device 'toaster'"),
-        ({"device": "meta"}, "do not run on 'meta'"),
+        ({"device": "meta"}, "no device 'meta'"),
         ({"device": "cuda:77"}, "no device 'cuda:77'"),
     ],
 )

@@ -68,7 +68,7 @@ ODD: list[dict[str, Any]] = [
     {"network.hidden": "x"}, {"network.hidden": [2.5]}, {"network.width": "x"},
     {"network.heads": []}, {"network.activation": 3}, {"network": []}, {"num_tasks": "2"},
     {"num_tasks": -1}, {"value": "yes"}, {"q_values": None},
-    {"action_mask": [[True]]}, {"action_mask": [[True, False]] * 2}, {"action_mask": 3},
+    {"action_mask": [[True]]}, {"num_tasks": 3, "action_mask": [[True, False]] * 2}, {"action_mask": 3},
     {"action_space": {"discrete": 0}}, {"action_space": {"discrete": "x"}}, {"action_space": {}},
     {"action_space": {"box": [2, 2], **BOX}}, {"observation_space": {"discrete": 4}},
     {"observation_space.dict": {"policy": {**BOX, "box": [4], "dtype": "O"}}},
