@@ -21,7 +21,7 @@ from rltransfer.tasks.making import make_vector_env, overlaps
 from rltransfer.tasks.observation import Observation, as_groups, grouped
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
 from rltransfer.tasks.task import Suite
-from rltransfer.tasks.vector_env import VectorEnv
+from rltransfer.tasks.vector_env import LostEpisodeError, VectorEnv
 
 
 class Store:
@@ -417,8 +417,12 @@ class RolloutEngine:
             "restarts": self.restarts + 1,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a state; environments whose state cannot be saved begin new episodes."""
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Restores a state; environments whose state is lost begin new episodes.
+
+        Returns:
+            Why episodes are lost, one reason for each of `env_slices` that has one.
+        """
         self._resize_state(state["state"].shape[1])
         self.state.copy_(state["state"])
         for name, tensor in state["observation"].items():
@@ -427,13 +431,20 @@ class RolloutEngine:
         self._last_start.copy_(state["start"])
         self.running_return.copy_(state["running_return"])
         self.running_length.copy_(state["running_length"])
+        lost: dict[int, str] = {}
         for index, env_slice in enumerate(self.env_slices):
-            if f"env-{index}" in state:
+            if f"env-{index}" not in state:
+                task = self.suite.tasks[env_slice.task].id
+                lost[index] = f"The state of {task!r} is not in the checkpoint"
+                continue
+            try:
                 env_slice.env.load_state_dict(state[f"env-{index}"])
+            except LostEpisodeError as error:
+                lost[index] = str(error)
         self.restarts = operator.index(state["restarts"]) - 1
-        unsaved = [i for i in range(len(self.env_slices)) if f"env-{i}" not in state]
-        if unsaved:
-            self.restart(unsaved)
+        if lost:
+            self.restart(lost)
+        return list(lost.values())
 
 
 def _fill(store: Tensor, value: Tensor) -> Tensor:

@@ -241,9 +241,12 @@ class Run:
             if self.env_steps < 0 or not 0 <= self.wall_seconds < math.inf:
                 raise ValueError("Steps and seconds are counted from 0.")
             self.agent.load_state_dict(state["agent"])
+            lost = self.engine.load_state_dict(state["engine"])
+            # Afterwards, as playing episodes again may draw from them.
             if GENERATORS in state:
                 set_global_state(state[GENERATORS])
-            self.engine.load_state_dict(state["engine"])
+        for reason in dict.fromkeys(lost):
+            self._say(f"{reason}: new episodes begin")
 
     def _say(self, words: str) -> None:
         print_line(f"{self._title}  {words}", self.quiet or distributed.rank() > 0)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
 from rltransfer.machine.generators import seed_global_generators
+from rltransfer.tasks.episode_replay import Episode, EpisodeReplay
 
 FAILURE = "rltransfer_failure"
 """The key of a `Failure` in `info`."""
@@ -100,6 +101,12 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._seeds_process = seeds_process
         self._read = _reader(env.observation_space)
+        self._replay = EpisodeReplay(env)
+        self._record = self._replay.record
+        self._last: Any = None
+        # What `play_again` plays: a vector environment sets attributes of each environment, and
+        # calls methods of all with the same arguments.
+        self.again: tuple[Episode, float] | None = None
         try:
             inspect.signature(env.unwrapped.reset).bind(seed=0, options=None)
         except TypeError as error:
@@ -115,16 +122,19 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Begins an episode; a seed is also that of the action and observation spaces."""
         try:
+            self._replay.begin(seed)
             if seed is not None:
                 self._seed(seed)
             observation, _ = self.env.reset(seed=seed, options=options)
-            return self._read(observation), {}
+            self._last = self._read(observation)
+            return self._last, {}
         except Exception as error:
             return self._empty(), {FAILURE: _failure(error)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the environment."""
         try:
+            self._record(action)
             observation, reward, terminated, truncated, _ = self.env.step(action)
             if type(reward) is not float:
                 reward = _number(reward)
@@ -133,9 +143,20 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
             observation = self._read(observation)
             if terminated or truncated:
                 observation = copy.deepcopy(observation)
+            self._last = observation
             return observation, reward, bool(terminated), bool(truncated), {}
         except Exception as error:
             return self._empty(), 0.0, False, False, {FAILURE: _failure(error)}
+
+    def episode(self) -> Episode:
+        """The episode under way, for `play_again`."""
+        return self._replay.episode(self._last)
+
+    def play_again(self) -> bool:
+        """Plays the episode of `again`, and returns whether it is the same."""
+        assert self.again is not None
+        (episode, seconds), self.again = self.again, None
+        return self._replay.play(episode, self, seconds)
 
     def _seed(self, seed: int) -> None:
         # Each generator has a seed of its own: from the same one, the environment's generator and

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rltransfer.errors import EnvironmentFailureError, InputError
-from rltransfer.tasks.async_envs import LostEnvironmentError
+from rltransfer.tasks.async_envs import AsyncEnvs, LostEnvironmentError
 from rltransfer.tasks.env_layer import FAILURE, Failure
+from rltransfer.tasks.episode_replay import SECONDS, pack, unpack
 from rltransfer.tasks.image_layout import ImageBox, image_layout_of
 from rltransfer.tasks.observation import DEFAULT_GROUP, as_groups, grouped
-from rltransfer.tasks.vector_env import VectorEnv
+from rltransfer.tasks.sync_envs import SyncEnvs
+from rltransfer.tasks.vector_env import LostEpisodeError, VectorEnv
 
 Array = NDArray[Any]
 NumpyVectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
@@ -181,6 +183,30 @@ class HostVectorEnv(VectorEnv):
         )
         self._upload.mark()
         return step
+
+    def state_dict(self) -> dict[str, Tensor] | None:
+        """The episodes under way, to be played again; None for vector environments of others."""
+        if not isinstance(self.env, SyncEnvs | AsyncEnvs):
+            return None
+        return pack(self.env.call("episode"))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Plays the episodes of a state again.
+
+        Raises:
+            LostEpisodeError: An environment shows something else, or it takes too long.
+        """
+        episodes = unpack(state)
+        if len(episodes) != self.num_envs:
+            raise ValueError(f"{len(episodes)} episodes of {self.num_envs} environments")
+        # Those in processes of their own play at once.
+        seconds = SECONDS / (1 if isinstance(self.env, AsyncEnvs) else self.num_envs)
+        self.env.set_attr("again", [(episode, seconds) for episode in episodes])
+        if not all(self.env.call("play_again")):
+            raise LostEpisodeError(
+                f"The episodes of {self.name!r} under way cannot be played again: the environment "
+                "does not depend on its seed and actions alone, or takes too long"
+            )
 
     def close_extras(self, **kwargs: Any) -> None:
         """Closes the environment."""

@@ -21,6 +21,10 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 
+class LostEpisodeError(Exception):
+    """Episodes under way cannot be continued; new ones must begin."""
+
+
 class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
     """Gymnasium's vector environment with tensors on `device`.
 
@@ -70,11 +74,15 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
     def state_dict(self) -> dict[str, Tensor] | None:
         """Copies of the whole state, random state included; None if it cannot be saved.
 
-        An environment without a state runs on at checkpoints, and starts new episodes when a run is
-        resumed: the episodes under way are lost, and the run differs from an uninterrupted one.
+        An environment without a state begins new episodes when a run is resumed: the episodes under
+        way are lost, and the run differs from an uninterrupted one.
         """
         return None
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restores a state that `state_dict` returned."""
+        """Restores a state that `state_dict` returned.
+
+        Raises:
+            LostEpisodeError: The state is whole, but cannot be reached again.
+        """
         raise ValueError(f"{type(self).__name__} cannot restore a state.")
