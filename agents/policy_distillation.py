@@ -221,7 +221,8 @@ class PolicyDistillation(GradientMethod):
         objective = self.parsed_objective
         mask = context.spaces.mask_tensor(context.device)
         labeller = Labeller(teacher, objective.needs, self.student.groups, mask)
-        seen, task = _example_observation(context)
+        seen = context.spaces.first_observations(context.device)
+        task = torch.arange(len(context.suite), device=context.device)
         label = labeller(seen, task)
         # An objective on the errors of Q-values makes the student a Q-network too.
         q_values = objective.learns_values and label.q_values is not None
@@ -248,16 +249,6 @@ class PolicyDistillation(GradientMethod):
         # These labels are not part of the run: a vote must not count them.
         teacher.load_label_state(blank)
         return PolicyDistillationAgent(self, fitted, teacher, labeller, student, context)
-
-
-def _example_observation(context: TrainingContext) -> tuple[Observation, Tensor]:
-    """A random observation for each task, and the tasks' indices.    (num_tasks, ...)"""
-    task = torch.arange(len(context.suite), device=context.device)
-    seen: Observation = {}
-    for name, space in context.spaces.observation_space.spaces.items():
-        sample = torch.as_tensor(space.sample(), device=context.device)
-        seen[name] = sample.expand(len(task), *sample.shape).contiguous()
-    return seen, task
 
 
 class PolicyDistillationAgent(Agent):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,10 +13,15 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
-from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.observation import Observation, copied
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.tasks.task import Task
 from rltransfer.teachers.spec import TeacherSpec
+
+
+def is_ours(kind: type[Any]) -> bool:
+    """Whether a class is one of rltransfer's own, and not of another package."""
+    return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 class Teacher(nn.Module, abc.ABC):
@@ -40,12 +46,21 @@ class Teacher(nn.Module, abc.ABC):
         super().__init__()
         self.eval()
 
-    if TYPE_CHECKING:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = EMPTY
+    ) -> PolicyOutput:
+        """Runs `forward`; classes of other packages get a copy, as they may change it in place."""
+        if not self._is_ours:
+            observation = copied(observation)
+            # CUDA graphs cannot contain what `PerTask` does with a tensor that is new to it.
+            task = task if task.is_cuda else task.clone()
+        output: PolicyOutput = super().__call__(observation, task, needs)
+        return output
 
-        def __call__(
-            self, observation: Observation, task: Tensor, needs: Needs = EMPTY
-        ) -> PolicyOutput:
-            """Types `nn.Module.__call__`, which runs `forward`."""
+    @functools.cached_property
+    def _is_ours(self) -> bool:
+        """Whether all code that reads observations is rltransfer's own."""
+        return is_ours(type(self))
 
     @abc.abstractmethod
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
