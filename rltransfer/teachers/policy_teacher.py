@@ -22,7 +22,7 @@ from rltransfer.tasks.suite_spaces import (
 )
 from rltransfer.tasks.task import Suite, Task
 from rltransfer.teachers.spec import TeacherSpec
-from rltransfer.teachers.teacher import ModuleTeacher, Teacher, is_ours
+from rltransfer.teachers.teacher import ModuleTeacher, Teacher, in_this_package
 
 
 class PolicyTeacher(ModuleTeacher):
@@ -160,8 +160,9 @@ class PolicyTeacher(ModuleTeacher):
         return self.module.spec.bounds_of(self._index_of(task))
 
     @functools.cached_property
-    def _is_ours(self) -> bool:
-        return is_ours(type(self)) and is_ours(type(self.module))
+    def is_ours(self) -> bool:
+        """See `Teacher`: the policy may be of another package, too."""
+        return in_this_package(type(self)) and in_this_package(type(self.module))
 
     @property
     def _is_padded(self) -> bool:

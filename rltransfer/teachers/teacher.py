@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +19,7 @@ from rltransfer.tasks.task import Task
 from rltransfer.teachers.spec import TeacherSpec
 
 
-def is_ours(kind: type[Any]) -> bool:
+def in_this_package(kind: type[Any]) -> bool:
     """Whether a class is one of rltransfer's own, and not of another package."""
     return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
 
@@ -27,8 +27,9 @@ def is_ours(kind: type[Any]) -> bool:
 class Teacher(nn.Module, abc.ABC):
     """Labels observations; never learns.
 
-    A teacher stays in evaluation mode, and no method trains its parameters. Tensors that labelling
-    needs are buffers, so that `to` moves them; generators restart from their seed on a new device.
+    A teacher stays in evaluation mode and in its precision, and no method trains its parameters.
+    Tensors that labelling needs are buffers, so that `to` moves them; generators restart from their
+    seed on a new device.
 
     Attributes:
         source: Where it comes from, as a user would write it.
@@ -50,7 +51,7 @@ class Teacher(nn.Module, abc.ABC):
         self, observation: Observation, task: Tensor, needs: Needs = EMPTY
     ) -> PolicyOutput:
         """Runs `forward`; classes of other packages get a copy, as they may change it in place."""
-        if not self._is_ours:
+        if not self.is_ours:
             observation = copied(observation)
             # CUDA graphs cannot contain what `PerTask` does with a tensor that is new to it.
             task = task if task.is_cuda else task.clone()
@@ -58,9 +59,9 @@ class Teacher(nn.Module, abc.ABC):
         return output
 
     @functools.cached_property
-    def _is_ours(self) -> bool:
+    def is_ours(self) -> bool:
         """Whether all code that reads observations is rltransfer's own."""
-        return is_ours(type(self))
+        return in_this_package(type(self))
 
     @abc.abstractmethod
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
@@ -79,6 +80,18 @@ class Teacher(nn.Module, abc.ABC):
     def train(self, mode: bool = True) -> Self:
         """Keeps the teacher in evaluation mode, whatever a module that holds it does."""
         return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the teacher, and keeps its precision, whatever a module that holds it does.
+
+        In half precision, statistics and sums would overflow, e.g. the privacy cost of `Vote`.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call,no-any-return]
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """The teacher, ready to label the tasks of a suite.

@@ -555,7 +555,6 @@ def test_refusals(make: object, words: str) -> None:
     ("teacher", "words"),
     [
         (rt.Ensemble([says(logits=[1.0]), says(q_values=[1.0])]), "cannot be mixed"),
-        (rt.Ensemble([says(mean=[1.0], log_std=[1.0]), says(mean=[1.0])]), "cannot be mixed"),
         (rt.ProductOfExperts([says(q_values=[1.0])] * 2), "use Ensemble, or Boltzmann"),
         (rt.ProductOfExperts([says(mean=[1.0])] * 2), "multiplies probabilities"),
         (rt.Noisy(says(mean=[1.0]), sigma=1.0), "needs logits or Q-values"),
