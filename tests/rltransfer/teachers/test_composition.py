@@ -551,6 +551,14 @@ def test_refusals(make: object, words: str) -> None:
         make(policy([0.5, 0.5]))  # type: ignore[operator]
 
 
+def test_with_a_deterministic_teacher_an_ensemble_averages_actions() -> None:
+    # The Gaussian acts at its bound, 2, and not at its mean, 5: (2 + 1) / 2 = 1.5.
+    gaussian = says(mean=[5.0], log_std=[0.0], low=[-2.0], high=[2.0])
+    output = label(rt.Ensemble([gaussian, says(mean=[1.0])]))
+    assert output.mean.tolist() == [[1.5]]
+    assert output.log_std is None and output.low is None and not output.is_stochastic
+
+
 @pytest.mark.parametrize(
     ("teacher", "words"),
     [
