@@ -23,6 +23,7 @@ from gymnasium import spaces
 
 from rltransfer.learning.agent import Method
 from rltransfer.learning.learner import Learner, Loss
+from rltransfer.learning.memory_size import check_fits
 from rltransfer.learning.minibatches import Batch
 from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.machine.hardware import hardware
@@ -232,6 +233,7 @@ def benchmark_learner(
 
 def _filled_memory(steps: int, device: torch.device) -> ReplayMemory:
     memory = ReplayMemory(steps, MEMORY_ROWS, device, FRAME_STACK)
+    check_fits(memory, memory.capacity * FRAME_SIDE**2, memory.capacity)
     for begin in range(0, memory.length, FRAME_STACK):
         rows = (min(FRAME_STACK, memory.length - begin), MEMORY_ROWS)
         size = (*rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE)

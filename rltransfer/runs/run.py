@@ -127,6 +127,7 @@ class Run:
         with closed_if_refused(self.engine):
             self.agent: Agent = method.build(self.context)
             distributed.broadcast(self.agent.policy)
+            self._sizes = self.agent.check_size(options.total_steps, run_dir)
             if options.compile:
                 self.agent.policy.compile()
 
@@ -268,6 +269,8 @@ class Run:
         try:
             with self._tracked() as tracker:
                 self._print_normalising()
+                for sentence in self._sizes:
+                    self._say(sentence)
                 self._check_teacher()
                 self._print_groups()
                 self._loop(tracker)
