@@ -150,7 +150,7 @@ def benchmark_train(
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Run(name, method, suite, run_options, Path(folder), quiet=True)
-        teacher_shares: list[float] = []
+        teacher_fractions: list[float] = []
 
         def with_inference() -> int:
             run.agent.begin_rollout(0.0)
@@ -159,8 +159,8 @@ def benchmark_train(
         def with_training() -> int:
             run.env_steps = 0
             metrics = run.iterate()
-            if "speed/teacher_share" in metrics:
-                teacher_shares.append(metrics["speed/teacher_share"])
+            if "speed/teacher_fraction" in metrics:
+                teacher_fractions.append(metrics["speed/teacher_fraction"])
             return run.env_steps
 
         acting, training = watch.speeds(with_inference, with_training)
@@ -176,7 +176,7 @@ def benchmark_train(
         "environments_only": asdict(alone),
         "with_inference": asdict(acting),
         "with_training": asdict(training),
-        "teacher_share": statistics.median(teacher_shares) if teacher_shares else None,
+        "teacher_fraction": statistics.median(teacher_fractions) if teacher_fractions else None,
         "hardware": hardware(watch.device),
     }
 

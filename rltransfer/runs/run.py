@@ -366,10 +366,10 @@ class Run:
         metrics.update(rollout_metrics(rollout, self.suite))
         seconds = max(ended - began, 1e-9)
         metrics["speed/env_steps_per_second"] = steps / seconds
-        metrics["speed/collect_share"] = (collected - began) / seconds
+        metrics["speed/collect_fraction"] = (collected - began) / seconds
         # On CUDA, these seconds would only measure the launch of the work.
         if self.agent.teacher_seconds and self.device.type == "cpu":
-            metrics["speed/teacher_share"] = self.agent.teacher_seconds / seconds
+            metrics["speed/teacher_fraction"] = self.agent.teacher_seconds / seconds
             metrics["speed/labels_per_second"] = steps / self.agent.teacher_seconds
         if self.agent.teacher:
             figures = self.agent.teacher.figures()
