@@ -48,7 +48,7 @@ Differs from the paper:
 - several epochs use PPO's surrogate; with one epoch and one minibatch its gradient is eq. 9;
 - the paper does not give the weight of h in A3C 2col.
 
-Logs, for each task: `kl` = E[KL(pi_i || pi_0)] in nats, `entropy` of pi_i, `regularizer_share` =
+Logs, for each task: `kl` = E[KL(pi_i || pi_0)] in nats, `entropy` of pi_i, `regularizer_fraction` =
 E|regulariser| / (E|reward| + E|regulariser|); over all tasks `policy_loss`, `value_loss`.
 """
 
@@ -90,18 +90,20 @@ class Distral(Method):
     num_envs: int = 16
     rollout_length: int = 16
     architecture: Architecture = "two-column"
-    """`one-column`: a separate policy per task. `two-column`: adds pi_0's logits to each task's.
-    `shared`: one policy for all tasks; requires alpha 0."""
+    """`one-column`: a separate network per task. `two-column`: also adds the distilled policy's
+    logits to those of each task. `shared`: one policy for all tasks; needs --alpha 0."""
     alpha: float = 0.5
-    """Fraction of the regulariser that is divergence from pi_0; the rest is entropy."""
+    """Fraction of the regularisation that is KL divergence from the distilled policy; the rest is
+    an entropy bonus."""
     beta: float = 100.0
-    """Inverse weight of the regulariser: one nat is worth a reward of 1 / beta."""
+    """Inverse strength of the regularisation: one nat of KL divergence or entropy counts like a
+    reward of 1 / beta. Larger values leave the tasks freer."""
     shared_weight: float | None = None
-    """Weight of pi_0's logits in two-column policies. Default: alpha (eq. 8)."""
+    """Weight of the distilled policy's logits in two-column policies. Default: --alpha (eq. 8)."""
     distilled: str = ""
     """Run directory whose distilled policy initialises this one; empty for a fresh one."""
     network: Network = Network()
-    """The network of each column."""
+    """The network of each task's policy, and of the distilled policy."""
     learning_rate: float = 1e-3
     """Adam's initial step size; decays linearly to zero over the run."""
     gamma: float = 0.99
@@ -109,8 +111,8 @@ class Distral(Method):
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation; 1 gives the paper's returns."""
     centroid_discount: float | None = None
-    """Discount of pi_0's samples: gamma^t after t steps of an episode. Default: --gamma (eq. 5). 1
-    weights late steps of long episodes like early ones."""
+    """Discount of the loss of the distilled policy: a step counts gamma^t after t steps of its
+    episode. Default: --gamma (eq. 5). 1 weights late steps like early ones."""
     value_coefficient: float = 0.5
     """Weight of the value loss."""
     epochs: int = 1
@@ -135,11 +137,13 @@ class Distral(Method):
         if self.shared_weight is not None and self.architecture != "two-column":
             raise InputError(
                 f"shared_weight is {self.shared_weight}, but {self.architecture} policies do not "
-                "add pi_0's logits: use --architecture two-column, or leave out --shared-weight."
+                "add the distilled policy's logits: use --architecture two-column, or leave out "
+                "--shared-weight."
             )
         if self.architecture == "shared" and self.alpha:
             raise InputError(
-                f"alpha is {self.alpha}, but a shared policy is itself pi_0: use --alpha 0."
+                f"alpha is {self.alpha}, but a shared policy is itself the distilled policy: use "
+                "--alpha 0."
             )
         if self.network.gru or self.network.heads != "shared":
             raise InputError(
@@ -244,7 +248,7 @@ class DistralAgent(DistilledAgent):
         # No clipping: the common norm would couple the tasks.
         super().__init__(policy, Learner(policy, learning_rate=method.learning_rate), context)
         self.method = method
-        self.regularizer_share = torch.zeros(len(self.tasks), device=context.device)
+        self.regularizer_fraction = torch.zeros(len(self.tasks), device=context.device)
 
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
         """Samples an action, and stores its log-probability under pi_i and pi_0."""
@@ -267,7 +271,7 @@ class DistralAgent(DistilledAgent):
             one.abs().unflatten(1, (len(self.tasks), -1)).mean((0, 2))
             for one in (extra, rollout.reward)
         )
-        self.regularizer_share = size / (size + reward_size).clamp(min=torch.finfo().tiny)
+        self.regularizer_fraction = size / (size + reward_size).clamp(min=torch.finfo().tiny)
         with torch.no_grad():
             last = self.policy.both(rollout.last_observation, rollout.task[-1], in_order=True)[1]
             assert last.value is not None
@@ -316,7 +320,7 @@ class DistralAgent(DistilledAgent):
         per_task = {
             "kl": self.task_means(kl),
             "entropy": self.task_means(own.entropy()),
-            "regularizer_share": self.regularizer_share,
+            "regularizer_fraction": self.regularizer_fraction,
         }
         metrics = {"policy_loss": policy_loss.mean(), "value_loss": value_loss.mean()}
         for name, values in per_task.items():

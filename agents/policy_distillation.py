@@ -55,6 +55,7 @@ from rltransfer.learning.action_spread import ActionSpread
 from rltransfer.learning.agent import Agent, GradientMethod, TrainingContext
 from rltransfer.learning.exploration import epsilon_greedy
 from rltransfer.learning.learner import Loss
+from rltransfer.learning.memory_size import check_memory_size
 from rltransfer.learning.minibatches import Batch, minibatches
 from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.learning.return_gap import ReturnGap
@@ -221,7 +222,8 @@ class PolicyDistillation(GradientMethod):
         objective = self.parsed_objective
         mask = context.spaces.mask_tensor(context.device)
         labeller = Labeller(teacher, objective.needs, self.student.groups, mask)
-        seen, task = _example_observation(context)
+        seen = context.spaces.first_observations(context.device)
+        task = torch.arange(len(context.suite), device=context.device)
         label = labeller(seen, task)
         # An objective on the errors of Q-values makes the student a Q-network too.
         q_values = objective.learns_values and label.q_values is not None
@@ -247,17 +249,8 @@ class PolicyDistillation(GradientMethod):
         fitted(output, label, task)
         # These labels are not part of the run: a vote must not count them.
         teacher.load_label_state(blank)
-        return PolicyDistillationAgent(self, fitted, teacher, labeller, student, context)
-
-
-def _example_observation(context: TrainingContext) -> tuple[Observation, Tensor]:
-    """A random observation for each task, and the tasks' indices.    (num_tasks, ...)"""
-    task = torch.arange(len(context.suite), device=context.device)
-    seen: Observation = {}
-    for name, space in context.spaces.observation_space.spaces.items():
-        sample = torch.as_tensor(space.sample(), device=context.device)
-        seen[name] = sample.expand(len(task), *sample.shape).contiguous()
-    return seen, task
+        example = seen, {"label": label.tensors(), "task": task}
+        return PolicyDistillationAgent(self, fitted, teacher, labeller, student, example, context)
 
 
 class PolicyDistillationAgent(Agent):
@@ -272,14 +265,27 @@ class PolicyDistillationAgent(Agent):
         teacher: Teacher,
         labeller: Labeller,
         student: Policy,
+        example: tuple[Observation, Batch],
         context: TrainingContext,
     ) -> None:
+        """Creates the agent of a method.
+
+        Args:
+            method: The method.
+            objective: Fitted to student and teacher.
+            teacher: Fitted to the tasks.
+            labeller: Labels with the teacher.
+            student: The policy that learns.
+            example: The observation and the stored fields of a step.    (num_tasks, ...) each
+            context: The tasks, seed and device.
+        """
         learner = method.learner(nn.ModuleDict({"student": student, "objective": objective}))
         super().__init__(student, learner, context)
         self.method = method
         self.objective = objective
         self.teacher = teacher
         self.labeller = labeller
+        self.example = example
         self.teacher_acts = method.schedules["teacher_acts"]
         self.distillation_weight = method.schedules.get("distillation_weight")
         self.lag = ReturnGap(len(context.suite), context.device)
@@ -306,6 +312,13 @@ class PolicyDistillationAgent(Agent):
                 context.frame_stack,
                 None if method.memory_dir is None else Path(method.memory_dir),
             )
+
+    def check_size(self, total_steps: int, run_dir: Path) -> Sequence[str]:
+        """Checks the size of the replay memory."""
+        if self.memory is None:
+            return ()
+        sentence = check_memory_size(self.memory, *self.example, total_steps, run_dir)
+        return (sentence,) if sentence else ()
 
     def set_reference_returns(
         self, teacher: Mapping[str, float], random: Mapping[str, float]

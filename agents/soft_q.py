@@ -68,9 +68,11 @@ class SoftQ(Method):
     num_envs: int = 1
     rollout_length: int = 10
     alpha: float = 1.0
-    """Fraction of the regulariser that is divergence from pi_0; the rest is entropy."""
+    """Fraction of the regularisation that is KL divergence from the distilled policy; the rest is
+    an entropy bonus."""
     beta: float = 20.0
-    """Inverse weight of the regulariser: one nat is worth a reward of 1 / beta."""
+    """Inverse strength of the regularisation: one nat of KL divergence or entropy counts like a
+    reward of 1 / beta. Larger values leave the tasks freer."""
     learning_rate: float = 0.2
     """Step size of Q: the fraction of an error that one step corrects."""
     distillation_rate: float = 0.02

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, unknown
@@ -36,6 +40,40 @@ def load_entry(entry: EntryPoint) -> Any:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".rstrip(".")
         raise InputError(f"{describe_entry(entry)} cannot be loaded: {reason}.") from error
+
+
+def summarize(entry: EntryPoint) -> str:
+    """The first line of the docstring of the class that an entry point names.
+
+    It is read from the source if possible: help and lists would take seconds to import all.
+
+    Raises:
+        InputError: It must be imported for this, but cannot be.
+    """
+    try:
+        tree = ast.parse(_source_file(entry.module).read_text())
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        (named,) = (node for node in classes if node.name == entry.attr)
+        docstring = ast.get_docstring(named)
+    except (OSError, ImportError, SyntaxError, ValueError):
+        docstring = load_entry(entry).__doc__
+    return (docstring or "").partition("\n")[0]
+
+
+def _source_file(module: str) -> Path:
+    """The file of a module; neither it nor the packages that contain it are imported.
+
+    Raises:
+        ImportError: There is none.
+    """
+    name, *rest = module.split(".")
+    spec = importlib.util.find_spec(name)
+    for part in rest:
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec else None
+    if spec is None or spec.origin is None:
+        raise ImportError(name)
+    return Path(spec.origin)
 
 
 def describe_entry(entry: EntryPoint) -> str:

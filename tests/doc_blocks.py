@@ -26,9 +26,11 @@ import pytest
 from tensorboard.program import TensorBoard
 from torch.distributed.run import get_args_parser
 
+import rltransfer as rt
 from rltransfer.cli.experiment import find_experiment
 from rltransfer.cli.main import main
 from rltransfer.cli.parsing import parse
+from rltransfer.cli.train import default_folder
 from rltransfer.errors import InputError
 from rltransfer.importers import source
 from rltransfer.importers.hub import FORM
@@ -88,6 +90,36 @@ def commands(text: str) -> Iterator[list[str]]:
                 yield words
             so_far = ""
     assert not so_far, f"a command has no end: {so_far}"
+
+
+def run_folders(page: str) -> list[str]:
+    """The folders of the runs that a page starts."""
+    folders = []
+    for block in blocks(page):
+        if block.language == "python":
+            folders += re.findall(r'run_dir="([^"]+)"', block.text)
+        if block.language != "bash":
+            continue
+        for words in commands(block.text):
+            words = words[words.index("rltransfer") + 1 :] if "rltransfer" in words else []
+            if words[:1] == ["train"] and not {"--resume", "--help"} & set(words):
+                folders.append(_run_folder(words[1], words[2:]))
+    return folders
+
+
+def _run_folder(agent: str, words: list[str]) -> str:
+    """The folder of a run that trains an agent with these options."""
+    values: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            values[word] = []
+        else:
+            values[list(values)[-1]].append(word)
+    if "--run-dir" in values:
+        return values["--run-dir"][0]
+    suite = values.get("--suite") or ["+".join(values["--task"])]
+    seed = int(values.get("--seed", ["0"])[0])
+    return str(default_folder(agent, rt.Suite(suite[0], (rt.Task("a task"),)), seed))
 
 
 def run_page(

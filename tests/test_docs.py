@@ -9,7 +9,7 @@ from pathlib import Path
 
 import doc_blocks
 import pytest
-from doc_blocks import PAGES, ROOT, blocks, run_page, show_help
+from doc_blocks import PAGES, ROOT, blocks, run_folders, run_page, show_help
 
 import rltransfer
 from rltransfer.aliases import ELSEWHERE, FORMER
@@ -39,6 +39,14 @@ def prose(page: str) -> str:
 
 def in_backticks(page: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", prose(page))
+
+
+def test_no_two_examples_use_the_same_folder() -> None:
+    """The second of two would be refused; a page on GPUs is followed in an empty folder."""
+    folders = [one for page in PAGES if page != "docs/gpu-checks.md" for one in run_folders(page)]
+    assert len(folders) > 20 and len(set(folders)) == len(folders), sorted(folders)
+    checks = run_folders("docs/gpu-checks.md")
+    assert len(set(checks)) == len(checks)
 
 
 def test_the_readme_is_short() -> None:

@@ -47,6 +47,7 @@ def test_every_curve_is_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "soft-q": rooms,
     }  # fmt: skip
     assert runs.keys() == set(methods.method_names())
+    logged = set()
     for agent, words in runs.items():
         command = ["train", agent, *words, "--run-dir", agent, "--evaluate-every", "16", "--quiet"]
         # Long enough for an episode's end.
@@ -62,3 +63,9 @@ def test_every_curve_is_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             if tag.startswith("final/"):
                 told = "final/..."
             assert f"`{told}`" in pages, tag
+            logged.add(told)
+    documented = re.findall(r"`((?:train|speed|rollout|evaluate)/[\w/]+)`", pages)
+    # Another objective, continuous actions, and the names of earlier versions.
+    others = {"train/mse", "train/action_error", "speed/teacher_share", "speed/collect_share",
+              "train/regularizer_share"}  # fmt: skip
+    assert set(documented) == logged - {"final/..."} | others

@@ -42,6 +42,15 @@ def test_the_published_return_is_reached(name: str, capsys: pytest.CaptureFixtur
     assert abs(row["return_mean"] - published) <= spread
 
 
+def test_a_policy_and_a_q_network_vote(capsys: pytest.CaptureFixture[str]) -> None:
+    zips = ", ".join(f"'{FOLDER / name}-CartPole-v1.zip'" for name in ("ppo", "dqn"))
+    vote = f"Vote({zips}, noise_scale=0)"
+    assert main(["evaluate", vote, "--task", "CartPole-v1", "--json", "--episodes", "20"]) == 0
+    # Where the two disagree, the first action wins, which costs some returns of 500.
+    row = json.loads(capsys.readouterr().out)["tasks"]["CartPole-v1"]
+    assert row["return_mean"] > 300
+
+
 def test_a_student_64_times_smaller_keeps_the_score(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from typing import Protocol
 
-from rltransfer.cli.parsing import choose, parse, summary
-from rltransfer.entry_points import entries, find_entry, load_entry
+from rltransfer.cli.parsing import choose, parse
+from rltransfer.entry_points import entries, find_entry, load_entry, summarize
 
+GROUP = "rltransfer.experiments"
 ACTIONS = {"list": "List the experiments.", "run": "Run an experiment."}
 
 
@@ -25,12 +27,12 @@ def run(words: list[str]) -> None:
     prog = f"rltransfer experiment {action}"
     if action == "list":
         parse(NoOptions, rest, prog)
-        for name, kind in experiments().items():
-            print(f"{name}: {summary(kind)}")
+        for entry in entries(GROUP):
+            print(f"{entry.name}: {summarize(entry)}")
         return
     name, options = choose(
         "experiment", experiment_names(), rest, prog, "Run an experiment.",
-        lambda name: summary(find_experiment(name)),
+        lambda name: summarize(_entry(name)),
     )  # fmt: skip
     parse(find_experiment(name), options, f"{prog} {name}").run()
 
@@ -42,14 +44,9 @@ class Experiment(Protocol):
         """Runs the experiment and prints the results."""
 
 
-def experiments() -> dict[str, type[Experiment]]:
-    """Every installed experiment by name."""
-    return {entry.name: load_entry(entry) for entry in entries("rltransfer.experiments")}
-
-
 def experiment_names() -> list[str]:
     """The name of every installed experiment; none is loaded."""
-    return [entry.name for entry in entries("rltransfer.experiments")]
+    return [entry.name for entry in entries(GROUP)]
 
 
 def find_experiment(name: str) -> type[Experiment]:
@@ -58,6 +55,9 @@ def find_experiment(name: str) -> type[Experiment]:
     Raises:
         InputError: There is none, or it cannot be loaded.
     """
-    entry = find_entry("rltransfer.experiments", name, "experiment")
-    experiment: type[Experiment] = load_entry(entry)
+    experiment: type[Experiment] = load_entry(_entry(name))
     return experiment
+
+
+def _entry(name: str) -> EntryPoint:
+    return find_entry(GROUP, name, "experiment")

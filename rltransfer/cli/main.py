@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import rltransfer
 from rltransfer.cli.parsing import choose
 from rltransfer.errors import InputError, InterruptedRunError
-from rltransfer.machine.terminal import ignore_closed_pipe
+from rltransfer.machine.terminal import ignore_closed_pipe, print_line
 
 COMMANDS = {
     "list": "List agents, suites, zoo teachers and experiments; `list tasks` lists every task.",
@@ -47,10 +47,10 @@ def _run(words: list[str]) -> int:
     except SystemExit as ended:  # tyro printed help
         return int(ended.code or 0)
     except InputError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print_line(" ".join(str(error).split()))
         return 2
     except (InterruptedRunError, KeyboardInterrupt) as stopped:
-        print(str(stopped) or "Stopped.", file=sys.stderr)
+        print_line(str(stopped) or "Stopped.")
         return getattr(stopped, "exit_code", 130)
     return 0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rltransfer.cli.parsing import choose, parse, summary, with_method
+from rltransfer.cli.parsing import choose, parse, with_method
 from rltransfer.cli.task_options import TaskOptions, requested_suite, with_timeout
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
@@ -84,7 +84,7 @@ def choose_agent(words: Sequence[str], prog: str, about: str) -> tuple[str, list
     """The agent that the first word names, and its options."""
     return choose(
         "agent", methods.method_names(), words, prog, about,
-        lambda name: summary(methods.find_method(name)),
+        methods.summarize_method,
     )  # fmt: skip
 
 

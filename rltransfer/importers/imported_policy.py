@@ -96,7 +96,11 @@ class ImportedPolicy(nn.Module, abc.ABC):
         """
 
     def fitted(
-        self, task_id: str, observation_space: spaces.Dict, action_space: spaces.Space[Any]
+        self,
+        task_id: str,
+        observation_space: spaces.Dict,
+        action_space: spaces.Space[Any],
+        shown: Observation | None = None,
     ) -> Self:
         """A copy that is ready for a task and shares its weights with this policy.
 
@@ -104,16 +108,17 @@ class ImportedPolicy(nn.Module, abc.ABC):
             task_id: The task, for errors.
             observation_space: The groups of the task, without padding.
             action_space: The actions of the task, without padding.
+            shown: An observation of the task, for programs that run to be checked.    (1, ...) each
 
         Raises:
             InputError: The policy does not fit the task, or was fitted to one with other shapes.
         """
         for name in self.groups:
             if name not in observation_space.spaces:
-                shown = ", ".join(map(repr, observation_space.spaces))
+                names = ", ".join(map(repr, observation_space.spaces))
                 raise InputError(
                     f"The teacher {self.path} does not fit the task {task_id!r}: it reads the "
-                    f"group {name!r}, but the task shows {shown}; {self.group_advice}."
+                    f"group {name!r}, but the task shows {names}; {self.group_advice}."
                 )
         own = spaces.Dict([(name, observation_space[name]) for name in self.groups])
         known = self.observation_space
@@ -127,11 +132,11 @@ class ImportedPolicy(nn.Module, abc.ABC):
         # A shallow copy shares this table, and with it a submodule that `check_fit` replaces.
         fitted._modules = dict(self._modules)
         fitted.observation_space, fitted.action_space = own, action_space
-        fitted.check_fit(task_id)
+        fitted.check_fit(task_id, shown)
         return fitted
 
     @abc.abstractmethod
-    def check_fit(self, task_id: str) -> None:
+    def check_fit(self, task_id: str, shown: Observation | None) -> None:
         """Checks the new spaces, and takes from them what the file does not contain.
 
         Raises:

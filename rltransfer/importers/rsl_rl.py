@@ -138,7 +138,7 @@ class RslRlActor(ImportedPolicy):
             }
         return {**super().preprocessing(), "normalizer": normalizer}
 
-    def check_fit(self, task_id: str) -> None:
+    def check_fit(self, task_id: str, shown: Observation | None) -> None:
         """Checks the size of observations and of actions."""
         assert self.observation_space is not None
         fits = (

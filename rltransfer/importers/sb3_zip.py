@@ -143,10 +143,14 @@ class ZipPolicy(ImportedPolicy):
         return output
 
     def fitted(
-        self, task_id: str, observation_space: spaces.Dict, action_space: spaces.Space[Any]
+        self,
+        task_id: str,
+        observation_space: spaces.Dict,
+        action_space: spaces.Space[Any],
+        shown: Observation | None = None,
     ) -> Self:
         """A copy with the action bounds of the task; see `ImportedPolicy`."""
-        fitted = super().fitted(task_id, observation_space, action_space)
+        fitted = super().fitted(task_id, observation_space, action_space, shown)
         if self.action_space is not None and self.action_space != action_space:
             raise InputError(
                 f"The teacher {self.path} scales its actions to the bounds of one task, but those "
@@ -155,7 +159,7 @@ class ZipPolicy(ImportedPolicy):
             )
         return fitted
 
-    def check_fit(self, task_id: str) -> None:
+    def check_fit(self, task_id: str, shown: Observation | None) -> None:
         """Checks both spaces, and takes the action bounds."""
         assert self.observation_space is not None
         action_space, actions = self.action_space, self.actions

@@ -105,7 +105,8 @@ class ScriptedPolicy(ImportedPolicy):
                 "fit it."
             )
         inputs = self.read(observation)
-        output = self._run(inputs if self.scale == 1.0 else inputs * self.scale).float()
+        # A copy in any case, as the program may change its input in place.
+        output = self._run(inputs.clone() if self.scale == 1.0 else inputs * self.scale).float()
         return PolicyOutput(
             **{self.output: output if self.output == "mean" else mask_infinite(output)}
         )
@@ -143,16 +144,16 @@ class ScriptedPolicy(ImportedPolicy):
         """The groups and the scale."""
         return {**super().preprocessing(), "scale": self.scale}
 
-    def check_fit(self, task_id: str) -> None:
-        """Runs the program on random observations of the task, on the CPU."""
+    def check_fit(self, task_id: str, shown: Observation | None) -> None:
+        """Runs the program on observations of the task, on the CPU."""
         assert self.observation_space is not None and self.action_space is not None
         discrete = isinstance(self.action_space, spaces.Discrete)
         if self.output == "auto":
             self.output = "logits" if discrete else "mean"
         if discrete == (self.output == "mean"):
             raise self.refusal(task_id, f"outputs {self.output!r}")
-        observation = random_observation(self.observation_space, SAMPLES)
-        row = {name: group[:1] for name, group in observation.items()}
+        row = random_observation(self.observation_space, 1) if shown is None else shown
+        observation = {name: row[name].expand(SAMPLES, *row[name].shape[1:]) for name in row}
         if any(isinstance(part, ImageBox) for part in self.observation_space.spaces.values()):
             self.as_shown = True
             self.as_shown = self._labels(row) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -124,6 +125,21 @@ class Agent(abc.ABC):
         self.order = torch.Generator().manual_seed(context.seed + 1)
         self.teacher: Teacher | None = None
         self.teacher_seconds = 0.0
+
+    def check_size(self, total_steps: int, run_dir: Path) -> Sequence[str]:
+        """Checks that what the agent will store fits into memory and onto the disk.
+
+        Args:
+            total_steps: Environment steps of the run, over all processes.
+            run_dir: The folder of its checkpoints.
+
+        Returns:
+            Sentences, without a full stop, on what takes much of them.
+
+        Raises:
+            InputError: Something does not fit.
+        """
+        return ()
 
     @property
     def state_size(self) -> int:

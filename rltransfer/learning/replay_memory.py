@@ -78,12 +78,7 @@ class ReplayMemory:
         time = len(start)
         if time > self.length:
             raise ValueError(f"{time} steps at once do not fit a memory of {self.length}.")
-        parts = {"/".join((FIELD, *path)): value for path, value in leaves(fields)}
-        for name, group in observation.items():
-            if self.frame_stack and group.dim() == 5 and group.shape[2] == self.frame_stack:
-                parts[f"{STACK}/{name}"] = group[:, :, -1]
-            else:
-                parts[f"{GROUP}/{name}"] = group
+        parts = self._parts(observation, fields)
         if self.frame_stack:
             parts[AGE] = self._ages(start)
         for name, value in parts.items():
@@ -93,6 +88,39 @@ class ReplayMemory:
             store[: time - first] = value[first:]
         self.head = (self.head + time) % self.length
         self.filled = min(self.filled + time, self.length)
+
+    def _parts(self, observation: Observation, fields: Nested) -> dict[str, Tensor]:
+        """What is stored of steps, by the names of the ring buffers, without the ages of stacks.
+
+        Args:
+            observation: The groups.                         (time, rows, ...)
+            fields: Other tensors of the step.               (time, rows, ...)
+        """
+        parts = {"/".join((FIELD, *path)): value for path, value in leaves(fields)}
+        for name, group in observation.items():
+            if self.frame_stack and group.dim() == 5 and group.shape[2] == self.frame_stack:
+                parts[f"{STACK}/{name}"] = group[:, :, -1]
+            else:
+                parts[f"{GROUP}/{name}"] = group
+        return parts
+
+    @property
+    def capacity(self) -> int:
+        """Steps that it holds, over all rows."""
+        return self.length * self.num_rows
+
+    def step_bytes(self, observation: Observation, fields: Nested) -> int:
+        """Bytes that a step of one row takes.
+
+        Args:
+            observation: The groups of a step.               (rows, ...)
+            fields: Other tensors of the step.               (rows, ...)
+        """
+        groups = {name: group.unsqueeze(0) for name, group in observation.items()}
+        rest = from_leaves({path: value.unsqueeze(0) for path, value in leaves(fields)})
+        parts = self._parts(groups, rest).values()
+        age = self.frame_stack > 0
+        return age + sum(value[0, 0].numel() * value.element_size() for value in parts)
 
     def _ages(self, start: Tensor) -> Tensor:
         """How many earlier frames of each stack belong to its episode.    (time, rows)"""
@@ -113,12 +141,21 @@ class ReplayMemory:
         if name not in self._store:
             shape = (self.length, self.num_rows, *value.shape[2:])
             if self.folder is None:
-                self._store[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
+                self._store[name] = self._zeros(shape, value.dtype)
             else:
                 self._store[name] = MemoryMappedTensor.empty(
                     shape, dtype=value.dtype, filename=self._free_path(self.folder, name)
                 )
         return self._store[name]
+
+    def _zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        try:
+            return torch.zeros(shape, dtype=dtype, device=self.device)
+        except RuntimeError as error:
+            raise InputError(
+                f"A replay buffer of {self.capacity:_} steps cannot be allocated on {self.device}: "
+                "use smaller --memory-steps."
+            ) from error
 
     @staticmethod
     def _free_path(folder: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 
@@ -23,6 +23,14 @@ class ResultConsole(Console):
         raise
 
 
+class ProgressConsole(Console):
+    """A console that goes quiet if its reader stops early: the run itself goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Sends what follows nowhere; rich would end the program."""
+        discard(self.file)
+
+
 PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
 """Options of every console: names of users may contain square brackets and colons."""
 
@@ -35,7 +43,7 @@ def console() -> Console:
 
 def progress_console(quiet: bool = False) -> Console:
     """The console that progress is printed on."""
-    return Console(file=sys.stderr, quiet=quiet, **PLAIN)
+    return ProgressConsole(file=sys.stderr, quiet=quiet, **PLAIN)
 
 
 @contextlib.contextmanager
@@ -50,7 +58,14 @@ def ignore_closed_pipe() -> Iterator[None]:
         if not output.poll(0):
             raise  # another pipe broke, e.g. to a process that steps environments
         # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
+
+
+def discard(file: IO[str]) -> None:
+    """Sends what is written to a file from now on nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, file.fileno())
+    os.close(nowhere)
 
 
 def print_line(line: str, quiet: bool = False) -> None:

@@ -122,6 +122,7 @@ class RolloutEngine:
         self.restarts = 0
         self._allocate(1)
         self.restart()
+        self.spaces = self.spaces.with_shown(self._first_observations())
 
     def _make_env_slices(self) -> list[list[EnvSlice]]:
         """Makes one slice for each task, or one in each stage if its environments overlap."""
@@ -188,6 +189,15 @@ class RolloutEngine:
         self._rollout_length = rollout_length
         if self._captured is not None:
             self._captured.clear()
+
+    def _first_observations(self) -> Observation:
+        """The current observation of each task's first environment, on the CPU.
+
+        (num_tasks, ...) each
+        """
+        rows = slice(None, None, self.num_envs)
+        stores = self._observation.items()
+        return {name: store.at[self._rollout_length][rows].cpu().clone() for name, store in stores}
 
     def _resize_state(self, size: int) -> None:
         self.state = torch.zeros(self.num_rows, size, device=self.device)

@@ -23,6 +23,7 @@ from gymnasium import spaces
 
 from rltransfer.learning.agent import Method
 from rltransfer.learning.learner import Learner, Loss
+from rltransfer.learning.memory_size import check_fits
 from rltransfer.learning.minibatches import Batch
 from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.machine.hardware import hardware
@@ -149,7 +150,7 @@ def benchmark_train(
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Run(name, method, suite, run_options, Path(folder), quiet=True)
-        teacher_shares: list[float] = []
+        teacher_fractions: list[float] = []
 
         def with_inference() -> int:
             run.agent.begin_rollout(0.0)
@@ -158,8 +159,8 @@ def benchmark_train(
         def with_training() -> int:
             run.env_steps = 0
             metrics = run.iterate()
-            if "speed/teacher_share" in metrics:
-                teacher_shares.append(metrics["speed/teacher_share"])
+            if "speed/teacher_fraction" in metrics:
+                teacher_fractions.append(metrics["speed/teacher_fraction"])
             return run.env_steps
 
         acting, training = watch.speeds(with_inference, with_training)
@@ -175,7 +176,7 @@ def benchmark_train(
         "environments_only": asdict(alone),
         "with_inference": asdict(acting),
         "with_training": asdict(training),
-        "teacher_share": statistics.median(teacher_shares) if teacher_shares else None,
+        "teacher_fraction": statistics.median(teacher_fractions) if teacher_fractions else None,
         "hardware": hardware(watch.device),
     }
 
@@ -232,6 +233,7 @@ def benchmark_learner(
 
 def _filled_memory(steps: int, device: torch.device) -> ReplayMemory:
     memory = ReplayMemory(steps, MEMORY_ROWS, device, FRAME_STACK)
+    check_fits(memory, memory.capacity * FRAME_SIDE**2, memory.capacity)
     for begin in range(0, memory.length, FRAME_STACK):
         rows = (min(FRAME_STACK, memory.length - begin), MEMORY_ROWS)
         size = (*rows, FRAME_STACK, FRAME_SIDE, FRAME_SIDE)

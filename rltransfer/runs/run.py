@@ -8,7 +8,6 @@ import math
 import operator
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -128,6 +127,7 @@ class Run:
         with closed_if_refused(self.engine):
             self.agent: Agent = method.build(self.context)
             distributed.broadcast(self.agent.policy)
+            self._sizes = self.agent.check_size(options.total_steps, run_dir)
             if options.compile:
                 self.agent.policy.compile()
 
@@ -272,6 +272,8 @@ class Run:
         try:
             with self._tracked() as tracker:
                 self._print_normalising()
+                for sentence in self._sizes:
+                    self._say(sentence)
                 self._check_teacher()
                 self._print_groups()
                 self._loop(tracker)
@@ -367,10 +369,10 @@ class Run:
         metrics.update(rollout_metrics(rollout, self.suite))
         seconds = max(ended - began, 1e-9)
         metrics["speed/env_steps_per_second"] = steps / seconds
-        metrics["speed/collect_share"] = (collected - began) / seconds
+        metrics["speed/collect_fraction"] = (collected - began) / seconds
         # On CUDA, these seconds would only measure the launch of the work.
         if self.agent.teacher_seconds and self.device.type == "cpu":
-            metrics["speed/teacher_share"] = self.agent.teacher_seconds / seconds
+            metrics["speed/teacher_fraction"] = self.agent.teacher_seconds / seconds
             metrics["speed/labels_per_second"] = steps / self.agent.teacher_seconds
         if self.agent.teacher:
             figures = self.agent.teacher.figures()
@@ -493,7 +495,7 @@ class Run:
         for env, task in ((one.env, one.task) for one in self.engine.env_slices):
             sentence = describe_normalising(env, self.suite.tasks[task].id)
             if sentence and distributed.rank() == 0:
-                print(sentence, file=sys.stderr)
+                print_line(sentence)
 
     def _evaluate_finally(self) -> dict[str, dict[str, float]]:
         options = self.options
@@ -526,7 +528,7 @@ class Run:
         self.teacher_returns, sentences = found
         if distributed.rank() == 0:
             for sentence in sentences:
-                print(sentence, file=sys.stderr)
+                print_line(sentence)
 
 
 def scales_actions(run_dir: Path) -> bool:

@@ -12,9 +12,7 @@ import copy
 import inspect
 import os
 import signal
-import sys
 import traceback
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +26,9 @@ from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
 from rltransfer.machine.generators import seed_global_generators
+from rltransfer.tasks import mujoco_messages
 from rltransfer.tasks.episode_replay import Episode, EpisodeReplay
+from rltransfer.tasks.mujoco_messages import MESSAGE
 
 FAILURE = "rltransfer_failure"
 """The key of a `Failure` in `info`."""
@@ -74,19 +74,21 @@ class EnvMaker:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if self.spec.entry_point is not None and not callable(self.spec.entry_point):
             load_env_creator(self.spec.entry_point)  # so that MuJoCo is loaded if it is needed
-        _quiet_mujoco()
+        mujoco_messages.collect()
         # The layer checks more, and each time.
         kwargs = {"disable_env_checker": True, **self.kwargs}
         spec = copy.copy(self.spec)
         spec.order_enforce = False  # the engine keeps the order
-        return EnvLayer(gymnasium.make(spec, **kwargs), seeds_process=in_worker)
+        made = gymnasium.make(spec, **kwargs)
+        mujoco_messages.collect()  # where only the environment's constructor loads MuJoCo
+        return EnvLayer(made, seeds_process=in_worker)
 
 
 class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment whose observations have the type and shape of its space.
 
     The next step may overwrite an observation, unless it is the last one of its episode.
-    `info` is empty, except for a `Failure` under the key `FAILURE`.
+    `info` is empty, except for a `Failure` under the key `FAILURE` and a message of MuJoCo.
 
     Args:
         env: The environment.
@@ -127,7 +129,7 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
                 self._seed(seed)
             observation, _ = self.env.reset(seed=seed, options=options)
             self._last = self._read(observation)
-            return self._last, {}
+            return self._last, _messages()
         except Exception as error:
             return self._empty(), {FAILURE: _failure(error)}
 
@@ -142,9 +144,11 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
                 terminated, truncated = _flag(terminated), _flag(truncated)
             observation = self._read(observation)
             if terminated or truncated:
-                observation = copy.deepcopy(observation)
+                observation = self._last = copy.deepcopy(observation)
+                # What is pending leaves with the reset that follows: only its `info` is kept.
+                return observation, reward, bool(terminated), bool(truncated), {}
             self._last = observation
-            return observation, reward, bool(terminated), bool(truncated), {}
+            return observation, reward, False, False, _messages()
         except Exception as error:
             return self._empty(), 0.0, False, False, {FAILURE: _failure(error)}
 
@@ -181,6 +185,11 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
             return {name: values[0] for name, values in empty.items()}
         assert isinstance(empty, np.ndarray | tuple)
         return empty[0]
+
+
+def _messages() -> dict[str, Any]:
+    """The `info` with what MuJoCo has written, if anything."""
+    return {MESSAGE: mujoco_messages.pending.pop()} if mujoco_messages.pending else {}
 
 
 def _failure(error: Exception) -> Failure:
@@ -283,20 +292,3 @@ def _flag(value: Any) -> bool:
         f"returned an end of an episode that is not true or false ({value!r})",
         "`terminated` and `truncated` must be one truth value each",
     )
-
-
-def _quiet_mujoco() -> None:
-    """Turns MuJoCo's messages into warnings; it would write MUJOCO_LOG.TXT where it is run.
-
-    What it says about the models of Gymnasium, the user cannot change: that is dropped.
-    """
-    mujoco = sys.modules.get("mujoco")
-    if mujoco is None or not hasattr(mujoco, "set_mju_user_warning"):
-        return
-    if mujoco.get_mju_user_warning() is None:
-        mujoco.set_mju_user_warning(_on_mujoco_warning)
-
-
-def _on_mujoco_warning(message: str) -> None:
-    if "deprecated" not in message:
-        warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=2)

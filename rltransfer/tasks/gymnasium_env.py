@@ -20,6 +20,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from typing import Any
 
 import gymnasium
@@ -98,7 +99,7 @@ def _vectorized(maker: EnvMaker, num_envs: int, mode: str, task: Task) -> NumpyV
     name = task.id.rpartition(":")[2]
     latest = _latest(name)
     if latest not in (None, name):
-        gymnasium.logger.warn(f"{name} is out of date: the latest version is {latest}.")
+        warnings.warn(f"{name} is out of date: the latest version is {latest}.", stacklevel=2)
     makers = [maker] * num_envs
     if mode == "async":
         return AsyncEnvs(makers, task.env_timeout)

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rltransfer.errors import EnvironmentFailureError, InputError
+from rltransfer.tasks import mujoco_messages
 from rltransfer.tasks.async_envs import AsyncEnvs, LostEnvironmentError
 from rltransfer.tasks.env_layer import FAILURE, Failure
 from rltransfer.tasks.episode_replay import SECONDS, pack, unpack
 from rltransfer.tasks.image_layout import ImageBox, image_layout_of
+from rltransfer.tasks.mujoco_messages import MESSAGE
 from rltransfer.tasks.observation import DEFAULT_GROUP, as_groups, grouped
 from rltransfer.tasks.sync_envs import SyncEnvs
 from rltransfer.tasks.vector_env import LostEpisodeError, VectorEnv
@@ -117,7 +119,7 @@ class HostVectorEnv(VectorEnv):
             observation, info = self.env.reset(seed=seed, options=options)
         except LostEnvironmentError as lost:
             raise self._failed(lost.row, lost.failure) from lost
-        self._check_failures(info)
+        self._read_info(info)
         self._upload.wait()
         tensors = self._observation(observation)
         self._upload.mark()
@@ -165,8 +167,8 @@ class HostVectorEnv(VectorEnv):
             )
         except LostEnvironmentError as lost:
             raise self._failed(lost.row, lost.failure) from lost
-        if FAILURE in info:
-            self._check_failures(info)
+        if FAILURE in info or MESSAGE in info:
+            self._read_info(info)
         self._upload.wait()
         rewards = _shareable(reward, np.float32)
         self._check_finite("a reward", rewards)
@@ -264,7 +266,9 @@ class HostVectorEnv(VectorEnv):
         remedy = "rewards and observations must be finite float32 numbers"
         raise self._failed(row if rows is None else rows[row], Failure(did, remedy))
 
-    def _check_failures(self, info: dict[str, Any]) -> None:
+    def _read_info(self, info: dict[str, Any]) -> None:
+        for message in filter(None, info.get(MESSAGE, ())):
+            mujoco_messages.report(self.name, message)
         for row, failure in enumerate(info.get(FAILURE, ())):
             if failure is not None:
                 raise self._failed(row, failure)

@@ -34,6 +34,11 @@ def as_groups(observation: Any) -> dict[str, Any]:
     return observation if isinstance(observation, dict) else {DEFAULT_GROUP: observation}
 
 
+def copied(observation: Observation) -> Observation:
+    """A copy for code of a user, which may change it in place.    (rows, ...) each"""
+    return {name: group.clone() for name, group in observation.items()}
+
+
 def resized(observation: Observation, space: spaces.Dict) -> Observation:
     """The groups of a space, each cropped or padded with zeros to its size.    (rows, *shape) each
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,11 +20,19 @@ from rltransfer.tasks.action import (
     center_and_half_range,
     joint_action_space,
 )
-from rltransfer.tasks.observation import describe_space, joint_observation_space
+from rltransfer.tasks.observation import (
+    Observation,
+    copied,
+    describe_space,
+    joint_observation_space,
+    resized,
+)
+from rltransfer.tasks.random_observation import random_observation
 from rltransfer.tasks.task import Suite
 
 
-class TaskSpaces(NamedTuple):
+@dataclass(frozen=True)
+class TaskSpaces:
     """The spaces of one task, without padding."""
 
     observation: spaces.Dict
@@ -33,6 +41,18 @@ class TaskSpaces(NamedTuple):
     host_action: spaces.Space[Any] | None = None
     """The action space as the environment defines it, with its start or its shape; None if unknown.
     Continuous actions of policies with an unknown one are learned in the environment's units."""
+    shown: Observation | None = field(default=None, compare=False, repr=False)
+    """The first observation of an episode, on the CPU; None if no environment was made.
+    (1, ...) each"""
+
+    def first_observation(self) -> Observation:
+        """What code of a user is tried on: no random values, which no environment may show.
+
+        Without an environment, they are random after all, and always the same.    (1, ...) each
+        """
+        if self.shown is None:
+            return random_observation(self.observation, 1)
+        return copied(self.shown)
 
 
 def _joint_spaces(names: Sequence[str], own: Sequence[TaskSpaces]) -> TaskSpaces:
@@ -63,8 +83,8 @@ class SuiteSpaces:
         Raises:
             InputError: The tasks cannot share a policy.
         """
-        observation, action, _ = _joint_spaces([task.id for task in suite], own)
-        return SuiteSpaces(suite, tuple(own), observation, action)
+        joint = _joint_spaces([task.id for task in suite], own)
+        return SuiteSpaces(suite, tuple(own), joint.observation, joint.action)
 
     def padded_to(self, observation_space: spaces.Dict, action_space: spaces.Space[Any]) -> Self:
         """The same tasks, padded to the spaces of a policy for larger tasks.
@@ -103,8 +123,26 @@ class SuiteSpaces:
 
     def without_host_actions(self) -> Self:
         """The same spaces for policies that act in the environments' units."""
-        own = tuple(one._replace(host_action=None) for one in self.own)
+        own = tuple(dataclasses.replace(one, host_action=None) for one in self.own)
         return dataclasses.replace(self, own=own)
+
+    def with_shown(self, observation: Observation) -> Self:
+        """The same spaces, with observations that the environments have shown.
+
+        Args:
+            observation: The first observation of each task, padded; kept as it is.
+                (num_tasks, ...) each
+        """
+        own = []
+        for index, one in enumerate(self.own):
+            row = {name: group[index : index + 1] for name, group in observation.items()}
+            own.append(dataclasses.replace(one, shown=resized(row, one.observation)))
+        return dataclasses.replace(self, own=tuple(own))
+
+    def first_observations(self, device: torch.device) -> Observation:
+        """A first observation of each task, padded.    (num_tasks, ...) each"""
+        each = [resized(one.first_observation(), self.observation_space) for one in self.own]
+        return {name: torch.cat([one[name] for one in each]).to(device) for name in each[0]}
 
     def num_actions(self, device: torch.device) -> Tensor:
         """`action_sizes` as a tensor.    (num_tasks,)"""

@@ -15,7 +15,7 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import bounded_dimensions, center_and_half_range
-from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, resized, shown_shape
+from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, copied, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
 from rltransfer.tasks.task import Task
 from rltransfer.teachers.teacher import Teacher
@@ -87,7 +87,7 @@ class Adapted(Wrapper):
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Fits the teacher to the mapped spaces of every task."""
         mapped = [
-            TaskSpaces(self._observed(task, own.observation), self._acted(task, own.action))
+            self._mapped_spaces(task, own)
             for task, own in zip(spaces.suite, spaces.own, strict=True)
         ]
         fitted = self._again([self.members[0].fitted(SuiteSpaces.of(spaces.suite, mapped))])
@@ -151,9 +151,11 @@ class Adapted(Wrapper):
             picked = observation[DEFAULT_GROUP].index_select(1, self._picked)
             return {**observation, DEFAULT_GROUP: picked}
         assert callable(self.observation)
-        # Functions get observations without the padding of a suite.
+        # Functions get observations without the padding of a suite, and may change them in place.
         space = self._task_space
-        return self.observation(observation if space is None else resized(observation, space))
+        return self.observation(
+            copied(observation if space is None else resized(observation, space))
+        )
 
     def _merged(self, scores: Tensor, merge: Callable[[Tensor, int], Tensor]) -> Tensor:
         """The scores of the task's actions.    (rows, num_actions)
@@ -186,6 +188,30 @@ class Adapted(Wrapper):
         order = [self.action.index(dimension) for dimension in range(len(self.action))]
         return torch.stack([values[..., index] for index in order], -1)
 
+    def _mapped_spaces(self, task: Task, own: TaskSpaces) -> TaskSpaces:
+        """The spaces of a task as the teacher sees them."""
+        action = self._acted(task, own.action)
+        if callable(self.observation):
+            return self._of_function(own, action)
+        observed, shown = self._observed(task, own.observation), own.shown
+        if shown is not None and isinstance(self.observation, tuple):
+            shown = {**shown, DEFAULT_GROUP: shown[DEFAULT_GROUP][:, list(self.observation)]}
+        elif shown is not None:
+            shown = self._mapped(shown)
+        return TaskSpaces(observed, action, shown=shown)
+
+    def _of_function(self, own: TaskSpaces, action: spaces.Space[Any]) -> TaskSpaces:
+        """The spaces of a task with the observations that a function returns."""
+        assert callable(self.observation)
+        mapped = self.observation(own.first_observation())
+        if not isinstance(mapped, Mapping):
+            raise InputError(
+                f"The observation of Adapted returned a {type(mapped).__name__}: it must return "
+                "the groups of the teacher by name, e.g. {'policy': tensor}."
+            )
+        observed = spaces.Dict({name: _like(one) for name, one in mapped.items()})
+        return TaskSpaces(observed, action, shown=dict(mapped))
+
     def _observed(self, task: Task, observed: spaces.Dict) -> spaces.Dict:
         if self.observation is None:
             return observed
@@ -197,20 +223,7 @@ class Adapted(Wrapper):
                         f"{', '.join(map(repr, observed.spaces))}."
                     )
             return spaces.Dict({name: observed[own] for name, own in self.observation.items()})
-        if isinstance(self.observation, tuple):
-            return self._picked_space(task, observed)
-        assert callable(self.observation)
-        sample = {
-            name: torch.zeros(1, *shown_shape(space), dtype=_dtype(space))
-            for name, space in observed.spaces.items()
-        }
-        mapped = self.observation(sample)
-        if not isinstance(mapped, Mapping):
-            raise InputError(
-                f"The observation of Adapted returned a {type(mapped).__name__}: it must return "
-                "the groups of the teacher by name, e.g. {'policy': tensor}."
-            )
-        return spaces.Dict({name: _like(one) for name, one in mapped.items()})
+        return self._picked_space(task, observed)
 
     def _picked_space(self, task: Task, observed: spaces.Dict) -> spaces.Dict:
         space = observed.spaces.get(DEFAULT_GROUP)
@@ -310,10 +323,6 @@ def _checked(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
             f"The {what} of Adapted is {numbers!r}: it must be integers from 0, such as (0, 2)."
         )
     return tuple(int(number) for number in checked)
-
-
-def _dtype(space: spaces.Space[Any]) -> torch.dtype:
-    return torch.uint8 if space.dtype == np.uint8 else torch.float32
 
 
 def _like(sample: Tensor) -> spaces.Box:

@@ -14,7 +14,7 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput, upcast
 from rltransfer.policies.scores import mask_infinite
-from rltransfer.tasks.observation import Observation, images_as_shown, resized
+from rltransfer.tasks.observation import Observation, copied, images_as_shown, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import Teacher
@@ -67,7 +67,8 @@ class CallableTeacher(Teacher):
         """Accepts any task, and keeps the spaces if they are the same for all tasks."""
         fitted = CallableTeacher(self.function, self.source)
         if all(own == spaces.own[0] for own in spaces.own):
-            fitted.observation_space, fitted.action_space, _ = spaces.own[0]
+            first = spaces.own[0]
+            fitted.observation_space, fitted.action_space = first.observation, first.action
         # The padding of these tasks alone: a suite with more tasks may pad further.
         own = SuiteSpaces.of(spaces.suite, spaces.own)
         fitted._reads, fitted._width = own.observation_space, max(own.action_sizes)
@@ -94,9 +95,8 @@ class CallableTeacher(Teacher):
         if self._reads is not None:
             groups = images_as_shown(resized(groups, self._reads), self._reads)
         # Copies, so that in-place operations of the function do not change the rollout.
-        copies = {name: group.clone() for name, group in groups.items()}
         with torch.set_grad_enabled("jacobian" in needs):
-            output = self.function(copies, task)
+            output = self.function(copied(groups), task.clone())
         if not isinstance(output, PolicyOutput):
             raise InputError(
                 f"{self.source} returned a {type(output).__name__}: it must return a PolicyOutput, "

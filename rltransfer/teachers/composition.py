@@ -96,7 +96,7 @@ class Composition(Teacher):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the teacher; on another device its generator restarts from its seed."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         if self.generator is not None:
             device = fn(torch.empty(0, device=self.generator.device)).device
             if device != self.generator.device:
@@ -183,9 +183,12 @@ def repr_option(value: Any) -> str:
 def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:
     """The labels in several outputs, by name, padded to the longest as in `LABELS`.
 
+    If one output of continuous actions is deterministic, all of them count as deterministic.
+
     Raises:
         InputError: Some outputs have a label that others do not have.
     """
+    outputs = of_one_kind(outputs)
     if any(one.low is not None for one in outputs):
         outputs = [_bounded(one) for one in outputs]
     labels: dict[str, list[Tensor]] = {}
@@ -200,6 +203,17 @@ def labels_of(outputs: Sequence[PolicyOutput]) -> dict[str, list[Tensor]]:
             width = max(value.shape[-1] for value in values)
             labels[name] = [F.pad(v, (0, width - v.shape[-1]), value=filler) for v in values]
     return labels
+
+
+def of_one_kind(outputs: Sequence[PolicyOutput]) -> Sequence[PolicyOutput]:
+    """The outputs; those of continuous actions without distributions if one has none."""
+    means = all(one.mean is not None for one in outputs)
+    if not means or all(one.log_std is not None for one in outputs):
+        return outputs
+    return [
+        dataclasses.replace(one, mean=one.greedy(), log_std=None, low=None, high=None)
+        for one in outputs
+    ]
 
 
 def _bounded(output: PolicyOutput) -> PolicyOutput:

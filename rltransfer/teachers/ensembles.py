@@ -57,8 +57,8 @@ class Ensemble(Composition):
     """The mean of several teachers. Its features are theirs, concatenated.
 
     Args:
-        members: The teachers: all with logits, all with Q-values, all Gaussian, or all
-            deterministic.
+        members: The teachers: all with logits, all with Q-values, or all of continuous actions. If
+            one of these is deterministic, all count as deterministic: their actions are averaged.
         weights: Weight of each; equal if None. Only their ratios matter.
         of: Whether policies over discrete actions are averaged by their probabilities, a mixture,
             or by their logits. Q-values are averaged as they are. Gaussians become one Gaussian

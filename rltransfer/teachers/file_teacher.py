@@ -73,7 +73,7 @@ class FileTeacher(ModuleTeacher):
         """Checks the policy against each task, and takes from it what the file does not contain."""
         module = self.module
         for task, own in zip(spaces.suite, spaces.own, strict=True):
-            module = module.fitted(task.id, own.observation, own.action)
+            module = module.fitted(task.id, own.observation, own.action, own.shown)
         return FileTeacher(module, self.source, self.origin, self.vecnormalize, self.is_found)
 
     def notes(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -17,7 +17,7 @@ from rltransfer.policies.stacked_policies import StackedPolicies, can_stack
 from rltransfer.tasks.observation import Observation, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.tasks.task import Task
-from rltransfer.teachers.composition import Composition, labels_of
+from rltransfer.teachers.composition import Composition, labels_of, of_one_kind
 from rltransfer.teachers.policy_teacher import PolicyTeacher
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import Teacher
@@ -90,7 +90,9 @@ class PerTask(Composition):
 
         The first call on CUDA does this: it is eager, even if later calls are captured.
         """
-        policies = [one.module for one in self.members if isinstance(one, PolicyTeacher)]
+        policies = [
+            one.module for one in self.members if isinstance(one, PolicyTeacher) and one.is_ours
+        ]
         self._stacks = len(policies) == len(self.members) and can_stack(policies)
         self._stacked = StackedPolicies(policies) if self._stacks else None
 
@@ -117,14 +119,19 @@ class PerTask(Composition):
 
     def _counted(self, task: Tensor) -> list[int]:
         """The number of rows of each task; it waits for the device once for each tensor."""
+        if task.is_inference():  # changes of these are not tracked
+            return self._count(task)
         key = (task.data_ptr(), len(task), task._version)
         if key not in self._counts:
             if len(self._counts) >= MOST_COUNTS:
                 self._counts.clear()
-            counts = torch.bincount(task, minlength=len(self.members)).tolist()
             # Keeping the tensor prevents another one from being allocated at its address.
-            self._counts[key] = counts, task
+            self._counts[key] = self._count(task), task
         return self._counts[key][0]
+
+    def _count(self, task: Tensor) -> list[int]:
+        counts: list[int] = torch.bincount(task, minlength=len(self.members)).tolist()
+        return counts
 
     def figures(self) -> dict[str, float]:
         """The figures of each teacher, with the id of its task."""
@@ -161,18 +168,14 @@ def _task_of(name: str | Task) -> Task:
         ) from error
 
 
-def _concatenated(parts: list[PolicyOutput]) -> PolicyOutput:
+def _concatenated(parts: Sequence[PolicyOutput]) -> PolicyOutput:
     """The rows of several outputs in one.
 
     - If one teacher of continuous actions is deterministic, all of them count as deterministic.
     - Fields other than labels, e.g. a value, are kept if all outputs have them in one size.
     - Features are padded with zeros to the longest.
     """
-    if all(part.mean is not None for part in parts) and any(part.log_std is None for part in parts):
-        parts = [
-            dataclasses.replace(part, mean=part.greedy(), log_std=None, low=None, high=None)
-            for part in parts
-        ]
+    parts = of_one_kind(parts)
     fields = {name: torch.cat(values) for name, values in labels_of(parts).items()}
     for field in dataclasses.fields(PolicyOutput):
         values = [getattr(part, field.name) for part in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -21,7 +22,7 @@ from rltransfer.tasks.suite_spaces import (
 )
 from rltransfer.tasks.task import Suite, Task
 from rltransfer.teachers.spec import TeacherSpec
-from rltransfer.teachers.teacher import ModuleTeacher, Teacher
+from rltransfer.teachers.teacher import ModuleTeacher, Teacher, in_this_package
 
 
 class PolicyTeacher(ModuleTeacher):
@@ -157,6 +158,11 @@ class PolicyTeacher(ModuleTeacher):
     def bounds_in(self, task: Task) -> Box | None:
         """The bounds that the policy was trained with."""
         return self.module.spec.bounds_of(self._index_of(task))
+
+    @functools.cached_property
+    def is_ours(self) -> bool:
+        """See `Teacher`: the policy may be of another package, too."""
+        return in_this_package(type(self)) and in_this_package(type(self.module))
 
     @property
     def _is_padded(self) -> bool:

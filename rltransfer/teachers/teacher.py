@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,17 +13,23 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
-from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.observation import Observation, copied
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.tasks.task import Task
 from rltransfer.teachers.spec import TeacherSpec
 
 
+def in_this_package(kind: type[Any]) -> bool:
+    """Whether a class is one of rltransfer's own, and not of another package."""
+    return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
 class Teacher(nn.Module, abc.ABC):
     """Labels observations; never learns.
 
-    A teacher stays in evaluation mode, and no method trains its parameters. Tensors that labelling
-    needs are buffers, so that `to` moves them; generators restart from their seed on a new device.
+    A teacher stays in evaluation mode and in its precision, and no method trains its parameters.
+    Tensors that labelling needs are buffers, so that `to` moves them; generators restart from their
+    seed on a new device.
 
     Attributes:
         source: Where it comes from, as a user would write it.
@@ -40,12 +47,21 @@ class Teacher(nn.Module, abc.ABC):
         super().__init__()
         self.eval()
 
-    if TYPE_CHECKING:
+    def __call__(
+        self, observation: Observation, task: Tensor, needs: Needs = EMPTY
+    ) -> PolicyOutput:
+        """Runs `forward`; classes of other packages get a copy, as they may change it in place."""
+        if not self.is_ours:
+            observation = copied(observation)
+            # CUDA graphs cannot contain what `PerTask` does with a tensor that is new to it.
+            task = task if task.is_cuda else task.clone()
+        output: PolicyOutput = super().__call__(observation, task, needs)
+        return output
 
-        def __call__(
-            self, observation: Observation, task: Tensor, needs: Needs = EMPTY
-        ) -> PolicyOutput:
-            """Types `nn.Module.__call__`, which runs `forward`."""
+    @functools.cached_property
+    def is_ours(self) -> bool:
+        """Whether all code that reads observations is rltransfer's own."""
+        return in_this_package(type(self))
 
     @abc.abstractmethod
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
@@ -64,6 +80,18 @@ class Teacher(nn.Module, abc.ABC):
     def train(self, mode: bool = True) -> Self:
         """Keeps the teacher in evaluation mode, whatever a module that holds it does."""
         return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the teacher, and keeps its precision, whatever a module that holds it does.
+
+        In half precision, statistics and sums would overflow, e.g. the privacy cost of `Vote`.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call,no-any-return]
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """The teacher, ready to label the tasks of a suite.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError, check_number
@@ -15,7 +16,7 @@ from rltransfer.options import to_builtin
 from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.scores import is_masked
 from rltransfer.tasks.observation import Observation
-from rltransfer.teachers.composition import Composition, labels_of
+from rltransfer.teachers.composition import Composition
 from rltransfer.teachers.privacy import ORDERS, epsilon_of_moments, laplace_epsilon, vote_moments
 from rltransfer.teachers.teacher import Teacher
 
@@ -47,7 +48,7 @@ class Vote(Composition):
     Source: Papernot 2016 (arXiv 1610.05755), section 2.
 
     Args:
-        members: Over discrete actions, all with logits or all with Q-values.
+        members: Over discrete actions, with logits or Q-values.
         noise_scale: Scale of the noise, in votes, the paper's 1 / gamma; 0 for a plain majority
             without privacy.
         delta: The probability that the guarantee does not hold.
@@ -73,13 +74,9 @@ class Vote(Composition):
 
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The winner with the logit 0, the other available actions with `LOSING`."""
-        labels = labels_of([member(observation, task, needs) for member in self.members])
-        scores = labels.get("logits") or labels.get("q_values")
-        if scores is None:
-            raise InputError(
-                "Vote counts discrete actions, but its teachers' actions are continuous: use "
-                "Ensemble."
-            )
+        scores = [self._scores(member, observation, task, needs) for member in self.members]
+        width = max(one.shape[-1] for one in scores)
+        scores = [F.pad(one, (0, width - one.shape[-1]), value=MASKED) for one in scores]
         actions = torch.arange(scores[0].shape[-1], device=task.device)
         counts = torch.stack([one.argmax(-1, keepdim=True) == actions for one in scores]).sum(0)
         available = torch.stack([~is_masked(one) for one in scores]).any(0)
@@ -93,6 +90,17 @@ class Vote(Composition):
         winner = noisy.masked_fill(~available, -math.inf).argmax(-1, keepdim=True)
         logits = torch.full_like(noisy, LOSING).masked_fill(~available, MASKED)
         return PolicyOutput(logits=logits.scatter(-1, winner, 0.0))
+
+    @staticmethod
+    def _scores(member: Teacher, observation: Observation, task: Tensor, needs: Needs) -> Tensor:
+        """The logits or Q-values of a member: only their order counts.    (rows, num_actions)"""
+        output = member(observation, task, needs)
+        if output.mean is not None:
+            raise InputError(
+                f"Vote counts discrete actions, but those of {member.source} are continuous: use "
+                "Ensemble."
+            )
+        return output.preferences()
 
     @property
     def num_labels(self) -> int:

@@ -364,7 +364,7 @@ def test_regularised_return_of_three_steps_by_hand() -> None:
     advantages = returns - torch.tensor([3.0, 1.0, 7.0])
     torch.testing.assert_close(batch["advantage"], advantages.expand(TASKS, 3))
     # E|R| = 1 and E|regulariser| = (0 + 1 + 3) / 3: a share of 4/3 in 7/3.
-    share = agent.loss(batch).metrics["regularizer_share/task-1"]
+    share = agent.loss(batch).metrics["regularizer_fraction/task-1"]
     torch.testing.assert_close(share, torch.tensor(4 / 7))
 
 
@@ -501,7 +501,7 @@ def test_logged_figures() -> None:
     write(agent.policy, h, scores)
     batch = batch_of(agent)
     metrics = {name: float(value.detach()) for name, value in agent.loss(batch).metrics.items()}
-    names = {f"{figure}/task-{i}" for figure in ("kl", "entropy", "regularizer_share")
+    names = {f"{figure}/task-{i}" for figure in ("kl", "entropy", "regularizer_fraction")
              for i in range(TASKS)}  # fmt: skip
     assert set(metrics) == {"policy_loss", "value_loss", *names}
     for task in range(TASKS):
@@ -643,14 +643,20 @@ def test_the_papers_methods_take_a_step(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"architecture": "shared"}, "alpha is 0.5, but a shared policy is itself pi_0: use"),
+        (
+            {"architecture": "shared"},
+            "alpha is 0.5, but a shared policy is itself the distilled policy: use",
+        ),
         ({"alpha": 1.1}, "alpha is 1.1: it must be from 0 to 1"),
         ({"alpha": -0.1}, "alpha is -0.1: it must be from 0 to 1"),
         ({"alpha": float("nan")}, "alpha is nan: it must be from 0 to 1"),
         ({"beta": 0.0}, "beta is 0.0: it must be finite and above 0"),
         ({"beta": float("inf")}, "beta is inf: it must be finite and above 0"),
         ({"architecture": "one-column", "shared_weight": 1.0}, "use --architecture two-column"),
-        ({"architecture": "shared", "alpha": 0.0, "shared_weight": 0.0}, "do not add pi_0"),
+        (
+            {"architecture": "shared", "alpha": 0.0, "shared_weight": 0.0},
+            "do not add the distilled",
+        ),
         ({"shared_weight": -1.0}, "shared_weight is -1.0: it must be finite and at least 0"),
         ({"batch_size": -1}, "batch_size is -1: it must be finite and at least 0"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rltransfer.cli.experiment import Experiment, experiments
+from rltransfer.cli.experiment import Experiment, experiment_names, find_experiment
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.experiments.common import trials
 from rltransfer.experiments.common.checks import check_options, choice, page_folder
 from rltransfer.experiments.common.experiment import PaperExperiment
 
-TRAINING = {name: kind for name, kind in experiments().items() if name != "benchmarks"}
+TRAINING = {name: find_experiment(name) for name in experiment_names() if name != "benchmarks"}
 """Experiments that train."""
 
 CHOICE = {"distral-two-rooms": ("--room", "-1"), "distral-mazes": ("--mazes", "-1")}

@@ -25,7 +25,13 @@ def loaded(words: str) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize("words", ["--help", "list", "list tasks", "list --help", "--version"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help", "list", "list tasks", "list --help", "--version", "experiment list",
+        "experiment run --help",
+    ],
+)  # fmt: skip
 def test_answers_at_once_without_heavy_imports(words: str) -> None:
     assert HEAVY & loaded(words) == set()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 from rich.table import Table
 
@@ -27,6 +30,19 @@ def test_names_are_printed_as_they_are(name: str, capsys: pytest.CaptureFixture[
         cells.add_row(name)
         progress.console.print(cells)
     assert capsys.readouterr().err.count(name) == 1 + 3 + 3
+
+
+def test_progress_that_nobody_reads_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As with `2>&1 | head -1`, but sure to close the pipe before anything is written.
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        for _ in range(2):
+            print_line("a line")
+        with Progress("a run", 10) as progress:
+            progress.show(10, 1.0, {})
+        print("a sentence", file=sys.stderr, flush=True)
 
 
 @pytest.mark.parametrize("name", ["meta", "hpu", "privateuseone", "nothing"])

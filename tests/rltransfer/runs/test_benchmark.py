@@ -55,14 +55,14 @@ def test_each_meaning_of_a_step_costs_more_than_the_one_before() -> None:
         found[name]["median"] for name in ("environments_only", "with_inference", "with_training")
     ]
     assert speeds == sorted(speeds, reverse=True)
-    assert found["teacher_share"] is None
+    assert found["teacher_fraction"] is None
 
 
 def test_the_teachers_share_is_told() -> None:
     method = rt.agents.PolicyDistillation(teacher="zoo", num_envs=16, rollout_length=4)
     suite = rt.Suite.of("rltransfer/MinAtar-Breakout-v0")
     found = benchmark_train("policy-distillation", method, suite, 10_000, QUICK)
-    assert 0 < found["teacher_share"] < 1
+    assert 0 < found["teacher_fraction"] < 1
 
 
 def test_labels_of_one_teacher_and_of_one_a_task() -> None:

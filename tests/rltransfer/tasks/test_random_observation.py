@@ -34,3 +34,11 @@ def test_the_seed_decides_and_the_space_is_left_alone() -> None:
     SPACE.seed(3)
     random_observation(SPACE, 5)
     assert np.array_equal(SPACE.sample()["image"], expected["image"])
+
+
+def test_discrete_ones_are_one_hot_and_single_numbers_are_rows() -> None:
+    drawn = random_observation(
+        spaces.Dict(a=spaces.Discrete(4, start=2), b=spaces.Box(0, 255, (), np.uint8)), 6
+    )
+    assert drawn["a"].shape == (6, 4) and (drawn["a"].sum(1) == 1).all()
+    assert drawn["b"].shape == (6, 1) and drawn["b"].dtype == torch.uint8

@@ -551,11 +551,18 @@ def test_refusals(make: object, words: str) -> None:
         make(policy([0.5, 0.5]))  # type: ignore[operator]
 
 
+def test_with_a_deterministic_teacher_an_ensemble_averages_actions() -> None:
+    # The Gaussian acts at its bound, 2, and not at its mean, 5: (2 + 1) / 2 = 1.5.
+    gaussian = says(mean=[5.0], log_std=[0.0], low=[-2.0], high=[2.0])
+    output = label(rt.Ensemble([gaussian, says(mean=[1.0])]))
+    assert output.mean.tolist() == [[1.5]]
+    assert output.log_std is None and output.low is None and not output.is_stochastic
+
+
 @pytest.mark.parametrize(
     ("teacher", "words"),
     [
         (rt.Ensemble([says(logits=[1.0]), says(q_values=[1.0])]), "cannot be mixed"),
-        (rt.Ensemble([says(mean=[1.0], log_std=[1.0]), says(mean=[1.0])]), "cannot be mixed"),
         (rt.ProductOfExperts([says(q_values=[1.0])] * 2), "use Ensemble, or Boltzmann"),
         (rt.ProductOfExperts([says(mean=[1.0])] * 2), "multiplies probabilities"),
         (rt.Noisy(says(mean=[1.0]), sigma=1.0), "needs logits or Q-values"),

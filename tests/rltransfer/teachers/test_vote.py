@@ -54,6 +54,20 @@ def test_the_majority_wins_as_finite_logits() -> None:
     assert label(rt.Vote(values, noise_scale=0.0)).logits.tolist() == [[0.0, LOSING]]
 
 
+def test_policies_and_q_networks_vote_together() -> None:
+    # Action 1 is the best of two: of the policy though its logits are small, of the Q-network
+    # though another one's logit is larger. The third teacher knows two actions, and no third.
+    teachers = [
+        voter(0.1, 0.2, 0.0),
+        voter(100.0, 200.0, 0.0, name="q_values"),
+        voter(300.0, 0.0),
+    ]
+    output = label(rt.Vote(teachers, noise_scale=0.0))
+    assert output.logits.tolist() == [[LOSING, 0.0, LOSING]] and output.q_values is None
+    with pytest.raises(rt.InputError, match="those of a function are continuous"):
+        label(rt.Vote([*teachers, voter(1.0, name="mean")], noise_scale=0.0))
+
+
 def test_a_student_learns_the_winner_by_kl() -> None:
     output = label(rt.Vote([*votes([1, 2]), voter(0.0, 1.0, MASKED)], noise_scale=0.0))
     target = output.logits.log_softmax(-1)
