@@ -55,7 +55,7 @@ SMALL = {
     "experiment run": {"total-steps": "64"},
 }  # fmt: skip
 """Options that every command of a kind is run with, whatever the page says."""
-ONLY_IF_GIVEN = {"batch-size": "16", "epochs": "1", "device": "cpu"}
+ONLY_IF_GIVEN = {"batch-size": "16", "epochs": "1", "device": "cpu", "evaluate-episodes": "1"}
 """Options that are run with these values where the page has them."""
 MEASURING = {"seconds": "0.001", "repeats": "1"}
 BROUGHT = (".zip", ".pkl", ".pt")

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 
 from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
-from rltransfer.files import atomic, checkpoint
+from rltransfer.files import atomic
+from rltransfer.files.checkpoint_names import FINAL, find_checkpoint
 from rltransfer.files.serialization import to_json
 from rltransfer.files.untrusted import DAMAGE, damage_refused, read_json
 from rltransfer.policies.policy import Policy
@@ -238,7 +239,7 @@ def difference(old: Any, new: Any, path: str, known_only: bool = False) -> str:
     return next(filter(None, (difference(a, b, name, known_only) for name, a, b in parts)), "")
 
 
-def load_run_policy(run_dir: Path) -> Policy:
-    """Loads a run's newest policy."""
+def load_run_policy(run_dir: Path, name: str | int = FINAL) -> Policy:
+    """Loads the policy of one of a run's checkpoints; see `find_checkpoint` for its name."""
     read_config(run_dir)  # raises if the folder is not a run
-    return load_policy(checkpoint.newest_checkpoint(run_dir) / "policy")
+    return load_policy(find_checkpoint(run_dir, name) / "policy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import operator
@@ -39,6 +40,7 @@ from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
+from rltransfer.runs.best import Best, load_best, save_best, score
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
 from rltransfer.runs.evaluation_progress import EvaluationProgress
 from rltransfer.runs.folder import (
@@ -54,7 +56,7 @@ from rltransfer.runs.folder import (
 )
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
-from rltransfer.runs.teacher_check import format_return, teacher_check
+from rltransfer.runs.teacher_check import format_return, means, teacher_check
 from rltransfer.runs.tensorboard import Tracker
 from rltransfer.tasks.host_env import HostVectorEnv
 from rltransfer.tasks.normalising import describe_normalising
@@ -107,6 +109,8 @@ class Run:
         self.wall_seconds = 0.0
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, Evaluation] = {}
+        self.random_returns: dict[str, Evaluation] = {}
+        self.best: Best | None = None
         self._resumed = False
         self._held = contextlib.ExitStack()
         self._in_turn = False
@@ -227,7 +231,11 @@ class Run:
             self._say(f"resumes with {name} {new}; it was {value}")
 
     def restore(self) -> None:
-        """Restores the newest checkpoint; without one, the run starts from the beginning."""
+        """Restores the newest checkpoint; without one, the run starts from the beginning.
+
+        The best policy so far stays the best, even if it is newer than the checkpoint.
+        """
+        self.best = load_best(self.run_dir, quiet=self._hides_progress)
         if not checkpoint.checkpoints(self.run_dir):
             return
         folder = checkpoint.newest_checkpoint(self.run_dir, part="")
@@ -397,7 +405,21 @@ class Run:
                 seed=self.options.seed + 1, device=self.device, **how,
             )  # fmt: skip
         self.agent.policy.train()
+        self._keep_best(means(found))
         return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
+
+    def _keep_best(self, returns: dict[str, float]) -> None:
+        """Saves the policy if no earlier evaluation has a score as high as its own."""
+        if distributed.rank() > 0:
+            return
+        references = means(self.teacher_returns), means(self.random_returns)
+        scored = score(returns, *references)
+        if not math.isfinite(scored):
+            return
+        if self.best is None or scored > score(self.best.returns, *references):
+            self.best = Best(self.env_steps, returns)
+            with io_errors_as_input_errors(self.run_dir):
+                save_best(self.run_dir, self.agent.policy, self.best)
 
     def _failed(self, failure: EnvironmentFailureError) -> EnvironmentFailureError:
         """Saves what was learned before an environment failed; the error says how to resume."""
@@ -464,6 +486,7 @@ class Run:
             **{f"teacher_{name}": value for name, value in teacher_figures.items()},
             "device": str(self.device),
             "hardware": hardware(self.device),
+            "best": None if self.best is None else dataclasses.asdict(self.best),
             "final_evaluation": bool(found),
             "tasks": tasks,
         }
@@ -520,7 +543,7 @@ class Run:
         seed = self.options.seed + 3
         with self._progress() as progress, self._evaluating(progress) as how:
             found = teacher_check(self.agent, self.context, seed, **how)
-        self.teacher_returns, sentences = found
+        self.teacher_returns, self.random_returns, sentences = found
         if distributed.rank() == 0:
             for sentence in sentences:
                 print(sentence, file=sys.stderr)
