@@ -109,8 +109,8 @@ def _evaluate(options: EvaluateOptions) -> dict[str, Evaluation]:
         return evaluate(
             options.source, suite, options.episodes, checkpoint=options.checkpoint,
             vecnormalize=options.vecnormalize, seed=options.seed, device=options.device,
-            deterministic=not options.stochastic, num_envs=options.num_envs, max_steps=options.max_steps,
-            watcher=_Watcher(progress, options),
+            deterministic=not options.stochastic, num_envs=options.num_envs,
+            max_steps=options.max_steps, watcher=_Watcher(progress, options),
         )  # fmt: skip
 
 
