@@ -14,6 +14,7 @@ import tyro
 from rltransfer.cli.parsing import parse
 from rltransfer.cli.task_options import with_options
 from rltransfer.errors import InputError, check_range
+from rltransfer.files.checkpoint_names import FINAL
 from rltransfer.files.reading import is_folder
 from rltransfer.machine.tables import FittedTable
 from rltransfer.machine.terminal import console, print_line
@@ -41,6 +42,9 @@ class EvaluateOptions:
     vecnormalize: Path | None = None
     """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
     default, those next to the zip are used, as rl-zoo stores them."""
+    checkpoint: str = FINAL
+    """Of a run: "final", the newest checkpoint; "best", the best policy by the evaluations during
+    training; or the environment steps of a checkpoint."""
     episodes: int = 100
     """Episodes of each task."""
     num_envs: int = 64
@@ -77,7 +81,8 @@ def run(words: list[str]) -> None:
             }
             for name, one in evaluations.items()
         }
-        found = {"source": options.source, "seed": options.seed, "tasks": tasks}
+        played = {"checkpoint": options.checkpoint} if is_folder(options.source) else {}
+        found = {"source": options.source, **played, "seed": options.seed, "tasks": tasks}
         print(json.dumps(found, indent=1))
         return
     table = FittedTable(("task", "return", "episodes"), optional=("episodes",))
@@ -101,10 +106,10 @@ def _evaluate(options: EvaluateOptions) -> dict[str, Evaluation]:
         suite = with_options(suite, options.task_option)
     with Progress(options.source, 0) as progress:
         return evaluate(
-            options.source, suite, options.episodes, vecnormalize=options.vecnormalize,
-            seed=options.seed, device=options.device, deterministic=not options.stochastic,
-            num_envs=options.num_envs, max_steps=options.max_steps,
-            watcher=_Watcher(progress, options),
+            options.source, suite, options.episodes, checkpoint=options.checkpoint,
+            vecnormalize=options.vecnormalize, seed=options.seed, device=options.device,
+            deterministic=not options.stochastic, num_envs=options.num_envs,
+            max_steps=options.max_steps, watcher=_Watcher(progress, options),
         )  # fmt: skip
 
 
@@ -113,8 +118,9 @@ class _Watcher(EvaluationProgress):
 
     def __init__(self, progress: Progress, options: EvaluateOptions) -> None:
         super().__init__(progress, options.max_steps)
+        which = "" if options.checkpoint == FINAL else f", checkpoint {options.checkpoint}"
         self._announcement = (
-            f"{options.source}  {options.episodes} episodes per task, each of at most "
+            f"{options.source}{which}  {options.episodes} episodes per task, each of at most "
             f"{options.max_steps:,} steps"
         )
 

@@ -12,18 +12,22 @@ from rich.table import Table
 
 from rltransfer.cli.parsing import parse
 from rltransfer.files.checkpoint import newest_generation
+from rltransfer.files.checkpoint_names import FINAL
 from rltransfer.machine.terminal import console
 from rltransfer.runs.onnx_export import Exported, export_run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Export a run's newest policy as an ONNX file that acts greedily and needs no Python."""
+    """Export a run's policy as an ONNX file that acts greedily and needs no Python."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run directory."""
     out: Path
     """The file to write, e.g. policy.onnx. An existing file is never overwritten."""
+    checkpoint: str = FINAL
+    """"final", the newest checkpoint; "best", the best policy by the evaluations during training;
+    or the environment steps of a checkpoint."""
     actions_only: bool = False
     """Export only the greedy action, not logits, Q-values or log_std."""
     samples: int = 256
@@ -40,6 +44,7 @@ def run(words: list[str]) -> None:
         options.out,
         samples=options.samples,
         actions_only=options.actions_only,
+        checkpoint=options.checkpoint,
     )
     if options.json:
         print(json.dumps({**dataclasses.asdict(exported), "path": str(exported.path)}))

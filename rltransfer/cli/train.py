@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.cli.parsing import choose, parse, with_method
-from rltransfer.cli.task_options import TaskOptions, requested_suite, with_timeout
+from rltransfer.cli.task_options import (
+    TaskOptions,
+    requested_suite,
+    with_options,
+    with_timeout,
+)
 from rltransfer.errors import InputError
+from rltransfer.files.untrusted import damage_refused
 from rltransfer.learning import methods
 from rltransfer.machine import distributed
-from rltransfer.machine.terminal import console
+from rltransfer.machine.terminal import console, print_line
 from rltransfer.runs.config import RunOptions, configured, read_config
+from rltransfer.runs.config_file import changed_weights, read_config_file, settings_of
 from rltransfer.runs.generations import Chain, generation_results, no_teacher
 from rltransfer.runs.report import result_table
 from rltransfer.runs.run import Run
@@ -30,6 +37,9 @@ class TrainOptions(TaskOptions):
 
     run_dir: Path | None = None
     """Directory of the run; defaults to runs/AGENT-TASK-SEED, shortened for many tasks."""
+    config: Path | None = None
+    """Start a run with the options and tasks of a file: the config.json of another run, or a part
+    of one. Other options on the command line replace its own."""
     resume: Path | None = None
     """Directory of a run to resume with its original settings. More --total-steps extend it;
     --episodes, --device, --threads and the options of checkpoints and evaluations may change."""
@@ -48,8 +58,8 @@ class ChainOptions(TrainOptions):
 
 def run(words: list[str]) -> None:
     """Trains an agent."""
-    if words and words[0].startswith("-") and (resumed := _value_of("--resume", words)):
-        words = [str(read_config(Path(resumed))["agent"]), *words]
+    if words and words[0].startswith("-"):
+        words = [*_agent_of(words), *words]
     name, options = choose_agent(words, "rltransfer train", "Train an agent.")
     prog = f"rltransfer train {name}"
     method = methods.find_method(name)
@@ -59,21 +69,28 @@ def run(words: list[str]) -> None:
     if not has_teacher and _value_of("--generations", options) is not None:
         raise no_teacher(name)
     kind = with_method(method, run=folder(), training=RunOptions())
-    resumed = _value_of("--resume", options)
+    resumed, config = (_value_of(option, options) for option in ("--resume", "--config"))
+    if resumed is not None and config is not None:
+        raise InputError("--config starts a run, --resume continues one: pass only one of them.")
     made: Any
-    if resumed is None:
-        made = parse(kind, options, prog)
-        suite = requested_suite(made.run)
-        run_dir = made.run.run_dir or default_folder(name, suite, made.training.seed)
-    else:
+    if resumed is not None:
         run_dir = Path(resumed)
         made, suite = _resumed(kind, name, run_dir, options, prog)
+    else:
+        if config is not None:
+            made, suite = _configured(kind, name, Path(config), options, prog)
+        else:
+            made = parse(kind, options, prog)
+            suite = requested_suite(made.run)
+        run_dir = made.run.run_dir or default_folder(name, suite, made.training.seed)
     settings = (name, made.method, suite, made.training, run_dir, made.run.quiet)
     if generations := getattr(made.run, "generations", 0):
         Chain(*settings, generations=generations).train(resumed is not None)
         print_results(generation_results(run_dir), run_dir, generations=True)
         return
     training = Run(*settings)
+    if config is not None and _value_of("--teacher", options) is None:
+        _compare_teacher(Path(config), training)
     # A teacher that is given again may have moved: then its weights must be the same.
     training.begin(resumed is not None, teacher_moves=_value_of("--teacher", options) is not None)
     training.execute()
@@ -86,6 +103,50 @@ def choose_agent(words: Sequence[str], prog: str, about: str) -> tuple[str, list
         "agent", methods.method_names(), words, prog, about,
         methods.summarize_method,
     )  # fmt: skip
+
+
+def _agent_of(words: Sequence[str]) -> list[str]:
+    """The agent of a command that begins with an option: that of the run or the file it names."""
+    if resumed := _value_of("--resume", words):
+        return [str(read_config(Path(resumed))["agent"])]
+    if config := _value_of("--config", words):
+        return [str(read_config_file(Path(config))["agent"])]
+    return []
+
+
+def _configured(
+    kind: type[Any], name: str, path: Path, words: list[str], prog: str
+) -> tuple[Any, Suite]:
+    """The options and tasks of a configuration file, unless others are given."""
+    entries = read_config_file(path)
+    agent, count = entries["agent"], entries.get("generations", 0)
+    if agent != name:
+        raise InputError(
+            f"{path} is a configuration of the agent {agent!r}: use `rltransfer train {agent} "
+            f"--config {path}`."
+        )
+    method, suite, options = settings_of(path, entries, _value_of("--teacher", words))
+    if count and not hasattr(method, "teacher"):
+        raise no_teacher(name)
+    same = ChainOptions(generations=count) if hasattr(method, "teacher") else TrainOptions()
+    made = parse(kind, words, prog, kind(run=same, method=method, training=options))
+    if suite is None or made.run.suite is not None or made.run.task:
+        requested = requested_suite(made.run)
+        if suite is None or [task.id for task in requested] != [task.id for task in suite]:
+            return made, requested
+        # The user names the tasks of the file, and so trusts them.
+        suite = dataclasses.replace(suite, tasks=tuple(task.trusted() for task in suite))
+    return made, with_timeout(with_options(suite, made.run.task_option), made.run)
+
+
+def _compare_teacher(path: Path, training: Run) -> None:
+    """Says whether the teacher has other weights than the one in a configuration file."""
+    described = training.config()["teacher"]
+    with damage_refused(f"{path} is not a configuration: its teacher is nested too deeply."):
+        changed = changed_weights(read_config_file(path).get("teacher"), described)
+    if changed:
+        line = f"The teacher {training.agent.teacher} has other weights than in {path}."
+        print_line(line, quiet=distributed.rank() > 0)
 
 
 def _resumed(
@@ -126,7 +187,7 @@ def default_folder(name: str, suite: Suite, seed: int) -> Path:
     return Path("runs") / f"{name}-{tasks}-{seed}"
 
 
-def _value_of(option: str, words: list[str]) -> str | None:
+def _value_of(option: str, words: Sequence[str]) -> str | None:
     for index, word in enumerate(words):
         name, sign, value = word.partition("=")
         if name == option:

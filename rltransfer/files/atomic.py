@@ -21,9 +21,10 @@ def written_whole(target: Path) -> Iterator[Path]:
     All files are on the disk before the folder gets its name, so that no interruption leaves an
     incomplete folder of that name.
     """
-    partial = _partial(target)
-    aside = target.with_name(f".{target.name}.old")
+    partial, aside = _partial(target), _aside(target)
     shutil.rmtree(partial, ignore_errors=True)
+    if complete_folder(target) == aside:
+        aside.rename(target)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -58,6 +59,16 @@ def written_together(target: Path) -> Iterator[Path]:
         yield _partial(target)
         distributed.wait()
     distributed.wait()
+
+
+def complete_folder(target: Path) -> Path:
+    """Where a folder of `written_whole` is: aside, after a kill between the two renames."""
+    aside = _aside(target)
+    return aside if aside.exists() and not target.exists() else target
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
 
 
 def _partial(target: Path) -> Path:

@@ -1,4 +1,7 @@
-"""Checkpoints: folders with safetensors and JSON files only."""
+"""Checkpoints: folders with safetensors and JSON files only.
+
+A run keeps its `KEPT` newest ones, by which it resumes, and one more of its best policy.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,9 @@ from rltransfer.machine.terminal import print_line
 KEPT = 2
 """Number of newest checkpoints to keep."""
 
+BEST = "best"
+"""The folder of the checkpoint with the best policy; the others are named after their step."""
+
 LARGEST_HEADER = 100_000_000
 """Bytes of the names and shapes in a safetensors file, as the library limits them."""
 
@@ -35,7 +41,7 @@ DAMAGE = (SafetensorError, ValueError, KeyError, RecursionError)
 """Errors of reading damaged JSON and safetensors files."""
 
 FILES = ("policy.json", "policy.safetensors", "state.json", "state.safetensors")
-"""Files of every checkpoint; those of several processes have more."""
+"""Files of every checkpoint by which a run resumes; those of several processes have more."""
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -142,8 +148,13 @@ def checkpoint_folder(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step-{step:012d}"
 
 
+def best_folder(run_dir: Path) -> Path:
+    """The folder of a run's best policy, which is never removed; training cannot resume from it."""
+    return run_dir / "checkpoints" / BEST
+
+
 def checkpoints(run_dir: Path) -> list[Path]:
-    """A run's complete checkpoints, oldest first."""
+    """A run's complete checkpoints by which it resumes, oldest first."""
     folder = run_dir / "checkpoints"
     if not is_folder(folder):
         return []
@@ -170,7 +181,7 @@ def newest_checkpoint(run_dir: Path, part: str = "policy") -> Path:
         )
     for folder in reversed(found):
         with must_be_readable():
-            whole = _is_whole(folder, part)
+            whole = is_whole(folder, part)
         if whole:
             if folder != found[-1]:
                 line = f"{found[-1]} is damaged: {folder.name}, the newest whole one, is used."
@@ -191,7 +202,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_whole(folder: Path, part: str) -> bool:
+def is_whole(folder: Path, part: str) -> bool:
     """Whether a checkpoint's files whose names begin with `part` are as they were written.
 
     Checkpoints of earlier versions have no hashes: only what can be parsed is known to be whole.

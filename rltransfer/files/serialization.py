@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rltransfer.aliases import option_name
-from rltransfer.errors import InputError
+from rltransfer.aliases import option_name, with_known_names
+from rltransfer.errors import InputError, unknown
 from rltransfer.options import to_builtin
 
 T = TypeVar("T")
@@ -42,36 +42,78 @@ def to_json(value: Any) -> Any:
     return str(value)
 
 
-def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
+def from_json(kind: type[T], data: Mapping[str, Any], listing: str | None = None) -> T:
     """Inverse of `to_json`; text forms remain text.
+
+    Args:
+        kind: The dataclass.
+        data: Its JSON form.
+        listing: The command that lists the fields, if a user may have written the data: then
+            missing fields have their defaults. None for data that must be complete.
 
     Raises:
         InputError: A field is missing or unknown, or has no text form.
     """
     hints = typing.get_type_hints(kind)
-    named = {option_name(name, hints): value for name, value in data.items()}
-    differing = {field.name for field in dataclasses.fields(kind)} ^ named.keys()  # type: ignore[arg-type]
+    named = _complete(kind, data) if listing is None else _partial(kind, data, listing)
+    values = {}
+    for name, value in named.items():
+        hint = hints[name]
+        if isinstance(value, dict) and isinstance(hint, types.UnionType) and str in hint.__args__:
+            remedy = (
+                "resume in Python with train(..., resume=True)"
+                if listing is None
+                else f"pass --{name.replace('_', '-')}"
+            )
+            raise InputError(
+                f"The {name} of this {kind.__name__} was built in Python and cannot be "
+                f"rebuilt from its configuration, e.g. because it contains a function: {remedy}."
+            )
+        values[name] = _restore(hint, value, listing)
+    return kind(**values)
+
+
+def _complete(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of all fields, by their current names.
+
+    Raises:
+        InputError: A field is missing or unknown.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}
+    named = {option_name(name, names): value for name, value in data.items()}
+    differing = names ^ named.keys()
     if differing or len(named) < len(data):
         raise InputError(
             f"The field {min(differing or data)!r} of a {kind.__name__} is unknown or missing: "
             "the configuration was written by another version."
         )
-    values = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        hint, value = hints[field.name], named[field.name]
-        if isinstance(value, dict) and isinstance(hint, types.UnionType) and str in hint.__args__:
+    return named
+
+
+def _partial(kind: type[Any], data: Mapping[str, Any], listing: str) -> dict[str, Any]:
+    """The values of some fields, by their current names.
+
+    Raises:
+        InputError: A field is unknown, given twice, or missing without a default.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    named = with_known_names(data, fields)
+    for name in named:
+        if name not in fields:
+            raise unknown("option", name, fields, listing)
+    for name, field in fields.items():
+        defaults = field.default, field.default_factory
+        if name not in named and defaults == (dataclasses.MISSING, dataclasses.MISSING):
             raise InputError(
-                f"The {field.name} of this {kind.__name__} was built in Python and cannot be "
-                "rebuilt from its configuration, e.g. because it contains a function: resume in "
-                "Python with train(..., resume=True)."
+                f"The {name} of a {kind.__name__} is missing: add it, or pass "
+                f"--{name.replace('_', '-')}."
             )
-        values[field.name] = _restore(hint, value)
-    return kind(**values)
+    return named
 
 
-def _restore(kind: Any, value: Any) -> Any:
+def _restore(kind: Any, value: Any, listing: str | None) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return from_json(typing.cast(type, kind), value)
+        return from_json(typing.cast(type, kind), value, listing)
     if isinstance(value, list):
         return tuple(value)
     if isinstance(value, str) and Path in typing.get_args(kind):

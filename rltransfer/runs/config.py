@@ -10,6 +10,7 @@ from typing import Any
 
 from rltransfer.aliases import option_name
 from rltransfer.errors import InputError, check_range
+from rltransfer.files.checkpoint_names import check_not_checkpoint
 from rltransfer.files.reading import must_be_readable
 from rltransfer.files.serialization import from_json, to_json
 from rltransfer.files.untrusted import damage_refused, read_json
@@ -102,6 +103,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         with must_be_readable():
             entries = read_json(path)
     except OSError as error:  # it is missing, or the name is too long
+        check_not_checkpoint(run_dir)
         raise InputError(f"{run_dir} is not a run: it has no config.json.") from error
     except InputError:
         raise

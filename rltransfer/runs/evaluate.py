@@ -8,6 +8,7 @@ from typing import Any
 
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.checkpoint import newest_generation
+from rltransfer.files.checkpoint_names import FINAL
 from rltransfer.files.reading import is_folder
 from rltransfer.machine.devices import find_device
 from rltransfer.machine.terminal import print_line
@@ -36,6 +37,7 @@ def evaluate(
     suite: SuiteLike | None = None,
     episodes: int = 100,
     *,
+    checkpoint: str | int = FINAL,
     vecnormalize: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -50,6 +52,8 @@ def evaluate(
         source: A run directory, or any teacher: see `load_teacher`.
         suite: The tasks; None for the run's tasks, or the task of "zoo:ID".
         episodes: Episodes per task.
+        checkpoint: Of a run: "final" for the newest checkpoint, "best" for the best policy by the
+            evaluations during training, or the environment steps of a checkpoint.
         vecnormalize: Observation statistics of a Stable-Baselines3 zip: see `load_teacher`.
         seed: Seed of the environments.
         device: "cpu", "cuda", ...; "auto" uses CUDA if available.
@@ -82,7 +86,9 @@ def evaluate(
                 f"--vecnormalize applies to Stable-Baselines3 zips, but {source} is a run: leave "
                 "it out."
             )
-        return _evaluate_run(Path(source), requested, episodes, how)
+        return _evaluate_run(Path(source), checkpoint, requested, episodes, how)
+    if checkpoint != FINAL:
+        raise InputError(f"--checkpoint applies to runs, but {source} is not a run: leave it out.")
     teacher = None
     if requested is None and source != ZOO:
         # Loaded first, so that an error of the source itself precedes that of the missing task.
@@ -103,9 +109,13 @@ def run_suite(source: Path) -> Suite:
 
 
 def _evaluate_run(
-    source: Path, requested: Suite | None, episodes: int, how: dict[str, Any]
+    source: Path,
+    checkpoint: str | int,
+    requested: Suite | None,
+    episodes: int,
+    how: dict[str, Any],
 ) -> dict[str, Evaluation]:
-    policy = load_run_policy(newest_generation(source)).to(how["device"])
+    policy = load_run_policy(newest_generation(source), checkpoint).to(how["device"])
     trained = run_suite(source)
     if requested is None:
         return evaluate_policy(policy, trained, episodes, **how)

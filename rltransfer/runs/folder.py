@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 
 from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
-from rltransfer.files import atomic, checkpoint
+from rltransfer.files import atomic
+from rltransfer.files.checkpoint_names import FINAL, find_checkpoint
 from rltransfer.files.serialization import to_json
 from rltransfer.files.untrusted import DAMAGE, damage_refused, read_json
 from rltransfer.policies.policy import Policy
@@ -181,16 +182,26 @@ def changed_options(run_dir: Path, options: RunOptions) -> dict[str, Any]:
 def store_options(run_dir: Path, options: RunOptions) -> None:
     """Stores the options of a resumed run.
 
-    A result of fewer steps or other episodes is renamed to `result-STEPS-EPISODES.json`.
+    A result of fewer steps or other episodes is kept, see `keep_result`.
     """
-    changed, config = changed_options(run_dir, options), read_config(run_dir)
-    if not changed:
+    changed = changed_options(run_dir, options)
+    if changed.keys() & RESULT_OPTIONS:
+        keep_result(run_dir)
+    if changed:
+        config = {**read_config(run_dir), "options": to_json(options)}
+        write_json(run_dir / "config.json", config)
+
+
+def keep_result(run_dir: Path) -> None:
+    """Renames the result of a run that trains on to `result-STEPS-EPISODES.json`."""
+    result, old = run_dir / "result.json", with_current_names(read_config(run_dir)["options"])
+    if not result.exists():
         return
-    result, old = run_dir / "result.json", with_current_names(config["options"])
-    if changed.keys() & RESULT_OPTIONS and result.exists():
-        with io_errors_as_input_errors(run_dir):
-            result.rename(run_dir / f"result-{old['total_steps']}-{old['episodes']}.json")
-    write_json(run_dir / "config.json", {**config, "options": to_json(options)})
+    steps, done = old["total_steps"], stored_result(run_dir).get("env_steps")
+    if isinstance(done, int) and done < steps:
+        steps = done  # a callback stopped the run
+    with io_errors_as_input_errors(run_dir):
+        result.rename(run_dir / f"result-{steps}-{old['episodes']}.json")
 
 
 def stored_result(run_dir: Path) -> dict[str, Any]:
@@ -238,7 +249,7 @@ def difference(old: Any, new: Any, path: str, known_only: bool = False) -> str:
     return next(filter(None, (difference(a, b, name, known_only) for name, a, b in parts)), "")
 
 
-def load_run_policy(run_dir: Path) -> Policy:
-    """Loads a run's newest policy."""
+def load_run_policy(run_dir: Path, name: str | int = FINAL) -> Policy:
+    """Loads the policy of one of a run's checkpoints; see `find_checkpoint` for its name."""
     read_config(run_dir)  # raises if the folder is not a run
-    return load_policy(checkpoint.newest_checkpoint(run_dir) / "policy")
+    return load_policy(find_checkpoint(run_dir, name) / "policy")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from rltransfer.learning.agent import Method
 from rltransfer.machine import distributed
 from rltransfer.options import whole_number
 from rltransfer.rollouts.engine import closed_if_refused
+from rltransfer.runs.callbacks import Callback
 from rltransfer.runs.config import RunOptions, settings
 from rltransfer.runs.folder import (
     check_free,
@@ -59,6 +61,7 @@ class Chain:
         options: The first generation's options; each generation runs for `total_steps`.
         folder: The chain's folder.
         quiet: Whether to hide the progress.
+        callbacks: Functions that each generation's run calls.
         generations: Number of generations.
 
     Raises:
@@ -71,6 +74,7 @@ class Chain:
     options: RunOptions
     folder: Path
     quiet: bool = False
+    callbacks: Sequence[Callback] = ()
     generations: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
@@ -125,7 +129,10 @@ class Chain:
         run_dir = generation_folder(self.folder, number)
         seed = self.options.seed + SEED_STEP * (number - 1)
         options = dataclasses.replace(self.options, seed=seed)
-        run = Run(self.name, self._method(number), self.suite, options, run_dir, self.quiet)
+        run = Run(
+            self.name, self._method(number), self.suite, options, run_dir, self.quiet,
+            self.callbacks,
+        )  # fmt: skip
         if number == 1 and not resume:
             with closed_if_refused(run.engine):
                 if self.generations > 1 and run.agent.policy.state_size:

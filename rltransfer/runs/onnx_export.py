@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_number
-from rltransfer.files.checkpoint import newest_checkpoint
+from rltransfer.files.checkpoint_names import FINAL, find_checkpoint
 from rltransfer.files.hashing import weights_sha256
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy
@@ -173,24 +173,30 @@ class Exportable(nn.Module):
 
 
 def export_run(
-    run_dir: Path, out: Path, *, samples: int = 256, actions_only: bool = False
+    run_dir: Path,
+    out: Path,
+    *,
+    samples: int = 256,
+    actions_only: bool = False,
+    checkpoint: str | int = FINAL,
 ) -> Exported:
-    """Writes the newest policy of a run as an ONNX file, after checking that it acts the same.
+    """Writes a run's policy as an ONNX file, after checking that it acts the same.
 
     Args:
         run_dir: The run directory.
         out: The file; must not exist.
         samples: Number of random observations on which policy and file are compared.
         actions_only: Whether to leave out the logits, Q-values, mean and log_std.
+        checkpoint: The checkpoint with the policy, see `find_checkpoint`.
 
     Raises:
-        InputError: The folder is not a run, the file exists or cannot be written, or a required
-            package is missing.
+        InputError: The folder is not a run or has no such checkpoint, the file exists or cannot be
+            written, or a required package is missing.
         RuntimeError: The file does not act like the policy; it is not written.
     """
     check_number("samples", samples, "at least 1")
     suite = Suite.from_json(read_config(run_dir)["suite"])
-    stem = newest_checkpoint(run_dir) / "policy"
+    stem = find_checkpoint(run_dir, checkpoint) / "policy"
     policy = load_policy(stem)
     if out.exists():
         raise InputError(f"{out} already exists: use another --out.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import operator
@@ -38,6 +39,8 @@ from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
+from rltransfer.runs.best import Best, load_best, save_best, score
+from rltransfer.runs.callbacks import Callback, Callbacks, Kind
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
 from rltransfer.runs.evaluation_progress import EvaluationProgress
 from rltransfer.runs.folder import (
@@ -45,6 +48,7 @@ from rltransfer.runs.folder import (
     changed_options,
     check_same,
     io_errors_as_input_errors,
+    keep_result,
     lock,
     make_folder,
     store_options,
@@ -53,7 +57,7 @@ from rltransfer.runs.folder import (
 )
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.result import final_evaluation
-from rltransfer.runs.teacher_check import format_return, teacher_check
+from rltransfer.runs.teacher_check import format_return, means, teacher_check
 from rltransfer.runs.tensorboard import Tracker
 from rltransfer.tasks.host_env import HostVectorEnv
 from rltransfer.tasks.normalising import describe_normalising
@@ -90,7 +94,9 @@ class Run:
         options: RunOptions,
         run_dir: Path,
         quiet: bool = False,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
+        self.callbacks = Callbacks(callbacks)
         self.name = name
         self.method = method
         self.suite = suite
@@ -106,6 +112,8 @@ class Run:
         self.wall_seconds = 0.0
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, Evaluation] = {}
+        self.random_returns: dict[str, Evaluation] = {}
+        self.best: Best | None = None
         self._resumed = False
         self._held = contextlib.ExitStack()
         self._in_turn = False
@@ -221,13 +229,19 @@ class Run:
             self.result = stored_result(self.run_dir)
         distributed.wait()  # until all processes have read what the first one changes
         if distributed.rank() == 0:
+            if not self.result:
+                keep_result(self.run_dir)
             store_options(self.run_dir, self.options)
         for name, value in changed.items():
             new = getattr(self.options, name)
             self._say(f"resumes with {name} {new}; it was {value}")
 
     def restore(self) -> None:
-        """Restores the newest checkpoint; without one, the run starts from the beginning."""
+        """Restores the newest checkpoint; without one, the run starts from the beginning.
+
+        The best policy so far stays the best, even if it is newer than the checkpoint.
+        """
+        self.best = load_best(self.run_dir, quiet=self._hides_progress)
         if not checkpoint.checkpoints(self.run_dir):
             return
         folder = checkpoint.newest_checkpoint(self.run_dir, part="")
@@ -257,6 +271,7 @@ class Run:
         Raises:
             InterruptedRunError: Ctrl-C or SIGTERM stopped the run after a checkpoint.
             KeyboardInterrupt: The same before the first rollout or after the last checkpoint.
+            Exception: A callback raised it, and what was learned is in a checkpoint.
             EnvironmentFailureError: An environment failed; what was learned is in a checkpoint.
             InputError: The network diverged, or the disk is full.
         """
@@ -276,6 +291,7 @@ class Run:
                     self._say(sentence)
                 self._check_teacher()
                 self._print_groups()
+                self._call("start")
                 self._loop(tracker)
                 self._finish(tracker)
         except EnvironmentFailureError as error:
@@ -329,26 +345,35 @@ class Run:
         before = self.wall_seconds
         self._in_loop = True
         with self._progress() as progress:
-            while self.env_steps < options.total_steps:
+            while self.env_steps < options.total_steps and not self.callbacks.stopped:
                 last_step = self.env_steps
                 metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
+                evaluated = {}
                 if _passed(last_step, self.env_steps, evaluate_every):
-                    metrics.update(self._evaluate_quickly(progress))
+                    evaluated = self._evaluate_quickly(progress)
                 with io_errors_as_input_errors(self.run_dir):
-                    tracker.scalars(metrics, self.env_steps)
+                    tracker.scalars({**metrics, **evaluated}, self.env_steps)
                 # Without finished episodes in this rollout, no older training return is shown.
                 figures.pop(TRAINING_RETURN, None)
-                figures.update(_live_figures(metrics))
+                figures.update(_live_figures({**metrics, **evaluated}))
                 speed = (self.env_steps - first_step) / (time.monotonic() - began)
                 progress.show(self.env_steps, speed, figures)
-                ended = self.env_steps >= options.total_steps
+                self._call("rollout", metrics)
+                if evaluated:
+                    self._call("evaluation", evaluated)
+                ended = self.env_steps >= options.total_steps or self.callbacks.stopped
                 stops = distributed.any_of(self._stop)
                 if ended or stops or _passed(last_step, self.env_steps, save_every):
                     self.save()
+                    self._call("checkpoint")
                 if stops:
                     raise InterruptedRunError(self.name, self.run_dir, self._signal)
         self._in_loop = False
+        if self.callbacks.stopped and self.env_steps < options.total_steps:
+            self._say(f"was stopped by a callback at step {self.env_steps}")
+            if not self._is_saved():  # it was stopped before its first rollout
+                self.save()
         if self._stop:
             # The signal arrived during the last checkpoint.
             raise InterruptedRunError(self.name, self.run_dir, self._signal)
@@ -402,7 +427,21 @@ class Run:
                 seed=self.options.seed + 1, device=self.device, **how,
             )  # fmt: skip
         self.agent.policy.train()
+        self._keep_best(means(found))
         return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
+
+    def _keep_best(self, returns: dict[str, float]) -> None:
+        """Saves the policy if no earlier evaluation has a score as high as its own."""
+        if distributed.rank() > 0:
+            return
+        references = means(self.teacher_returns), means(self.random_returns)
+        scored = score(returns, *references)
+        if not math.isfinite(scored):
+            return
+        if self.best is None or scored > score(self.best.returns, *references):
+            self.best = Best(self.env_steps, returns)
+            with io_errors_as_input_errors(self.run_dir):
+                save_best(self.run_dir, self.agent.policy, self.best)
 
     def _failed(self, failure: EnvironmentFailureError) -> EnvironmentFailureError:
         """Saves what was learned before an environment failed; the error says how to resume."""
@@ -414,11 +453,28 @@ class Run:
             with io_errors_as_input_errors(self.run_dir):
                 atomic.write_text_whole(path, failure.trace)
             sentence += f"; its traceback is in {path}"
-        target = checkpoint.checkpoint_folder(self.run_dir, self.env_steps)
-        if self.env_steps and not target.exists():
+        if self.env_steps and not self._is_saved():
             self.save(new_episodes=True)
         sentence += f"; then resume with `rltransfer train {self.name} --resume {self.run_dir}`"
         return EnvironmentFailureError(f"{sentence} (from step {self.env_steps}).", failure.trace)
+
+    def _call(self, kind: Kind, metrics: Mapping[str, float] | None = None) -> None:
+        """Calls the callbacks; after an error in one, saves what was learned and raises it."""
+        try:
+            self.callbacks(kind, self.env_steps, metrics or {}, self.agent.policy, self.run_dir)
+        except (Exception, SystemExit) as error:
+            if distributed.world_size() == 1:  # other processes do not know of it
+                if self.env_steps and not self._is_saved():
+                    self.save()
+                error.add_note(
+                    f"In a callback of {self.run_dir}, which resumes from step {self.env_steps} "
+                    "with train(..., resume=True)."
+                )
+            raise
+
+    def _is_saved(self) -> bool:
+        """Whether there is a checkpoint of this step."""
+        return checkpoint.checkpoint_folder(self.run_dir, self.env_steps).exists()
 
     def save(self, new_episodes: bool = False) -> None:
         """Writes a checkpoint; the environments run on as if there were none.
@@ -469,15 +525,20 @@ class Run:
             **{f"teacher_{name}": value for name, value in teacher_figures.items()},
             "device": str(self.device),
             "hardware": hardware(self.device),
+            "best": None if self.best is None else dataclasses.asdict(self.best),
             "final_evaluation": bool(found),
             "tasks": tasks,
+        }
+        final = {
+            f"final/{name}/{task}": value
+            for task, figures in found.items()
+            for name, value in figures.items()
         }
         if distributed.rank() == 0:
             write_json(self.run_dir / "result.json", self.result)
             with io_errors_as_input_errors(self.run_dir):
-                for task, figures in found.items():
-                    final = {f"final/{name}/{task}": value for name, value in figures.items()}
-                    tracker.scalars(final, self.env_steps)
+                tracker.scalars(final, self.env_steps)
+        self._call("end", final)
 
     def _print_groups(self) -> None:
         """Says which observation groups the policy reads if there are others."""
@@ -525,7 +586,7 @@ class Run:
         seed = self.options.seed + 3
         with self._progress() as progress, self._evaluating(progress) as how:
             found = teacher_check(self.agent, self.context, seed, **how)
-        self.teacher_returns, sentences = found
+        self.teacher_returns, self.random_returns, sentences = found
         if distributed.rank() == 0:
             for sentence in sentences:
                 print_line(sentence)

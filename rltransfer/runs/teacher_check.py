@@ -29,8 +29,8 @@ PRECISION = 0.1
 
 def teacher_check(
     agent: Agent, context: TrainingContext, seed: int, **how: Any
-) -> tuple[dict[str, Evaluation], list[str]]:
-    """Evaluates the teacher before training starts.
+) -> tuple[dict[str, Evaluation], dict[str, Evaluation], list[str]]:
+    """Evaluates the teacher and a random policy before training starts.
 
     Also passes the returns of the teacher and of a random policy to the agent, if it needs them.
 
@@ -41,11 +41,11 @@ def teacher_check(
         how: Further arguments of `evaluate`.
 
     Returns:
-        The teacher's episodes of each task, and a sentence for each task on which the teacher is
-        not better than a random policy.
+        The teacher's episodes of each task, those of a random policy, and a sentence for each task
+        on which the teacher is not better.
     """
     if agent.teacher is None:
-        return {}, []
+        return {}, {}, []
     teacher, random = _reference_episodes(agent, context, seed, False, how)
     sentences = [
         f"The teacher's return on {name!r} is {format_return(one)} over {len(one.returns)} "
@@ -58,8 +58,8 @@ def teacher_check(
         if any(evaluation_task(task) != task for task in context.suite):
             # With another seed: each label of a vote needs independent noise.
             references = _reference_episodes(agent, context, seed + 1, True, how)
-        agent.set_reference_returns(*map(_means, references))
-    return teacher, sentences
+        agent.set_reference_returns(*map(means, references))
+    return teacher, random, sentences
 
 
 def format_return(found: Evaluation) -> str:
@@ -111,7 +111,8 @@ def _joined(one: Evaluation, other: Evaluation) -> Evaluation:
     return Evaluation(one.returns + other.returns, one.lengths + other.lengths)
 
 
-def _means(found: Mapping[str, Evaluation]) -> dict[str, float]:
+def means(found: Mapping[str, Evaluation]) -> dict[str, float]:
+    """The mean return of each task."""
     return {name: one.mean for name, one in found.items()}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rltransfer.aliases import accepts_aliases
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.runs.callbacks import Callback
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.generations import Chain
 from rltransfer.runs.run import Run
@@ -24,6 +26,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     generations: int = 0,
+    callbacks: Sequence[Callback] = (),
     total_steps: int = 1_000_000,
     seed: int = 0,
     device: str = "auto",
@@ -47,6 +50,8 @@ def train(
         quiet: Hide progress.
         generations: Students in a chain, each the teacher of the next, see `generations.py`; the
             last one's run is returned. 0 trains a single run, in `run_dir` itself.
+        callbacks: Functions that the run calls with a `RunEvent` at its start and end, rollouts,
+            evaluations and checkpoints, e.g. to log or to stop early: see `callbacks.py`.
         total_steps: Environment steps over all tasks and environments.
         seed: Seed of weights, environments and sampling order.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available.
@@ -63,6 +68,7 @@ def train(
 
     Raises:
         InputError: An argument is invalid; nothing was written.
+        Exception: What a callback raised, after a checkpoint.
     """
     if not isinstance(method, Method):
         raise InputError(f"The method is {method!r}: pass an instance, e.g. rt.agents.PPO().")
@@ -80,7 +86,7 @@ def train(
         episodes=episodes,
     )
     name = methods.method_name(type(method))
-    settings = (name, method, families.as_suite(suite), options, Path(run_dir), quiet)
+    settings = (name, method, families.as_suite(suite), options, Path(run_dir), quiet, callbacks)
     if generations:
         return Chain(*settings, generations=generations).train(resume)
     run = Run(*settings)

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from rltransfer.errors import InputError
-from rltransfer.files.checkpoint import newest_checkpoint, newest_generation
+from rltransfer.files.checkpoint import newest_generation
+from rltransfer.files.checkpoint_names import FINAL, check_not_checkpoint, find_checkpoint
 from rltransfer.files.hashing import weights_sha256
 from rltransfer.files.reading import is_folder, must_be_readable
 from rltransfer.files.untrusted import DAMAGE, damage_refused, read_json
@@ -25,6 +26,8 @@ def load_teacher(
     source: str | Path | Teacher,
     vecnormalize: str | Path | None = None,
     suite: SuiteLike | None = None,
+    *,
+    checkpoint: str | int = FINAL,
 ) -> Teacher:
     """Loads a teacher.
 
@@ -38,9 +41,11 @@ def load_teacher(
         vecnormalize: Observation statistics of a Stable-Baselines3 zip, or "none" for none; by
             default those next to the zip are used: see `sb3_zoo.py`.
         suite: The tasks, or the name of a suite or task; needed for "zoo".
+        checkpoint: Of a run directory: "final" for the newest checkpoint, "best" for the best
+            policy by the evaluations during training, or the environment steps of a checkpoint.
 
     Raises:
-        InputError: The source is none of these, or is damaged.
+        InputError: The source is none of these, or is damaged; an argument does not apply to it.
     """
     if callable(source) and not isinstance(source, Teacher):
         raise InputError("The teacher is a function: write CallableTeacher(function).")
@@ -49,6 +54,11 @@ def load_teacher(
         raise InputError(
             f"Observation statistics go with a Stable-Baselines3 zip, but the teacher is {text}. "
             "In a composition, write load_teacher('a.zip', vecnormalize='a.pkl') for the zip."
+        )
+    if checkpoint != FINAL and (isinstance(source, Teacher) or not is_folder(text)):
+        raise InputError(
+            f"The checkpoint {checkpoint!r} is one of a run, but the teacher is {text}: leave it "
+            "out, or in a composition write load_teacher('RUN', checkpoint=...) for the run."
         )
     if isinstance(source, Teacher):
         return source
@@ -59,13 +69,14 @@ def load_teacher(
     if is_composition(text) and not os.path.exists(text):
         return read_composition(text, load_teacher, None if suite is None else as_suite(suite))
     if is_folder(text):
-        return _of_run(Path(source))
+        return _of_run(Path(source), checkpoint)
     return load_file_teacher(text, None if vecnormalize is None else str(vecnormalize))
 
 
-def _of_run(run_dir: Path) -> Teacher:
+def _of_run(run_dir: Path, checkpoint: str | int) -> Teacher:
+    check_not_checkpoint(run_dir)
     run_dir = newest_generation(run_dir)
-    stem = newest_checkpoint(run_dir) / "policy"
+    stem = find_checkpoint(run_dir, checkpoint) / "policy"
     damaged = f"{run_dir} is not a complete run: its config.json is missing or damaged."
     with damage_refused(damaged), must_be_readable():
         config = read_json(run_dir / "config.json")
@@ -75,7 +86,9 @@ def _of_run(run_dir: Path) -> Teacher:
             raise TypeError("The number of stacked frames is a number.")
     return PolicyTeacher(
         load_policy(stem), str(run_dir), weights_sha256(stem), suite,
-        frame_stack=frame_stack, recorded_return=_recorded_return(run_dir),
+        frame_stack=frame_stack,
+        recorded_return=_recorded_return(run_dir) if checkpoint == FINAL else {},
+        checkpoint=checkpoint,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
 from rltransfer.errors import InputError
+from rltransfer.files.checkpoint_names import FINAL
 from rltransfer.files.hashing import tensors_sha256
 from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
@@ -37,6 +38,7 @@ class PolicyTeacher(ModuleTeacher):
         kind: The `kind` of its specification: "run" or "zoo".
         frame_stack: The number of stacked frames in its observations, 0 for none; None if unknown.
         recorded_return: Mean return that was measured before, by task id.
+        checkpoint: The checkpoint of the run at `source` that the policy is from.
 
     Raises:
         InputError: The policy is recurrent.
@@ -55,6 +57,7 @@ class PolicyTeacher(ModuleTeacher):
         kind: str = "run",
         frame_stack: int | None = None,
         recorded_return: Mapping[str, float] | None = None,
+        checkpoint: str | int = FINAL,
     ) -> None:
         super().__init__(policy, source, sha256, policy.num_acting_parameters())
         if policy.state_size:
@@ -66,6 +69,7 @@ class PolicyTeacher(ModuleTeacher):
         self.kind = kind
         self.frame_stack = frame_stack
         self.recorded_return = dict(recorded_return or {})
+        self.checkpoint = checkpoint
         spec = policy.spec
         self.reads = Dict([(name, spec.observation_space[name]) for name in spec.network.groups])
         self.register_buffer("_index", None, persistent=False)
@@ -141,6 +145,7 @@ class PolicyTeacher(ModuleTeacher):
         fitted = PolicyTeacher(
             self.module, self.source, self.sha256, self.suite, kind=self.kind,
             frame_stack=self.frame_stack, recorded_return=self.recorded_return,
+            checkpoint=self.checkpoint,
         )  # fmt: skip
         spec, who = self.module.spec, f"The teacher {self.source}"
         indices = [self._index_of(task) for task in spaces.suite]
@@ -154,6 +159,15 @@ class PolicyTeacher(ModuleTeacher):
             fitted._index = torch.tensor(indices)
         fitted._action_size = max(spaces.action_sizes)
         return fitted
+
+    def quoted(self) -> str:
+        """The source, with that of the checkpoint."""
+        return super().quoted() if self.checkpoint == FINAL else str(self)
+
+    def __str__(self) -> str:
+        if self.checkpoint == FINAL:
+            return self.source
+        return f"load_teacher({self.source!r}, checkpoint={self.checkpoint!r})"
 
     def bounds_in(self, task: Task) -> Box | None:
         """The bounds that the policy was trained with."""
