@@ -36,10 +36,18 @@ from rltransfer.machine.hardware import hardware
 from rltransfer.machine.terminal import print_line
 from rltransfer.policies.saving import save_policy
 from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
-from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
+from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy, evaluate_random
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
+from rltransfer.runs.descriptions import (
+    EVALUATE_RETURN,
+    EVALUATE_RETURNS,
+    PICTURE,
+    RANDOM_RETURN,
+    TEACHER_RETURN,
+    Descriptions,
+)
 from rltransfer.runs.evaluation_progress import EvaluationProgress
 from rltransfer.runs.folder import (
     RESULT_OPTIONS,
@@ -52,10 +60,12 @@ from rltransfer.runs.folder import (
     stored_result,
     write_json,
 )
+from rltransfer.runs.hyperparameters import hyperparameters
+from rltransfer.runs.pictures import task_pictures
 from rltransfer.runs.progress import Progress
-from rltransfer.runs.result import final_evaluation
+from rltransfer.runs.result import final_curves, final_evaluation
 from rltransfer.runs.teacher_check import format_return, teacher_check
-from rltransfer.runs.tensorboard import Tracker
+from rltransfer.runs.tensorboard import Tracker, write_settings
 from rltransfer.tasks.host_env import HostVectorEnv
 from rltransfer.tasks.normalising import describe_normalising
 from rltransfer.tasks.observation import grouped
@@ -107,6 +117,7 @@ class Run:
         self.wall_seconds = 0.0
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, Evaluation] = {}
+        self.reference_curves: dict[str, float] = {}
         self._resumed = False
         self._held = contextlib.ExitStack()
         self._in_turn = False
@@ -115,7 +126,9 @@ class Run:
         self._signal: int = signal.SIGINT
         seed = distributed.process_seed(options.seed)
         seed_global_generators(seed)  # environments may draw from them
+        began = time.monotonic()
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
+        self._seconds_per_env = (time.monotonic() - began) / self.engine.num_rows
         spaces = self.engine.spaces
         self.context = TrainingContext(
             spaces=spaces if scales_actions(run_dir) else spaces.without_host_actions(),
@@ -269,6 +282,7 @@ class Run:
         try:
             with self._tracked() as tracker:
                 self._print_normalising()
+                self._draw_tasks(tracker)
                 self._check_teacher()
                 self._print_groups()
                 self._loop(tracker)
@@ -295,13 +309,37 @@ class Run:
         """Yields the run's tracker, with the configuration written, and closes it."""
         run_dir = self.run_dir if distributed.rank() == 0 else None
         with io_errors_as_input_errors(self.run_dir):
-            tracker = Tracker(run_dir, self.env_steps + 1 if self._resumed else None)
-            tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
+            if run_dir is not None:
+                self._write_settings(run_dir)
+            purge_step = self.env_steps + 1 if self._resumed else None
+            tracker = Tracker(run_dir, purge_step, Descriptions(self.agent))
         try:
             yield tracker
         finally:
             with io_errors_as_input_errors(self.run_dir):
                 tracker.close()
+
+    def _write_settings(self, run_dir: Path) -> None:
+        charts = {
+            f"{EVALUATE_RETURN}/{task}": [
+                f"{curve}/{task}" for curve in (EVALUATE_RETURN, TEACHER_RETURN, RANDOM_RETURN)
+            ]
+            for task in self.suite.names()
+            if self.options.evaluate_episodes
+        }
+        settings = hyperparameters(self.name, self.method, self.suite, self.options)
+        config = f"```\n{json.dumps(self.config(), indent=1)}\n```"
+        write_settings(run_dir, config, settings, charts)
+
+    def _draw_tasks(self, tracker: Tracker) -> None:
+        """Shows a picture of each task, if a run begins."""
+        if self._resumed or distributed.rank() > 0:
+            return
+        evaluates = self.options.evaluate_episodes or self.options.episodes
+        seconds = self._seconds_per_env if evaluates else None
+        with io_errors_as_input_errors(self.run_dir):
+            for task, pixels in task_pictures(self.engine, self.options.seed, seconds):
+                tracker.picture(f"{PICTURE}/{task}", pixels)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Requests a stop after this iteration; outside the loop or if repeated, stops at once."""
@@ -313,7 +351,7 @@ class Run:
         """Alternates rollouts and updates until all steps are done."""
         options = self.options
         save_every = options.checkpoint_every or max(options.total_steps // 10, 1)
-        evaluate_every = options.evaluate_every or max(options.total_steps // 4, 1)
+        evaluate_every = options.evaluate_every or max(options.total_steps // 10, 1)
         if not options.evaluate_episodes:
             evaluate_every = 0
         figures: dict[str, str | Mapping[str, str]] = {}
@@ -329,7 +367,7 @@ class Run:
                 metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
                 if _passed(last_step, self.env_steps, evaluate_every):
-                    metrics.update(self._evaluate_quickly(progress))
+                    metrics.update(self._evaluate_quickly(progress, tracker))
                 with io_errors_as_input_errors(self.run_dir):
                     tracker.scalars(metrics, self.env_steps)
                 # Without finished episodes in this rollout, no older training return is shown.
@@ -389,7 +427,7 @@ class Run:
                 f"environment {row % self.method.num_envs}: the environment is at fault."
             )
 
-    def _evaluate_quickly(self, progress: Progress) -> dict[str, float]:
+    def _evaluate_quickly(self, progress: Progress, tracker: Tracker) -> dict[str, float]:
         self.agent.policy.eval()
         with self._evaluating(progress) as how:
             found = evaluate_policy(
@@ -397,7 +435,10 @@ class Run:
                 seed=self.options.seed + 1, device=self.device, **how,
             )  # fmt: skip
         self.agent.policy.train()
-        return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
+        returns = {f"{EVALUATE_RETURNS}/{task}": one.returns for task, one in found.items()}
+        with io_errors_as_input_errors(self.run_dir):
+            tracker.histograms(returns, self.env_steps)
+        return self.reference_curves | curves(EVALUATE_RETURN, found)
 
     def _failed(self, failure: EnvironmentFailureError) -> EnvironmentFailureError:
         """Saves what was learned before an environment failed; the error says how to resume."""
@@ -470,9 +511,8 @@ class Run:
         if distributed.rank() == 0:
             write_json(self.run_dir / "result.json", self.result)
             with io_errors_as_input_errors(self.run_dir):
-                for task, figures in found.items():
-                    final = {f"final/{name}/{task}": value for name, value in figures.items()}
-                    tracker.scalars(final, self.env_steps)
+                tracker.scalars(final_curves(found), self.env_steps)
+                tracker.finished()
 
     def _print_groups(self) -> None:
         """Says which observation groups the policy reads if there are others."""
@@ -517,10 +557,14 @@ class Run:
         if self.agent.teacher is not None:
             for note in self.agent.teacher.notes():
                 print_line(note, self.quiet or distributed.rank() > 0)
-        seed = self.options.seed + 3
+        seed, episodes = self.options.seed + 3, self.options.evaluate_episodes
         with self._progress() as progress, self._evaluating(progress) as how:
             found = teacher_check(self.agent, self.context, seed, **how)
-        self.teacher_returns, sentences = found
+            self.teacher_returns, random, sentences = found
+            if episodes and not random:
+                random = evaluate_random(self.suite, episodes, seed=seed, device=self.device, **how)
+        self.reference_curves = curves(TEACHER_RETURN, self.teacher_returns)
+        self.reference_curves |= curves(RANDOM_RETURN, random)
         if distributed.rank() == 0:
             for sentence in sentences:
                 print(sentence, file=sys.stderr)
@@ -557,6 +601,11 @@ def _live_figures(metrics: Mapping[str, float]) -> dict[str, str | Mapping[str, 
         if returns:
             shown[name] = _as_text(returns)
     return shown
+
+
+def curves(name: str, found: Mapping[str, Evaluation]) -> dict[str, float]:
+    """The mean returns of tasks as points of curves."""
+    return {f"{name}/{task}": one.mean for task, one in found.items()}
 
 
 def _as_text(values: Mapping[str, float]) -> dict[str, str]:

@@ -29,7 +29,7 @@ PRECISION = 0.1
 
 def teacher_check(
     agent: Agent, context: TrainingContext, seed: int, **how: Any
-) -> tuple[dict[str, Evaluation], list[str]]:
+) -> tuple[dict[str, Evaluation], dict[str, Evaluation], list[str]]:
     """Evaluates the teacher before training starts.
 
     Also passes the returns of the teacher and of a random policy to the agent, if it needs them.
@@ -41,11 +41,11 @@ def teacher_check(
         how: Further arguments of `evaluate`.
 
     Returns:
-        The teacher's episodes of each task, and a sentence for each task on which the teacher is
-        not better than a random policy.
+        The teacher's and a random policy's episodes of each task, and a sentence for each task on
+        which the teacher is not better than the random policy.
     """
     if agent.teacher is None:
-        return {}, []
+        return {}, {}, []
     teacher, random = _reference_episodes(agent, context, seed, False, how)
     sentences = [
         f"The teacher's return on {name!r} is {format_return(one)} over {len(one.returns)} "
@@ -59,7 +59,7 @@ def teacher_check(
             # With another seed: each label of a vote needs independent noise.
             references = _reference_episodes(agent, context, seed + 1, True, how)
         agent.set_reference_returns(*map(_means, references))
-    return teacher, sentences
+    return teacher, random, sentences
 
 
 def format_return(found: Evaluation) -> str:
