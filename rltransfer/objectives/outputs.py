@@ -47,7 +47,7 @@ class KL(Term):
 
 @dataclass(frozen=True)
 class ReverseKL(Term):
-    """KL(student || teacher / temperature) in nats: the student keeps to what the teacher does most.
+    """KL(student || teacher / temperature) in nats: the student does what the teacher does most.
 
     Actions that the teacher masks have a log-probability of -1e9: the student first learns to avoid
     them, before anything else.

@@ -27,7 +27,7 @@ def hyperparameters(
     option is a number or text, so that TensorBoard can filter it. Infinite numbers are left out:
     TensorBoard cannot show them.
     """
-    first = {
+    first: dict[str, Value] = {
         "agent": name,
         "suite": suite.name,
         "seed": options.seed,

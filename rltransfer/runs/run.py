@@ -78,9 +78,17 @@ TRAINING_RETURN = "training return"
 GENERATORS = "generators"
 """Key of the global generators in a checkpoint; those of earlier versions lack it."""
 
+EVALUATE_FROM = "evaluate_from"
+"""Key of the step of the next evaluation at the earliest; checkpoints of earlier versions lack it.
+"""
+
 TRACEBACK = "environment-error.txt"
 """The file of a run directory with the traceback of an environment's error."""
 
+
+EVALUATION_FRACTION = 0.1
+"""Steps of evaluations relative to those of training, on the host, unless --evaluate-every is set.
+Simulated on the device, many environments cost little more than one."""
 
 LONGEST_TITLE = 60
 """Characters of a suite's name in titles; several ids without a common name may have more."""
@@ -118,6 +126,7 @@ class Run:
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, Evaluation] = {}
         self.reference_curves: dict[str, float] = {}
+        self._evaluate_from = 0
         self._resumed = False
         self._held = contextlib.ExitStack()
         self._in_turn = False
@@ -169,8 +178,11 @@ class Run:
 
     def _default_evaluation_envs(self) -> int:
         """Environments on the device cost little; others may be few, e.g. robots or licences."""
-        on_device = not any(isinstance(one.env, HostVectorEnv) for one in self.engine.env_slices)
-        return 64 if on_device else min(self.method.num_envs, 64)
+        return 64 if self._on_device else min(self.method.num_envs, 64)
+
+    @property
+    def _on_device(self) -> bool:
+        return not any(isinstance(one.env, HostVectorEnv) for one in self.engine.env_slices)
 
     def _make_room(self, error: Exception) -> None:
         """Closes training's environments, as others cannot be made while they exist."""
@@ -254,6 +266,7 @@ class Run:
             if self.env_steps < 0 or not 0 <= self.wall_seconds < math.inf:
                 raise ValueError("Steps and seconds are counted from 0.")
             self.agent.load_state_dict(state["agent"])
+            self._evaluate_from = operator.index(state.get(EVALUATE_FROM, 0))
             if GENERATORS in state:
                 set_global_state(state[GENERATORS])
             self.engine.load_state_dict(state["engine"])
@@ -351,9 +364,6 @@ class Run:
         """Alternates rollouts and updates until all steps are done."""
         options = self.options
         save_every = options.checkpoint_every or max(options.total_steps // 10, 1)
-        evaluate_every = options.evaluate_every or max(options.total_steps // 10, 1)
-        if not options.evaluate_episodes:
-            evaluate_every = 0
         figures: dict[str, str | Mapping[str, str]] = {}
         if self.teacher_returns:
             returns = self.teacher_returns.items()
@@ -366,7 +376,7 @@ class Run:
                 last_step = self.env_steps
                 metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
-                if _passed(last_step, self.env_steps, evaluate_every):
+                if self._evaluates(last_step):
                     metrics.update(self._evaluate_quickly(progress, tracker))
                 with io_errors_as_input_errors(self.run_dir):
                     tracker.scalars(metrics, self.env_steps)
@@ -427,6 +437,19 @@ class Run:
                 f"environment {row % self.method.num_envs}: the environment is at fault."
             )
 
+    def _evaluates(self, last_step: int) -> bool:
+        """Whether to evaluate after a rollout that began at a step."""
+        options = self.options
+        if not options.evaluate_episodes:
+            return False
+        every = options.evaluate_every or max(options.total_steps // 10, 1)
+        due = _passed(last_step, self.env_steps, every)
+        if options.evaluate_every:
+            return due
+        return self.env_steps >= options.total_steps or (
+            due and self.env_steps >= self._evaluate_from
+        )
+
     def _evaluate_quickly(self, progress: Progress, tracker: Tracker) -> dict[str, float]:
         self.agent.policy.eval()
         with self._evaluating(progress) as how:
@@ -435,6 +458,9 @@ class Run:
                 seed=self.options.seed + 1, device=self.device, **how,
             )  # fmt: skip
         self.agent.policy.train()
+        if not self._on_device:
+            played = sum(sum(one.lengths) for one in found.values())
+            self._evaluate_from = self.env_steps + round(played / EVALUATION_FRACTION)
         returns = {f"{EVALUATE_RETURNS}/{task}": one.returns for task, one in found.items()}
         with io_errors_as_input_errors(self.run_dir):
             tracker.histograms(returns, self.env_steps)
@@ -468,6 +494,7 @@ class Run:
             GENERATORS: global_state(),
             "env_steps": self.env_steps,
             "wall_seconds": self.wall_seconds,
+            EVALUATE_FROM: self._evaluate_from,
             "agent": self.agent.state_dict(),
             "engine": engine,
         }

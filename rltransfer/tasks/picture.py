@@ -79,8 +79,8 @@ def render(task: Task, seed: int) -> Picture | None:
     # Whatever an environment raises: a run goes on without a picture.
     with contextlib.suppress(Exception), seeded_global_generators(seed), _quiet():
         spec = find_spec(task)
-        creator = spec.entry_point
-        creator = load_env_creator(creator) if isinstance(creator, str) else creator
+        found = spec.entry_point
+        creator = load_env_creator(found) if isinstance(found, str) else found
         if "rgb_array" not in getattr(creator, "metadata", {}).get("render_modes", ()):
             return None
         env = EnvMaker(spec, {**kwargs, "render_mode": "rgb_array"}, os.getpid())()
