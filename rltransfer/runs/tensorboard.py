@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import (
+    DATA_CLASS_BLOB_SEQUENCE,
+    DATA_CLASS_SCALAR,
+    DATA_CLASS_TENSOR,
+    Summary,
+    SummaryMetadata,
+)
 from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.hparams.api_pb2 import Status
@@ -26,6 +32,14 @@ from rltransfer.files import atomic
 SETTINGS = "events.out.tfevents.0.settings"
 """The event file with what is known when a run starts or resumes. Its name sorts before those of
 the curves: TensorBoard may stop reading a file once it has found a later one."""
+
+KINDS = {
+    "simple_value": ("scalars", DATA_CLASS_SCALAR),
+    "histo": ("histograms", DATA_CLASS_TENSOR),
+    "image": ("images", DATA_CLASS_BLOB_SEQUENCE),
+}
+"""The plugin and the class of each field of `Summary.Value`. TensorBoard drops the description of a
+value that does not name them."""
 
 NUM_BINS = 30
 """Bins of a histogram, as many as TensorBoard draws."""
@@ -99,8 +113,16 @@ class Tracker:
         for value in written:
             if value.tag not in self._described:
                 self._described.add(value.tag)
-                value.metadata.summary_description = self._describe(value.tag)
+                self._add_description(value)
         self.writer._get_file_writer().add_summary(Summary(value=written), step)
+
+    def _add_description(self, value: Summary.Value) -> None:
+        kind, text = KINDS.get(value.WhichOneof("value")), self._describe(value.tag)
+        if kind is not None and text:
+            plugin = SummaryMetadata.PluginData(plugin_name=kind[0])
+            value.metadata.MergeFrom(
+                SummaryMetadata(plugin_data=plugin, data_class=kind[1], summary_description=text)
+            )
 
     def close(self) -> None:
         """Flushes and closes the file."""
