@@ -87,8 +87,8 @@ def render(task: Task, seed: int) -> Picture | None:
         try:
             if hasattr(env.unwrapped, "mujoco_renderer") and not _has_gl():
                 return None
-            env.reset(seed=seed)
-            pixels: Any = env.render()
+            _, failure = env.reset(seed=seed)
+            pixels: Any = None if failure else env.render()
         finally:
             env.close()
         if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 3:
