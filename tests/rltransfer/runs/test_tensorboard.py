@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tensorboard_reader import charts, events_of, hparams_table
+from tensorboard_reader import (
+    assert_data_server_reads,
+    charts,
+    descriptions,
+    events_of,
+    hparams_table,
+    python_server,
+)
 from torch.utils.tensorboard import SummaryWriter
 from toy import TASK
 
@@ -72,7 +79,7 @@ def test_the_table_of_hyperparameters_compares_runs(tmp_path: Path) -> None:
     # A run of an earlier version has curves only.
     with SummaryWriter(str(tmp_path / "old")) as old:
         old.add_scalar("train/loss", 1.0, 5)
-    settings, metrics, names = hparams_table(tmp_path)
+    settings, metrics, names = hparams_table(python_server(tmp_path))
     assert sorted(settings) == ["fast", "slow"]
     columns = ("agent", "suite", "seed", "total_steps", "batch_size", "hidden", "clip_range")
     assert [settings["slow"][name] for name in columns] == ["ppo", TASK, 0, 200, 40, "64 64", 0.2]
@@ -82,6 +89,7 @@ def test_the_table_of_hyperparameters_compares_runs(tmp_path: Path) -> None:
     assert metrics["slow"][f"final/return_mean/{TASK}"] == pytest.approx(figures["return_mean"])
     # TensorBoard shows the first five metrics unless asked for more.
     assert names[0] == "all_tasks/final_return"
+    assert_data_server_reads(tmp_path, hparams_table, (settings, metrics, names))
     # An event file in a folder of its own would be another run.
     assert {path.parent.name for path in tmp_path.rglob("*tfevents*")} == {"slow", "fast", "old"}
 
@@ -115,7 +123,7 @@ def test_a_run_that_was_killed_and_resumed_has_no_point_twice(tmp_path: Path) ->
     (config,) = events.Tensors("config/text_summary")
     text = config.tensor_proto.string_val[0].decode()
     assert json.loads(text.strip("`"))["options"]["checkpoint_every"] == 120
-    assert list(hparams_table(tmp_path)[0]) == ["run"]
+    assert list(hparams_table(python_server(tmp_path))[0]) == ["run"]
 
 
 def test_teacher_and_random_policy_are_lines_in_the_chart_of_the_return(tmp_path: Path) -> None:
@@ -125,12 +133,13 @@ def test_teacher_and_random_policy_are_lines_in_the_chart_of_the_return(tmp_path
     )
     trained(tmp_path / "student", method)
     trained(tmp_path / "ppo")
-    shown = charts(tmp_path)[f"evaluate/return/{TASK}"]
+    shown = charts(python_server(tmp_path))[f"evaluate/return/{TASK}"]
     expected = [f"evaluate/return/{TASK}", f"reference/teacher_return/{TASK}"]
     assert shown == {
         "student": [*expected, f"reference/random_return/{TASK}"],
         "ppo": [expected[0], f"reference/random_return/{TASK}"],
     }
+    assert_data_server_reads(tmp_path, charts, {f"evaluate/return/{TASK}": shown})
     events = events_of(tmp_path / "student")
     # It always names the symbol that it sees, ten times an episode.
     assert {point.value for point in events.Scalars(expected[1])} == {10.0}
@@ -147,7 +156,7 @@ def test_charts_of_runs_on_other_tasks_are_all_there(tmp_path: Path) -> None:
         tracker.close()
         write_settings(folder, "", {"seed": index}, {name: [f"evaluate/return/{name}"]})
     # Each chart has the curve of its task alone, whatever the characters of the name.
-    assert charts(tmp_path) == {
+    assert charts(python_server(tmp_path)) == {
         name: {
             str(run): [f"evaluate/return/{name}"] if run == index else []
             for run in range(len(names))
@@ -159,3 +168,29 @@ def test_charts_of_runs_on_other_tasks_are_all_there(tmp_path: Path) -> None:
 def test_without_evaluations_there_is_no_chart(tmp_path: Path) -> None:
     trained(tmp_path / "run", evaluate_episodes=0)
     assert "custom_scalars__config__" not in events_of(tmp_path / "run").Tags()["tensors"]
+
+
+def test_both_servers_keep_the_descriptions(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path / "run", describe=lambda tag: f"What {tag} is.")
+    for step in (1, 2):
+        tracker.scalars({"a/b": 1.0, "a/c": 2.0}, step)
+        tracker.histograms({"h": [1.0, 2.0]}, step)
+    tracker.picture("p", np.zeros((2, 2, 3), np.uint8))
+    tracker.close()
+    expected = {tag: f"What {tag} is." for tag in ("a/b", "a/c", "h", "p")}
+    assert descriptions(python_server(tmp_path), "run") == expected
+    assert_data_server_reads(tmp_path, lambda server: descriptions(server, "run"), expected)
+
+
+def test_points_that_follow_the_settings_are_read_while_a_run_goes_on(tmp_path: Path) -> None:
+    write_settings(tmp_path, "", {"seed": 0}, {})
+    tracker, read = Tracker(tmp_path), []
+    events = events_of(tmp_path)
+    for step in (1, 2, 3):
+        tracker.scalars({"a": 1.0}, step)
+        assert tracker.writer is not None
+        tracker.writer.flush()
+        events.Reload()
+        read.append([point.step for point in events.Scalars("a")])
+    tracker.close()
+    assert read == [[1], [1, 2], [1, 2, 3]]
