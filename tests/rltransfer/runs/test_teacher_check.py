@@ -44,7 +44,7 @@ def checked(tmp_path: Path, gain: float = 9.0) -> tuple[Evaluation, list[str]]:
 
     method = PolicyDistillation(teacher=rt.CallableTeacher(function), num_envs=2)
     run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path / "run")
-    found, sentences = teacher_check.teacher_check(run.agent, run.context, seed=0)
+    found, _, sentences = teacher_check.teacher_check(run.agent, run.context, seed=0)
     return found[TASK], sentences
 
 
