@@ -36,7 +36,7 @@ from rltransfer.machine.hardware import hardware
 from rltransfer.machine.terminal import print_line
 from rltransfer.policies.saving import save_policy
 from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
-from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy, evaluate_random
+from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
@@ -63,6 +63,7 @@ from rltransfer.runs.folder import (
 from rltransfer.runs.hyperparameters import hyperparameters
 from rltransfer.runs.pictures import task_pictures
 from rltransfer.runs.progress import Progress
+from rltransfer.runs.reference_lines import random_episodes, reference_lines
 from rltransfer.runs.result import final_curves, final_evaluation
 from rltransfer.runs.teacher_check import format_return, teacher_check
 from rltransfer.runs.tensorboard import Tracker, write_settings
@@ -125,7 +126,7 @@ class Run:
         self.wall_seconds = 0.0
         self.result: dict[str, Any] = {}
         self.teacher_returns: dict[str, Evaluation] = {}
-        self.reference_curves: dict[str, float] = {}
+        self.reference_lines: dict[str, float] = {}
         self._evaluate_from = 0
         self._resumed = False
         self._held = contextlib.ExitStack()
@@ -464,7 +465,8 @@ class Run:
         returns = {f"{EVALUATE_RETURNS}/{task}": one.returns for task, one in found.items()}
         with io_errors_as_input_errors(self.run_dir):
             tracker.histograms(returns, self.env_steps)
-        return self.reference_curves | curves(EVALUATE_RETURN, found)
+        means = {f"{EVALUATE_RETURN}/{task}": one.mean for task, one in found.items()}
+        return {**self.reference_lines, **means}
 
     def _failed(self, failure: EnvironmentFailureError) -> EnvironmentFailureError:
         """Saves what was learned before an environment failed; the error says how to resume."""
@@ -588,10 +590,9 @@ class Run:
         with self._progress() as progress, self._evaluating(progress) as how:
             found = teacher_check(self.agent, self.context, seed, **how)
             self.teacher_returns, random, sentences = found
-            if episodes and not random:
-                random = evaluate_random(self.suite, episodes, seed=seed, device=self.device, **how)
-        self.reference_curves = curves(TEACHER_RETURN, self.teacher_returns)
-        self.reference_curves |= curves(RANDOM_RETURN, random)
+            if self.agent.teacher is None:
+                random = random_episodes(self.context, episodes, seed, self._on_device, **how)
+        self.reference_lines = reference_lines(self.teacher_returns, random)
         if distributed.rank() == 0:
             for sentence in sentences:
                 print(sentence, file=sys.stderr)
@@ -628,11 +629,6 @@ def _live_figures(metrics: Mapping[str, float]) -> dict[str, str | Mapping[str, 
         if returns:
             shown[name] = _as_text(returns)
     return shown
-
-
-def curves(name: str, found: Mapping[str, Evaluation]) -> dict[str, float]:
-    """The mean returns of tasks as points of curves."""
-    return {f"{name}/{task}": one.mean for task, one in found.items()}
 
 
 def _as_text(values: Mapping[str, float]) -> dict[str, str]:

@@ -75,6 +75,7 @@ def normalised() -> gymnasium.Env[Any, Any]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("alive", 0), ("most", 0), ("limit", 1000), ("length", 5)):
         monkeypatch.setattr(Counted, name, value)
+    monkeypatch.setattr("rltransfer.runs.pictures.LONGEST_SECONDS", 60.0)
     if COUNTED not in gymnasium.registry:
         gymnasium.register(COUNTED, entry_point=Counted)
         gymnasium.register(SEEN, entry_point=Seen)
@@ -202,6 +203,17 @@ def test_long_episodes_on_the_host_are_evaluated_less_often(tmp_path: Path) -> N
     assert evaluation_steps(tmp_path / "run", COUNTED) == FEW
     trained(tmp_path / "every", **{**LONG, "total_steps": 320}, evaluate_every=80, quiet=True)
     assert evaluation_steps(tmp_path / "every", COUNTED) == [80, 160, 240, 320]
+
+
+def test_a_random_policy_whose_episodes_do_not_end_has_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rltransfer.runs.reference_lines.LONGEST", 100)
+    options = {"total_steps": 64, "episodes": 0, "evaluate_episodes": 1, "quiet": True}
+    for length, lines in ((100, 1), (101, 0)):
+        Counted.length = length
+        run = trained(tmp_path / f"{length}", **options, evaluate_max_steps=1000)
+        assert len(run.reference_lines) == lines
 
 
 def test_a_resumed_run_is_evaluated_at_the_same_steps(tmp_path: Path) -> None:
