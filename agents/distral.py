@@ -48,8 +48,7 @@ Differs from the paper:
 - several epochs use PPO's surrogate; with one epoch and one minibatch its gradient is eq. 9;
 - the paper does not give the weight of h in A3C 2col.
 
-Logs, for each task: `kl` = E[KL(pi_i || pi_0)] in nats, `entropy` of pi_i, `regularizer_fraction` =
-E|regulariser| / (E|reward| + E|regulariser|); over all tasks `policy_loss`, `value_loss`.
+Logs: `METRICS`.
 """
 
 from __future__ import annotations
@@ -76,6 +75,18 @@ from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
 
 from .distral_policy import DistralPolicy, DistralSpec, divergence, load_distilled
+
+METRICS = {
+    "kl": "E[KL(pi_i || pi_0)], in nats: distance of the task's policy from the distilled one.",
+    "entropy": "Mean entropy of the task's policy pi_i, in nats.",
+    "regularizer_fraction": "E|regulariser| / (E|reward| + E|regulariser|), 0 to 1: the fraction "
+    "of the regularised reward that is not the task's.",
+    "policy_loss": "The clipped surrogate, negated, mean over the tasks: falls as better actions "
+    "become likelier. In units of the advantage.",
+    "value_loss": "Half the mean squared error of the value, mean over the tasks, in units of the "
+    "squared return.",
+}
+"""What Distral logs: the losses over all tasks, the others for each task."""
 
 Architecture = Literal["one-column", "two-column", "shared"]
 
@@ -327,3 +338,7 @@ class DistralAgent(DistilledAgent):
             for task, value in zip(self.tasks, values.unbind(), strict=True):
                 metrics[f"{name}/{task}"] = value
         return Loss(total, metrics)
+
+    def describe_metrics(self) -> dict[str, str]:
+        """See `METRICS`."""
+        return METRICS

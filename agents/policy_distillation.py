@@ -29,12 +29,7 @@ Differs from the paper:
 - several tasks are stepped together, and a minibatch mixes them instead of being of one game;
 - per-task heads are one layer each, without the paper's hidden layer.
 
-Logs: each objective term by its name; `teacher_acts`, the schedule's value; if used, `lag` =
-(teacher - student) / (teacher - random) of the training returns, the mean over tasks, 1 until the
-student acts alone; with RL, the metrics of `ppo.py`. For the first minibatch after each rollout:
-`agreement` = fraction of observations on which student and teacher have the same best action (for
-continuous actions `action_error`, the mean absolute difference), `student_entropy` and
-`teacher_entropy` in nats.
+Logs: each objective term by its name; `METRICS`; with RL, the metrics of `ppo.py`.
 """
 
 from __future__ import annotations
@@ -71,8 +66,23 @@ from rltransfer.teachers.labeller import Labeller
 from rltransfer.teachers.loading import load_teacher
 from rltransfer.teachers.teacher import Teacher
 
+from . import ppo
 from .ppo import Surrogate, sample, sequence_fields
 
+METRICS = {
+    "teacher_acts": "Probability that the teacher acts, 0 to 1.",
+    "lag": "(teacher - student) / (teacher - random) of the training returns, mean over the tasks: "
+    "0 for a student as good as its teacher. 1 until the student acts alone.",
+    "agreement": "Fraction of observations, 0 to 1, on which student and teacher have the same "
+    "greedy action, in the first minibatch after a rollout.",
+    "action_error": "Mean absolute difference of the greedy actions of student and teacher, in "
+    "units of the actions, in the first minibatch after a rollout.",
+    "student_entropy": "Mean entropy of the student, in nats, in the first minibatch after a "
+    "rollout.",
+    "teacher_entropy": "Mean entropy of the teacher, in nats, in the first minibatch after a "
+    "rollout.",
+}
+"""What policy distillation logs besides the terms of the objective."""
 LAG = "lag"
 """The weight that follows the return gap between student and teacher."""
 MIN_TASK_WEIGHT = 0.05
@@ -463,6 +473,14 @@ class PolicyDistillationAgent(Agent):
             total = total + self.reinforcement_weight(self.progress) * reinforcement.total
             metrics.update(reinforcement.metrics)
         return Loss(total, metrics)
+
+    def describe_metrics(self) -> dict[str, str]:
+        """The terms of the objective, `METRICS`, and with RL the metrics of `ppo.py`."""
+        terms = {
+            name: f"{text} Weighted mean over the minibatches."
+            for name, text in self.method.parsed_objective.describe_terms().items()
+        }
+        return {**(ppo.METRICS if self.reinforces else {}), **METRICS, **terms}
 
     def _student_output(self, batch: Batch, label: PolicyOutput) -> PolicyOutput:
         """The student's output on a minibatch, with the fields that the objective needs."""

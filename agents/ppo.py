@@ -12,9 +12,7 @@ Differs from the paper: Adam's step size decays to zero over the run, as in its 
 advantages are normalised per minibatch, as in its authors' code, and per task; truncated episodes
 bootstrap from the observation that followed.
 
-Logs: `policy_loss`, `value_loss`, `entropy` in nats, `approximate_kl` = E[(rho - 1) - log rho], an
-estimate of KL(pi_old || pi), `clip_fraction` = fraction of samples with a ratio outside
-1 +- clip_range, `explained_variance` = 1 - Var(R - V) / Var(R).
+Logs: `METRICS`.
 """
 
 from __future__ import annotations
@@ -44,6 +42,21 @@ from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
+
+METRICS = {
+    "policy_loss": "The clipped surrogate L_clip, negated: falls as better actions become likelier."
+    " In units of the normalised advantage.",
+    "value_loss": "Half the mean squared error of the value, E[(V - R)^2] / 2, in units of the "
+    "squared return.",
+    "entropy": "Mean entropy of the policy, in nats.",
+    "approximate_kl": "E[(rho - 1) - log rho], an estimate of KL(pi_old || pi), in nats: how far "
+    "the policy moved in an update.",
+    "clip_fraction": "Fraction of samples, 0 to 1, whose probability ratio rho is outside "
+    "1 +- clip_range.",
+    "explained_variance": "1 - Var(R - V) / Var(R), at most 1: the fraction of the variance of the "
+    "returns that the value explains.",
+}
+"""What PPO logs: rho is the ratio of the new to the old probability of an action."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +195,10 @@ class PPOAgent(Agent):
         return self.method.surrogate.loss(
             evaluate(self.policy, batch), batch, self.policy.spec.num_tasks
         )
+
+    def describe_metrics(self) -> dict[str, str]:
+        """See `METRICS`."""
+        return METRICS
 
 
 def sample(

@@ -11,7 +11,7 @@ LayerNorm before each nonlinearity replaces target networks.
 
 Differs from the paper: only in the defaults, which suit small games on few cores.
 
-Logs: `value_loss`; `q_value`, the mean of Q(s_t, a_t); `epsilon`.
+Logs: `METRICS`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,14 @@ from rltransfer.schedule import Schedule
 from rltransfer.tasks.observation import Observation
 
 from .ppo import evaluate, sequence_fields
+
+METRICS = {
+    "value_loss": "Half the mean squared error of the Q-value, E[(Q(s_t, a_t) - R_t)^2] / 2, in "
+    "units of the squared return.",
+    "q_value": "Mean of Q(s_t, a_t), in units of return.",
+    "epsilon": "Probability of a random action, 0 to 1.",
+}
+"""What PQN logs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,3 +151,7 @@ class PQNAgent(Agent):
             "epsilon": self.current_epsilon,
         }
         return Loss(value_loss, metrics)
+
+    def describe_metrics(self) -> dict[str, str]:
+        """See `METRICS`."""
+        return METRICS

@@ -26,8 +26,7 @@ Differs from the paper: the paper does not give its gridworld's step sizes, beta
 rollout's steps are learned in reverse order (Lin 1992), so that a reward reaches all earlier steps
 at once; errors of environments with the same action in the same state are averaged.
 
-Logs: `td_error` = E|R + gamma V_i(s') - Q_i(s, a)|; for each task `kl` = E[KL(pi_i || pi_0)] in
-nats.
+Logs: `METRICS`.
 """
 
 from __future__ import annotations
@@ -53,6 +52,13 @@ from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 
 from .distral import DistilledAgent, by_task
 from .distral_policy import DistralPolicy, DistralSpec, divergence, load_distilled
+
+METRICS = {
+    "td_error": "Mean absolute error of the soft Bellman equation, E|R + gamma V_i(s') - "
+    "Q_i(s, a)|, in units of return.",
+    "kl": "E[KL(pi_i || pi_0)], in nats: distance of the task's policy from the distilled one.",
+}
+"""What soft Q-learning logs; the divergence for each task."""
 
 TABLE = Network(encoder="mlp", hidden=(), normalize=False)
 """A linear function of the observation."""
@@ -198,6 +204,10 @@ class SoftQAgent(DistilledAgent):
         means = self.task_means(kl.detach()).unbind()
         metrics = {f"kl/{task}": mean for task, mean in zip(self.tasks, means, strict=True)}
         return Loss(self.method.distillation_rate * (batch["weight"] * kl).sum(), metrics)
+
+    def describe_metrics(self) -> dict[str, str]:
+        """See `METRICS`."""
+        return METRICS
 
     def learning_rate(self) -> float:
         """1, as the step sizes are factors of the losses."""

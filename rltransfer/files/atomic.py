@@ -83,6 +83,14 @@ def write_text_whole(path: Path, text: str) -> None:
     partial.rename(path)
 
 
+def write_bytes_whole(path: Path, data: bytes) -> None:
+    """Writes a file completely or not at all."""
+    partial = _partial(path)
+    partial.write_bytes(data)
+    _sync(partial)
+    partial.rename(path)
+
+
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Writes a safetensors file, with the permissions of any new file of this user.
 

@@ -190,6 +190,13 @@ class Agent(abc.ABC):
     def loss(self, batch: Batch) -> Loss:
         """The loss of a minibatch."""
 
+    def describe_metrics(self) -> dict[str, str]:
+        """What each metric of `loss` means, with its unit, for TensorBoard.
+
+        By the metric's name, without the name of a task that follows it.
+        """
+        return {}
+
     def learning_rate(self) -> float:
         """The optimizer's step size at the current progress: linear decay to zero."""
         return self.learner.initial_learning_rate * (1 - self.progress)

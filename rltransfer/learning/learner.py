@@ -18,6 +18,13 @@ from rltransfer.machine import distributed
 OptimizerName = Literal["adam", "radam", "sgd"]
 PrecisionName = Literal["float32", "bfloat16"]
 
+METRICS = {
+    "loss": "The loss that the optimizer minimises, mean over the minibatches of a rollout.",
+    "gradient_norm": "Euclidean norm of the gradient before it is clipped, mean over the "
+    "minibatches of a rollout.",
+}
+"""What every learner logs."""
+
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 """The tensors that Adam and RAdam keep of each parameter."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,13 @@ class Objective(abc.ABC):
     def learns_values(self) -> bool:
         """Whether a student learns Q-values from a teacher's Q-values, and not a policy."""
         return {term.learns for _, term in self.terms()} - {"features"} == {"values"}
+
+    def describe_terms(self) -> dict[str, str]:
+        """The first line of each term's docstring, by the term's name."""
+        return {
+            term.name: (inspect.getdoc(type(term)) or "").partition("\n")[0]
+            for _, term in self.terms()
+        }
 
     def fitted(
         self, student: PolicyOutput, teacher: PolicyOutput, tasks: Sequence[str] = ()

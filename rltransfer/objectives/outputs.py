@@ -30,7 +30,7 @@ from rltransfer.policies.scores import Q_VALUE_TEMPERATURE, is_masked, log_polic
 
 @dataclass(frozen=True)
 class KL(Term):
-    """KL(teacher / temperature || student): the student covers all that the teacher does.
+    """KL(teacher / temperature || student) in nats: the student covers all that the teacher does.
 
     Source: Rusu 2015 (arXiv 1511.06295), eq. 3. Gaussians have a closed form.
     """
@@ -47,7 +47,7 @@ class KL(Term):
 
 @dataclass(frozen=True)
 class ReverseKL(Term):
-    """KL(student || teacher / temperature): the student keeps to what the teacher does most.
+    """KL(student || teacher / temperature) in nats: the student does what the teacher does most.
 
     Actions that the teacher masks have a log-probability of -1e9: the student first learns to avoid
     them, before anything else.
@@ -67,7 +67,7 @@ class ReverseKL(Term):
 
 @dataclass(frozen=True)
 class JS(Term):
-    """The Jensen-Shannon divergence of teacher / temperature and student; at most ln 2.
+    """The Jensen-Shannon divergence of teacher / temperature and student, in nats; at most ln 2.
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy". Gaussians do not have a
     closed form.
@@ -85,7 +85,7 @@ class JS(Term):
 
 @dataclass(frozen=True)
 class NLL(Term):
-    """-log pi(a), with a the teacher's greedy action.
+    """-log pi(a) in nats, with a the teacher's greedy action.
 
     Source: Rusu 2015, eq. 2.
     """

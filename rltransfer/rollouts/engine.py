@@ -377,6 +377,18 @@ class RolloutEngine:
             episode_length=self._episode_length,
         )
 
+    def current_observation(self, index: int) -> Observation:
+        """What a task's first environment shows now, without padding.    (...) each
+
+        Args:
+            index: The task's index.
+        """
+        found = {}
+        for name, space in self.spaces.own[index].observation.spaces.items():
+            row = self._observation[name].at[self._rollout_length][index * self.num_envs]
+            found[name] = row[: space.shape[0]] if space.shape else row
+        return found
+
     def reopen(self, same_episodes: bool = False) -> None:
         """Makes the closed environments again, and begins episodes.
 

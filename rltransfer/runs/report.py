@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rltransfer.machine.tables import FittedTable
@@ -56,7 +56,7 @@ def result_table(results: Sequence[dict[str, Any]], generations: bool = False) -
     return table
 
 
-def return_ratio(row: dict[str, float]) -> float:
+def return_ratio(row: Mapping[str, float]) -> float:
     """A student's return relative to its teacher's."""
     student, teacher = row["return_mean"], row["teacher_return_mean"]
     random = row["random_return_mean"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.rollouts.evaluation import evaluate_policy, evaluate_random
+from rltransfer.runs.report import return_ratio
 from rltransfer.runs.teacher_check import evaluate_agent_teacher
 
 
@@ -41,3 +45,20 @@ def final_evaluation(
             tasks[name]["teacher_return_mean"] = teacher[name].mean
             tasks[name]["teacher_return_ci95"] = teacher[name].ci95
     return tasks
+
+
+def final_curves(tasks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The figures of `final_evaluation` as curves of one point, with the means over the tasks.
+
+    The means have a name that sorts before all others: TensorBoard's table of hyperparameters
+    first shows the first five metrics.
+    """
+    curves: dict[str, float] = {}
+    for task, figures in tasks.items():
+        curves |= {f"final/{name}/{task}": v for name, v in figures.items() if math.isfinite(v)}
+    means = {"final_return": [one["return_mean"] for one in tasks.values()]}
+    if all("teacher_return_mean" in one for one in tasks.values()):
+        ratios = {task: return_ratio(one) for task, one in tasks.items()}
+        curves |= {f"final/return_ratio/{task}": ratio for task, ratio in ratios.items()}
+        means["final_return_ratio"] = list(ratios.values())
+    return curves | {f"all_tasks/{name}": fmean(values) for name, values in means.items() if values}

@@ -42,6 +42,14 @@ from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.best import Best, load_best, save_best, score
 from rltransfer.runs.callbacks import Callback, Callbacks, Kind
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
+from rltransfer.runs.descriptions import (
+    EVALUATE_RETURN,
+    EVALUATE_RETURNS,
+    PICTURE,
+    RANDOM_RETURN,
+    TEACHER_RETURN,
+    Descriptions,
+)
 from rltransfer.runs.evaluation_progress import EvaluationProgress
 from rltransfer.runs.folder import (
     RESULT_OPTIONS,
@@ -55,10 +63,13 @@ from rltransfer.runs.folder import (
     stored_result,
     write_json,
 )
+from rltransfer.runs.hyperparameters import hyperparameters
+from rltransfer.runs.pictures import task_pictures
 from rltransfer.runs.progress import Progress
-from rltransfer.runs.result import final_evaluation
+from rltransfer.runs.reference_lines import random_episodes, reference_lines
+from rltransfer.runs.result import final_curves, final_evaluation
 from rltransfer.runs.teacher_check import format_return, means, teacher_check
-from rltransfer.runs.tensorboard import Tracker
+from rltransfer.runs.tensorboard import Tracker, write_settings
 from rltransfer.tasks.host_env import HostVectorEnv
 from rltransfer.tasks.normalising import describe_normalising
 from rltransfer.tasks.observation import grouped
@@ -71,9 +82,17 @@ TRAINING_RETURN = "training return"
 GENERATORS = "generators"
 """Key of the global generators in a checkpoint; those of earlier versions lack it."""
 
+EVALUATE_FROM = "evaluate_from"
+"""Key of the step of the next evaluation at the earliest; checkpoints of earlier versions lack it.
+"""
+
 TRACEBACK = "environment-error.txt"
 """The file of a run directory with the traceback of an environment's error."""
 
+
+EVALUATION_FRACTION = 0.1
+"""Steps of evaluations relative to those of training, on the host, unless --evaluate-every is set.
+Simulated on the device, many environments cost little more than one."""
 
 LONGEST_TITLE = 60
 """Characters of a suite's name in titles; several ids without a common name may have more."""
@@ -114,6 +133,8 @@ class Run:
         self.teacher_returns: dict[str, Evaluation] = {}
         self.random_returns: dict[str, Evaluation] = {}
         self.best: Best | None = None
+        self.reference_lines: dict[str, float] = {}
+        self._evaluate_from = 0
         self._resumed = False
         self._held = contextlib.ExitStack()
         self._in_turn = False
@@ -122,7 +143,9 @@ class Run:
         self._signal: int = signal.SIGINT
         seed = distributed.process_seed(options.seed)
         seed_global_generators(seed)  # environments may draw from them
+        began = time.monotonic()
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
+        self._seconds_per_env = (time.monotonic() - began) / self.engine.num_rows
         spaces = self.engine.spaces
         self.context = TrainingContext(
             spaces=spaces if scales_actions(run_dir) else spaces.without_host_actions(),
@@ -164,8 +187,11 @@ class Run:
 
     def _default_evaluation_envs(self) -> int:
         """Environments on the device cost little; others may be few, e.g. robots or licences."""
-        on_device = not any(isinstance(one.env, HostVectorEnv) for one in self.engine.env_slices)
-        return 64 if on_device else min(self.method.num_envs, 64)
+        return 64 if self._on_device else min(self.method.num_envs, 64)
+
+    @property
+    def _on_device(self) -> bool:
+        return not any(isinstance(one.env, HostVectorEnv) for one in self.engine.env_slices)
 
     def _make_room(self, error: Exception) -> None:
         """Closes training's environments, as others cannot be made while they exist."""
@@ -255,6 +281,7 @@ class Run:
             if self.env_steps < 0 or not 0 <= self.wall_seconds < math.inf:
                 raise ValueError("Steps and seconds are counted from 0.")
             self.agent.load_state_dict(state["agent"])
+            self._evaluate_from = operator.index(state.get(EVALUATE_FROM, 0))
             lost = self.engine.load_state_dict(state["engine"])
             # Afterwards, as playing episodes again may draw from them.
             if GENERATORS in state:
@@ -289,6 +316,7 @@ class Run:
                 self._print_normalising()
                 for sentence in self._sizes:
                     self._say(sentence)
+                self._draw_tasks(tracker)
                 self._check_teacher()
                 self._print_groups()
                 self._call("start")
@@ -316,13 +344,37 @@ class Run:
         """Yields the run's tracker, with the configuration written, and closes it."""
         run_dir = self.run_dir if distributed.rank() == 0 else None
         with io_errors_as_input_errors(self.run_dir):
-            tracker = Tracker(run_dir, self.env_steps + 1 if self._resumed else None)
-            tracker.text("config", f"```\n{json.dumps(self.config(), indent=1)}\n```")
+            if run_dir is not None:
+                self._write_settings(run_dir)
+            purge_step = self.env_steps + 1 if self._resumed else None
+            tracker = Tracker(run_dir, purge_step, Descriptions(self.agent))
         try:
             yield tracker
         finally:
             with io_errors_as_input_errors(self.run_dir):
                 tracker.close()
+
+    def _write_settings(self, run_dir: Path) -> None:
+        charts = {
+            f"{EVALUATE_RETURN}/{task}": [
+                f"{curve}/{task}" for curve in (EVALUATE_RETURN, TEACHER_RETURN, RANDOM_RETURN)
+            ]
+            for task in self.suite.names()
+            if self.options.evaluate_episodes
+        }
+        settings = hyperparameters(self.name, self.method, self.suite, self.options)
+        config = f"```\n{json.dumps(self.config(), indent=1)}\n```"
+        write_settings(run_dir, config, settings, charts)
+
+    def _draw_tasks(self, tracker: Tracker) -> None:
+        """Shows a picture of each task, if a run begins."""
+        if self._resumed or distributed.rank() > 0:
+            return
+        evaluates = self.options.evaluate_episodes or self.options.episodes
+        seconds = self._seconds_per_env if evaluates else None
+        with io_errors_as_input_errors(self.run_dir):
+            for task, pixels in task_pictures(self.engine, self.options.seed, seconds):
+                tracker.picture(f"{PICTURE}/{task}", pixels)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Requests a stop after this iteration; outside the loop or if repeated, stops at once."""
@@ -334,9 +386,6 @@ class Run:
         """Alternates rollouts and updates until all steps are done."""
         options = self.options
         save_every = options.checkpoint_every or max(options.total_steps // 10, 1)
-        evaluate_every = options.evaluate_every or max(options.total_steps // 4, 1)
-        if not options.evaluate_episodes:
-            evaluate_every = 0
         figures: dict[str, str | Mapping[str, str]] = {}
         if self.teacher_returns:
             returns = self.teacher_returns.items()
@@ -350,8 +399,8 @@ class Run:
                 metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
                 evaluated = {}
-                if _passed(last_step, self.env_steps, evaluate_every):
-                    evaluated = self._evaluate_quickly(progress)
+                if self._evaluates(last_step):
+                    evaluated = self._evaluate_quickly(progress, tracker)
                 with io_errors_as_input_errors(self.run_dir):
                     tracker.scalars({**metrics, **evaluated}, self.env_steps)
                 # Without finished episodes in this rollout, no older training return is shown.
@@ -419,7 +468,20 @@ class Run:
                 f"environment {row % self.method.num_envs}: the environment is at fault."
             )
 
-    def _evaluate_quickly(self, progress: Progress) -> dict[str, float]:
+    def _evaluates(self, last_step: int) -> bool:
+        """Whether to evaluate after a rollout that began at a step."""
+        options = self.options
+        if not options.evaluate_episodes:
+            return False
+        every = options.evaluate_every or max(options.total_steps // 10, 1)
+        due = _passed(last_step, self.env_steps, every)
+        if options.evaluate_every:
+            return due
+        return self.env_steps >= options.total_steps or (
+            due and self.env_steps >= self._evaluate_from
+        )
+
+    def _evaluate_quickly(self, progress: Progress, tracker: Tracker) -> dict[str, float]:
         self.agent.policy.eval()
         with self._evaluating(progress) as how:
             found = evaluate_policy(
@@ -428,7 +490,14 @@ class Run:
             )  # fmt: skip
         self.agent.policy.train()
         self._keep_best(means(found))
-        return {f"evaluate/return/{task}": one.mean for task, one in found.items()}
+        if not self._on_device:
+            played = sum(sum(one.lengths) for one in found.values())
+            self._evaluate_from = self.env_steps + round(played / EVALUATION_FRACTION)
+        returns = {f"{EVALUATE_RETURNS}/{task}": one.returns for task, one in found.items()}
+        with io_errors_as_input_errors(self.run_dir):
+            tracker.histograms(returns, self.env_steps)
+        curves = {f"{EVALUATE_RETURN}/{task}": one.mean for task, one in found.items()}
+        return {**self.reference_lines, **curves}
 
     def _keep_best(self, returns: dict[str, float]) -> None:
         """Saves the policy if no earlier evaluation has a score as high as its own."""
@@ -488,6 +557,7 @@ class Run:
             GENERATORS: global_state(),
             "env_steps": self.env_steps,
             "wall_seconds": self.wall_seconds,
+            EVALUATE_FROM: self._evaluate_from,
             "agent": self.agent.state_dict(),
             "engine": engine,
         }
@@ -529,15 +599,12 @@ class Run:
             "final_evaluation": bool(found),
             "tasks": tasks,
         }
-        final = {
-            f"final/{name}/{task}": value
-            for task, figures in found.items()
-            for name, value in figures.items()
-        }
+        final = final_curves(found)
         if distributed.rank() == 0:
             write_json(self.run_dir / "result.json", self.result)
             with io_errors_as_input_errors(self.run_dir):
                 tracker.scalars(final, self.env_steps)
+                tracker.finished()
         self._call("end", final)
 
     def _print_groups(self) -> None:
@@ -583,10 +650,15 @@ class Run:
         if self.agent.teacher is not None:
             for note in self.agent.teacher.notes():
                 print_line(note, self.quiet or distributed.rank() > 0)
-        seed = self.options.seed + 3
+        seed, episodes = self.options.seed + 3, self.options.evaluate_episodes
         with self._progress() as progress, self._evaluating(progress) as how:
             found = teacher_check(self.agent, self.context, seed, **how)
-        self.teacher_returns, self.random_returns, sentences = found
+            self.teacher_returns, self.random_returns, sentences = found
+            if self.agent.teacher is None:
+                self.random_returns = random_episodes(
+                    self.context, episodes, seed, self._on_device, **how
+                )
+        self.reference_lines = reference_lines(self.teacher_returns, self.random_returns)
         if distributed.rank() == 0:
             for sentence in sentences:
                 print_line(sentence)

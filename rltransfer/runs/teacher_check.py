@@ -41,8 +41,8 @@ def teacher_check(
         how: Further arguments of `evaluate`.
 
     Returns:
-        The teacher's episodes of each task, those of a random policy, and a sentence for each task
-        on which the teacher is not better.
+        The teacher's and a random policy's episodes of each task, and a sentence for each task on
+        which the teacher is not better than the random policy.
     """
     if agent.teacher is None:
         return {}, {}, []

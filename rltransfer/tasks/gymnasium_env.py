@@ -72,7 +72,7 @@ def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
     for reserved in ("num_envs", "device", "vector_kwargs", "wrappers"):
         if reserved in kwargs:
             raise InputError(f"The environment {task.id!r} takes no keyword argument {reserved!r}.")
-    spec = _find_spec(task)
+    spec = find_spec(task)
     try:
         creator = _vector_creator(spec)
         if isinstance(creator, type) and issubclass(creator, VectorEnv):
@@ -108,7 +108,7 @@ def _vectorized(maker: EnvMaker, num_envs: int, mode: str, task: Task) -> NumpyV
 
 def host_env_overlaps(task: Task) -> bool:
     """Whether `VectorEnv.overlaps` is true, as far as the environment's class tells."""
-    spec = _find_spec(task)
+    spec = find_spec(task)
     try:
         creator = _vector_creator(spec)
     except ImportError:
@@ -127,8 +127,12 @@ def _is_vector_only(spec: EnvSpec, creator: Any) -> bool:
     return spec.entry_point is None or same_step
 
 
-def _find_spec(task: Task) -> EnvSpec:
-    """The id's registry entry; "module:id" imports the module first, if the user named it."""
+def find_spec(task: Task) -> EnvSpec:
+    """The id's registry entry; "module:id" imports the module first, if the user named it.
+
+    Raises:
+        InputError: There is no such id, or its module cannot be imported.
+    """
     module, _, name = task.id.rpartition(":")
     if task.from_file and module and module not in sys.modules:
         raise InputError(

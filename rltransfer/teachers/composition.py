@@ -146,6 +146,11 @@ class Composition(Teacher):
             for name, value in member.figures().items()
         }
 
+    def describe_figures(self) -> dict[str, str]:
+        """The descriptions of all members."""
+        every = [member.describe_figures() for member in self.members]
+        return {name: text for one in every for name, text in one.items()}
+
     def spec(self) -> TeacherSpec:
         """Its kind and options, and the specification of every member."""
         return TeacherSpec(

@@ -141,6 +141,11 @@ class PerTask(Composition):
             for name, value in teacher.figures().items()
         }
 
+    def describe_figures(self) -> dict[str, str]:
+        """The descriptions of all teachers."""
+        every = [teacher.describe_figures() for teacher in self.teachers.values()]
+        return {name: text for one in every for name, text in one.items()}
+
     def spec(self) -> TeacherSpec:
         """The specification of each teacher, with the tasks in the same order."""
         return dataclasses.replace(super().spec(), options={"tasks": list(self.teachers)})

@@ -133,6 +133,13 @@ class Teacher(nn.Module, abc.ABC):
         """What a run logs about the teacher, by name. All processes call it at the same time."""
         return {}
 
+    def describe_figures(self) -> dict[str, str]:
+        """What each of `figures` means, with its unit, for TensorBoard.
+
+        By the figure's name, without the number or task of a member that follows it.
+        """
+        return {}
+
     def spec(self) -> TeacherSpec:
         """The specification. It may contain spaces only after the teacher is fitted."""
         return TeacherSpec(source=str(self), kind=type(self).__name__, sha256=self.sha256)

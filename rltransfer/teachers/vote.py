@@ -27,6 +27,15 @@ Its probability, e^-20, vanishes next to 1 in float32, but a temperature can sof
 objective treats the action as masked.
 """
 
+FIGURES = {
+    "labels": "Number of labels so far.",
+    "epsilon": "Privacy that all labels together cost, the epsilon of differential privacy: a "
+    "bound that holds for any votes.",
+    "epsilon_of_these_votes": "A smaller bound than epsilon, which counts clear votes less "
+    "(moments accountant). It depends on the votes, so it must itself stay private.",
+}
+"""What a vote logs about itself."""
+
 
 class Vote(Composition):
     """The winner of a noisy majority vote over the members' best actions, one-hot.
@@ -41,9 +50,7 @@ class Vote(Composition):
     - The votes of several tasks report separate costs. If the same data trained members of several
       tasks, these costs add up.
 
-    Logs: `labels`, the number of labels; `epsilon`, the bound that holds for any votes;
-    `epsilon_of_these_votes`, a smaller bound that counts clear votes less (moments accountant). The
-    latter depends on the votes, so it must itself stay private.
+    Logs: `FIGURES`.
 
     Source: Papernot 2016 (arXiv 1610.05755), section 2.
 
@@ -123,6 +130,10 @@ class Vote(Composition):
             own["epsilon"] = self.epsilon()
             own["epsilon_of_these_votes"] = self.epsilon_of_these_votes()
         return {**super().figures(), **own}
+
+    def describe_figures(self) -> dict[str, str]:
+        """See `FIGURES`."""
+        return {**super().describe_figures(), **FIGURES}
 
     def describe(self) -> dict[str, Any]:
         """The members, and the guarantee of each label; `figures` has the cost so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward
+from tensorboard_reader import events_of
 from toy import TASK
 
 import rltransfer as rt
 from rltransfer.cli.main import main
+from rltransfer.runs.config import RunOptions
+from rltransfer.runs.run import Run
 
 SMALL: dict[str, Any] = {"total_steps": 64, "episodes": 3, "evaluate_episodes": 4}
 
@@ -45,7 +49,21 @@ class Counted(gymnasium.Env[Any, Any]):
         Counted.alive -= 1
 
 
+class Seen(Counted):
+    """The same, rendered."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        return np.full((200, 200, 3), 9, np.uint8)
+
+
 COUNTED = "tests/Counted-v0"
+SEEN = "tests/Seen-v0"
 NORMALISED = "tests/Normalised-v0"
 
 
@@ -57,8 +75,10 @@ def normalised() -> gymnasium.Env[Any, Any]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("alive", 0), ("most", 0), ("limit", 1000), ("length", 5)):
         monkeypatch.setattr(Counted, name, value)
+    monkeypatch.setattr("rltransfer.runs.pictures.LONGEST_SECONDS", 60.0)
     if COUNTED not in gymnasium.registry:
         gymnasium.register(COUNTED, entry_point=Counted)
+        gymnasium.register(SEEN, entry_point=Seen)
         gymnasium.register(NORMALISED, entry_point=normalised)
 
 
@@ -161,3 +181,89 @@ def test_wrappers_that_normalise_are_said_once(
     assert capsys.readouterr().err.count(sentence) == 1
     assert main(["evaluate", str(tmp_path / "run"), "--episodes", "1", "--num-envs", "1"]) == 0
     assert sentence in capsys.readouterr().err
+
+
+def evaluation_steps(run_dir: Path, task: str) -> list[int]:
+    return [point.step for point in events_of(run_dir).Scalars(f"evaluate/return/{task}")]
+
+
+def test_a_run_is_evaluated_ten_times(tmp_path: Path) -> None:
+    options = {"total_steps": 320, "episodes": 0, "evaluate_episodes": 1, "quiet": True}
+    trained(tmp_path / "run", 2, TASK, **options)
+    assert evaluation_steps(tmp_path / "run", TASK) == list(range(32, 321, 32))
+
+
+LONG: dict[str, Any] = {"total_steps": 800, "episodes": 0, "evaluate_episodes": 4, "threads": 1}
+# 4 episodes of 5 steps: the next ones at the earliest 200 steps later, and one at the end.
+FEW = [80, 320, 560, 800]
+
+
+def test_long_episodes_on_the_host_are_evaluated_less_often(tmp_path: Path) -> None:
+    trained(tmp_path / "run", **LONG, quiet=True)
+    assert evaluation_steps(tmp_path / "run", COUNTED) == FEW
+    trained(tmp_path / "every", **{**LONG, "total_steps": 320}, evaluate_every=80, quiet=True)
+    assert evaluation_steps(tmp_path / "every", COUNTED) == [80, 160, 240, 320]
+
+
+def test_a_random_policy_whose_episodes_do_not_end_has_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rltransfer.runs.reference_lines.LONGEST", 100)
+    options = {"total_steps": 64, "episodes": 0, "evaluate_episodes": 1, "quiet": True}
+    for length, lines in ((100, 1), (101, 0)):
+        Counted.length = length
+        run = trained(tmp_path / f"{length}", **options, evaluate_max_steps=1000)
+        assert len(run.reference_lines) == lines
+
+
+def test_a_resumed_run_is_evaluated_at_the_same_steps(tmp_path: Path) -> None:
+    method = rt.agents.PPO(num_envs=1, rollout_length=16, batch_size=16)
+    options = RunOptions(**LONG, checkpoint_every=160)
+    run = Run("ppo", method, rt.Suite.of(COUNTED), options, tmp_path / "run", quiet=True)
+    run.begin(resume=False)
+    count, iterate = itertools.count(1), run.iterate
+
+    def failing() -> dict[str, float]:
+        if next(count) > 12:  # after step 192, from which on 80 + 200 is remembered
+            raise ZeroDivisionError
+        return iterate()
+
+    run.iterate = failing  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        run.execute()
+    trained(tmp_path / "run", resume=True, **LONG, checkpoint_every=160, quiet=True)
+    assert evaluation_steps(tmp_path / "run", COUNTED) == FEW
+
+
+def test_a_picture_of_each_task_is_written_when_a_run_begins(tmp_path: Path) -> None:
+    trained(tmp_path / "run", 1, SEEN, quiet=True)
+    trained(tmp_path / "run", 1, SEEN, quiet=True, resume=True, total_steps=128)
+    events = events_of(tmp_path / "run")
+    (picture,) = events.Images(f"picture/{SEEN}")
+    assert (picture.step, picture.width, picture.height) == (0, 200, 200)
+    assert Counted.most == 2 and Counted.alive == 0
+    breakout = "rltransfer/MinAtar-Breakout-v0"
+    trained(tmp_path / "image", 1, breakout, quiet=True, evaluate_max_steps=20)
+    assert events_of(tmp_path / "image").Images(f"picture/{breakout}")[0].width == 160
+
+
+def test_for_a_picture_no_environment_is_made_where_none_is_evaluated(tmp_path: Path) -> None:
+    Counted.limit = 1
+    trained(tmp_path / "run", 1, SEEN, quiet=True, evaluate_episodes=0, episodes=0)
+    assert Counted.most == 1
+    assert not events_of(tmp_path / "run").Tags()["images"]
+
+
+def test_where_only_one_environment_can_exist_a_run_has_no_picture(tmp_path: Path) -> None:
+    Counted.limit = 1
+    run = trained(tmp_path / "run", 1, SEEN, quiet=True)
+    assert run.result["tasks"][SEEN]["return_mean"] == 5
+    assert not events_of(tmp_path / "run").Tags()["images"]
+
+
+def test_environments_that_are_slow_to_make_are_not_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rltransfer.runs.pictures.LONGEST_SECONDS", 0.0)
+    trained(tmp_path / "run", 1, SEEN, quiet=True)
+    assert not events_of(tmp_path / "run").Tags()["images"]
