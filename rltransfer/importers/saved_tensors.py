@@ -71,7 +71,7 @@ class _Storage(Record):
     dtype: ClassVar[torch.dtype]
 
 
-class _Tensor(Record):
+class SavedTensor(Record):
     """`_rebuild_tensor_v2(storage, offset, shape, strides, ...)`."""
 
 
@@ -99,8 +99,8 @@ KNOWN: dict[tuple[str, str], type] = {
     ("torch", "Size"): _Shape,
     ("torch", "device"): Record,
     ("torch._utils", "_rebuild_parameter"): _Parameter,
-    ("torch._utils", "_rebuild_tensor"): _Tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
+    ("torch._utils", "_rebuild_tensor"): SavedTensor,
+    ("torch._utils", "_rebuild_tensor_v2"): SavedTensor,
     **{("torch", name): kind for name, kind in STORAGES.items()},
     **{("torch", str(dtype).removeprefix("torch.")): Record for dtype in DTYPES.values()},
 }
@@ -225,9 +225,9 @@ class TensorBuilder:
 
     def _built(self, value: Any, depth: int) -> Any:
         match value:
-            case _Parameter(arguments=(_Tensor() as inner, *_)):
+            case _Parameter(arguments=(SavedTensor() as inner, *_)):
                 return self.tensor(*inner.arguments)
-            case _Tensor():
+            case SavedTensor():
                 return self.tensor(*value.arguments)
             case dict():
                 return {key: self.built(one, depth - 1) for key, one in value.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import functools
 import io
-import pickle
 import re
 import warnings
 import zipfile
@@ -21,7 +20,11 @@ import torch
 
 from rltransfer.errors import InputError
 from rltransfer.importers.archive import unpacked
-from rltransfer.importers.saved_tensors import Record, StorageReader, TensorBuilder
+from rltransfer.importers.saved_tensors import TensorBuilder
+from rltransfer.importers.script_data import ScriptClass, ScriptReader, ScriptWriter
+
+PLAIN = ("version", ".data/version", "byteorder")
+"""The files without values or a program."""
 
 WANTED = re.compile(
     r"[^/]+/(version|\.data/version|byteorder|data\.pkl|constants\.pkl|(data|constants)/\w+"
@@ -50,11 +53,6 @@ when a file is loaded (`__setstate__`), or alongside the method that is checked 
 
 WORDS = re.compile(r"\b__\w+__\b", re.ASCII)
 
-PICKLE_HELPERS = (
-    "build_boollist", "build_doublelist", "build_intlist", "build_tensorlist", "restore_type_tag",
-)  # fmt: skip
-"""The functions of `torch.jit._pickle` in the pickles of a file: they restore types of lists."""
-
 REASONS = {
     "aten::from_file": "reads and writes files",
     "aten::save": "writes files",
@@ -69,57 +67,53 @@ REASONS = {
 """What some forbidden operators do."""
 
 _ATEN = """
-Bool Float FloatImplicit Int IntImplicit ScalarImplicit abs absolute acos acosh
-adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
-adaptive_max_pool2d add addcdiv addcmul addmm addmv all allclose alpha_dropout amax amin aminmax
-any append arange arccos arcsin arctan arctan2 argmax argmin argsort asin asinh atan atan2 atanh
-avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bernoulli bilinear bitwise_and bitwise_not
-bitwise_or bitwise_xor bmm broadcast_tensors broadcast_to bucketize cat cdist ceil celu chunk
-clamp clamp_max clamp_min clear clip clone concat concatenate constant_pad_nd contiguous conv1d
-conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copy copy_ cos cosh
-cosine_similarity count_nonzero cpu cross cummax cummin cumprod cumsum deg2rad degrees detach
-detach_ device diag diag_embed diagonal diff dim div divide dot dropout einsum elu embedding empty
-empty_like endswith eq equal erf erfc erfinv exp exp2 expand expand_as expm1 extend eye
-feature_alpha_dropout feature_dropout fill fill_ find fix flatten flip fliplr flipud float_power
-floor floor_divide floordiv fmax fmin fmod format frac frobenius_norm full full_like gather ge
-gelu get glu grid_sampler group_norm gru gru_cell gt hardshrink hardsigmoid hardswish hardtanh
-heaviside hstack huber_loss hypot im2col index index_add index_copy index_fill index_put
+Bool Float FloatImplicit Int IntImplicit ScalarImplicit abs absolute acos acosh adaptive_avg_pool1d
+adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d add addcdiv addcmul
+addmm addmv all allclose alpha_dropout amax amin aminmax any append arange arccos arcsin arctan
+arctan2 argmax argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d baddbmm
+batch_norm bernoulli bilinear bitwise_and bitwise_not bitwise_or bitwise_xor bmm broadcast_tensors
+broadcast_to bucketize cat cdist ceil celu chunk clamp clamp_max clamp_min clear clip clone concat
+concatenate constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d conv_transpose2d
+conv_transpose3d copy copy_ cos cosh cosine_similarity count_nonzero cpu cross cummax cummin cumprod
+cumsum deg2rad degrees detach detach_ device diag diag_embed diagonal diff dim div divide dot
+dropout einsum elu embedding empty empty_like eq equal erf erfc erfinv exp exp2 expand expand_as
+expm1 extend eye feature_alpha_dropout feature_dropout fill fill_ fix flatten flip fliplr flipud
+float_power floor floor_divide floordiv fmax fmin fmod format frac frobenius_norm full full_like
+gather ge gelu get glu grid_sampler group_norm gru gru_cell gt hardshrink hardsigmoid hardswish
+hardtanh heaviside hstack huber_loss hypot im2col index index_add index_copy index_fill index_put
 index_put_ index_select insert instance_norm is_autocast_enabled is_complex is_floating_point
-is_grad_enabled is_nonzero isclose isfinite isinf isnan item items keys kthvalue l1_loss
-layer_norm le leaky_relu len lerp linalg_cross linalg_inv linalg_matrix_norm linalg_norm
-linalg_solve linalg_vector_norm linear linspace list log log10 log1p log2 log_sigmoid log_softmax
-logaddexp logical_and logical_not logical_or logical_xor logit logsumexp lower lstm lstm_cell lt
-manual_seed masked_fill masked_scatter masked_select mathremainder matmul matrix_exp max
-max_pool1d max_pool2d max_pool3d maximum mean median meshgrid min minimum mish mm moveaxis movedim
-mse_loss mul multinomial multiply mv nan_to_num nanmean nansum narrow native_batch_norm
-native_layer_norm ne neg negative new_empty new_full new_ones new_zeros nonzero norm normal
-normalize nuclear_norm numel numpy_T one_hot ones ones_like ord outer pad permute pixel_shuffle
-pixel_unshuffle polar pop positive pow prelu prod rad2deg radians rand rand_like randint
-randint_like randn randn_like randperm ravel reciprocal reflection_pad1d reflection_pad2d relu
-relu6 remainder remove repeat repeat_interleave replace replication_pad1d replication_pad2d
-requires_grad_ reshape reshape_as reverse rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
-roll rot90 round rrelu rsqrt rsub scaled_dot_product_attention scatter scatter_add searchsorted
-select selu sgn sigmoid sign silu sin sinc sinh size slice smooth_l1_loss softmax softplus
-softshrink sort split split_with_sizes sqrt square squeeze stack startswith std std_mean str
-stride strip sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tensor tensor_split
-tensordot threshold tile to to_padded_tensor topk trace transpose tril triu true_divide trunc
-type_as unbind unflatten unfold unique_consecutive unsafe_chunk unsafe_split unsqueeze
+is_grad_enabled is_nonzero isclose isfinite isinf isnan item items keys kthvalue l1_loss layer_norm
+le leaky_relu len lerp linalg_cross linalg_inv linalg_matrix_norm linalg_norm linalg_solve
+linalg_vector_norm linear linspace list log log10 log1p log2 log_sigmoid log_softmax logaddexp
+logical_and logical_not logical_or logical_xor logit logsumexp lstm_cell lt manual_seed
+masked_fill masked_scatter masked_select mathremainder matmul matrix_exp max max_pool1d max_pool2d
+max_pool3d maximum mean median meshgrid min minimum mish mm moveaxis movedim mse_loss mul
+multinomial multiply mv nan_to_num nanmean nansum narrow native_layer_norm ne neg negative new_empty
+new_full new_ones new_zeros nonzero norm normal normalize nuclear_norm numel numpy_T one_hot ones
+ones_like outer pad permute pixel_shuffle pixel_unshuffle polar pop positive pow prelu prod rad2deg
+radians rand rand_like randint randint_like randn randn_like randperm ravel reciprocal
+reflection_pad1d reflection_pad2d relu relu6 remainder remove repeat repeat_interleave
+replication_pad1d replication_pad2d requires_grad_ reshape reshape_as reverse rms_norm rnn_relu
+rnn_relu_cell rnn_tanh rnn_tanh_cell roll rot90 round rrelu rsqrt rsub scaled_dot_product_attention
+scatter scatter_add searchsorted select selu sgn sigmoid sign silu sin sinc sinh size slice
+smooth_l1_loss softmax softplus softshrink sort split split_with_sizes sqrt square squeeze stack std
+std_mean str stride sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tensor
+tensor_split tensordot threshold tile to to_padded_tensor topk trace transpose tril triu true_divide
+trunc type_as unbind unflatten unfold unique_consecutive unsafe_chunk unsafe_split unsqueeze
 upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
 upsample_nearest3d upsample_trilinear3d values var var_mean view view_as vstack warn where xlogy
 zero_ zeros zeros_like __and__ __contains__ __derive_index __getitem__ __interpolate __is__
 __isnot__ __not__ __or__ __range_length __xor__ _convolution _log_softmax
 _native_multi_head_attention _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned
 _set_item _softmax _transformer_encoder_layer_fwd _upsample_bicubic2d_aa _upsample_bilinear2d_aa
-_upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
-_upsample_nearest_exact3d
+_upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
 """
 
 _PRIM = """
-AutogradZero Constant CreateObject DictConstruct GetAttr If ListConstruct ListUnpack Loop
-NumToTensor RaiseException SetAttr TupleConstruct TupleIndex TupleSlice TupleUnpack Uninitialized
-abs data device dtype grad id index is_cpu is_cuda is_nested is_quantized is_sparse isinstance
-itemsize layout max min ndim rangelist requires_grad shape tolist type unchecked_cast
-unchecked_unwrap_optional
+Constant DictConstruct GetAttr If ListConstruct ListUnpack Loop NumToTensor RaiseException SetAttr
+TupleConstruct TupleIndex TupleSlice TupleUnpack Uninitialized abs data device dtype grad id index
+is_cpu is_cuda is_nested is_quantized is_sparse isinstance itemsize layout max min ndim rangelist
+requires_grad shape type unchecked_cast unchecked_unwrap_optional
 """
 
 OPERATORS = frozenset(
@@ -128,48 +122,23 @@ OPERATORS = frozenset(
 """The operators that a program may have: they compute with the tensors that they are given."""
 
 
-class _ScriptRecord(Record):
-    """An object, or a call of a helper."""
+TOLD_APART = ("BoolType", "FloatType", "IntType", "NoneType", "StringType", "TensorType")
+"""The types whose values the interpreter tells apart from others before it uses them."""
 
-    state: object = None
+DIVISIONS = ("aten::floordiv", "aten::mathremainder", "aten::remainder", "aten::fmod")
+"""Operators whose variants for whole numbers end the process, e.g. on a division by 0."""
 
-    def __setstate__(self, state: object) -> None:
-        self.state = state
+STATELESS = (
+    "use a policy without a state, or a function that keeps a state for each row, as a "
+    "CallableTeacher"
+)
+"""What works in place of a program that keeps a state."""
 
+RECURRENT = ("aten::gru", "aten::rnn_relu", "aten::rnn_tanh")
+"""Operators that have a variant for packed sequences."""
 
-class _ScriptReader(StorageReader):
-    """Reads the pickles of a TorchScript file."""
-
-    def __init__(self, content: bytes, path: Path) -> None:
-        super().__init__(content)
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The class that records a name.
-
-        Raises:
-            InputError: It is neither a class of the program nor one of plain tensors.
-        """
-        helper = module == "torch.jit._pickle" and name in PICKLE_HELPERS
-        if helper or module.partition(".")[0] == "__torch__":
-            return _ScriptRecord
-        try:
-            return super().find_class(module, name)
-        except pickle.UnpicklingError:
-            raise InputError(
-                f"{self.path} was not opened: it names {f'{module}.{name}'!r}, but a policy "
-                "contains plain tensors and classes of its program."
-            ) from None
-
-
-class _ScriptBuilder(TensorBuilder):
-    """Checks the tensors in the objects of a program."""
-
-    def other(self, record: Record, depth: int) -> Any:
-        """Looks into objects."""
-        self.built(list(record.arguments), depth)
-        if isinstance(record, _ScriptRecord):
-            self.built(record.state, depth)
+LONGEST_LOOP = 1_000_000
+"""Rounds of a loop whose number is constant; `while` has 2^63 - 1."""
 
 
 def checked_archive(content: bytes, path: Path) -> bytes:
@@ -188,47 +157,106 @@ def checked_archive(content: bytes, path: Path) -> bytes:
     if len({name.partition("/")[0] for name in found}) != 1:
         raise zipfile.BadZipFile("not one folder")
     files = {name.partition("/")[2]: part for name, part in found.items()}
-    _check_program({n: part for n, part in files.items() if n.endswith(".py")}, path)
-    for folder in ("data", "constants"):
-        if f"{folder}.pkl" in files:
-            reader = _ScriptReader(files[f"{folder}.pkl"], path)
-            value = reader.load()
-            data = {key: files[f"{folder}/{key}"] for key in reader.storages}
-            _ScriptBuilder(reader.storages, data, path).built(value)
+    sources = {name: part for name, part in files.items() if name.endswith(".py")}
+    classes = _check_program(sources, path)
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
-        for name, part in files.items():
+        for name, part in _data(files, classes, path):
             archive.writestr(f"archive/{name}", part)
+        for name in (*sources, *(name for name in PLAIN if name in files)):
+            archive.writestr(f"archive/{name}", files[name])
     return copy.getvalue()
+
+
+def _data(
+    files: dict[str, bytes], classes: dict[str, ScriptClass], path: Path
+) -> Iterator[tuple[str, bytes]]:
+    """The names and contents of the files of values, written anew."""
+    for folder in ("data", "constants"):
+        reader = ScriptReader(files[f"{folder}.pkl"], path, classes)
+        value = reader.load()
+        data = {key: files[f"{folder}/{key}"] for key in reader.storages}
+        writer = ScriptWriter(classes, TensorBuilder(reader.storages, data, path))
+        yield f"{folder}.pkl", writer.module(value) if folder == "data" else writer.constants(value)
+        yield from ((f"{folder}/{key}", part) for key, part in writer.storages.items())
 
 
 def check_operators(script: torch.jit.ScriptModule, path: Path) -> None:
     """Refuses a program that does more than compute.
 
     Raises:
-        InputError: It has an operator that is not one of `OPERATORS`.
+        InputError: It has an operator that is not one of `OPERATORS`, or uses one in a way that
+            ends the process, never ends, or that the interpreter does not check.
     """
-    for operator in _operators(script.inlined_graph):
+    for node in _nodes(script.inlined_graph):
+        operator = node.kind()
+        if operator == "aten::lstm" or _is_packed(node):
+            raise InputError(
+                f"The teacher {path} has recurrent layers, which keep a state for one environment, "
+                f"and whose sizes torch does not check ({', '.join(recurrent_layers(script))}): "
+                f"{STATELESS}."
+            )
         if operator.removesuffix("_") not in OPERATORS and operator not in OPERATORS:
             reason = REASONS.get(operator, "is not known to compute with tensors only")
             raise InputError(
                 f"{path} was not run: its program has the operator {operator!r}, which {reason}."
             )
+        fault = _fault(node, operator)
+        if fault:
+            raise InputError(f"{path} was not run: its program {fault}.")
 
 
-def _operators(graph: Any) -> Iterator[str]:
-    """The operators of a graph, and of all blocks and graphs in it."""
+def _is_packed(node: Any) -> bool:
+    """Whether an operator is a recurrent layer for packed sequences."""
+    return node.kind() in RECURRENT and "Tensor batch_sizes" in node.schema()
+
+
+def recurrent_layers(script: torch.jit.ScriptModule) -> list[str]:
+    """The recurrent layers of a program, by name."""
+    return [
+        name
+        for name, layer in script.named_modules()
+        if re.match("LSTM|GRU|RNN", str(getattr(layer, "original_name", "")))
+    ]
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph, and of all blocks and graphs in it."""
     for node in graph.nodes():
-        yield node.kind()
+        yield node
         for block in node.blocks():
-            yield from _operators(block)
+            yield from _nodes(block)
         for name in node.attributeNames():
             if node.kindOf(name) == "g":
-                yield from _operators(node.g(name))
+                yield from _nodes(node.g(name))
 
 
-def _check_program(sources: dict[str, bytes], path: Path) -> None:
-    """Checks the source of a program.
+def _fault(node: Any, operator: str) -> str | None:
+    """What is wrong with the use of an operator that is allowed, as a predicate."""
+    inputs, outputs = list(node.inputs()), list(node.outputs())
+    if operator == "prim::unchecked_cast":
+        known, new = inputs[0].type(), outputs[0].type()
+        # Of an optional value, None is told apart whenever it is used. Of any other, an object of
+        # another class is read as if it were of this one.
+        inner = known.getElementType() if known.kind() == "OptionalType" else known
+        if new.kind() not in TOLD_APART and not inner.isSubtypeOf(new):
+            return f"takes a value of the type {known} for one of the type {new}"
+    elif operator == "prim::Loop":
+        length = inputs[0].toIValue()
+        if length is not None and length > LONGEST_LOOP:
+            return "has a loop without a bound"
+    elif outputs and outputs[0].type().kind() != "TensorType":
+        if operator in DIVISIONS:
+            divisor = inputs[1].toIValue()
+            if not isinstance(divisor, int | float) or not divisor > 0:
+                return "divides a number by one that is not known to be above 0"
+        elif operator == "aten::mul" and outputs[0].type().kind() == "ListType":
+            return "repeats a list"
+    return None
+
+
+def _check_program(sources: dict[str, bytes], path: Path) -> dict[str, ScriptClass]:
+    """Checks the source of a program, and returns its classes by name.
 
     Args:
         sources: The bytes of each file, by its name such as "code/__torch__/a.py".
@@ -262,8 +290,10 @@ def _check_program(sources: dict[str, bytes], path: Path) -> None:
             raise large
         module = name.removeprefix("code/").removesuffix(".py").replace("/", ".")
         trees[module] = tree
-    if _Program(trees).size() > LARGEST_PROGRAM:
+    program = _Program(trees)
+    if program.size() > LARGEST_PROGRAM:
         raise large
+    return {name: ScriptClass.of(node) for name, node in program.classes.items()}
 
 
 def _depth(tree: ast.AST) -> int:

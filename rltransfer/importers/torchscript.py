@@ -3,8 +3,9 @@
 A TorchScript file is a program. It runs in TorchScript's interpreter, which has tensor operations
 but no Python: nothing is unpickled as Python objects, and nothing is imported. Some operators do
 more than compute, e.g. `save` and `from_file` write files. Only a program of operators that are
-known to compute runs, and torch reads a copy of what was checked: see `script_check.py`. It can
-still run forever or fill the memory: use files from people you trust.
+known to compute runs, and torch reads a copy of what was checked: see `script_check.py`. Its first
+runs have bounds of time and memory, but later ones may run forever or fill the memory: use files
+from people you trust.
 
 The program outputs one tensor: logits or Q-values for discrete actions, the greedy action for
 continuous ones. Its input is float32, in the units of the environment times `scale`.
@@ -15,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,13 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.importers.archive import names_of
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.imported_policy import ImportedPolicy
-from rltransfer.importers.script_check import check_operators, checked_archive
+from rltransfer.importers.script_check import (
+    STATELESS,
+    check_operators,
+    checked_archive,
+    recurrent_layers,
+)
+from rltransfer.importers.trial import is_memory_error, memory_refusal, within_bounds
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import action_size
@@ -144,7 +150,10 @@ class ScriptedPolicy(ImportedPolicy):
         return {**super().preprocessing(), "scale": self.scale}
 
     def check_fit(self, task_id: str) -> None:
-        """Runs the program on random observations of the task, on the CPU."""
+        """Runs the program on random observations of the task, on the CPU, within bounds."""
+        within_bounds(lambda: self._try(task_id), self.path)
+
+    def _try(self, task_id: str) -> None:
         assert self.observation_space is not None and self.action_space is not None
         discrete = isinstance(self.action_space, spaces.Discrete)
         if self.output == "auto":
@@ -218,8 +227,7 @@ class ScriptedPolicy(ImportedPolicy):
         """The error for a program with these layers or tensors of a state."""
         return InputError(
             f"The teacher {self.path} keeps a state between observations ({', '.join(names)}), for "
-            "one environment: use a policy without a state, or a function that keeps a state for "
-            "each row, as a CallableTeacher."
+            f"one environment: {STATELESS}."
         )
 
     def _labels(self, observation: Observation) -> Tensor | None:
@@ -227,18 +235,11 @@ class ScriptedPolicy(ImportedPolicy):
         try:
             with torch.no_grad():
                 labels: Tensor = getattr(self(observation), self.output)
-        except FAILURES:
+        except (*FAILURES, MemoryError) as error:
+            if is_memory_error(error):
+                raise memory_refusal(self.path) from error
             return None
         return labels
-
-
-def recurrent_layers(script: torch.jit.ScriptModule) -> list[str]:
-    """The recurrent layers of a program, by name."""
-    return [
-        name
-        for name, layer in script.named_modules()
-        if re.match("LSTM|GRU|RNN", str(getattr(layer, "original_name", "")))
-    ]
 
 
 def is_torchscript(path: Path) -> bool:
