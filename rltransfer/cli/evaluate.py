@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import statistics
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -126,4 +125,4 @@ class _Watcher(EvaluationProgress):
             self._announcement = ""
         sentence = describe_normalising(engine.env_slices[0].env, engine.suite.tasks[0].id)
         if sentence:
-            print(sentence, file=sys.stderr)
+            print_line(sentence)

@@ -6,16 +6,30 @@ import contextlib
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from rltransfer.errors import printable
 
 PIPE_WIDTH = 120
 """Columns where the output is not a terminal."""
 
 
-class ResultConsole(Console):
+class PrintableConsole(Console):
+    """A console that escapes the control characters of what it is given."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The parts of what is printed; those with a `control` are rich's own."""
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(printable(part.text), part.style)
+
+
+class ResultConsole(PrintableConsole):
     """A console that leaves closed pipes to `ignore_closed_pipe`; rich exits with code 1."""
 
     def on_broken_pipe(self) -> None:
@@ -35,7 +49,7 @@ def console() -> Console:
 
 def progress_console(quiet: bool = False) -> Console:
     """The console that progress is printed on."""
-    return Console(file=sys.stderr, quiet=quiet, **PLAIN)
+    return PrintableConsole(file=sys.stderr, quiet=quiet, **PLAIN)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import math
 import operator
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -490,7 +489,7 @@ class Run:
         for env, task in ((one.env, one.task) for one in self.engine.env_slices):
             sentence = describe_normalising(env, self.suite.tasks[task].id)
             if sentence and distributed.rank() == 0:
-                print(sentence, file=sys.stderr)
+                print_line(sentence)
 
     def _evaluate_finally(self) -> dict[str, dict[str, float]]:
         options = self.options
@@ -523,7 +522,7 @@ class Run:
         self.teacher_returns, sentences = found
         if distributed.rank() == 0:
             for sentence in sentences:
-                print(sentence, file=sys.stderr)
+                print_line(sentence)
 
 
 def scales_actions(run_dir: Path) -> bool:
