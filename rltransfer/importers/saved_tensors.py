@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +44,13 @@ LEGACY = 0x1950A86A20F9469CFC6C
 """The first value of a file before torch 1.6."""
 
 DATA = re.compile(r"(?P<folder>[^/]+/)data\.pkl")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite; `torch.isfinite` takes twice the memory of the tensor."""
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    return all(bool(bound.isfinite()) for bound in tensor.aminmax())
 
 
 class Record:
@@ -166,7 +174,7 @@ def load_tensors(content: bytes, path: Path) -> Any:
             raise NotImplementedError("the byte order of another machine")
         reader = StorageReader(files[found[0][0]])
         value = reader.load()
-        data = {key: files[f"{folder}data/{key}"] for key in reader.storages}
+        data = {key: files.pop(f"{folder}data/{key}") for key in reader.storages}
     else:
         value, reader, data = _legacy(content)
     return TensorBuilder(reader.storages, data, path).built(value)
@@ -196,6 +204,11 @@ def _legacy(content: bytes) -> tuple[Any, StorageReader, dict[str, bytes]]:
 class TensorBuilder:
     """Makes the tensors of a file.
 
+    Args:
+        storages: Type and number of the values of each storage, by key.
+        data: The bytes of each storage; emptied, as both together may take much memory.
+        path: The file, for errors.
+
     Raises:
         pickle.UnpicklingError: A storage has fewer bytes than it declares.
     """
@@ -208,11 +221,14 @@ class TensorBuilder:
         self.done: dict[int, Any] = {}
         self.storages: dict[str, Tensor] = {}
         for key, (dtype, count) in storages.items():
-            if len(data[key]) != count * dtype.itemsize:
+            content = data.pop(key)
+            if len(content) != count * dtype.itemsize:
                 raise pickle.UnpicklingError("a storage with other bytes than it declares")
-            # A copy: torch's tensors may be written to.
-            flat = torch.frombuffer(bytearray(data[key]), dtype=dtype) if count else None
-            self.storages[key] = torch.empty(0, dtype=dtype) if flat is None else flat
+            # A copy in torch's own memory, which may be written to, and whose alignment makes
+            # results the same, bit for bit, wherever the file's bytes are.
+            flat = torch.empty(count, dtype=dtype)
+            flat.view(torch.uint8).numpy()[:] = np.frombuffer(content, np.uint8)
+            self.storages[key] = flat
 
     def built(self, value: Any, depth: int = 100) -> Any:
         """A value with its tensors, in containers of its own; other records become None."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ast
 import functools
-import io
 import re
 import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -125,8 +124,13 @@ OPERATORS = frozenset(
 TOLD_APART = ("BoolType", "FloatType", "IntType", "NoneType", "StringType", "TensorType")
 """The types whose values the interpreter tells apart from others before it uses them."""
 
-DIVISIONS = ("aten::floordiv", "aten::mathremainder", "aten::remainder", "aten::fmod")
-"""Operators whose variants for whole numbers end the process, e.g. on a division by 0."""
+FAST = {"aten::_native_multi_head_attention": 4, "aten::_transformer_encoder_layer_fwd": 2}
+"""Operators that divide by their number of heads, and its place among their arguments."""
+
+DIVISORS = {
+    "aten::floordiv": 1, "aten::fmod": 1, "aten::mathremainder": 1, "aten::remainder": 1, **FAST,
+}  # fmt: skip
+"""Operators that end the process when they divide whole numbers by 0, and the divisor's place."""
 
 STATELESS = (
     "use a policy without a state, or a function that keeps a state for each row, as a "
@@ -141,41 +145,41 @@ LONGEST_LOOP = 1_000_000
 """Rounds of a loop whose number is constant; `while` has 2^63 - 1."""
 
 
-def checked_archive(content: bytes, path: Path) -> bytes:
-    """A copy of an archive that contains only what was checked, under plain names, unpacked.
+def write_checked(content: bytes, path: Path, target: BinaryIO) -> None:
+    """Writes a copy of an archive that contains only what was checked, under plain names.
 
     Args:
         content: The bytes of a TorchScript file.
         path: The file, for errors.
+        target: Where the copy is written.
 
     Raises:
         InputError: It is too large, contains two files of one name, or its program has a part that
             runs before it can be checked, is nested too deeply, or grows too large.
         Exception: One of `DAMAGE`.
     """
-    found = unpacked(content, path, lambda name: WANTED.fullmatch(name) is not None)
-    if len({name.partition("/")[0] for name in found}) != 1:
+    files = unpacked(content, path, lambda name: WANTED.fullmatch(name) is not None)
+    if len({name.partition("/")[0] for name in files}) != 1:
         raise zipfile.BadZipFile("not one folder")
-    files = {name.partition("/")[2]: part for name, part in found.items()}
+    files = {name.partition("/")[2]: part for name, part in files.items()}
     sources = {name: part for name, part in files.items() if name.endswith(".py")}
     classes = _check_program(sources, path)
-    copy = io.BytesIO()
-    with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name, part in _data(files, classes, path):
-            archive.writestr(f"archive/{name}", part)
+            with archive.open(f"archive/{name}", "w") as file:
+                file.write(part)
         for name in (*sources, *(name for name in PLAIN if name in files)):
             archive.writestr(f"archive/{name}", files[name])
-    return copy.getvalue()
 
 
 def _data(
     files: dict[str, bytes], classes: dict[str, ScriptClass], path: Path
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[tuple[str, bytes | memoryview]]:
     """The names and contents of the files of values, written anew."""
     for folder in ("data", "constants"):
         reader = ScriptReader(files[f"{folder}.pkl"], path, classes)
         value = reader.load()
-        data = {key: files[f"{folder}/{key}"] for key in reader.storages}
+        data = {key: files.pop(f"{folder}/{key}") for key in reader.storages}
         writer = ScriptWriter(classes, TensorBuilder(reader.storages, data, path))
         yield f"{folder}.pkl", writer.module(value) if folder == "data" else writer.constants(value)
         yield from ((f"{folder}/{key}", part) for key, part in writer.storages.items())
@@ -201,7 +205,7 @@ def check_operators(script: torch.jit.ScriptModule, path: Path) -> None:
             raise InputError(
                 f"{path} was not run: its program has the operator {operator!r}, which {reason}."
             )
-        fault = _fault(node, operator)
+        fault = _fault(node, script)
         if fault:
             raise InputError(f"{path} was not run: its program {fault}.")
 
@@ -231,28 +235,44 @@ def _nodes(graph: Any) -> Iterator[Any]:
                 yield from _nodes(node.g(name))
 
 
-def _fault(node: Any, operator: str) -> str | None:
+def _fault(node: Any, script: torch.jit.ScriptModule) -> str | None:
     """What is wrong with the use of an operator that is allowed, as a predicate."""
     inputs, outputs = list(node.inputs()), list(node.outputs())
-    if operator == "prim::unchecked_cast":
-        known, new = inputs[0].type(), outputs[0].type()
-        # Of an optional value, None is told apart whenever it is used. Of any other, an object of
-        # another class is read as if it were of this one.
-        inner = known.getElementType() if known.kind() == "OptionalType" else known
-        if new.kind() not in TOLD_APART and not inner.isSubtypeOf(new):
-            return f"takes a value of the type {known} for one of the type {new}"
-    elif operator == "prim::Loop":
-        length = inputs[0].toIValue()
-        if length is not None and length > LONGEST_LOOP:
-            return "has a loop without a bound"
-    elif outputs and outputs[0].type().kind() != "TensorType":
-        if operator in DIVISIONS:
-            divisor = inputs[1].toIValue()
-            if not isinstance(divisor, int | float) or not divisor > 0:
-                return "divides a number by one that is not known to be above 0"
-        elif operator == "aten::mul" and outputs[0].type().kind() == "ListType":
+    kinds = [output.type().kind() for output in outputs]
+    match node.kind():
+        case "prim::unchecked_cast" if kinds[0] not in TOLD_APART:
+            known, new = inputs[0].type(), outputs[0].type()
+            inner = known.getElementType() if known.kind() == "OptionalType" else known
+            if inner.kind() != "NoneType" and not inner.isSubtypeOf(new):
+                return f"takes a value of the type {known} for one of the type {new}"
+        case "prim::Loop":
+            rounds = _known(inputs[0], script)
+            if isinstance(rounds, int) and rounds > LONGEST_LOOP:
+                return "has a loop without a bound"
+        case "prim::SetAttr" if inputs[1].type().kind() != "TensorType":
+            return "changes an attribute other than a tensor"
+        case "aten::mul" if kinds == ["ListType"]:
             return "repeats a list"
+        case operator if operator in DIVISORS and (kinds != ["TensorType"] or operator in FAST):
+            divisor = _known(inputs[DIVISORS[operator]], script)
+            if not isinstance(divisor, int | float) or not divisor > 0:
+                return f"divides by a number in {operator!r} that is not known to be above 0"
     return None
+
+
+def _known(value: Any, script: torch.jit.ScriptModule) -> Any:
+    """The constant or attribute that a value of a graph is; None if it is neither.
+
+    Attributes other than tensors never change: see `_fault`.
+    """
+    node = value.node()
+    if node.kind() == "prim::Param":
+        own = next(iter(script.inlined_graph.inputs())).debugName()
+        return script if value.debugName() == own else None
+    if node.kind() == "prim::GetAttr":
+        owner = _known(next(iter(node.inputs())), script)
+        return getattr(owner, node.s("name"), None)
+    return value.toIValue()
 
 
 def _check_program(sources: dict[str, bytes], path: Path) -> dict[str, ScriptClass]:
@@ -263,7 +283,7 @@ def _check_program(sources: dict[str, bytes], path: Path) -> dict[str, ScriptCla
         path: The file, for errors.
 
     Raises:
-        InputError: See `checked_archive`.
+        InputError: See `write_checked`.
         ValueError: The source is not a program in ASCII.
     """
     large = InputError(f"{path} was not opened: its program is too large or too deeply nested.")

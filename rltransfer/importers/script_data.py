@@ -148,7 +148,7 @@ class ScriptWriter:
     def __init__(self, classes: Mapping[str, ScriptClass], builder: TensorBuilder) -> None:
         self.classes = classes
         self.builder = builder
-        self.storages: dict[str, bytes] = {}
+        self.storages: dict[str, bytes | memoryview] = {}
         self._out = bytearray(b"\x80\x02")
         self._places: dict[int, int] = {}
 
@@ -327,7 +327,7 @@ class ScriptWriter:
             return
         tensor: Tensor = self.builder.tensor(*saved.arguments)
         key, flat = str(len(self.storages)), tensor.reshape(-1)
-        self.storages[key] = flat.view(torch.uint8).numpy().tobytes() if len(flat) else b""
+        self.storages[key] = flat.view(torch.uint8).numpy().data if len(flat) else b""
         name = next(name for name, dtype in DTYPES.items() if dtype == tensor.dtype)
         self._put(b"ctorch._utils\n_rebuild_tensor_v2\n((")
         self._text("storage")

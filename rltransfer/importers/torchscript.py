@@ -13,13 +13,15 @@ continuous ones. Its input is float32, in the units of the environment times `sc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import math
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import torch
 from gymnasium import spaces
@@ -32,8 +34,8 @@ from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.script_check import (
     STATELESS,
     check_operators,
-    checked_archive,
     recurrent_layers,
+    write_checked,
 )
 from rltransfer.importers.trial import is_memory_error, memory_refusal, within_bounds
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
@@ -274,12 +276,16 @@ def load_torchscript(
             f"The scale of the observations of {path} is {scale}: it must be finite and not 0."
         )
     content = read_file(path, "a TorchScript file")
+    sha256 = hashlib.sha256(content).hexdigest()
     try:
-        checked = checked_archive(content, path)
-        with warnings.catch_warnings():
-            # Deprecated in favour of torch.export, but still what robots run.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            script = torch.jit.load(io.BytesIO(checked), map_location="cpu")
+        with _memory_file() as (file, source):
+            write_checked(content, path, file)
+            del content  # each copy of a large file counts
+            file.seek(0)
+            with warnings.catch_warnings():
+                # Deprecated in favour of torch.export, but still what robots run.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                script = torch.jit.load(source, map_location="cpu")
         check_operators(script, path)
     except DAMAGE as error:
         if isinstance(error, InputError):
@@ -288,9 +294,23 @@ def load_torchscript(
     policy = ScriptedPolicy(
         script,
         path=path,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         output=output,
         scale=scale,
         groups=groups,
     )
     return policy.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _memory_file() -> Iterator[tuple[BinaryIO, Any]]:
+    """Yields a file in memory to write to, and what torch reads it from.
+
+    torch copies a file object three times, and a file with a name not at all.
+    """
+    if not hasattr(os, "memfd_create"):  # other systems than Linux
+        file = io.BytesIO()
+        yield file, file
+        return
+    with os.fdopen(os.memfd_create("program"), "w+b") as memory:
+        yield memory, f"/proc/self/fd/{memory.fileno()}"
