@@ -32,6 +32,20 @@ RANGES: dict[str, Callable[[float], bool]] = {
 """Conditions on numbers, by their description; NaN satisfies none."""
 
 
+def printable(text: str) -> str:
+    """A text whose control characters are escaped, as a terminal would obey them.
+
+    Names in the files of others may contain such characters, e.g. to clear the screen, to turn the
+    direction of writing, or halves of characters that cannot be encoded.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
 class InputError(ValueError):
     """Invalid input: one sentence with the thing at fault and the remedy.
 
@@ -39,6 +53,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, sentence: str) -> None:
+        sentence = printable(sentence)
         if len(sentence) > LONGEST_SENTENCE:  # it shows a value that somebody made up
             half = LONGEST_SENTENCE // 2
             sentence = f"{sentence[:half]} ... {sentence[-half:]}"

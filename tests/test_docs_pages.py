@@ -66,6 +66,6 @@ def test_every_curve_is_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             logged.add(told)
     documented = re.findall(r"`((?:train|speed|rollout|evaluate)/[\w/]+)`", pages)
     # Another objective, continuous actions, and the names of earlier versions.
-    others = {"train/mse", "train/action_error", "speed/teacher_fraction", "speed/collect_fraction",
-              "train/regularizer_fraction"}  # fmt: skip
+    others = {"train/mse", "train/action_error", "speed/teacher_share", "speed/collect_share",
+              "train/regularizer_share"}  # fmt: skip
     assert set(documented) == logged - {"final/..."} | others

@@ -17,6 +17,7 @@ import torch
 
 from rltransfer.experiments.common.trials import THREADS, run_parallel
 from rltransfer.files.atomic import write_text_whole
+from rltransfer.files.untrusted import read_json
 from rltransfer.machine.devices import find_device
 from rltransfer.rollouts.evaluation import evaluate_random, evaluate_teacher
 from rltransfer.tasks.task import Suite
@@ -85,7 +86,7 @@ class Comparison:
     def _read(self) -> dict[str, dict[str, Any]]:
         """The file's results by policy; none if they are of other episodes."""
         try:
-            data = json.loads(self.path.read_text())
+            data = read_json(self.path)
         except FileNotFoundError:
             return {}
         return dict(data["players"]) if data["asked"] == self._conditions else {}

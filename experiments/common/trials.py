@@ -22,6 +22,7 @@ import torch
 from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import generation_folder
+from rltransfer.files.untrusted import read_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
 from rltransfer.runs.config import RunOptions, read_config, settings
@@ -265,7 +266,7 @@ def _stored(run_dir: Path) -> dict[str, Any] | None:
     path = run_dir / "result.json"
     if not path.is_file():
         return None
-    result: dict[str, Any] = json.loads(path.read_text())
+    result: dict[str, Any] = read_json(path)
     return result
 
 

@@ -163,6 +163,7 @@ def _resumed(
     count = config.get("generations", 0)
     same = ChainOptions(generations=count) if hasattr(method, "teacher") else TrainOptions()
     made = parse(kind, words, prog, kind(run=same, method=method, training=options))
+    _check_folders(method, folder, words)
     if made.run.run_dir not in (None, folder):
         raise InputError(f"A run resumes in its own directory, {folder}: omit --run-dir.")
     if made.run.suite is not None or made.run.task:
@@ -175,6 +176,23 @@ def _resumed(
     elif made.run.task_option:
         raise InputError(f"{folder} resumes with its own tasks: omit --task-option.")
     return made, with_timeout(suite, made.run)
+
+
+def _check_folders(method: Any, run_dir: Path, words: Sequence[str]) -> None:
+    """Checks that a run's file names no other folder that training writes to.
+
+    Raises:
+        InputError: It does, and the user did not name the folder.
+    """
+    given = {word.partition("=")[0].replace("_", "-") for word in words}
+    for name in (field.name for field in dataclasses.fields(method) if field.name.endswith("_dir")):
+        option, value = f"--{name.replace('_', '-')}", getattr(method, name)
+        inside = value is None or value.resolve().is_relative_to(run_dir.resolve())
+        if not inside and option not in given:
+            raise InputError(
+                f"{run_dir} would write to {value}, a folder that only its config.json names: if "
+                f"that is right, add {option} {value}."
+            )
 
 
 def default_folder(name: str, suite: Suite, seed: int) -> Path:

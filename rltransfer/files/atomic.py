@@ -78,7 +78,10 @@ def _partial(target: Path) -> Path:
 def write_text_whole(path: Path, text: str) -> None:
     """Writes a file completely or not at all."""
     partial = _partial(path)
-    partial.write_text(text)
+    # What is left there may be a link, e.g. in the folder of somebody else's run.
+    partial.unlink(missing_ok=True)
+    with partial.open("x") as file:
+        file.write(text)
     _sync(partial)
     partial.rename(path)
 

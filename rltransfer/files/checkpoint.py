@@ -18,7 +18,15 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.files.atomic import save_tensors
 from rltransfer.files.reading import is_folder, must_be_readable
-from rltransfer.files.untrusted import damage_refused, is_regular, read_json
+from rltransfer.files.untrusted import (
+    JSON_GROWTH,
+    LimitError,
+    check_size,
+    damage_refused,
+    is_regular,
+    parse_json,
+    read_json,
+)
 from rltransfer.machine import distributed
 from rltransfer.machine.terminal import print_line
 
@@ -28,8 +36,8 @@ KEPT = 2
 BEST = "best"
 """The folder of the checkpoint with the best policy; the others are named after their step."""
 
-LARGEST_HEADER = 100_000_000
-"""Bytes of the names and shapes in a safetensors file, as the library limits them."""
+LARGEST_HEADER = 2**24
+"""Bytes of the names and shapes in a safetensors file; each tensor takes about 100."""
 
 PROCESSES = "processes"
 """Key of the number of processes in a state."""
@@ -37,7 +45,14 @@ PROCESSES = "processes"
 HASHES = "sha256.json"
 """The file with the hash of every other file of a checkpoint."""
 
-DAMAGE = (SafetensorError, ValueError, KeyError, RecursionError)
+DAMAGE = (
+    SafetensorError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 """Errors of reading damaged JSON and safetensors files."""
 
 FILES = ("policy.json", "policy.safetensors", "state.json", "state.safetensors")
@@ -122,7 +137,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_header(path: Path) -> None:
-    """Checks what safetensors does not before it maps a whole file, of any size.
+    """Checks what safetensors checks only after it has mapped a whole file, of any size.
 
     Raises:
         Exception: One of `DAMAGE`.
@@ -130,9 +145,13 @@ def _check_header(path: Path) -> None:
     if not is_regular(path):
         raise OSError("not a regular file")
     with path.open("rb") as file:
-        header, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
-    if not 2 <= header <= min(size - 8, LARGEST_HEADER):
-        raise ValueError("not a safetensors file")
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+        if not 2 <= length <= min(size - 8, LARGEST_HEADER):
+            raise ValueError("not a safetensors file")
+        header = parse_json(file.read(length))
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    if 8 + length + max(ends, default=0) != size:
+        raise ValueError("not as long as the header of the file declares")
 
 
 def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -212,18 +231,39 @@ def is_whole(folder: Path, part: str) -> bool:
         hashes = read_json(folder / HASHES) if stored else {}
         more = hashes if stored else (path.name for path in folder.glob("state-*"))
         for name in {*FILES, *more}:
-            path = folder / Path(name).name
             if not name.startswith(part):
                 continue
-            if not path.is_file() or (stored and _sha256(path) != hashes[name]):
+            # Before the hash, as a file of any size takes no room on the disk where it is empty.
+            _check_size(folder / name)
+            if stored and (Path(name).name != name or _sha256(folder / name) != hashes[name]):
                 return False
             if not stored:
-                _parse(path)
-    except PermissionError:
+                _parse(folder / name)
+    except (PermissionError, LimitError):
         raise
-    except (*DAMAGE, OSError, AttributeError, TypeError):
+    except (*DAMAGE, OSError):
         return False
     return True
+
+
+def _check_size(path: Path) -> None:
+    """Checks the size of a checkpoint's file.
+
+    A state contains the replay buffer and may have any size that it declares.
+
+    Raises:
+        LimitError: It is above the limit of `files/untrusted.py`.
+        Exception: One of `DAMAGE`.
+    """
+    if not is_regular(path):
+        raise OSError("not a regular file")
+    size = path.stat().st_size
+    if path.suffix == ".json":
+        check_size(size, path, JSON_GROWTH)
+        return
+    if path.name.startswith("policy"):
+        check_size(size, path)
+    _check_header(path)
 
 
 def _parse(path: Path) -> None:

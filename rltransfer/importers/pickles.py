@@ -9,6 +9,7 @@ memory grows with the file, and keys are plain.
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import pickletools
 from typing import Any, BinaryIO
@@ -16,6 +17,10 @@ from typing import Any, BinaryIO
 MOST_CONTAINERS = 50_000
 """Tuples, lists, dictionaries and objects in a pickle: their nesting must not exhaust the stack of
 the code that frees or walks through them. The checkpoints of large networks have a few thousand."""
+
+MOST_INSTRUCTIONS = 1_000_000
+"""Instructions of a pickle, each of which takes microseconds and at most some 100 bytes. The
+checkpoints of large networks have some 100,000."""
 
 _MARK = object()
 
@@ -62,11 +67,12 @@ class InertUnpickler:
             pickle.UnpicklingError: An instruction is not valid where it is.
             ValueError: The content is not a pickle.
         """
-        for operation, argument, _ in pickletools.genops(self._file):
+        instructions = itertools.islice(pickletools.genops(self._file), MOST_INSTRUCTIONS)
+        for operation, argument, _ in instructions:
             if operation.name == "STOP":
                 return self._pop()
             self._do(operation.name, argument)
-        raise pickle.UnpicklingError("no end")
+        raise pickle.UnpicklingError("no end, or too many instructions")
 
     def _do(self, name: str, argument: Any) -> None:
         stack = self._stack

@@ -34,7 +34,7 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.files.hashing import tensors_sha256
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.imported_policy import ImportedPolicy, shapes_of
-from rltransfer.importers.saved_tensors import load_tensors
+from rltransfer.importers.saved_tensors import is_finite, load_tensors
 from rltransfer.policies.linear import Linear
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
@@ -172,7 +172,7 @@ def load_rsl_rl(
     content = read_file(path, "an rsl_rl checkpoint")
     stored = _stored(_opened(content, path), path)
     for name, tensor in stored.items():
-        if not torch.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise InputError(f"{path} cannot be used: its tensor {name!r} is not finite.")
     layers = _layers(_below(stored, "mlp."), path)
     actor = RslRlActor(
@@ -285,8 +285,8 @@ def _layers(stored: Tensors, path: Path) -> list[nn.Linear]:
         weight, bias = stored.get(f"{place}.weight"), stored.get(f"{place}.bias")
         if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1]:
             raise InputError(f"{path} cannot be read: its actor does not consist of linear layers.")
-        linear = Linear(weight.shape[1], weight.shape[0])
-        linear.load_state_dict({"weight": weight, "bias": bias})
+        linear = Linear(weight.shape[1], weight.shape[0], device="meta")
+        linear.weight, linear.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
         layers.append(linear)
     fit = all(a.out_features == b.in_features for a, b in itertools.pairwise(layers))
     if not layers or not fit:

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +44,13 @@ LEGACY = 0x1950A86A20F9469CFC6C
 """The first value of a file before torch 1.6."""
 
 DATA = re.compile(r"(?P<folder>[^/]+/)data\.pkl")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite; `torch.isfinite` takes twice the memory of the tensor."""
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    return all(bool(bound.isfinite()) for bound in tensor.aminmax())
 
 
 class Record:
@@ -71,7 +79,7 @@ class _Storage(Record):
     dtype: ClassVar[torch.dtype]
 
 
-class _Tensor(Record):
+class SavedTensor(Record):
     """`_rebuild_tensor_v2(storage, offset, shape, strides, ...)`."""
 
 
@@ -99,8 +107,8 @@ KNOWN: dict[tuple[str, str], type] = {
     ("torch", "Size"): _Shape,
     ("torch", "device"): Record,
     ("torch._utils", "_rebuild_parameter"): _Parameter,
-    ("torch._utils", "_rebuild_tensor"): _Tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
+    ("torch._utils", "_rebuild_tensor"): SavedTensor,
+    ("torch._utils", "_rebuild_tensor_v2"): SavedTensor,
     **{("torch", name): kind for name, kind in STORAGES.items()},
     **{("torch", str(dtype).removeprefix("torch.")): Record for dtype in DTYPES.values()},
 }
@@ -166,7 +174,7 @@ def load_tensors(content: bytes, path: Path) -> Any:
             raise NotImplementedError("the byte order of another machine")
         reader = StorageReader(files[found[0][0]])
         value = reader.load()
-        data = {key: files[f"{folder}data/{key}"] for key in reader.storages}
+        data = {key: files.pop(f"{folder}data/{key}") for key in reader.storages}
     else:
         value, reader, data = _legacy(content)
     return TensorBuilder(reader.storages, data, path).built(value)
@@ -196,6 +204,11 @@ def _legacy(content: bytes) -> tuple[Any, StorageReader, dict[str, bytes]]:
 class TensorBuilder:
     """Makes the tensors of a file.
 
+    Args:
+        storages: Type and number of the values of each storage, by key.
+        data: The bytes of each storage; emptied, as both together may take much memory.
+        path: The file, for errors.
+
     Raises:
         pickle.UnpicklingError: A storage has fewer bytes than it declares.
     """
@@ -208,11 +221,14 @@ class TensorBuilder:
         self.done: dict[int, Any] = {}
         self.storages: dict[str, Tensor] = {}
         for key, (dtype, count) in storages.items():
-            if len(data[key]) != count * dtype.itemsize:
+            content = data.pop(key)
+            if len(content) != count * dtype.itemsize:
                 raise pickle.UnpicklingError("a storage with other bytes than it declares")
-            # A copy: torch's tensors may be written to.
-            flat = torch.frombuffer(bytearray(data[key]), dtype=dtype) if count else None
-            self.storages[key] = torch.empty(0, dtype=dtype) if flat is None else flat
+            # A copy in torch's own memory, which may be written to, and whose alignment makes
+            # results the same, bit for bit, wherever the file's bytes are.
+            flat = torch.empty(count, dtype=dtype)
+            flat.view(torch.uint8).numpy()[:] = np.frombuffer(content, np.uint8)
+            self.storages[key] = flat
 
     def built(self, value: Any, depth: int = 100) -> Any:
         """A value with its tensors, in containers of its own; other records become None."""
@@ -225,9 +241,9 @@ class TensorBuilder:
 
     def _built(self, value: Any, depth: int) -> Any:
         match value:
-            case _Parameter(arguments=(_Tensor() as inner, *_)):
+            case _Parameter(arguments=(SavedTensor() as inner, *_)):
                 return self.tensor(*inner.arguments)
-            case _Tensor():
+            case SavedTensor():
                 return self.tensor(*value.arguments)
             case dict():
                 return {key: self.built(one, depth - 1) for key, one in value.items()}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
+from rltransfer.importers.saved_tensors import is_finite
 from rltransfer.importers.sb3_networks import (
     ActorCritic,
     DiagonalStd,
@@ -95,7 +96,7 @@ class StoredTensors:
                 f"{self.path} is inconsistent: its tensor {name!r} has the shape "
                 f"{list(tensor.shape)}, but must have [{wanted}]."
             )
-        if not torch.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise InputError(f"{self.path} cannot be used: its tensor {name!r} is not finite.")
         self.left.discard(name)
         return tensor.float()

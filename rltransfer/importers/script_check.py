@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import ast
 import functools
-import io
-import pickle
 import re
 import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from rltransfer.errors import InputError
 from rltransfer.importers.archive import unpacked
-from rltransfer.importers.saved_tensors import Record, StorageReader, TensorBuilder
+from rltransfer.importers.saved_tensors import TensorBuilder
+from rltransfer.importers.script_data import ScriptClass, ScriptReader, ScriptWriter
+
+PLAIN = ("version", ".data/version", "byteorder")
+"""The files without values or a program."""
 
 WANTED = re.compile(
     r"[^/]+/(version|\.data/version|byteorder|data\.pkl|constants\.pkl|(data|constants)/\w+"
@@ -50,11 +52,6 @@ when a file is loaded (`__setstate__`), or alongside the method that is checked 
 
 WORDS = re.compile(r"\b__\w+__\b", re.ASCII)
 
-PICKLE_HELPERS = (
-    "build_boollist", "build_doublelist", "build_intlist", "build_tensorlist", "restore_type_tag",
-)  # fmt: skip
-"""The functions of `torch.jit._pickle` in the pickles of a file: they restore types of lists."""
-
 REASONS = {
     "aten::from_file": "reads and writes files",
     "aten::save": "writes files",
@@ -69,57 +66,53 @@ REASONS = {
 """What some forbidden operators do."""
 
 _ATEN = """
-Bool Float FloatImplicit Int IntImplicit ScalarImplicit abs absolute acos acosh
-adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
-adaptive_max_pool2d add addcdiv addcmul addmm addmv all allclose alpha_dropout amax amin aminmax
-any append arange arccos arcsin arctan arctan2 argmax argmin argsort asin asinh atan atan2 atanh
-avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bernoulli bilinear bitwise_and bitwise_not
-bitwise_or bitwise_xor bmm broadcast_tensors broadcast_to bucketize cat cdist ceil celu chunk
-clamp clamp_max clamp_min clear clip clone concat concatenate constant_pad_nd contiguous conv1d
-conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copy copy_ cos cosh
-cosine_similarity count_nonzero cpu cross cummax cummin cumprod cumsum deg2rad degrees detach
-detach_ device diag diag_embed diagonal diff dim div divide dot dropout einsum elu embedding empty
-empty_like endswith eq equal erf erfc erfinv exp exp2 expand expand_as expm1 extend eye
-feature_alpha_dropout feature_dropout fill fill_ find fix flatten flip fliplr flipud float_power
-floor floor_divide floordiv fmax fmin fmod format frac frobenius_norm full full_like gather ge
-gelu get glu grid_sampler group_norm gru gru_cell gt hardshrink hardsigmoid hardswish hardtanh
-heaviside hstack huber_loss hypot im2col index index_add index_copy index_fill index_put
+Bool Float FloatImplicit Int IntImplicit ScalarImplicit abs absolute acos acosh adaptive_avg_pool1d
+adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d add addcdiv addcmul
+addmm addmv all allclose alpha_dropout amax amin aminmax any append arange arccos arcsin arctan
+arctan2 argmax argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d baddbmm
+batch_norm bernoulli bilinear bitwise_and bitwise_not bitwise_or bitwise_xor bmm broadcast_tensors
+broadcast_to bucketize cat cdist ceil celu chunk clamp clamp_max clamp_min clear clip clone concat
+concatenate constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d conv_transpose2d
+conv_transpose3d copy copy_ cos cosh cosine_similarity count_nonzero cpu cross cummax cummin cumprod
+cumsum deg2rad degrees detach detach_ device diag diag_embed diagonal diff dim div divide dot
+dropout einsum elu embedding empty empty_like eq equal erf erfc erfinv exp exp2 expand expand_as
+expm1 extend eye feature_alpha_dropout feature_dropout fill fill_ fix flatten flip fliplr flipud
+float_power floor floor_divide floordiv fmax fmin fmod format frac frobenius_norm full full_like
+gather ge gelu get glu grid_sampler group_norm gru gru_cell gt hardshrink hardsigmoid hardswish
+hardtanh heaviside hstack huber_loss hypot im2col index index_add index_copy index_fill index_put
 index_put_ index_select insert instance_norm is_autocast_enabled is_complex is_floating_point
-is_grad_enabled is_nonzero isclose isfinite isinf isnan item items keys kthvalue l1_loss
-layer_norm le leaky_relu len lerp linalg_cross linalg_inv linalg_matrix_norm linalg_norm
-linalg_solve linalg_vector_norm linear linspace list log log10 log1p log2 log_sigmoid log_softmax
-logaddexp logical_and logical_not logical_or logical_xor logit logsumexp lower lstm lstm_cell lt
-manual_seed masked_fill masked_scatter masked_select mathremainder matmul matrix_exp max
-max_pool1d max_pool2d max_pool3d maximum mean median meshgrid min minimum mish mm moveaxis movedim
-mse_loss mul multinomial multiply mv nan_to_num nanmean nansum narrow native_batch_norm
-native_layer_norm ne neg negative new_empty new_full new_ones new_zeros nonzero norm normal
-normalize nuclear_norm numel numpy_T one_hot ones ones_like ord outer pad permute pixel_shuffle
-pixel_unshuffle polar pop positive pow prelu prod rad2deg radians rand rand_like randint
-randint_like randn randn_like randperm ravel reciprocal reflection_pad1d reflection_pad2d relu
-relu6 remainder remove repeat repeat_interleave replace replication_pad1d replication_pad2d
-requires_grad_ reshape reshape_as reverse rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
-roll rot90 round rrelu rsqrt rsub scaled_dot_product_attention scatter scatter_add searchsorted
-select selu sgn sigmoid sign silu sin sinc sinh size slice smooth_l1_loss softmax softplus
-softshrink sort split split_with_sizes sqrt square squeeze stack startswith std std_mean str
-stride strip sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tensor tensor_split
-tensordot threshold tile to to_padded_tensor topk trace transpose tril triu true_divide trunc
-type_as unbind unflatten unfold unique_consecutive unsafe_chunk unsafe_split unsqueeze
+is_grad_enabled is_nonzero isclose isfinite isinf isnan item items keys kthvalue l1_loss layer_norm
+le leaky_relu len lerp linalg_cross linalg_inv linalg_matrix_norm linalg_norm linalg_solve
+linalg_vector_norm linear linspace list log log10 log1p log2 log_sigmoid log_softmax logaddexp
+logical_and logical_not logical_or logical_xor logit logsumexp lstm_cell lt manual_seed
+masked_fill masked_scatter masked_select mathremainder matmul matrix_exp max max_pool1d max_pool2d
+max_pool3d maximum mean median meshgrid min minimum mish mm moveaxis movedim mse_loss mul
+multinomial multiply mv nan_to_num nanmean nansum narrow native_layer_norm ne neg negative new_empty
+new_full new_ones new_zeros nonzero norm normal normalize nuclear_norm numel numpy_T one_hot ones
+ones_like outer pad permute pixel_shuffle pixel_unshuffle polar pop positive pow prelu prod rad2deg
+radians rand rand_like randint randint_like randn randn_like randperm ravel reciprocal
+reflection_pad1d reflection_pad2d relu relu6 remainder remove repeat repeat_interleave
+replication_pad1d replication_pad2d requires_grad_ reshape reshape_as reverse rms_norm rnn_relu
+rnn_relu_cell rnn_tanh rnn_tanh_cell roll rot90 round rrelu rsqrt rsub scaled_dot_product_attention
+scatter scatter_add searchsorted select selu sgn sigmoid sign silu sin sinc sinh size slice
+smooth_l1_loss softmax softplus softshrink sort split split_with_sizes sqrt square squeeze stack std
+std_mean str stride sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tensor
+tensor_split tensordot threshold tile to to_padded_tensor topk trace transpose tril triu true_divide
+trunc type_as unbind unflatten unfold unique_consecutive unsafe_chunk unsafe_split unsqueeze
 upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
 upsample_nearest3d upsample_trilinear3d values var var_mean view view_as vstack warn where xlogy
 zero_ zeros zeros_like __and__ __contains__ __derive_index __getitem__ __interpolate __is__
 __isnot__ __not__ __or__ __range_length __xor__ _convolution _log_softmax
 _native_multi_head_attention _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned
 _set_item _softmax _transformer_encoder_layer_fwd _upsample_bicubic2d_aa _upsample_bilinear2d_aa
-_upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
-_upsample_nearest_exact3d
+_upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
 """
 
 _PRIM = """
-AutogradZero Constant CreateObject DictConstruct GetAttr If ListConstruct ListUnpack Loop
-NumToTensor RaiseException SetAttr TupleConstruct TupleIndex TupleSlice TupleUnpack Uninitialized
-abs data device dtype grad id index is_cpu is_cuda is_nested is_quantized is_sparse isinstance
-itemsize layout max min ndim rangelist requires_grad shape tolist type unchecked_cast
-unchecked_unwrap_optional
+Constant DictConstruct GetAttr If ListConstruct ListUnpack Loop NumToTensor RaiseException SetAttr
+TupleConstruct TupleIndex TupleSlice TupleUnpack Uninitialized abs data device dtype grad id index
+is_cpu is_cuda is_nested is_quantized is_sparse isinstance itemsize layout max min ndim rangelist
+requires_grad shape type unchecked_cast unchecked_unwrap_optional
 """
 
 OPERATORS = frozenset(
@@ -128,114 +121,169 @@ OPERATORS = frozenset(
 """The operators that a program may have: they compute with the tensors that they are given."""
 
 
-class _ScriptRecord(Record):
-    """An object, or a call of a helper."""
+TOLD_APART = ("BoolType", "FloatType", "IntType", "NoneType", "StringType", "TensorType")
+"""The types whose values the interpreter tells apart from others before it uses them."""
 
-    state: object = None
+FAST = {"aten::_native_multi_head_attention": 4, "aten::_transformer_encoder_layer_fwd": 2}
+"""Operators that divide by their number of heads, and its place among their arguments."""
 
-    def __setstate__(self, state: object) -> None:
-        self.state = state
+DIVISORS = {
+    "aten::floordiv": 1, "aten::fmod": 1, "aten::mathremainder": 1, "aten::remainder": 1, **FAST,
+}  # fmt: skip
+"""Operators that end the process when they divide whole numbers by 0, and the divisor's place."""
 
+STATELESS = (
+    "use a policy without a state, or a function that keeps a state for each row, as a "
+    "CallableTeacher"
+)
+"""What works in place of a program that keeps a state."""
 
-class _ScriptReader(StorageReader):
-    """Reads the pickles of a TorchScript file."""
+RECURRENT = ("aten::gru", "aten::rnn_relu", "aten::rnn_tanh")
+"""Operators that have a variant for packed sequences."""
 
-    def __init__(self, content: bytes, path: Path) -> None:
-        super().__init__(content)
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The class that records a name.
-
-        Raises:
-            InputError: It is neither a class of the program nor one of plain tensors.
-        """
-        helper = module == "torch.jit._pickle" and name in PICKLE_HELPERS
-        if helper or module.partition(".")[0] == "__torch__":
-            return _ScriptRecord
-        try:
-            return super().find_class(module, name)
-        except pickle.UnpicklingError:
-            raise InputError(
-                f"{self.path} was not opened: it names {f'{module}.{name}'!r}, but a policy "
-                "contains plain tensors and classes of its program."
-            ) from None
+LONGEST_LOOP = 1_000_000
+"""Rounds of a loop whose number is constant; `while` has 2^63 - 1."""
 
 
-class _ScriptBuilder(TensorBuilder):
-    """Checks the tensors in the objects of a program."""
-
-    def other(self, record: Record, depth: int) -> Any:
-        """Looks into objects."""
-        self.built(list(record.arguments), depth)
-        if isinstance(record, _ScriptRecord):
-            self.built(record.state, depth)
-
-
-def checked_archive(content: bytes, path: Path) -> bytes:
-    """A copy of an archive that contains only what was checked, under plain names, unpacked.
+def write_checked(content: bytes, path: Path, target: BinaryIO) -> None:
+    """Writes a copy of an archive that contains only what was checked, under plain names.
 
     Args:
         content: The bytes of a TorchScript file.
         path: The file, for errors.
+        target: Where the copy is written.
 
     Raises:
         InputError: It is too large, contains two files of one name, or its program has a part that
             runs before it can be checked, is nested too deeply, or grows too large.
         Exception: One of `DAMAGE`.
     """
-    found = unpacked(content, path, lambda name: WANTED.fullmatch(name) is not None)
-    if len({name.partition("/")[0] for name in found}) != 1:
+    files = unpacked(content, path, lambda name: WANTED.fullmatch(name) is not None)
+    if len({name.partition("/")[0] for name in files}) != 1:
         raise zipfile.BadZipFile("not one folder")
-    files = {name.partition("/")[2]: part for name, part in found.items()}
-    _check_program({n: part for n, part in files.items() if n.endswith(".py")}, path)
+    files = {name.partition("/")[2]: part for name, part in files.items()}
+    sources = {name: part for name, part in files.items() if name.endswith(".py")}
+    classes = _check_program(sources, path)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name, part in _data(files, classes, path):
+            with archive.open(f"archive/{name}", "w") as file:
+                file.write(part)
+        for name in (*sources, *(name for name in PLAIN if name in files)):
+            archive.writestr(f"archive/{name}", files[name])
+
+
+def _data(
+    files: dict[str, bytes], classes: dict[str, ScriptClass], path: Path
+) -> Iterator[tuple[str, bytes | memoryview]]:
+    """The names and contents of the files of values, written anew."""
     for folder in ("data", "constants"):
-        if f"{folder}.pkl" in files:
-            reader = _ScriptReader(files[f"{folder}.pkl"], path)
-            value = reader.load()
-            data = {key: files[f"{folder}/{key}"] for key in reader.storages}
-            _ScriptBuilder(reader.storages, data, path).built(value)
-    copy = io.BytesIO()
-    with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
-        for name, part in files.items():
-            archive.writestr(f"archive/{name}", part)
-    return copy.getvalue()
+        reader = ScriptReader(files[f"{folder}.pkl"], path, classes)
+        value = reader.load()
+        data = {key: files.pop(f"{folder}/{key}") for key in reader.storages}
+        writer = ScriptWriter(classes, TensorBuilder(reader.storages, data, path))
+        yield f"{folder}.pkl", writer.module(value) if folder == "data" else writer.constants(value)
+        yield from ((f"{folder}/{key}", part) for key, part in writer.storages.items())
 
 
 def check_operators(script: torch.jit.ScriptModule, path: Path) -> None:
     """Refuses a program that does more than compute.
 
     Raises:
-        InputError: It has an operator that is not one of `OPERATORS`.
+        InputError: It has an operator that is not one of `OPERATORS`, or uses one in a way that
+            ends the process, never ends, or that the interpreter does not check.
     """
-    for operator in _operators(script.inlined_graph):
+    for node in _nodes(script.inlined_graph):
+        operator = node.kind()
+        if operator == "aten::lstm" or _is_packed(node):
+            raise InputError(
+                f"The teacher {path} has recurrent layers, which keep a state for one environment, "
+                f"and whose sizes torch does not check ({', '.join(recurrent_layers(script))}): "
+                f"{STATELESS}."
+            )
         if operator.removesuffix("_") not in OPERATORS and operator not in OPERATORS:
             reason = REASONS.get(operator, "is not known to compute with tensors only")
             raise InputError(
                 f"{path} was not run: its program has the operator {operator!r}, which {reason}."
             )
+        fault = _fault(node, script)
+        if fault:
+            raise InputError(f"{path} was not run: its program {fault}.")
 
 
-def _operators(graph: Any) -> Iterator[str]:
-    """The operators of a graph, and of all blocks and graphs in it."""
+def _is_packed(node: Any) -> bool:
+    """Whether an operator is a recurrent layer for packed sequences."""
+    return node.kind() in RECURRENT and "Tensor batch_sizes" in node.schema()
+
+
+def recurrent_layers(script: torch.jit.ScriptModule) -> list[str]:
+    """The recurrent layers of a program, by name."""
+    return [
+        name
+        for name, layer in script.named_modules()
+        if re.match("LSTM|GRU|RNN", str(getattr(layer, "original_name", "")))
+    ]
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph, and of all blocks and graphs in it."""
     for node in graph.nodes():
-        yield node.kind()
+        yield node
         for block in node.blocks():
-            yield from _operators(block)
+            yield from _nodes(block)
         for name in node.attributeNames():
             if node.kindOf(name) == "g":
-                yield from _operators(node.g(name))
+                yield from _nodes(node.g(name))
 
 
-def _check_program(sources: dict[str, bytes], path: Path) -> None:
-    """Checks the source of a program.
+def _fault(node: Any, script: torch.jit.ScriptModule) -> str | None:
+    """What is wrong with the use of an operator that is allowed, as a predicate."""
+    inputs, outputs = list(node.inputs()), list(node.outputs())
+    kinds = [output.type().kind() for output in outputs]
+    match node.kind():
+        case "prim::unchecked_cast" if kinds[0] not in TOLD_APART:
+            known, new = inputs[0].type(), outputs[0].type()
+            inner = known.getElementType() if known.kind() == "OptionalType" else known
+            if inner.kind() != "NoneType" and not inner.isSubtypeOf(new):
+                return f"takes a value of the type {known} for one of the type {new}"
+        case "prim::Loop":
+            rounds = _known(inputs[0], script)
+            if isinstance(rounds, int) and rounds > LONGEST_LOOP:
+                return "has a loop without a bound"
+        case "prim::SetAttr" if inputs[1].type().kind() != "TensorType":
+            return "changes an attribute other than a tensor"
+        case "aten::mul" if kinds == ["ListType"]:
+            return "repeats a list"
+        case operator if operator in DIVISORS and (kinds != ["TensorType"] or operator in FAST):
+            divisor = _known(inputs[DIVISORS[operator]], script)
+            if not isinstance(divisor, int | float) or not divisor > 0:
+                return f"divides by a number in {operator!r} that is not known to be above 0"
+    return None
+
+
+def _known(value: Any, script: torch.jit.ScriptModule) -> Any:
+    """The constant or attribute that a value of a graph is; None if it is neither.
+
+    Attributes other than tensors never change: see `_fault`.
+    """
+    node = value.node()
+    if node.kind() == "prim::Param":
+        own = next(iter(script.inlined_graph.inputs())).debugName()
+        return script if value.debugName() == own else None
+    if node.kind() == "prim::GetAttr":
+        owner = _known(next(iter(node.inputs())), script)
+        return getattr(owner, node.s("name"), None)
+    return value.toIValue()
+
+
+def _check_program(sources: dict[str, bytes], path: Path) -> dict[str, ScriptClass]:
+    """Checks the source of a program, and returns its classes by name.
 
     Args:
         sources: The bytes of each file, by its name such as "code/__torch__/a.py".
         path: The file, for errors.
 
     Raises:
-        InputError: See `checked_archive`.
+        InputError: See `write_checked`.
         ValueError: The source is not a program in ASCII.
     """
     large = InputError(f"{path} was not opened: its program is too large or too deeply nested.")
@@ -262,8 +310,10 @@ def _check_program(sources: dict[str, bytes], path: Path) -> None:
             raise large
         module = name.removeprefix("code/").removesuffix(".py").replace("/", ".")
         trees[module] = tree
-    if _Program(trees).size() > LARGEST_PROGRAM:
+    program = _Program(trees)
+    if program.size() > LARGEST_PROGRAM:
         raise large
+    return {name: ScriptClass.of(node) for name, node in program.classes.items()}
 
 
 def _depth(tree: ast.AST) -> int:

@@ -3,8 +3,9 @@
 A TorchScript file is a program. It runs in TorchScript's interpreter, which has tensor operations
 but no Python: nothing is unpickled as Python objects, and nothing is imported. Some operators do
 more than compute, e.g. `save` and `from_file` write files. Only a program of operators that are
-known to compute runs, and torch reads a copy of what was checked: see `script_check.py`. It can
-still run forever or fill the memory: use files from people you trust.
+known to compute runs, and torch reads a copy of what was checked: see `script_check.py`. Its first
+runs have bounds of time and memory, but later ones may run forever or fill the memory: use files
+from people you trust.
 
 The program outputs one tensor: logits or Q-values for discrete actions, the greedy action for
 continuous ones. Its input is float32, in the units of the environment times `scale`.
@@ -12,14 +13,15 @@ continuous ones. Its input is float32, in the units of the environment times `sc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import math
-import re
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import torch
 from gymnasium import spaces
@@ -29,7 +31,13 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.importers.archive import names_of
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.imported_policy import ImportedPolicy
-from rltransfer.importers.script_check import check_operators, checked_archive
+from rltransfer.importers.script_check import (
+    STATELESS,
+    check_operators,
+    recurrent_layers,
+    write_checked,
+)
+from rltransfer.importers.trial import is_memory_error, memory_refusal, within_bounds
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import action_size
@@ -145,7 +153,10 @@ class ScriptedPolicy(ImportedPolicy):
         return {**super().preprocessing(), "scale": self.scale}
 
     def check_fit(self, task_id: str, shown: Observation | None) -> None:
-        """Runs the program on observations of the task, on the CPU."""
+        """Runs the program on observations of the task, on the CPU, within bounds."""
+        within_bounds(lambda: self._try(task_id, shown), self.path)
+
+    def _try(self, task_id: str, shown: Observation | None) -> None:
         assert self.observation_space is not None and self.action_space is not None
         discrete = isinstance(self.action_space, spaces.Discrete)
         if self.output == "auto":
@@ -219,8 +230,7 @@ class ScriptedPolicy(ImportedPolicy):
         """The error for a program with these layers or tensors of a state."""
         return InputError(
             f"The teacher {self.path} keeps a state between observations ({', '.join(names)}), for "
-            "one environment: use a policy without a state, or a function that keeps a state for "
-            "each row, as a CallableTeacher."
+            f"one environment: {STATELESS}."
         )
 
     def _labels(self, observation: Observation) -> Tensor | None:
@@ -228,18 +238,11 @@ class ScriptedPolicy(ImportedPolicy):
         try:
             with torch.no_grad():
                 labels: Tensor = getattr(self(observation), self.output)
-        except FAILURES:
+        except (*FAILURES, MemoryError) as error:
+            if is_memory_error(error):
+                raise memory_refusal(self.path) from error
             return None
         return labels
-
-
-def recurrent_layers(script: torch.jit.ScriptModule) -> list[str]:
-    """The recurrent layers of a program, by name."""
-    return [
-        name
-        for name, layer in script.named_modules()
-        if re.match("LSTM|GRU|RNN", str(getattr(layer, "original_name", "")))
-    ]
 
 
 def is_torchscript(path: Path) -> bool:
@@ -274,12 +277,16 @@ def load_torchscript(
             f"The scale of the observations of {path} is {scale}: it must be finite and not 0."
         )
     content = read_file(path, "a TorchScript file")
+    sha256 = hashlib.sha256(content).hexdigest()
     try:
-        checked = checked_archive(content, path)
-        with warnings.catch_warnings():
-            # Deprecated in favour of torch.export, but still what robots run.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            script = torch.jit.load(io.BytesIO(checked), map_location="cpu")
+        with _memory_file() as (file, source):
+            write_checked(content, path, file)
+            del content  # each copy of a large file counts
+            file.seek(0)
+            with warnings.catch_warnings():
+                # Deprecated in favour of torch.export, but still what robots run.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                script = torch.jit.load(source, map_location="cpu")
         check_operators(script, path)
     except DAMAGE as error:
         if isinstance(error, InputError):
@@ -288,9 +295,23 @@ def load_torchscript(
     policy = ScriptedPolicy(
         script,
         path=path,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         output=output,
         scale=scale,
         groups=groups,
     )
     return policy.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _memory_file() -> Iterator[tuple[BinaryIO, Any]]:
+    """Yields a file in memory to write to, and what torch reads it from.
+
+    torch copies a file object three times, and a file with a name not at all.
+    """
+    if not hasattr(os, "memfd_create"):  # other systems than Linux
+        file = io.BytesIO()
+        yield file, file
+        return
+    with os.fdopen(os.memfd_create("program"), "w+b") as memory:
+        yield memory, f"/proc/self/fd/{memory.fileno()}"

@@ -6,16 +6,30 @@ import contextlib
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from rltransfer.errors import printable
 
 PIPE_WIDTH = 120
 """Columns where the output is not a terminal."""
 
 
-class ResultConsole(Console):
+class PrintableConsole(Console):
+    """A console that escapes the control characters of what it is given."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The parts of what is printed; those with a `control` are rich's own."""
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(printable(part.text), part.style)
+
+
+class ResultConsole(PrintableConsole):
     """A console that leaves closed pipes to `ignore_closed_pipe`; rich exits with code 1."""
 
     def on_broken_pipe(self) -> None:
@@ -23,7 +37,7 @@ class ResultConsole(Console):
         raise
 
 
-class ProgressConsole(Console):
+class ProgressConsole(PrintableConsole):
     """A console that goes quiet if its reader stops early: the run itself goes on."""
 
     def on_broken_pipe(self) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,10 +62,16 @@ def lock(run_dir: Path) -> IO[str]:
     """Locks a folder for training; closing the returned file or the process's end unlocks it.
 
     Raises:
-        InputError: A run in the folder goes on, or the folder cannot be written.
+        InputError: A run in the folder goes on, or the folder cannot be written or contains links.
     """
     with io_errors_as_input_errors(run_dir):
-        file = (run_dir / LOCK).open("a+")
+        _check_no_links(run_dir)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = os.fdopen(os.open(run_dir / LOCK, flags, 0o666), "a+")
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            file.close()
+            raise InputError(f"{run_dir / LOCK} is not a file of its own: remove it.")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -82,6 +89,21 @@ def lock(run_dir: Path) -> IO[str]:
         file.flush()
     _LOCKS.add(file)
     return file
+
+
+def _check_no_links(run_dir: Path) -> None:
+    """Checks that what is written or deleted in a folder is in this folder.
+
+    Raises:
+        InputError: It contains a symbolic link, or its checkpoints do.
+    """
+    for folder in (run_dir, run_dir / "checkpoints"):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_symlink():
+                raise InputError(
+                    f"{path} is a symbolic link, so that training would write or delete files "
+                    f"outside of {run_dir}: replace the link by what it leads to."
+                )
 
 
 _LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import Any
+
 import gymnasium
 import torch
 
 from rltransfer.errors import InputError, unknown
+from rltransfer.expression import shown
 from rltransfer.tasks.families import family_of, suites, task_ids
 from rltransfer.tasks.gymnasium_env import host_env_overlaps, make_host_env
 from rltransfer.tasks.task import Task
 from rltransfer.tasks.vector_env import VectorEnv
+
+PLACE = re.compile(r"[/\\:~]")
+"""What the text of a path or of a module's attribute contains."""
 
 
 def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
@@ -20,6 +28,7 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
     """
     if num_envs < 1:
         raise InputError(f"The number of environments is {num_envs}: it must be at least 1.")
+    _check_arguments(task)
     family = family_of(task)
     in_workers = family is None and task.kwargs.get("vectorization_mode") == "async"
     if task.env_timeout and not in_workers:
@@ -42,6 +51,38 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
     if family is not None:
         return family.make(task, num_envs, device)
     return make_host_env(task, num_envs, device)
+
+
+def _check_arguments(task: Task) -> None:
+    """Checks the keyword arguments that a file gives to an environment.
+
+    Some environments open the file, or import the module, that an argument names.
+
+    Raises:
+        InputError: One may name a file or a module.
+    """
+    for name, value in task.kwargs.items() if task.from_file else ():
+        found = next(filter(PLACE.search, _texts(value)), None)
+        if found is not None:
+            raise InputError(
+                f"The run's task {task.id!r} has the keyword argument {name!r} with the text "
+                f"{shown(found)}, which may name a file or a module: if you trust it, pass --task "
+                f"{task.id}."
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value of JSON."""
+    match value:
+        case str():
+            yield value
+        case list() | tuple():
+            for part in value:
+                yield from _texts(part)
+        case dict():
+            for key, part in value.items():
+                yield key
+                yield from _texts(part)
 
 
 def overlaps(task: Task) -> bool:

@@ -1,7 +1,9 @@
 """Opens changed files through the public interface, and counts what becomes of them.
 
-    python tests/attack --inputs 20000             # or: make attack
+    make attack                                    # 20,000 inputs
+    python tests/attack --inputs 2000 --seed 1     # fewer, and others
     python tests/attack --case 137                 # one input again, with its traceback
+    python tests/attack --log attack.jsonl         # what was opened before is not opened again
 
 Every input must load, or be refused in one sentence, within 2 GiB and 20 seconds of computing.
 Nothing may run, and nothing outside the folder of the input may be written. Workers are forked from
@@ -15,17 +17,21 @@ import argparse
 import collections
 import contextlib
 import io
+import json
 import multiprocessing
 import os
+import platform
 import random
 import resource
 import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -48,11 +54,11 @@ SECONDS = 20
 LONGEST_LINE = 300
 """Characters of a line of an error that are printed."""
 
+EVERY = 1_000
+"""Inputs after which progress is printed."""
+
 GOOD = ("loaded", "refused")
 BAD = ("traceback", "memory", "hang", "killed", "executed")
-
-KINDS = {"file": 55, "pickle": 10, "run": 15, "resume": 8, "text": 10, "place": 2}
-"""How many of a hundred inputs are of each kind."""
 
 TASKS = {"ppo.zip": VECTOR, "dqn.zip": VECTOR}
 """The task of each file; the others play `MOVES`."""
@@ -69,8 +75,7 @@ class Worker:
 
     def open(self, number: int) -> tuple[str, str, str]:
         """The kind of an input, what became of it, and the error if it was not expected."""
-        draw = self.inputs.random(number)
-        kind = draw.choices(list(KINDS), list(KINDS.values()))[0]
+        draw, kind = self.inputs.random(number), self.inputs.kind(number)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         os.chdir(self.folder)
@@ -245,7 +250,9 @@ def _work(inputs: Inputs, folder: Path, numbers: list[int], results: Connection)
         results.send((number, *worker.open(number)))
 
 
-def attack(inputs: Inputs, numbers: Sequence[int], workers: int, folder: Path) -> list[Any]:
+def attack(
+    inputs: Inputs, numbers: Sequence[int], workers: int, folder: Path
+) -> Iterator[tuple[int, str, str, str]]:
     """Opens inputs in several processes.
 
     Args:
@@ -254,11 +261,10 @@ def attack(inputs: Inputs, numbers: Sequence[int], workers: int, folder: Path) -
         workers: Number of processes.
         folder: A folder for them.
 
-    Returns:
+    Yields:
         Number, kind, outcome and error of each input.
     """
     context = multiprocessing.get_context("fork")
-    found: list[Any] = []
     shares = [list(numbers[first::workers]) for first in range(workers)]
     running: dict[Connection, tuple[Any, int, list[int]]] = {}
 
@@ -279,17 +285,18 @@ def attack(inputs: Inputs, numbers: Sequence[int], workers: int, folder: Path) -
             assert isinstance(results, Connection)
             process, index, left = running[results]
             try:
-                found.append(results.recv())
-                left.remove(found[-1][0])
+                found = results.recv()
+                left.remove(found[0])
+                yield found
             except EOFError:
                 del running[results]
                 process.join()
                 if left:
                     ended = -process.exitcode
                     kind = "hang" if ended in (signal.SIGPROF, signal.SIGALRM) else "killed"
-                    found.append((left.pop(0), "?", kind, f"exit code {process.exitcode}"))
+                    number = left.pop(0)
+                    yield number, inputs.kind(number), kind, f"exit code {process.exitcode}"
                     start(index, left)
-    return found
 
 
 def _shortened(text: str) -> str:
@@ -329,6 +336,16 @@ def report(found: Sequence[Any]) -> str:
     return "\n".join(lines)
 
 
+def _known(path: Path | None) -> list[Any]:
+    """What a log tells of earlier inputs; its last line may be cut short."""
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    found = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
+
+
 def main() -> int:
     """Runs the attack; 1 if any input did something else than load or be refused."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -337,23 +354,37 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--case", type=int, help="one input only, with its traceback")
     parser.add_argument("--show", type=int, default=5, help="errors to print")
+    parser.add_argument("--log", type=Path, help="what became of each input, a line of JSON each")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    found = _known(options.log)
+    known = {one[0] for one in found}
+    numbers = range(options.inputs) if options.case is None else [options.case]
+    numbers = [number for number in numbers if number not in known]
     folder = Path(tempfile.mkdtemp(prefix="attack-"))
     try:
         (folder / "seeds").mkdir()
         offline(folder / "hub")
         seeds: Seeds = build(folder / "seeds")
         _warm_up(seeds, folder / "warm")
-        numbers = range(options.inputs) if options.case is None else [options.case]
-        workers = min(options.workers, len(numbers))
-        found = attack(Inputs(seeds, options.seed), numbers, workers, folder)
+        began = time.monotonic()
+        with open(options.log or os.devnull, "a") as log:
+            inputs, workers = Inputs(seeds, options.seed), min(options.workers, len(numbers))
+            for one in attack(inputs, numbers, workers, folder):
+                found.append(one)
+                log.write(json.dumps(one) + "\n")
+                log.flush()
+                if len(found) % EVERY == 0:
+                    print(f"{len(found):,} inputs", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - began
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     bad = sorted(one for one in found if one[2] in BAD)
     for number, kind, outcome, error in bad[: options.show]:
         print(f"--- input {number} ({kind}): {outcome}\n{_shortened(error)}")
     print(report(found))
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "gymnasium"))
+    print(f"seed {options.seed}, {seconds:.0f} s, Python {platform.python_version()}, {versions}")
     if bad:
         print(
             f"again: python tests/attack --seed {options.seed} --case N, where N is one of "

@@ -20,6 +20,9 @@ from torch import Tensor
 CANARY = "canary"
 """What a hostile input tries to make, and the name of a module that would make it."""
 
+KINDS = {"file": 55, "pickle": 10, "run": 15, "resume": 8, "text": 10, "place": 2}
+"""How many of a hundred inputs are of each kind."""
+
 BOMB_MIB = 700
 """Size of the zeros that a small archive contains: more than the limit."""
 
@@ -116,6 +119,11 @@ class Inputs:
             for _ in range(BOMB_MIB):
                 member.write(bytes(2**20))
         self.bomb = file.getvalue()
+
+    def kind(self, number: int) -> str:
+        """The kind of an input."""
+        draw = random.Random(f"kind/{self.seed}/{number}")
+        return draw.choices(list(KINDS), list(KINDS.values()))[0]
 
     def random(self, number: int) -> random.Random:
         """The generator of an input."""

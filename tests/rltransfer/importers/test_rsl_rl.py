@@ -189,7 +189,8 @@ def test_a_suite_may_pad_what_it_reads(tmp_path: Path) -> None:
     loaded = load_rsl_rl(tmp_path / "model.pt").fitted("a task", OBSERVED, MOVES)
     seen = torch.randn(4, 5)
     padded = torch.cat([seen, torch.ones(4, 2)], 1)
-    assert torch.equal(loaded({"policy": padded}).mean, loaded({"policy": seen}).mean)
+    # Close, as the rows are further apart in memory.
+    torch.testing.assert_close(loaded({"policy": padded}).mean, loaded({"policy": seen}).mean)
 
 
 def refused(path: Path, **options: Any) -> str:

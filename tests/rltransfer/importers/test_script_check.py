@@ -207,19 +207,14 @@ class Usual(nn.Module):
         return both * torch.exp(seen.norm(p=2.0, dim=-1, keepdim=True)) + best
 
 
-@pytest.mark.parametrize("module", [Usual(), nn.Conv2d(3, 4, 3), nn.LSTM(4, 4), nn.BatchNorm1d(4)])
+USUAL = [
+    Usual(), nn.Conv2d(3, 4, 3), nn.BatchNorm1d(4), nn.GroupNorm(2, 4), nn.InstanceNorm1d(4),
+    nn.TransformerEncoderLayer(4, 2, 8), nn.MultiheadAttention(4, 2), nn.Upsample(scale_factor=2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", USUAL)
 def test_usual_policies_have_known_operators(module: nn.Module, tmp_path: Path) -> None:
-    class Around(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = module
-
-        def forward(self, seen: Tensor) -> Tensor:
-            return self.inner(seen)
-
     path = tmp_path / "policy.pt"
-    made = torch.jit.script(module)
-    if isinstance(module, nn.LSTM):  # scripted by itself it has no `forward`
-        made = torch.jit.trace(Around(), torch.zeros(2, 1, 4), strict=False)
-    torch.jit.save(made, path)
+    torch.jit.save(torch.jit.script(module), path)
     assert load_torchscript(path)

@@ -109,17 +109,27 @@ class Counter(nn.Module):
 class Recurrent(nn.Module):
     """Keeps the state of one environment, as rsl_rl exports recurrent policies."""
 
+    def __init__(self, kind: type[nn.GRU]) -> None:
+        super().__init__()
+        self.memory = kind(5, 3)
+        self.register_buffer("hidden", torch.zeros(1, 1, 3))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        out, hidden = self.memory(seen.unsqueeze(0), self.hidden)
+        self.hidden[:] = hidden
+        return out.squeeze(0)
+
+
+class LongMemory(nn.Module):
+    """The same with another layer."""
+
     def __init__(self) -> None:
         super().__init__()
         self.memory = nn.LSTM(5, 3)
-        self.register_buffer("hidden", torch.zeros(1, 1, 3))
-        self.register_buffer("cell", torch.zeros(1, 1, 3))
 
     def forward(self, seen: Tensor) -> Tensor:
-        out, (hidden, cell) = self.memory(seen.unsqueeze(0), (self.hidden, self.cell))
-        self.hidden[:] = hidden
-        self.cell[:] = cell
-        return out.squeeze(0)
+        out, _ = self.memory(seen)
+        return out
 
 
 class Single(nn.Module):
@@ -165,10 +175,10 @@ REFUSED: dict[str, tuple[nn.Module, dict[str, Any], spaces.Dict, spaces.Space[An
     ),
     "a state": (Counter(), {}, VECTOR, THREE, r"keeps a state between observations \(calls\)"),
     "a recurrent state": (
-        Recurrent(), {}, VECTOR, THREE, r"a state between observations \(hidden, cell\), for one"
+        Recurrent(nn.GRU), {}, VECTOR, THREE, r"a state between observations \(hidden\), for one"
     ),
     "a recurrent layer for other observations": (
-        Recurrent(), {}, IMAGE, THREE, r"a state between observations \(memory\)"
+        Recurrent(nn.GRU), {}, IMAGE, THREE, r"a state between observations \(memory\)"
     ),
     "noise": (nn.Dropout(0.5).train(), {}, VECTOR, spaces.Discrete(5), ""),
     "two outputs": (Pair(), {}, VECTOR, THREE, "to one tensor, but the task shows"),
@@ -184,6 +194,12 @@ def test_what_does_not_fit_is_refused(case: str, path: Path) -> None:
         return
     with pytest.raises(InputError, match=sentence):
         loaded.fitted("a task", observed, actions)
+
+
+def test_an_lstm_is_refused_as_torch_does_not_check_its_sizes(path: Path) -> None:
+    sentence = r"layers, which keep a state .*does not check \(memory\): use a policy without"
+    with pytest.raises(InputError, match=sentence):
+        load_torchscript(script(LongMemory(), path))
 
 
 @pytest.mark.parametrize(("kind", "mode"), [(Single, "vmap"), (Branching, "one by one")])
