@@ -55,6 +55,8 @@ SMALL = {
     "experiment run": {"total-steps": "64"},
 }  # fmt: skip
 """Options that every command of a kind is run with, whatever the page says."""
+EXTENDED = "96"
+"""The steps to which a run is extended, whatever the page says."""
 ONLY_IF_GIVEN = {"batch-size": "16", "epochs": "1", "device": "cpu"}
 """Options that are run with these values where the page has them."""
 MEASURING = {"seconds": "0.001", "repeats": "1"}
@@ -195,8 +197,10 @@ def _brought(line: str) -> list[str]:
 
 
 def small(words: list[str]) -> list[str]:
-    """Returns a command with small numbers; one that resumes as it is."""
+    """Returns a command with small numbers; one that resumes has none but what it extends to."""
     if "--resume" in words:
+        if "--total-steps" in words:
+            words[words.index("--total-steps") + 1] = EXTENDED
         return words
     kind = " ".join(words[:2]) if words[0] in ("benchmark", "experiment") else words[0]
     wanted = dict(SMALL.get(kind, {}))
