@@ -55,10 +55,10 @@ SMALL = {
     "experiment run": {"total-steps": "64"},
 }  # fmt: skip
 """Options that every command of a kind is run with, whatever the page says."""
-EXTENDED = "96"
-"""The steps to which a run is extended, whatever the page says."""
-ONLY_IF_GIVEN = {"batch-size": "16", "epochs": "1", "device": "cpu"}
+ONLY_IF_GIVEN = {"batch-size": "16", "epochs": "1", "device": "cpu", "evaluate-episodes": "1"}
 """Options that are run with these values where the page has them."""
+EXTENDED = "128"
+"""The steps that a run is extended to."""
 MEASURING = {"seconds": "0.001", "repeats": "1"}
 BROUGHT = (".zip", ".pkl", ".pt")
 """How files end that a reader brings."""
@@ -197,11 +197,10 @@ def _brought(line: str) -> list[str]:
 
 
 def small(words: list[str]) -> list[str]:
-    """Returns a command with small numbers; one that resumes has none but what it extends to."""
+    """Returns a command with small numbers; one that resumes has those of its run."""
     if "--resume" in words:
-        if "--total-steps" in words:
-            words[words.index("--total-steps") + 1] = EXTENDED
-        return words
+        more = words.index("--total-steps") + 1 if "--total-steps" in words else len(words)
+        return [*words[:more], *[EXTENDED] * (more < len(words)), *words[more + 1 :]]
     kind = " ".join(words[:2]) if words[0] in ("benchmark", "experiment") else words[0]
     wanted = dict(SMALL.get(kind, {}))
     if words[0] == "benchmark":
