@@ -6,6 +6,8 @@ import pytest
 import torch
 import toy
 
+from rltransfer.runs import teacher_check
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
@@ -16,3 +18,10 @@ def one_thread() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def toy_tasks() -> None:
     toy.register()
+
+
+@pytest.fixture
+def brief_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plays a teacher for one episode before a run: as many as its interval needs take long."""
+    for bound in ("CHECK_EPISODES", "MAX_EPISODES"):
+        monkeypatch.setattr(teacher_check, bound, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -17,6 +18,7 @@ CAPPED = rt.Task(PONG, {"max_num_frames_per_episode": 400})
 """Games are cut after 100 steps, for the test's sake."""
 
 
+@pytest.mark.usefixtures("brief_check")
 def test_pong_is_distilled(tmp_path: Path) -> None:
     quick = {"episodes": 2, "evaluate_episodes": 0, "quiet": True}
     rt.train(

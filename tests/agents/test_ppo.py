@@ -12,7 +12,7 @@ from toy import SHORT_TASK, TASK
 
 import rltransfer as rt
 from rltransfer.agents import PolicyDistillation
-from rltransfer.agents.ppo import PPO, Surrogate
+from rltransfer.agents.ppo import PPO, Surrogate, evaluate
 from rltransfer.learning.minibatches import Batch
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.rollouts.rollout import Rollout
@@ -232,6 +232,58 @@ def test_the_surrogate_by_hand() -> None:
     expected = policy_loss + 0.3 * 0.5 * (0 + 4 + 9) / 3 - 0.1 * entropy
     found = Surrogate(**options).loss(output, weighted).total.item()
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("task", [TASK, SHORT_TASK])
+@pytest.mark.parametrize("kickstarting", [False, True])
+def test_a_gru_learns_from_the_states_in_which_it_acted(
+    tmp_path: Path, task: str, kickstarting: bool
+) -> None:
+    # Rollouts of 24 steps of episodes of 10: one ends twice or three times in each, and rollouts
+    # begin in its midst. Each minibatch is two rows of six.
+    network = rt.policies.mlp(hidden=(16,), gru=8)
+    options: dict[str, Any] = {
+        "num_envs": 6, "rollout_length": 24, "batch_size": 48, "epochs": 1,
+        "surrogate": Surrogate(gamma=0.5, gae_lambda=0.0),
+    }  # fmt: skip
+    method: rt.Method = PPO(network=network, **options)
+    if kickstarting:
+        teacher = rt.CallableTeacher(lambda seen, _: PolicyOutput(logits=5 * seen["policy"]))
+        method = PolicyDistillation(
+            teacher=teacher, student=network, teacher_acts=0.3, reinforcement_weight=1.0, **options
+        )
+    run = Run("a", method, rt.Suite.of(task), RunOptions(), tmp_path / "run")
+    agent, policy = run.agent, run.agent.policy
+    with torch.no_grad():
+        # Fresh heads output nearly the same in every state; these do not.
+        policy.action_head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    agent.begin_rollout(0.0)
+    for _ in range(2):
+        rollout = run.engine.collect(agent, 24)
+    assert rollout.initial_state.abs().amax(-1).min() > 0
+    ratios, values = [], []
+    for batch in agent.batches(rollout):
+        output = evaluate(policy, batch)
+        # What the teacher did is not a sample of the student.
+        own = batch.get("weight", torch.ones_like(batch["old_log_prob"])) > 0
+        ratios.append((output.log_prob(batch["action"]) - batch["old_log_prob"]).exp()[own])
+        values.append(output.value + batch["advantage"] - batch["return"])
+    ratio, value = torch.cat(ratios), torch.cat(values, 1)
+    torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=1e-5, rtol=0)
+    # The values of the states, too: returns are advantages plus these.
+    torch.testing.assert_close(value, torch.zeros(24, 6), atol=1e-5, rtol=0)
+
+    # The value of the observation after the last step is that of the state that the steps left.
+    def followed(before: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        return torch.cat([before, last.unsqueeze(0)])
+
+    with torch.no_grad():
+        found = method.surrogate.advantages(rollout, policy)["return"][-1]
+        seen = followed(rollout.observation["policy"], rollout.last_observation["policy"])
+        start = followed(rollout.start, torch.zeros(6, dtype=torch.bool))
+        last = policy({"policy": seen}, None, rollout.initial_state, start).value[-1]
+    assert not rollout.done[-1].any()
+    torch.testing.assert_close(found, rollout.reward[-1] + 0.5 * last)
 
 
 def two_tasks(tmp_path: Path, method: rt.Method) -> tuple[Run, Batch]:

@@ -159,6 +159,16 @@ def test_the_mean_of_the_gaussian_is_not_clipped(tmp_path: Path) -> None:
     assert torch.equal(output.greedy(), torch.tensor(MOVES.high).expand(3, 2))
 
 
+def test_the_standard_deviation_of_sac_is_bounded_like_theirs(tmp_path: Path) -> None:
+    model = built(SAC)
+    with torch.no_grad():
+        model.policy.actor.log_std.bias.copy_(torch.tensor([9.0, -40.0]))
+    output = output_of(model, tmp_path, observations())
+    _, log_std, _ = model.policy.actor.get_action_dist_params(observations())
+    assert torch.equal(log_std, torch.tensor([2.0, -20.0]).expand(3, 2))
+    assert torch.equal(output.squashed.log_std, log_std)
+
+
 def test_a_squashed_gaussian_may_be_reordered(tmp_path: Path) -> None:
     built(SAC).save(tmp_path / "model.zip")
     teacher = load_file_teacher(str(tmp_path / "model.zip"))

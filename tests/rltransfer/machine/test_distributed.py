@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rltransfer.agents.ppo import Surrogate
 from rltransfer.cli.main import main
 from rltransfer.files.checkpoint import newest_checkpoint
+from rltransfer.learning.action_spread import ActionSpread
 from rltransfer.learning.learner import Learner, Loss
 from rltransfer.learning.return_gap import ReturnGap
 from rltransfer.machine import distributed
@@ -86,6 +87,19 @@ def gap(episode_return: Tensor, done: Tensor) -> Tensor:
     return lag.lag
 
 
+def teachers_actions() -> Tensor:
+    """Actions in two steps of eight rows, four of each task.    (2, 8, 3)"""
+    torch.manual_seed(3)
+    return torch.randn(2, 8, 3) + torch.arange(8.0).view(8, 1)
+
+
+def units(action: Tensor) -> Tensor:
+    """Mean, standard deviation and unit of noise of the actions in each task.    (3, 2, 3)"""
+    spread = ActionSpread(torch.full((2, 3), 2.0))
+    spread.update(action)
+    return torch.stack([*spread.units(2), spread.noise])
+
+
 def work(out: Path) -> None:
     """What each of the two processes does; runs in a process of its own."""
     torch.set_num_threads(1)
@@ -125,6 +139,7 @@ def work(out: Path) -> None:
     # The first process has the first two rows of each task, the second the others.
     rows = torch.tensor([0, 1, 4, 5]) + 2 * rank
     found["lag"] = gap(*(part[:, rows] for part in ended_episodes()))
+    found["units"] = units(teachers_actions()[:, rows])
 
     mine = torch.tensor([1.0, 10.0]) * (rank + 1)
     found["total"] = distributed.total(mine)
@@ -277,6 +292,8 @@ def test_two_processes_learn_as_one(tmp_path: Path):
     assert first["lag"].tolist() == pytest.approx([1 - 24 / 5 / 20, 1 - 12 / 20])
     assert torch.equal(first["lag"], gap(*ended_episodes()))
     assert torch.equal(first["lag"], second["lag"])
+    torch.testing.assert_close(first["units"], units(teachers_actions()))
+    assert torch.equal(first["units"], second["units"])
 
     for rank, found in enumerate((first, second)):
         assert found["world"].tolist() == [rank, 2]

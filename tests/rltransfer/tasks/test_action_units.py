@@ -20,6 +20,7 @@ from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.actors import RandomActor
+from rltransfer.runs.folder import load_run_policy
 from rltransfer.runs.onnx_export import export_run
 from rltransfer.tasks.action import bounded_dimensions, center_and_half_range
 
@@ -133,6 +134,18 @@ def test_tasks_with_other_bounds_have_their_own_units(tmp_path: Path) -> None:
     assert output.mean.tolist() == [[5, 5], [0, 0]]
 
 
+def test_tasks_with_one_center_have_their_own_half_ranges() -> None:
+    hosts = (box([-1], [1]), box([-10], [10]))
+    spec = PolicySpec(Network(), SEEN, hosts[1], num_tasks=2, host_actions=hosts)
+    # Nothing but the units depends on the task.
+    assert spec.asks_for_task
+    output = spec.build()({"policy": torch.rand(2, 2)}, torch.tensor([0, 1]))
+    torch.testing.assert_close(output.log_std.exp(), torch.tensor([[1.0], [10.0]]))
+    assert not PolicySpec(
+        Network(), SEEN, hosts[1], num_tasks=2, host_actions=hosts[:1] * 2
+    ).asks_for_task
+
+
 @pytest.mark.parametrize(("low", "high"), [(300.0, 500.0), (-0.001, 0.001)])
 def test_ppo_learns_actions_of_any_scale(tmp_path: Path, low: float, high: float) -> None:
     task = rt.Task("UnitsAim-v0", {"low": low, "high": high, "matrix": True})
@@ -167,15 +180,21 @@ def test_a_student_learns_in_the_units_of_its_teacher(tmp_path: Path) -> None:
     np.testing.assert_allclose(policy.action_center, [[100, 100]], atol=0.02)
     np.testing.assert_allclose(policy.action_half_range, [[100, 100]])  # less than a thousandth
     np.testing.assert_allclose(run.agent.spread.noise, [[spread, spread]], rtol=0.2)
+    # The file's policy acts in the same units.
+    loaded = load_run_policy(tmp_path / "run")
+    assert torch.equal(loaded.action_center, policy.action_center)
+    assert torch.equal(loaded.action_half_range, policy.action_half_range)
 
 
 def test_a_spread_is_that_of_all_rollouts() -> None:
-    spread = ActionSpread(torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    spread = ActionSpread(torch.tensor([[1.0, 1.0], [0.2, 0.0]]))
     actions = torch.randn(8, 6, 2) * 0.3 + 0.1
     actions[:, 3:, 1] = 0.0  # the second task has no second dimension
     for part in actions.split(4):
         spread.update(part)
     torch.testing.assert_close(spread.noise[0], actions[:, :3].std((0, 1), correction=0))
+    # Noise is at most a half-range, of which there is none in padding.
+    assert spread.noise[1].tolist() == pytest.approx([0.2, 0.0])
     center, half_range = spread.units(2)
     torch.testing.assert_close(center[0], actions[:, :3].mean((0, 1)))
     assert center[1, 1] == 0 and half_range[1, 1] == 1
