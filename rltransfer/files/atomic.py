@@ -77,21 +77,21 @@ def _partial(target: Path) -> Path:
 
 def write_text_whole(path: Path, text: str) -> None:
     """Writes a file completely or not at all."""
-    partial = _partial(path)
-    # What is left there may be a link, e.g. in the folder of somebody else's run.
-    partial.unlink(missing_ok=True)
-    with partial.open("x") as file:
-        file.write(text)
-    _sync(partial)
-    partial.rename(path)
+    write_bytes_whole(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes_whole(path: Path, data: bytes) -> None:
     """Writes a file completely or not at all."""
     partial = _partial(path)
-    partial.write_bytes(data)
-    _sync(partial)
-    partial.rename(path)
+    # What is left there may be a link, e.g. in the folder of somebody else's run.
+    partial.unlink(missing_ok=True)
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+        _sync(partial)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -34,8 +34,14 @@ def global_state() -> dict[str, Any]:
 
 
 def set_global_state(state: dict[str, Any]) -> None:
-    """Restores the states that `global_state` returned."""
+    """Restores the states that `global_state` returned.
+
+    Raises:
+        Exception: They are damaged: one of `DAMAGE`.
+    """
     python, numpy = state["python"], state["numpy"]
+    if not 0 <= numpy["rest"][0] <= len(numpy["keys"]):
+        raise ValueError("NumPy would read its keys at a position outside of them")
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = numpy["keys"].numpy().astype(np.uint32)
     np.random.set_state((numpy["name"], keys, *numpy["rest"]))

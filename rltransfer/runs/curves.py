@@ -7,7 +7,9 @@ checksum of 4. Each record is an `Event` in the format of protocol buffers.
 from __future__ import annotations
 
 import fnmatch
+import math
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +17,10 @@ from typing import Any, NamedTuple
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from rltransfer.errors import unknown
+from rltransfer.errors import printable, unknown
 from rltransfer.files.checkpoint import generation_folder
 from rltransfer.files.reading import is_folder, must_be_readable
-from rltransfer.files.untrusted import is_regular
+from rltransfer.files.untrusted import LimitError, check_size, is_regular
 from rltransfer.machine.terminal import print_line
 from rltransfer.runs.config import read_config
 
@@ -26,6 +28,10 @@ HEADER = struct.Struct("<QI")
 """The length of a record, and the checksum of these eight bytes."""
 CHECKSUM = struct.Struct("<I")
 """The checksum of a record."""
+
+
+POINT_GROWTH = 8
+"""How many times more memory points may take than their file."""
 
 
 class CurvePoint(NamedTuple):
@@ -97,18 +103,36 @@ def _folders(run_dir: Path) -> Iterator[Path]:
 def _points(run_dir: Path) -> list[CurvePoint]:
     """The points of a run, sorted by curve and step."""
     points: list[CurvePoint] = []
+    starts: list[tuple[int, int]] = []
     with must_be_readable():
         for path in sorted(run_dir.glob("events.out.tfevents.*")):
             for event in _events(path):
                 if event.session_log.status == SessionLog.START:
-                    # The run resumed: points from this step on are not part of it.
-                    points = [point for point in points if point.step < event.step]
+                    starts.append((len(points), event.step))
                 points += [
-                    CurvePoint(str(run_dir), one.tag, event.step, event.wall_time, one.simple_value)
+                    CurvePoint(
+                        str(run_dir), sys.intern(printable(one.tag)), event.step, event.wall_time,
+                        one.simple_value,
+                    )
                     for one in event.summary.value
                     if one.HasField("simple_value")
-                ]
-    return sorted(points, key=lambda point: (point.tag, point.step))
+                ]  # fmt: skip
+    return sorted(_without_lost(points, starts), key=lambda point: (point.tag, point.step))
+
+
+def _without_lost(points: list[CurvePoint], starts: list[tuple[int, int]]) -> Iterator[CurvePoint]:
+    """The points of a run without those from before a resume that are of a later step.
+
+    Args:
+        points: The points as they were written.
+        starts: For each resume, the number of points before it and the step that it began at.
+    """
+    least = math.inf
+    for index in range(len(points) - 1, -1, -1):
+        while starts and starts[-1][0] > index:
+            least = min(least, starts.pop()[1])
+        if points[index].step < least:
+            yield points[index]
 
 
 def _events(path: Path) -> Iterator[Any]:
@@ -118,7 +142,7 @@ def _events(path: Path) -> Iterator[Any]:
     try:
         for record in _records(path):
             yield Event.FromString(record)
-    except PermissionError:
+    except (PermissionError, LimitError):
         raise
     except Exception:  # the class of protocol buffers' own errors has no types
         print_line(f"{path} is damaged: the rest of it is left out.")
@@ -128,9 +152,11 @@ def _records(path: Path) -> Iterator[bytes]:
     """The records of a file. The last one may be incomplete: it is being written, or was cut.
 
     Raises:
+        LimitError: The points may take more memory than the limit of `files/untrusted.py`.
         ValueError: A checksum is wrong.
     """
     left = path.stat().st_size
+    check_size(left, path, POINT_GROWTH)
     with path.open("rb") as file:
         while len(header := file.read(HEADER.size)) == HEADER.size:
             size, checksum = HEADER.unpack(header)

@@ -19,7 +19,7 @@ from rltransfer.aliases import with_current_names
 from rltransfer.errors import InputError
 from rltransfer.files import atomic
 from rltransfer.files.checkpoint_names import FINAL, find_checkpoint
-from rltransfer.files.serialization import to_json
+from rltransfer.files.serialization import from_json, to_json
 from rltransfer.files.untrusted import DAMAGE, damage_refused, read_json
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
@@ -215,15 +215,20 @@ def store_options(run_dir: Path, options: RunOptions) -> None:
 
 
 def keep_result(run_dir: Path) -> None:
-    """Renames the result of a run that trains on to `result-STEPS-EPISODES.json`."""
-    result, old = run_dir / "result.json", with_current_names(read_config(run_dir)["options"])
+    """Renames the result of a run that trains on to `result-STEPS-EPISODES.json`.
+
+    Raises:
+        InputError: The run's options are damaged, or the folder cannot be written.
+    """
+    result = run_dir / "result.json"
     if not result.exists():
         return
-    steps, done = old["total_steps"], stored_result(run_dir).get("env_steps")
-    if isinstance(done, int) and done < steps:
+    old = from_json(RunOptions, with_default_options(read_config(run_dir)["options"]))
+    steps, done = old.total_steps, stored_result(run_dir).get("env_steps")
+    if isinstance(done, int) and 0 <= done < steps:
         steps = done  # a callback stopped the run
     with io_errors_as_input_errors(run_dir):
-        result.rename(run_dir / f"result-{steps}-{old['episodes']}.json")
+        result.rename(run_dir / f"result-{steps}-{old.episodes}.json")
 
 
 def stored_result(run_dir: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_number
+from rltransfer.files.atomic import write_bytes_whole
 from rltransfer.files.checkpoint_names import FINAL, find_checkpoint
 from rltransfer.files.hashing import weights_sha256
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
@@ -198,7 +200,7 @@ def export_run(
     suite = Suite.from_json(read_config(run_dir)["suite"])
     stem = find_checkpoint(run_dir, checkpoint) / "policy"
     policy = load_policy(stem)
-    if out.exists():
+    if os.path.lexists(out):  # also a link that leads nowhere
         raise InputError(f"{out} already exists: use another --out.")
     if not out.parent.is_dir():
         raise InputError(f"{out} cannot be written: there is no folder {out.parent}.")
@@ -211,13 +213,8 @@ def export_run(
     metadata = _metadata(policy, suite, weights_sha256(stem))
     content, inputs, outputs = _exported(exportable, metadata)
     difference = largest_difference(exportable, content, samples)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        with io_errors_as_input_errors(out):
-            partial.write_bytes(content)
-            partial.rename(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with io_errors_as_input_errors(out):
+        write_bytes_whole(out, content)
     return Exported(out, len(content), inputs, outputs, samples, difference, suite.names())
 
 

@@ -44,6 +44,7 @@ import rltransfer as rt
 from rltransfer.cli.task_options import with_options
 from rltransfer.errors import InputError
 from rltransfer.runs.config import configured, read_config
+from rltransfer.runs.config_file import read_config_file, settings_of
 
 MEMORY = 2 * 2**30
 """Bytes that a worker may take beyond what it begins with."""
@@ -145,9 +146,12 @@ class Worker:
 
     def _run(self, draw: random.Random) -> Any:
         run = self._changed_run(draw, [*ODD, *HUGE])
-        if draw.random() < 0.5:
-            return lambda: rt.load_teacher(run)
-        return lambda: rt.evaluate(run, VECTOR, 1, num_envs=1, device="cpu")
+        which, opened = draw.choice(("final", "best")), draw.random()
+        if opened < 0.4:
+            return lambda: rt.load_teacher(run, checkpoint=which)
+        if opened < 0.8:
+            return lambda: rt.evaluate(run, VECTOR, 1, checkpoint=which, num_envs=1, device="cpu")
+        return lambda: _read(run)
 
     def _resume(self, draw: random.Random) -> Any:
         # Without huge numbers in the options: a user may ask for a million environments.
@@ -190,6 +194,13 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str | bytes | os.PathLike)
+
+
+def _read(run_dir: Path) -> None:
+    """Reads the curves of a run, and the options by which another one would start."""
+    rt.curves(run_dir)
+    path = run_dir / "config.json"
+    settings_of(path, read_config_file(path))
 
 
 def _resumed(run_dir: Path) -> None:

@@ -162,7 +162,7 @@ def _torch_files(seeds: Seeds) -> None:
 
 
 def _runs(seeds: Seeds, folder: Path) -> None:
-    few: dict[str, Any] = {"total_steps": 64, "episodes": 1, "evaluate_episodes": 0, "quiet": True}
+    few: dict[str, Any] = {"total_steps": 64, "episodes": 1, "evaluate_episodes": 1, "quiet": True}
     network = rt.policies.mlp(hidden=(8,))
     teacher = folder / "teacher.zip"
     teacher.write_bytes(seeds.files["ppo.zip"])

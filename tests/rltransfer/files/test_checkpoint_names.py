@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from rltransfer.errors import InputError
+from rltransfer.files.atomic import save_tensors
 from rltransfer.files.checkpoint import best_folder, checkpoint_folder, write_hashes
 from rltransfer.files.checkpoint_names import find_checkpoint
 
 
 def write(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    for name in ("policy.json", "policy.safetensors"):
-        (folder / name).write_text("content")
+    (folder / "policy.json").write_text("{}")
+    save_tensors({}, folder / "policy.safetensors")
     write_hashes(folder)
     return folder
 
