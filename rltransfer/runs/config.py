@@ -15,6 +15,7 @@ from rltransfer.files.serialization import from_json, to_json
 from rltransfer.files.untrusted import damage_refused, read_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.machine.threads import AUTO, Threads, checked_threads
 from rltransfer.options import normalize
 from rltransfer.rollouts.evaluation import LONGEST
 from rltransfer.tasks.task import Suite
@@ -38,8 +39,9 @@ class RunOptions:
     """Seed of weights, environments and sampling order."""
     device: str = "auto"
     """"cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available."""
-    threads: int = 0
-    """CPU threads of torch; 0 keeps torch's default. Results may depend on it."""
+    threads: Threads = AUTO
+    """CPU threads of torch; 0 for torch's default. "auto": one for small networks, more for large
+    ones; a resumed run keeps its number, as results may depend on it."""
     compile: bool = False
     """Compile the policy's kernels with torch.compile, which takes up to a minute.
     Small networks become slower on a CPU: measure with `rltransfer benchmark train`."""
@@ -60,12 +62,12 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         normalize(self)
+        object.__setattr__(self, "threads", checked_threads(self.threads))
         check_range(self, "at least 1", "total_steps")
         check_range(
             self, "at least 0", "episodes", "evaluate_episodes", "evaluate_num_envs",
-            "evaluate_max_steps", "checkpoint_every", "evaluate_every", "seed", "threads",
+            "evaluate_max_steps", "checkpoint_every", "evaluate_every", "seed",
         )  # fmt: skip
-        check_range(self, "at most 1,024", "threads")
         check_range(self, "at most 10,000,000", "episodes", "evaluate_episodes")
 
     @property

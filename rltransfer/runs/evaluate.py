@@ -11,8 +11,10 @@ from rltransfer.files.checkpoint import newest_generation
 from rltransfer.files.reading import is_folder
 from rltransfer.machine.devices import find_device
 from rltransfer.machine.terminal import print_line
+from rltransfer.machine.threads import available, number_for, restored, use_threads
 from rltransfer.options import whole_number
 from rltransfer.policies.policy import Policy
+from rltransfer.policies.work import row_work
 from rltransfer.rollouts.evaluation import (
     LONGEST,
     SILENT,
@@ -31,6 +33,7 @@ from rltransfer.teachers.teacher import Teacher
 from rltransfer.teachers.zoo import ZOO
 
 
+@restored()
 def evaluate(
     source: str | Path | Teacher,
     suite: SuiteLike | None = None,
@@ -94,6 +97,8 @@ def evaluate(
         teacher = load_teacher(source, vecnormalize, requested)
     for note in teacher.notes():
         print_line(note)
+    if how["device"].type == "cpu":
+        use_threads(number_for(teacher.row_work() * min(num_envs, episodes), available()))
     return evaluate_teacher(teacher, requested, episodes, **how)
 
 
@@ -106,6 +111,8 @@ def _evaluate_run(
     source: Path, requested: Suite | None, episodes: int, how: dict[str, Any]
 ) -> dict[str, Evaluation]:
     policy = load_run_policy(newest_generation(source)).to(how["device"])
+    if how["device"].type == "cpu":
+        use_threads(number_for(row_work(policy) * min(how["num_envs"], episodes), available()))
     trained = run_suite(source)
     if requested is None:
         return evaluate_policy(policy, trained, episodes, **how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import operator
@@ -34,12 +35,14 @@ from rltransfer.machine.devices import find_device
 from rltransfer.machine.generators import global_state, seed_global_generators, set_global_state
 from rltransfer.machine.hardware import hardware
 from rltransfer.machine.terminal import print_line
+from rltransfer.machine.threads import AUTO, available, one_thread, restored, use_threads
 from rltransfer.policies.saving import save_policy
 from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
+from rltransfer.runs.cpu_threads import stored_threads, threads_for
 from rltransfer.runs.evaluation_progress import EvaluationProgress
 from rltransfer.runs.folder import (
     RESULT_OPTIONS,
@@ -100,8 +103,6 @@ class Run:
         self.quiet = quiet
         self.device = find_device(options.device)
         keep_freed_memory()
-        if options.threads:
-            torch.set_num_threads(options.threads)
         distributed.initialize(self.device)
         self.env_steps = 0
         self.wall_seconds = 0.0
@@ -113,9 +114,20 @@ class Run:
         self._in_loop = False
         self._stop = False
         self._signal: int = signal.SIGINT
+        with closed_if_refused(self._held):
+            self._held.enter_context(restored())
+            self._build()
+
+    def _build(self) -> None:
+        """Makes the environments and the agent, and sets the number of threads."""
+        options, method, run_dir = self.options, self.method, self.run_dir
+        number = stored_threads(run_dir, options.threads)
+        # "auto" counts the work of networks: environments on the CPU may use all threads.
+        most = available()
+        use_threads(most if number == AUTO else number)
         seed = distributed.process_seed(options.seed)
         seed_global_generators(seed)  # environments may draw from them
-        self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
+        self.engine = RolloutEngine(self.suite, method.num_envs, self.device, seed)
         spaces = self.engine.spaces
         self.context = TrainingContext(
             spaces=spaces if scales_actions(run_dir) else spaces.without_host_actions(),
@@ -126,10 +138,15 @@ class Run:
         )
         torch.manual_seed(options.seed)
         with closed_if_refused(self.engine):
-            self.agent: Agent = method.build(self.context)
-            distributed.broadcast(self.agent.policy)
+            with one_thread():  # initial weights do not depend on the number
+                self.agent: Agent = method.build(self.context)
+                distributed.broadcast(self.agent.policy)
+                if number == AUTO:
+                    number = threads_for(self.agent, method, self.engine.num_rows, most)
             if options.compile:
                 self.agent.policy.compile()
+        use_threads(number)
+        self.options = dataclasses.replace(options, threads=number)
 
     @contextlib.contextmanager
     def _evaluating(self, progress: Progress, trains_on: bool = True) -> Iterator[dict[str, Any]]:
