@@ -12,18 +12,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 
-from rltransfer.errors import check_number
+from rltransfer.errors import InputError, check_number
 from rltransfer.machine import distributed
 from rltransfer.options import whole_number
 
-Threads = int | Literal["auto"]
-"""A number of threads, 0 for torch's default, or "auto": `number_for` chooses."""
+Threads = int | str
+"""A number of threads, 0 for torch's default, or `AUTO`: `number_for` chooses."""
 
-AUTO: Literal["auto"] = "auto"
+AUTO = "auto"
 
 WORK_PER_THREAD = 2**28
 """Multiply-adds of a forward pass that each thread should have: about ten milliseconds of work."""
@@ -35,8 +34,10 @@ def checked_threads(value: Threads) -> Threads:
     Raises:
         InputError: It is not a whole number from 0 to 1,024, nor "auto".
     """
-    if value == AUTO:
-        return AUTO
+    if isinstance(value, str):
+        if value != AUTO:
+            raise InputError(f'threads is {value!r}: it must be a whole number, or "auto".')
+        return value
     number = whole_number("threads", value, "at least 0")
     check_number("threads", number, "at most 1,024")
     return number
@@ -66,7 +67,7 @@ def number_for(work: int, most: int) -> int:
 
 def use_threads(number: Threads) -> None:
     """Computes with this many threads; 0 and "auto" leave torch's number."""
-    if number != AUTO and number:
+    if isinstance(number, int) and number:
         torch.set_num_threads(number)
 
 
