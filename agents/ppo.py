@@ -19,9 +19,11 @@ estimate of KL(pi_old || pi), `clip_fraction` = fraction of samples with a ratio
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +40,7 @@ from rltransfer.learning.reinforcement import (
     normalized_advantage,
     weighted_mean,
 )
+from rltransfer.learning.reward_scale import RewardScale
 from rltransfer.options import normalize
 from rltransfer.policies.network import ActivationName, Network
 from rltransfer.policies.output import PolicyOutput
@@ -146,6 +149,9 @@ class PPO(GradientMethod):
     """PPO's objective."""
     epochs: int = 3
     """Passes over each rollout."""
+    reward_scaling: Literal["auto", "none", "returns"] = "auto"
+    """returns: divide each task's rewards by the standard deviation of its returns so far (Engstrom
+    2020). auto: none for images, else returns."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -173,6 +179,12 @@ class PPOAgent(Agent):
     def __init__(self, method: PPO, policy: Policy, context: TrainingContext) -> None:
         super().__init__(policy, method.learner(policy, epsilon=1e-5), context)
         self.method = method
+        self.reward_scale: RewardScale | None = None
+        scaling = method.reward_scaling
+        if scaling == "returns" or (scaling == "auto" and policy.encoder.flat):
+            self.reward_scale = RewardScale(
+                context.num_rows, len(context.suite), method.surrogate.gamma, context.device
+            )
 
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
         """Samples an action."""
@@ -181,6 +193,9 @@ class PPOAgent(Agent):
     def batches(self, rollout: Rollout) -> Iterable[Batch]:
         """Shuffled minibatches with advantages."""
         method = self.method
+        if self.reward_scale is not None:
+            reward = self.reward_scale.scaled(rollout.reward, rollout.done, rollout.task)
+            rollout = dataclasses.replace(rollout, reward=reward)
         with torch.no_grad():
             batch = method.surrogate.advantages(rollout, self.policy)
         batch.update(sequence_fields(rollout, self.policy))
@@ -191,6 +206,19 @@ class PPOAgent(Agent):
         return self.method.surrogate.loss(
             evaluate(self.policy, batch), batch, self.policy.spec.num_tasks
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training depends on, with the scale of the rewards."""
+        state = super().state_dict()
+        if self.reward_scale is not None:
+            state["reward_scale"] = self.reward_scale.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a state of `state_dict`."""
+        super().load_state_dict(state)
+        if self.reward_scale is not None:
+            self.reward_scale.load_state_dict(state["reward_scale"])
 
 
 def sample(
