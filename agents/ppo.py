@@ -23,6 +23,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -139,6 +140,8 @@ class PPO(GradientMethod):
 
     Source: Schulman 2017 (arXiv 1707.06347).
     """
+
+    earlier = MappingProxyType({"reward_scaling": "none"})
 
     learning_rate: float = 1e-3
     batch_size: int = 1024

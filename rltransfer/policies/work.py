@@ -35,7 +35,8 @@ def multiply_adds(network: nn.Module, *inputs: Any) -> int:
 
     def count(module: nn.Module, _: Any, output: Any) -> None:
         nonlocal total
-        weights = sum(one.numel() for one in module.parameters(recurse=False) if one.dim() > 1)
+        own = module.named_parameters(recurse=False)
+        weights = sum(one.numel() for name, one in own if one.dim() > 1 and name != "bias")
         is_map = isinstance(output, Tensor) and output.dim() >= 4
         total += weights * (output.shape[-2:].numel() if is_map else 1)
 

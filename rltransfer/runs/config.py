@@ -93,6 +93,13 @@ def with_default_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **{k: v for k, v in to_json(RunOptions()).items() if k not in known}}
 
 
+def with_earlier_fields(agent: str, method: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored method, with the fields that earlier versions lacked."""
+    if agent not in methods.method_names():  # it was passed in Python
+        return dict(method)
+    return {**getattr(methods.find_method(agent), "earlier", {}), **method}
+
+
 def read_config(run_dir: Path) -> dict[str, Any]:
     """Reads a run's configuration.
 
@@ -140,5 +147,7 @@ def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
         f"The configuration of this run of {config['agent']!r} is damaged: one of its options has "
         "the wrong type."
     ):
-        method = from_json(methods.find_method(config["agent"]), config["method"])
+        agent = config["agent"]
+        stored = with_earlier_fields(agent, config["method"])
+        method = from_json(methods.find_method(agent), stored)
         return method, suite, from_json(RunOptions, with_default_options(config["options"]))
