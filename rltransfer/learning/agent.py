@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from rltransfer.learning.learner import Learner, Loss, OptimizerName, PrecisionN
 from rltransfer.learning.minibatches import Batch
 from rltransfer.machine.devices import restore_generator
 from rltransfer.options import normalize
+from rltransfer.policies.network import ActivationName, Network
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
@@ -48,6 +50,9 @@ class TrainingContext:
 class Method(metaclass=AcceptsAliases):
     """A method's configuration: its fields are the command line's options."""
 
+    earlier: ClassVar[Mapping[str, Any]] = {}
+    """Fields that runs of earlier versions lack, with the values that they behaved like."""
+
     num_envs: int = 64
     """Environments per task."""
     rollout_length: int = 128
@@ -57,6 +62,15 @@ class Method(metaclass=AcceptsAliases):
         normalize(self)
         check_range(self, "at least 1", "num_envs", "rollout_length")
         check_range(self, "at most 1,000,000", "num_envs", "rollout_length")
+        for field in dataclasses.fields(self):
+            network = getattr(self, field.name)
+            if isinstance(network, Network):
+                network = network.with_activation(self.default_activation(network))
+                object.__setattr__(self, field.name, network)
+
+    def default_activation(self, network: Network) -> ActivationName:
+        """What "auto" means for a network of this method; "auto" if it depends on the tasks."""
+        return "relu"
 
     @abc.abstractmethod
     def build(self, context: TrainingContext) -> Agent:

@@ -12,8 +12,10 @@ from rltransfer.files.checkpoint_names import FINAL
 from rltransfer.files.reading import is_folder
 from rltransfer.machine.devices import find_device
 from rltransfer.machine.terminal import print_line
+from rltransfer.machine.threads import available, number_for, restored, use_threads
 from rltransfer.options import whole_number
 from rltransfer.policies.policy import Policy
+from rltransfer.policies.work import row_work
 from rltransfer.rollouts.evaluation import (
     LONGEST,
     SILENT,
@@ -32,6 +34,7 @@ from rltransfer.teachers.teacher import Teacher
 from rltransfer.teachers.zoo import ZOO
 
 
+@restored()
 def evaluate(
     source: str | Path | Teacher,
     suite: SuiteLike | None = None,
@@ -100,6 +103,8 @@ def evaluate(
         teacher = load_teacher(source, vecnormalize, requested)
     for note in teacher.notes():
         print_line(note)
+    if how["device"].type == "cpu":
+        use_threads(number_for(teacher.row_work() * min(num_envs, episodes), available()))
     return evaluate_teacher(teacher, requested, episodes, **how)
 
 
@@ -116,6 +121,8 @@ def _evaluate_run(
     how: dict[str, Any],
 ) -> dict[str, Evaluation]:
     policy = load_run_policy(newest_generation(source), checkpoint).to(how["device"])
+    if how["device"].type == "cpu":
+        use_threads(number_for(row_work(policy) * min(how["num_envs"], episodes), available()))
     trained = run_suite(source)
     if requested is None:
         return evaluate_policy(policy, trained, episodes, **how)

@@ -9,6 +9,7 @@ from rltransfer.aliases import accepts_aliases
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.machine.threads import AUTO, Threads
 from rltransfer.runs.callbacks import Callback
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.generations import Chain
@@ -30,7 +31,7 @@ def train(
     total_steps: int = 1_000_000,
     seed: int = 0,
     device: str = "auto",
-    threads: int = 0,
+    threads: Threads = AUTO,
     compile: bool = False,
     checkpoint_every: int = 0,
     evaluate_every: int = 0,
@@ -55,7 +56,8 @@ def train(
         total_steps: Environment steps over all tasks and environments.
         seed: Seed of weights, environments and sampling order.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available.
-        threads: CPU threads of torch; 0 keeps torch's default.
+        threads: CPU threads of torch; 0 for torch's default. "auto": one for small networks, more
+            for large ones; a resumed run keeps its number, as results may depend on it.
         compile: Compile the policy's kernels with torch.compile.
         checkpoint_every: Environment steps between checkpoints; 0 means a tenth of the run.
         evaluate_every: Environment steps between evaluations; 0 means a tenth of the run, or more
