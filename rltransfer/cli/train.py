@@ -14,6 +14,7 @@ from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.machine import distributed
 from rltransfer.machine.terminal import console
+from rltransfer.options import path_value
 from rltransfer.runs.config import RunOptions, configured, read_config
 from rltransfer.runs.generations import Chain, generation_results, no_teacher
 from rltransfer.runs.report import result_table
@@ -49,7 +50,7 @@ class ChainOptions(TrainOptions):
 def run(words: list[str]) -> None:
     """Trains an agent."""
     if words and words[0].startswith("-") and (resumed := _value_of("--resume", words)):
-        words = [str(read_config(Path(resumed))["agent"]), *words]
+        words = [str(read_config(path_value("--resume", resumed))["agent"]), *words]
     name, options = choose_agent(words, "rltransfer train", "Train an agent.")
     prog = f"rltransfer train {name}"
     method = methods.find_method(name)
@@ -66,7 +67,7 @@ def run(words: list[str]) -> None:
         suite = requested_suite(made.run)
         run_dir = made.run.run_dir or default_folder(name, suite, made.training.seed)
     else:
-        run_dir = Path(resumed)
+        run_dir = path_value("--resume", resumed)
         made, suite = _resumed(kind, name, run_dir, options, prog)
     settings = (name, made.method, suite, made.training, run_dir, made.run.quiet)
     if generations := getattr(made.run, "generations", 0):

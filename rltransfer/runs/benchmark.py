@@ -32,7 +32,8 @@ from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.actors import PolicyActor, RandomActor
-from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
+from rltransfer.rollouts.rollout_size import check_rollout_size
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
 from rltransfer.runs.stopwatch import Measuring, Stopwatch
@@ -90,6 +91,8 @@ def _rollout_speeds(
 ) -> dict[str, dict[str, float]]:
     seed = watch.options.seed
     engine = RolloutEngine(suite, num_envs, watch.device, seed)
+    with closed_if_refused(engine):
+        check_rollout_size(engine, rollout_length)
     generator = torch.Generator(watch.device).manual_seed(seed)
     actor = PolicyActor(fresh_policy(engine, network, seed), generator)
     random_actor = RandomActor(engine.spaces, generator)

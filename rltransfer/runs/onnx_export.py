@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.checkpoint import newest_checkpoint
 from rltransfer.files.hashing import weights_sha256
+from rltransfer.options import flag, path_value, whole_number
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
@@ -173,7 +174,7 @@ class Exportable(nn.Module):
 
 
 def export_run(
-    run_dir: Path, out: Path, *, samples: int = 256, actions_only: bool = False
+    run_dir: str | Path, out: str | Path, *, samples: int = 256, actions_only: bool = False
 ) -> Exported:
     """Writes the newest policy of a run as an ONNX file, after checking that it acts the same.
 
@@ -188,11 +189,16 @@ def export_run(
             package is missing.
         RuntimeError: The file does not act like the policy; it is not written.
     """
-    check_number("samples", samples, "at least 1")
+    samples = whole_number("samples", samples, "at least 1")
+    check_number("samples", samples, "at most 1,000,000")
+    actions_only = flag("actions_only", actions_only)
+    run_dir, out = path_value("run_dir", run_dir), path_value("out", out)
     suite = Suite.from_json(read_config(run_dir)["suite"])
     stem = newest_checkpoint(run_dir) / "policy"
     policy = load_policy(stem)
-    if out.exists():
+    with io_errors_as_input_errors(out):
+        exists = out.is_symlink() or out.exists()
+    if exists:
         raise InputError(f"{out} already exists: use another --out.")
     if not out.parent.is_dir():
         raise InputError(f"{out} cannot be written: there is no folder {out.parent}.")

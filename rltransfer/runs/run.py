@@ -38,6 +38,7 @@ from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
+from rltransfer.rollouts.rollout_size import check_rollout_size
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
 from rltransfer.runs.evaluation_progress import EvaluationProgress
 from rltransfer.runs.folder import (
@@ -115,6 +116,8 @@ class Run:
         seed = distributed.process_seed(options.seed)
         seed_global_generators(seed)  # environments may draw from them
         self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
+        with closed_if_refused(self.engine):
+            check_rollout_size(self.engine, method.rollout_length)
         spaces = self.engine.spaces
         self.context = TrainingContext(
             spaces=spaces if scales_actions(run_dir) else spaces.without_host_actions(),

@@ -36,7 +36,7 @@ class Measuring:
         check_range(self, "at least 1", "repeats")
         check_range(self, "finite and at least 0", "seconds", "seed", "threads")
         check_range(self, "at most 1,024", "threads")
-        check_range(self, "at most 1,000,000", "repeats")
+        check_range(self, "at most 1,000,000", "repeats", "seconds")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from rltransfer.aliases import accepts_aliases
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.options import flag, path_value, whole_number
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.generations import Chain
 from rltransfer.runs.run import Run
@@ -79,10 +80,12 @@ def train(
         evaluate_max_steps=evaluate_max_steps,
         episodes=episodes,
     )
+    folder = path_value("run_dir", run_dir)
     name = methods.method_name(type(method))
-    settings = (name, method, families.as_suite(suite), options, Path(run_dir), quiet)
-    if generations:
-        return Chain(*settings, generations=generations).train(resume)
+    settings = (name, method, families.as_suite(suite), options, folder, flag("quiet", quiet))
+    resume, count = flag("resume", resume), whole_number("generations", generations, "at least 0")
+    if count:
+        return Chain(*settings, generations=count).train(resume)
     run = Run(*settings)
     run.begin(resume)
     run.execute()
