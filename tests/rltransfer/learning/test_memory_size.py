@@ -102,9 +102,7 @@ def test_a_run_says_it_first_or_is_refused_before_anything_is_written(
 ) -> None:  # fmt: skip
     def train() -> None:
         teacher = rt.CallableTeacher(lambda o, t: rt.PolicyOutput(logits=o["policy"]))
-        method = PolicyDistillation(
-            teacher=teacher, num_envs=2, rollout_length=8, memory_steps=200
-        )
+        method = PolicyDistillation(teacher=teacher, num_envs=2, rollout_length=8, memory_steps=200)
         rt.train(
             method, suite=TASK, total_steps=200, run_dir=tmp_path / "run", episodes=0,
             evaluate_episodes=0, evaluate_max_steps=10,
