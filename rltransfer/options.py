@@ -191,7 +191,7 @@ def _own(name: str, hint: Any, value: Any) -> Any:
         return _own_of_several(name, kinds, value)
     if typing.get_origin(hint) is typing.Literal:
         if value not in kinds:
-            kind = name.removeprefix("The ").partition(" of ")[0]
+            kind = name.removeprefix("The ").removeprefix("A value in ").partition(" of ")[0]
             kind = f"kind of {kind}" if kind.endswith("s") else kind
             raise unknown(kind, str(value), kinds)
         return value
