@@ -160,7 +160,10 @@ class Exportable(nn.Module):
         return action if shape is None else action.reshape(-1, *shape)
 
     def example(self, batch: int, seed: int = 0) -> list[Tensor]:
-        """Random inputs for `forward`.    (batch, ...) each"""
+        """Random inputs for `forward`; to export, no environment needs to be installed.
+
+        (batch, ...) each
+        """
         known = self.policy.spec.observation_space
         space = spaces.Dict([(group, known[group]) for group in self.groups])
         generator = torch.Generator().manual_seed(seed)
