@@ -34,7 +34,8 @@ from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.policies.work import row_work
 from rltransfer.rollouts.actors import PolicyActor, RandomActor
-from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
+from rltransfer.rollouts.rollout_size import check_rollout_size
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
 from rltransfer.runs.stopwatch import Measuring, Stopwatch
@@ -94,6 +95,8 @@ def _rollout_speeds(
 ) -> dict[str, dict[str, float]]:
     seed = watch.options.seed
     engine = RolloutEngine(suite, num_envs, watch.device, seed)
+    with closed_if_refused(engine):
+        check_rollout_size(engine, rollout_length)
     generator = torch.Generator(watch.device).manual_seed(seed)
     policy = fresh_policy(engine, network, seed)
     watch.choose_threads(row_work(policy) * engine.num_rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rltransfer.files.reading import is_folder
 from rltransfer.machine.devices import find_device
 from rltransfer.machine.terminal import print_line
 from rltransfer.machine.threads import available, number_for, restored, use_threads
-from rltransfer.options import whole_number
+from rltransfer.options import flag, whole_number
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.work import row_work
 from rltransfer.rollouts.evaluation import (
@@ -74,6 +75,9 @@ def evaluate(
     max_steps = whole_number("max_steps", max_steps, "at least 1")
     seed = whole_number("seed", seed, "at least 0")
     check_number("episodes", episodes, "at most 10,000,000")
+    deterministic = flag("deterministic", deterministic)
+    if isinstance(source, str | Path):
+        source = os.path.expanduser(source)
     how: dict[str, Any] = {
         "seed": seed,
         "device": find_device(str(device)),

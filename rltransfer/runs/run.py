@@ -40,6 +40,7 @@ from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
+from rltransfer.rollouts.rollout_size import check_rollout_size
 from rltransfer.runs.best import Best, load_best, save_best, score
 from rltransfer.runs.callbacks import Callback, Callbacks, Kind
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
@@ -157,6 +158,8 @@ class Run:
         began = time.monotonic()
         self.engine = RolloutEngine(self.suite, method.num_envs, self.device, seed)
         self._seconds_per_env = (time.monotonic() - began) / self.engine.num_rows
+        with closed_if_refused(self.engine):
+            check_rollout_size(self.engine, method.rollout_length)
         spaces = self.engine.spaces
         self.context = TrainingContext(
             spaces=spaces if scales_actions(run_dir) else spaces.without_host_actions(),

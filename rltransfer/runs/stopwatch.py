@@ -44,7 +44,7 @@ class Measuring:
         object.__setattr__(self, "threads", checked_threads(self.threads))
         check_range(self, "at least 1", "repeats")
         check_range(self, "finite and at least 0", "seconds", "seed")
-        check_range(self, "at most 1,000,000", "repeats")
+        check_range(self, "at most 1,000,000", "repeats", "seconds")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
 from rltransfer.machine.threads import AUTO, Threads
+from rltransfer.options import flag, path_value, whole_number
 from rltransfer.runs.callbacks import Callback
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.generations import Chain
@@ -88,10 +89,14 @@ def train(
         evaluate_max_steps=evaluate_max_steps,
         episodes=episodes,
     )
+    folder = path_value("run_dir", run_dir)
     name = methods.method_name(type(method))
-    settings = (name, method, families.as_suite(suite), options, Path(run_dir), quiet, callbacks)
-    if generations:
-        return Chain(*settings, generations=generations).train(resume)
+    settings = (
+        name, method, families.as_suite(suite), options, folder, flag("quiet", quiet), callbacks
+    )  # fmt: skip
+    resume, count = flag("resume", resume), whole_number("generations", generations, "at least 0")
+    if count:
+        return Chain(*settings, generations=count).train(resume)
     run = Run(*settings)
     run.begin(resume)
     run.execute()
