@@ -84,6 +84,8 @@ def run(words: list[str]) -> None:
             made = parse(kind, options, prog)
             suite = requested_suite(made.run)
         run_dir = made.run.run_dir or default_folder(name, suite, made.training.seed)
+    if resumed is not None or config is not None:
+        _check_folders(made.method, run_dir, options)
     settings = (name, made.method, suite, made.training, run_dir, made.run.quiet)
     if generations := getattr(made.run, "generations", 0):
         Chain(*settings, generations=generations).train(resumed is not None)
@@ -164,7 +166,6 @@ def _resumed(
     count = config.get("generations", 0)
     same = ChainOptions(generations=count) if hasattr(method, "teacher") else TrainOptions()
     made = parse(kind, words, prog, kind(run=same, method=method, training=options))
-    _check_folders(method, folder, words)
     if made.run.run_dir not in (None, folder):
         raise InputError(f"A run resumes in its own directory, {folder}: omit --run-dir.")
     if made.run.suite is not None or made.run.task:
@@ -180,10 +181,10 @@ def _resumed(
 
 
 def _check_folders(method: Any, run_dir: Path, words: Sequence[str]) -> None:
-    """Checks that a run's file names no other folder that training writes to.
+    """Checks that no folder outside of a run's own is written to that only a file names.
 
     Raises:
-        InputError: It does, and the user did not name the folder.
+        InputError: One would be.
     """
     given = {word.partition("=")[0].replace("_", "-") for word in words}
     for name in (field.name for field in dataclasses.fields(method) if field.name.endswith("_dir")):
@@ -191,8 +192,8 @@ def _check_folders(method: Any, run_dir: Path, words: Sequence[str]) -> None:
         inside = value is None or value.resolve().is_relative_to(run_dir.resolve())
         if not inside and option not in given:
             raise InputError(
-                f"{run_dir} would write to {value}, a folder that only its config.json names: if "
-                f"that is right, add {option} {value}."
+                f"The configuration of this run names the folder {value} as {name}, which is "
+                f"outside of {run_dir}: if training may write there, add {option} {value}."
             )
 
 

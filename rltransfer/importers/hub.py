@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rltransfer.errors import InputError
+from rltransfer.files.untrusted import check_size
 
 PREFIX = "hf:"
 """The beginning of a source on the hub."""
@@ -60,7 +61,8 @@ def fetch(source: str) -> HubFile:
 
     Raises:
         InputError: The source does not have this form, the repository, revision or file does not
-            exist, or the hub cannot be reached and the cache does not contain the file.
+            exist, the file is larger than the limit of `files/untrusted.py`, or the hub cannot be
+            reached and the cache does not contain the file.
     """
     match = FORM.fullmatch(source)
     if match is None:
@@ -77,6 +79,7 @@ def fetch(source: str) -> HubFile:
             "A teacher on the Hugging Face hub needs the package huggingface_hub: run "
             "`pip install 'rltransfer[hub]'`."
         ) from error
+    _check_size(repo, file, match["revision"], source)
     try:
         path = Path(hf_hub_download(repo, file, revision=match["revision"]))
     except Exception as error:  # the HTTP libraries underneath raise errors of many types
@@ -84,6 +87,21 @@ def fetch(source: str) -> HubFile:
     # The cache stores each file under its commit: snapshots/COMMIT/FILE.
     revision = path.parts[-1 - len(Path(file).parts)]
     return HubFile(path, repo, file, revision)
+
+
+def _check_size(repo: str, file: str, revision: str | None, source: str) -> None:
+    """Checks the size of a file before it is downloaded, as far as the hub tells it.
+
+    Raises:
+        LimitError: It is above the limit of `files/untrusted.py`.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        size = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).size
+    except Exception:  # the download fails too, or takes the file from the cache
+        return
+    check_size(size or 0, Path(source))
 
 
 def _reason(error: Exception) -> str:

@@ -71,8 +71,7 @@ class _Local:
     def config(self) -> tuple[str, str] | None:
         """The first configuration: where it is, and its text."""
         for path in filter(is_regular, self.configs):
-            with path.open("rb") as file:
-                return str(path), file.read(LARGEST_CONFIG).decode(errors="replace")
+            return str(path), _text(path)
         return None
 
     def statistics(self) -> Iterator[tuple[str, bool]]:
@@ -99,12 +98,18 @@ class _OnHub:
         """See `_Local`."""
         for source in self.configs:
             if (path := _fetched(source)) is not None:
-                return source, path.read_bytes()[:LARGEST_CONFIG].decode(errors="replace")
+                return source, _text(path)
         return None
 
     def statistics(self) -> Iterator[tuple[str, bool]]:
         """See `_Local`."""
         yield from ((source, True) for source in self.names if _fetched(source) is not None)
+
+
+def _text(path: Path) -> str:
+    """The beginning of a configuration."""
+    with path.open("rb") as file:
+        return file.read(LARGEST_CONFIG).decode(errors="replace")
 
 
 def _fetched(source: str) -> Path | None:

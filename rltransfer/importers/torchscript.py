@@ -240,7 +240,7 @@ class ScriptedPolicy(ImportedPolicy):
                 labels: Tensor = getattr(self(observation), self.output)
         except (*FAILURES, MemoryError) as error:
             if is_memory_error(error):
-                raise memory_refusal(self.path) from error
+                raise memory_refusal(self.path) from None
             return None
         return labels
 

@@ -7,20 +7,35 @@ import json
 import os
 import random
 import re
+import shutil
 import struct
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import archives
 import torch
 from seeds import VECTOR, Seeds
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch import Tensor
+
+LINKS = [
+    ".lock", "checkpoints", "config.json", "result.json", ".config.json.partial", ".settings",
+    ".result.json.partial", "..settings.partial", "events.out.tfevents.0.settings", ".old",
+    "checkpoints/best", "checkpoints/.best.old", "checkpoints/.best.partial",
+    "checkpoints/step-000000000001", "checkpoints/.step-000000000080.partial",
+    "checkpoints/step-000000000080", "environment-error.txt",
+]  # fmt: skip
+"""What training writes or removes in a run."""
 
 CANARY = "canary"
 """What a hostile input tries to make, and the name of a module that would make it."""
 
-KINDS = {"file": 55, "pickle": 10, "run": 15, "resume": 8, "text": 10, "place": 2}
+KINDS = {
+    "file": 40, "pickle": 8, "run": 16, "resume": 8, "command": 12, "links": 3, "layout": 3,
+    "text": 8, "place": 2,
+}  # fmt: skip
 """How many of a hundred inputs are of each kind."""
 
 BOMB_MIB = 700
@@ -30,9 +45,16 @@ ODD: list[Any] = [
     None, True, False, 0, -1, 1, 2, 3, 2.5, -0.0, 1e400, float("nan"), 1e-320, "", "x", "1", "nan",
     "../" + CANARY, "/etc/passwd", "\x00", "\ud800", "ü" * 50, "a" * 5000, "{", [], [[]], {},
     [None], ["x"], {"x": 1}, {"$tensor": "x"}, {"$tensor": "/agent"}, [0.5, "y"], {"dict": {}},
-    f"{CANARY}:X", "zoo", "<class 'os.system'>",
+    f"{CANARY}:X", "zoo", "<class 'os.system'>", "\x1b[2J\x1b]0;x\x07", "a\u202eb\x9bm", "x\r\ny",
+    "/etc", "../..", "hf:a/b/c.zip",
 ]  # fmt: skip
 """Values in place of others in JSON."""
+
+for depth in (90, 300, 480, 900):
+    deep: Any = 1
+    for _ in range(depth):
+        deep = [deep]
+    ODD.append(deep)
 
 HUGE: list[Any] = [2**31, 2**63, 2**64, 10**18, 10**400, [30000, 30000], [10**9], [2] * 5000]
 """More of them, where a file describes sizes that it must not be able to demand."""
@@ -59,6 +81,9 @@ def hostile_pickles() -> list[bytes]:
         b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b".",
         b"I" + b"9" * 100_000 + b"\n.",
         b"\x80\x02cnumpy\ndtype\n(Vf8\nK\x00K\x01tRN\x85b.",
+        b"\x80\x02(" + b"N" * 4_000_000 + b"t.",
+        b"\x80\x02" + b"(]" + b"2" * 100_000 + b"t.",
+        b"\x80\x02N" + b"".join(b"r" + struct.pack("<I", n) for n in range(300_000)) + b".",
     ]
 
 
@@ -94,8 +119,27 @@ LINES = [
     "x = torch.gather(x, 1, torch.tensor([[9223372036854775807]]))", "self.__setstate__(1)",
     "x = ops.rpc.x(x)", "x = torch.index_select(x, 0, torch.tensor([-5]))",
     "pass", "x = torch.t(x)",
+    "while True:\n      pass", "_n = 0\n    while torch.gt(1, 0):\n      _n = torch.add(_n, 1)",
+    "for _i in range(9223372036854775807):\n      x = torch.neg(x)",
+    "for _i in range(1000000):\n      x = torch.neg(x)",
+    "_a, _b, = unchecked_cast(Tuple[Tensor, Tensor], x)",
+    "_a, _b, = unchecked_cast(Tuple[Tensor, Tensor], (x,))",
+    "x = unchecked_cast(__torch__.torch.nn.modules.linear.Linear, self).weight",
+    "x = unchecked_cast(List[Tensor], [1, 2])[0]",
+    "_n = torch.floordiv(1, 0)", "_n = torch.remainder(-9223372036854775808, -1)",
+    "_l = torch.mul([1], 99999999999)", "_l = annotate(List[Tensor], [])\n    x = _l[5]",
+    "x = torch.lstm(x, [x, x], [x, x, x, x], True, 1, 0., False, False, True)[0]",
+    "x = torch.repeat(x, [100000, 100000])", "x = torch.view(x, [9, 9, -1])",
+    "x = torch.native_batch_norm(x, None, None, None, None, True, 0.1, 0.1)[0]",
+    "self.mean = 3", "self.training = True", "x = uninitialized(Tensor)",
 ]  # fmt: skip
 """Lines for the programs of TorchScript files."""
+
+TYPES = [
+    "int", "Tensor", "List[Tensor]", "Tuple[int, int]", "Optional[Tensor]", "Any", "bool", "x",
+    "__torch__.torch.nn.modules.linear.Linear", "Dict[str, int]", "Final[int]",
+]  # fmt: skip
+"""Types for the attributes of programs."""
 
 
 class Inputs:
@@ -192,6 +236,9 @@ class Inputs:
                 return self.bomb
             case _:
                 files[index] = (name, self.member(draw, name, inner))
+        if draw.random() < 0.12:
+            others = [(name, self.member(draw, name, content)) for name, content in files]
+            return archives.odd(draw, files, others)
         return self.packed(draw, files)
 
     def member(self, draw: random.Random, name: str, content: bytes) -> bytes:
@@ -202,21 +249,33 @@ class Inputs:
             return self.json(draw, content, [*ODD, *HUGE])
         if name == "policy.pth" and draw.random() < 0.5:
             return self.saved(draw, content)
+        if name.endswith(".pkl") and b"c__torch__" in content and draw.random() < 0.4:
+            return self.swapped(draw, content)
         if name.endswith(".pkl") and draw.random() < 0.5:
             return self.pickled(draw, content)
         if content[:2] == b"PK" and draw.random() < 0.7:
             return self.archived(draw, content)
         return self.changed(draw, content)
 
+    def swapped(self, draw: random.Random, content: bytes) -> bytes:
+        """The data of a program with objects, names or values in other places."""
+        names = re.findall(rb"c[\w.]+\n\w+\n", content)
+        attributes = re.findall(rb"X.\x00\x00\x00\w+", content)
+        one, other = draw.choice(names), draw.choice(names)
+        match draw.randrange(4):
+            case 0:
+                return content.replace(one, other)
+            case 1:
+                return content.replace(one, other, 1)
+            case 2:
+                return content.replace(draw.choice(attributes), draw.choice(attributes), 1)
+        values = (b"N", b"\x88", b"K\x01", b")", b"]", b"}", b"K\x01K\x02\x86", b"h\x00", one)
+        place = content.index(b"X", draw.randrange(len(content) // 2))
+        return content[:place] + draw.choice(values) + content[place:]
+
     def packed(self, draw: random.Random, files: list[tuple[str, bytes]]) -> bytes:
         """A zip, at times with a table that disagrees with what it lists."""
-        file = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with zipfile.ZipFile(file, "w", draw.choice((0, 0, 8))) as archive:
-                for name, content in files:
-                    archive.writestr(name, content)
-        found = bytearray(file.getvalue())
+        found = bytearray(archives.packed(files, draw.choice((0, 0, 8))))
         if draw.random() < 0.3:
             tables = [match.start() for match in re.finditer(b"PK\x01\x02", found)]
             place = draw.choice(tables) + draw.choice((6, 8, 10, 16, 20, 24, 28, 30, 36, 42))
@@ -238,7 +297,12 @@ class Inputs:
         # Right after the head of a function, on its argument, so that what is computed is used.
         place = draw.choice(heads)
         argument = re.findall(r"(\w+): Tensor", "\n".join(lines[:place]))[-1]
-        match draw.randrange(6):
+        match draw.randrange(7):
+            case 6:
+                typed = [n for n, line in enumerate(lines) if re.match(r"  \w+ : \w", line)]
+                if typed:
+                    number = draw.choice(typed)
+                    lines[number] = f"{lines[number].split(' : ')[0]} : {draw.choice(TYPES)}"
             case 0 | 1:
                 line = re.sub(r"\bx\b(?!\")", argument, draw.choice(LINES))
                 lines.insert(place, f"    {line}")
@@ -323,6 +387,42 @@ class Inputs:
                 part[key] = draw.choice(values)
         return json.dumps(tree).encode()
 
+    def safetensors(self, draw: random.Random, content: bytes) -> bytes:
+        """A file of safetensors with another header, or other values."""
+        length = int.from_bytes(content[:8], "little")
+        header, rest = content[8 : 8 + length], content[8 + length :]
+        match draw.randrange(5):
+            case 0:
+                return self.changed(draw, content)
+            case 1:
+                value = draw.choice((b"\x00\x00\xc0\x7f", b"\xff" * 4, b"\x00\x00\x80\x7f"))
+                place = 4 * draw.randrange(max(len(rest) // 4, 1))
+                return content[: 8 + length] + rest[:place] + value + rest[place + 4 :]
+            case 2:
+                wide = draw.choice((0, 1, 2**24, 2**40, 2**63, 2**64 - 1, length + 8))
+                return struct.pack("<Q", wide) + header + rest
+            case 3:
+                tree = json.loads(header)
+                one, other = (draw.choice(sorted(tree)) for _ in range(2))
+                tree[one] = tree[other]  # two tensors in one place
+                header = json.dumps(tree).encode()
+            case _:
+                header = self.json(draw, header, [*ODD, *HUGE, [0, 4], [4, 0], "F64", "F8_E4M3"])
+        return struct.pack("<Q", len(header)) + header + rest
+
+    def events(self, draw: random.Random, content: bytes) -> bytes:
+        """An event file with other records, whose checksums are right or wrong."""
+        records, place = [], 0
+        while place + 12 <= len(content):
+            size = int.from_bytes(content[place : place + 8], "little")
+            records.append(content[place + 12 : place + 12 + size])
+            place += 16 + size
+        for _ in range(draw.choice((1, 1, 5, 300))):
+            one = draw.choice(records)
+            records.insert(draw.randrange(len(records) + 1), self.changed(draw, one) or b"x")
+        found = b"".join(map(_record, records))
+        return found if draw.random() < 0.7 else self.changed(draw, found)
+
     # Places
 
     def place(self, draw: random.Random, path: Path) -> None:
@@ -343,6 +443,24 @@ class Inputs:
             case _:
                 with path.open("wb") as file:
                     file.truncate(2**36)  # takes no room on the disk
+
+    def link(self, draw: random.Random, path: Path, victims: Path) -> None:
+        """A link at a path, to a file or folder outside of the run."""
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        target = draw.choice((victims, victims / "kept", victims / "new"))
+        if target.is_file() and draw.random() < 0.3:
+            os.link(target, path)
+        else:
+            path.symlink_to(os.path.abspath(target))
+
+    def config(self, draw: random.Random) -> bytes:
+        """rl-zoo's settings of a run."""
+        value = draw.choice(("true", "false", "\"{'norm_obs': True, 'norm_reward': False}\"", ""))
+        return b"!!python/object/apply:collections.OrderedDict\n- - - gamma\n    - 0.99\n" + (
+            f"  - - normalize\n    - {value}\n  - - policy\n    - MlpPolicy\n".encode()
+        )
 
     # Texts
 
@@ -366,6 +484,13 @@ class Inputs:
                 case _:
                     del found[place:]
         return kind, "".join(found)
+
+
+def _record(content: bytes) -> bytes:
+    """A record of an event file."""
+    size = struct.pack("<Q", len(content))
+    sums = (struct.pack("<I", masked_crc32c(part)) for part in (size, content))
+    return size + next(sums) + content + next(sums)
 
 
 TEXTS = [

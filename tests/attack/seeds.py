@@ -93,7 +93,12 @@ def build(folder: Path) -> Seeds:
     """Builds one of each: a few seconds."""
     register()
     seeds = Seeds()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    quiet = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(quiet),
+        contextlib.redirect_stderr(quiet),
+    ):
         warnings.simplefilter("ignore")
         _zips(seeds)
         _torch_files(seeds)
@@ -173,8 +178,6 @@ def _runs(seeds: Seeds, folder: Path) -> None:
         ),
     }.items():
         rt.train(method, suite=VECTOR, run_dir=folder / name, **few)
-        for path in (folder / name).rglob("events*"):
-            path.unlink()
         seeds.runs[name] = folder / name
 
 

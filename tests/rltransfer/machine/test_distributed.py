@@ -221,13 +221,14 @@ def test_a_run_of_two_processes_goes_on_bitwise(
     shutil.copytree(whole, cut)
     shutil.rmtree(newest_checkpoint(cut))
     (cut / "result.json").unlink()
-    assert main(["train", "policy-distillation", "--resume", str(cut)]) == 2
+    again = ["--resume", str(cut), "--memory-dir", str(tmp_path / "memory")]
+    assert main(["train", "policy-distillation", *again]) == 2
     assert "was written by 2 processes, but now there are 1" in capsys.readouterr().err
-    two_processes(tmp_path, trained, "--resume", str(cut), "--quiet")
+    two_processes(tmp_path, trained, *again, "--quiet")
     for end, state in zip(ends, states, strict=True):
-        again = load_file(cut / "checkpoints" / end.parent.name / f"{end.name}.safetensors")
-        assert again.keys() == state.keys()
-        assert all(same_bits(again[name], tensor) for name, tensor in state.items())
+        resumed = load_file(cut / "checkpoints" / end.parent.name / f"{end.name}.safetensors")
+        assert resumed.keys() == state.keys()
+        assert all(same_bits(resumed[name], tensor) for name, tensor in state.items())
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
