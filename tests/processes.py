@@ -123,6 +123,8 @@ def _run(
     environment: Mapping[str, str], session: bool, before: Callable[[], Any] | None,
 ) -> None:  # fmt: skip
     """What the process does."""
+    # What it starts, it starts as a command in a shell would: not by this server.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     if session:
         os.setsid()
     for number, name in ((1, "stdout"), (2, "stderr")):
