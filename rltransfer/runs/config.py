@@ -49,9 +49,8 @@ class RunOptions:
     checkpoint_every: int = 0
     """Environment steps between checkpoints; 0 means a tenth of the run."""
     evaluate_every: int = 0
-    """Environment steps between evaluations; 0 means a tenth of the run. Host environments with
-    long episodes are then evaluated less often: evaluations add at most about a tenth of the steps.
-    """
+    """Environment steps between evaluations; 0 means a tenth of the run, or more where episodes are
+    long: evaluations then play about a tenth as many steps as training."""
     evaluate_episodes: int = 16
     """Episodes of each evaluation during training; 0 for none."""
     evaluate_num_envs: int = 0

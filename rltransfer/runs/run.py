@@ -94,8 +94,7 @@ TRACEBACK = "environment-error.txt"
 
 
 EVALUATION_FRACTION = 0.1
-"""Steps of evaluations relative to those of training, on the host, unless --evaluate-every is set.
-Simulated on the device, many environments cost little more than one."""
+"""Steps of evaluations relative to those of training, unless --evaluate-every is set."""
 
 LONGEST_TITLE = 60
 """Characters of a suite's name in titles; several ids without a common name may have more."""
@@ -509,9 +508,8 @@ class Run:
             )  # fmt: skip
         self.agent.policy.train()
         self._keep_best(means(found))
-        if not self._on_device:
-            played = sum(sum(one.lengths) for one in found.values())
-            self._evaluate_from = self.env_steps + round(played / EVALUATION_FRACTION)
+        played = sum(sum(one.lengths) for one in found.values())
+        self._evaluate_from = self.env_steps + round(played / EVALUATION_FRACTION)
         returns = {f"{EVALUATE_RETURNS}/{task}": one.returns for task, one in found.items()}
         with io_errors_as_input_errors(self.run_dir):
             tracker.histograms(returns, self.env_steps)

@@ -62,7 +62,7 @@ def train(
         compile: Compile the policy's kernels with torch.compile.
         checkpoint_every: Environment steps between checkpoints; 0 means a tenth of the run.
         evaluate_every: Environment steps between evaluations; 0 means a tenth of the run, or more
-            where host environments have long episodes: evaluations add about a tenth of the steps.
+            where episodes are long: evaluations then play about a tenth as many steps as training.
         evaluate_episodes: Episodes of each evaluation during training; 0 for none.
         evaluate_num_envs: Maximum number of environments per evaluation; 0 means the method's
             `num_envs`, or 64 if all environments are simulated on the device.
