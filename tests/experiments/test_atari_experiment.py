@@ -140,6 +140,7 @@ def test_teachers_in_the_zoo_are_what_the_experiment_makes() -> None:
         recipe = replace(teachers.teacher_recipe(game), precision=card["recipe"]["precision"])
         assert card["env_steps"] >= teachers.STEPS[game]
         # As when a run resumes: an option that was added later and is unused is no difference.
-        assert difference(card["recipe"], json.loads(json.dumps(to_json(recipe))), "recipe") == ""
+        made = json.loads(json.dumps(to_json(recipe)))
+        assert difference(card["recipe"], made, "recipe", known_only=True) == ""
         weights = path.with_name(path.name.replace(".card.json", ".safetensors"))
         assert weights.stat().st_size < 4_000_000
