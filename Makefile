@@ -2,7 +2,8 @@
 #   make run    students of a quarter of their teachers' size, distilled on five games
 #   make test   the tests
 # `make lint` checks style and types, `make dist` builds and tries the packages in dist/, and
-# `make house` prints what imports what. `make speed BEFORE=DIR` compares with another checkout.
+# `make house` prints what imports what. `make speed BEFORE=DIR` compares with another checkout,
+# `make busy` the default number of threads with one, beside a busy core.
 # `make attack` opens 20,000 changed and hostile files: an hour on two cores.
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 # torch first and alone: it brings the build that the constraints pin, before anything asks for it.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: run test lint dist house speed attack clean
+.PHONY: run test lint dist house speed busy attack clean
 
 run: $(VENV)/.installed
 	$(BIN)/rltransfer experiment run quickstart
@@ -34,6 +35,9 @@ speed: $(VENV)/.installed
 
 attack: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/attack
+
+busy: $(VENV)/.installed
+	$(BIN)/python tests/busy.py
 
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

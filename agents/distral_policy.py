@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint
 from rltransfer.objectives.divergences import categorical_kl, gaussian_kl
+from rltransfer.options import path_value
 from rltransfer.policies.normalizer import RunningNormalizer
 from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec, bounded_log_std
@@ -205,7 +205,7 @@ def load_distilled(policy: DistralPolicy, run_dir: str) -> None:
     Raises:
         InputError: The folder is not such a run.
     """
-    other = load_policy(newest_checkpoint(Path(run_dir)) / "policy")
+    other = load_policy(newest_checkpoint(path_value("distilled", run_dir)) / "policy")
     if not isinstance(other, DistralPolicy):
         raise InputError(
             f"{run_dir} does not contain a distilled policy: use a run of distral or soft-q."

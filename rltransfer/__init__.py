@@ -17,8 +17,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# Before torch loads OpenMP, whose threads otherwise spin while they wait, on cores that other
+# programs may need: two threads are then slower than one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from rltransfer.tasks import families as _families
 

@@ -109,6 +109,17 @@ def unknown(kind: str, name: str, known: Iterable[str], listing: str | None = No
     return InputError(f"There is no {kind} {name!r}: there are {', '.join(names) or 'none'}.")
 
 
+def check_choice(kind: str, value: object, choices: Iterable[str]) -> None:
+    """Checks that a value is one of several names; see `unknown` for `kind`.
+
+    Raises:
+        InputError: It is another one, or something else.
+    """
+    known = list(choices)
+    if not isinstance(value, str) or value not in known:
+        raise unknown(kind, str(value), known)
+
+
 def check_range(options: object, condition: str, *names: str) -> None:
     """Checks that the named fields of a configuration satisfy a condition of `RANGES` or are None.
 

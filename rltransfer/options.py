@@ -55,6 +55,15 @@ def to_builtin(value: Any) -> Any:
     return value
 
 
+def flag(what: str, value: object) -> bool:
+    """True or False, also NumPy's or torch's.
+
+    Raises:
+        InputError: It is something else.
+    """
+    return bool(_own(what, bool, value))
+
+
 def whole_number(what: str, value: object, condition: str) -> int:
     """A whole number as Python's own.
 
@@ -69,6 +78,34 @@ def whole_number(what: str, value: object, condition: str) -> int:
     number = _own(what, int, value)
     check_number(what, number, condition)
     return int(number)
+
+
+def path_value(what: str, value: object) -> Path:
+    """A path, with a home directory in the place of "~".
+
+    Args:
+        what: Its name, at the beginning of a sentence.
+        value: Text or a path.
+
+    Raises:
+        InputError: It is something else, or no file system and TensorBoard can take the name.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise InputError(f"{what} is {value!r}: it must be a path.")
+    text = os.path.expanduser(os.fspath(value))
+    if not text:
+        raise InputError(f"{what} is empty: it must be a path, such as '.' for this folder.")
+    if "\0" in text or not _is_utf8(text):
+        raise InputError(f"{what} is {text!r}: it must be UTF-8 text without a zero byte.")
+    return Path(text)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def json_value(what: str, value: Any) -> Any:
@@ -154,7 +191,7 @@ def _own(name: str, hint: Any, value: Any) -> Any:
         return _own_of_several(name, kinds, value)
     if typing.get_origin(hint) is typing.Literal:
         if value not in kinds:
-            kind = name.removeprefix("The ").partition(" of ")[0]
+            kind = name.removeprefix("The ").removeprefix("A value in ").partition(" of ")[0]
             kind = f"kind of {kind}" if kind.endswith("s") else kind
             raise unknown(kind, str(value), kinds)
         return value
@@ -174,9 +211,7 @@ def _own(name: str, hint: Any, value: Any) -> Any:
             raise InputError(f"{name} is {value!r}: it must be text.")
         return str.__str__(value)
     if hint is Path:
-        if not isinstance(value, str | os.PathLike):
-            raise InputError(f"{name} is {value!r}: it must be a path.")
-        return Path(value)
+        return path_value(name, value)
     if dataclasses.is_dataclass(hint) and not isinstance(value, hint):  # type: ignore[arg-type]
         raise InputError(f"{name} is {value!r}: it must be a {getattr(hint, '__name__', hint)}.")
     return to_builtin(value) if isinstance(value, Mapping) else value

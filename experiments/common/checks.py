@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, unknown
+from rltransfer.options import normalize, to_builtin
+
+COUNTS = ("seeds", "generations")
+"""How options end that multiply the number of runs."""
+MOST_RUNS = 10_000
+"""Their largest value: each run is planned before the first one starts."""
 
 
 def choice(kind: str, names: Iterable[str], default: Iterable[str] | None = None) -> Any:
@@ -29,9 +35,10 @@ def choice(kind: str, names: Iterable[str], default: Iterable[str] | None = None
 
 
 def check_options(experiment: Any) -> None:
-    """Refuses options that no run can use.
+    """Refuses options that no run can use; numbers of NumPy and torch become Python's.
 
-    Integers must be at least 1, or at least 0 if that is the default. Floats must be above 0.
+    Integers must be at least 1, or at least 0 if that is the default; numbers of runs are at most
+    `MOST_RUNS`. Floats must be above 0.
     Options with several values need at least one value, and no value twice. The values of a
     `choice` must be among its names.
 
@@ -42,7 +49,7 @@ def check_options(experiment: Any) -> None:
         InputError: An option breaks one of these rules.
     """
     for field in dataclasses.fields(experiment):
-        name, value = field.name, getattr(experiment, field.name)
+        name, value = field.name, to_builtin(getattr(experiment, field.name))
         values = value if isinstance(value, tuple) else (value,)
         if not values:
             raise InputError(f"{name} is empty: give at least one value.")
@@ -52,10 +59,13 @@ def check_options(experiment: Any) -> None:
         for one in values:
             if isinstance(one, int) and one < minimum:
                 raise InputError(f"{name} is {one}: it must be at least {minimum}.")
+            if name.endswith(COUNTS) and one > MOST_RUNS:
+                raise InputError(f"{name} is {one}: it must be at most {MOST_RUNS:,}.")
             if isinstance(one, float) and not 0 < one < math.inf:
                 raise InputError(f"{name} is {one:g}: it must be a number above 0.")
             if field.metadata and one not in field.metadata["names"]:
-                raise unknown(field.metadata["kind"], one, field.metadata["names"])
+                raise unknown(field.metadata["kind"], str(one), field.metadata["names"])
+    normalize(experiment)
 
 
 def page_folder(results: Path | None, out: Path) -> Path:

@@ -25,6 +25,7 @@ from rltransfer.experiments.zoo.folder import FOLDER
 from rltransfer.files.serialization import to_json
 from rltransfer.learning.agent import Method
 from rltransfer.machine.terminal import console
+from rltransfer.machine.threads import restored, use_threads
 from rltransfer.policies.network import Network
 from rltransfer.policies.saving import load_policy, save_policy
 from rltransfer.rollouts.evaluation import evaluate_policy
@@ -152,11 +153,13 @@ def teacher_width(game: str) -> float:
     return load_policy(FOLDER / f"MinAtar-{game}-v0").spec.network.width
 
 
+@restored()
 def write_teacher(run: Run, stem: Path) -> dict[str, Any]:
     """Writes a run's policy in float16 with its card, and returns the card.
 
     The return on the card is that of the written float16 policy.
     """
+    use_threads(run.options.threads)
     stem.parent.mkdir(parents=True, exist_ok=True)
     save_policy(load_run_policy(run.run_dir), stem, half=True)
     found = evaluate_policy(

@@ -46,6 +46,7 @@ class BenchmarkRollout(Benchmark, TaskOptions):
     def run(self) -> dict[str, Any]:
         """Measures."""
         check_range(self, "at least 1", "num_envs", "rollout_length")
+        check_range(self, "at most 1,000,000", "num_envs", "rollout_length")
         suite = requested_suite(self)
         return benchmark_rollout(
             suite, self.num_envs, self.rollout_length, self.network, self.measuring
@@ -77,6 +78,7 @@ class BenchmarkLearner(Benchmark):
     def run(self) -> dict[str, Any]:
         """Measures."""
         check_range(self, "at least 1", "batch_size")
+        check_range(self, "at most 10,000,000", "batch_size")
         objective = Objective.of(self.objective)
         return benchmark_learner(
             self.network, self.batch_size, self.memory_steps, objective, self.measuring
@@ -94,6 +96,7 @@ class BenchmarkTeachers(Benchmark, TaskOptions):
     def run(self) -> dict[str, Any]:
         """Measures."""
         check_range(self, "at least 1", "num_envs")
+        check_range(self, "at most 1,000,000", "num_envs")
         suite = requested_suite(self)
         return benchmark_teachers(suite, self.num_envs, self.network, self.measuring)
 

@@ -6,6 +6,7 @@ Exit codes: 0 success, 2 invalid input, 130 interrupted, 143 terminated.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     code = 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without UTF-8 has no letters for some names and for "±".
+        sys.stdout.reconfigure(errors="backslashreplace")
     with ignore_closed_pipe():
         code = _run(words) if words else _run(["--help"]) or 2
     if argv is None:
@@ -62,10 +66,24 @@ def _run(words: list[str]) -> int:
     except InputError as error:
         print_line(" ".join(str(error).split()))
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print_line(
+            "There is not enough memory: use fewer environments, shorter rollouts, or smaller "
+            "batches and networks."
+        )
+        return 2
     except (InterruptedRunError, KeyboardInterrupt) as stopped:
         print_line(str(stopped) or "Stopped.")
         return getattr(stopped, "exit_code", 130)
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is Python's or torch's of a full memory; torch itself may not be loaded."""
+    is_torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or is_torchs
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tyro import _errors as events
 
 from rltransfer.aliases import option_name
 from rltransfer.errors import InputError, unknown
+from rltransfer.options import path_value
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
     int: ("N", parse_count),
     float: ("NUMBER", float),
     str: ("TEXT", str),
-    Path: ("PATH", Path),
+    Path: ("PATH", lambda text: path_value("the path", text)),
 }
 """How the help calls a value of each type, and what reads it."""
 

@@ -20,6 +20,7 @@ from rltransfer.files.untrusted import damage_refused
 from rltransfer.learning import methods
 from rltransfer.machine import distributed
 from rltransfer.machine.terminal import console, print_line
+from rltransfer.options import path_value
 from rltransfer.runs.config import RunOptions, configured, read_config
 from rltransfer.runs.config_file import changed_weights, read_config_file, settings_of
 from rltransfer.runs.generations import Chain, generation_results, no_teacher
@@ -74,11 +75,11 @@ def run(words: list[str]) -> None:
         raise InputError("--config starts a run, --resume continues one: pass only one of them.")
     made: Any
     if resumed is not None:
-        run_dir = Path(resumed)
+        run_dir = path_value("--resume", resumed)
         made, suite = _resumed(kind, name, run_dir, options, prog)
     else:
         if config is not None:
-            made, suite = _configured(kind, name, Path(config), options, prog)
+            made, suite = _configured(kind, name, path_value("--config", config), options, prog)
         else:
             made = parse(kind, options, prog)
             suite = requested_suite(made.run)
@@ -110,9 +111,9 @@ def choose_agent(words: Sequence[str], prog: str, about: str) -> tuple[str, list
 def _agent_of(words: Sequence[str]) -> list[str]:
     """The agent of a command that begins with an option: that of the run or the file it names."""
     if resumed := _value_of("--resume", words):
-        return [str(read_config(Path(resumed))["agent"])]
+        return [str(read_config(path_value("--resume", resumed))["agent"])]
     if config := _value_of("--config", words):
-        return [str(read_config_file(Path(config))["agent"])]
+        return [str(read_config_file(path_value("--config", config))["agent"])]
     return []
 
 

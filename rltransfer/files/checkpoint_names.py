@@ -20,7 +20,7 @@ FINAL = "final"
 
 
 def find_checkpoint(run_dir: Path, name: str | int = FINAL) -> Path:
-    """The folder of a run's checkpoint, with a policy as it was written.
+    """The folder of one of a run's checkpoints, whose policy is undamaged.
 
     Args:
         run_dir: The run's folder.

@@ -15,12 +15,15 @@ def check_not_pointer(path: Path) -> None:
     """Checks that a regular file, which can be read, is the file itself and not a pointer to it.
 
     Raises:
-        InputError: It is a pointer.
+        InputError: It is a pointer, or cannot be read after all.
     """
     if not is_regular(path):
         return
-    with path.open("rb") as file:
-        is_pointer = file.read(len(BEGINNING)) == BEGINNING
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(BEGINNING)) == BEGINNING
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if is_pointer:
         raise InputError(
             f"{path} is a pointer of git-lfs and not the file itself: run `git lfs pull` in its "

@@ -6,7 +6,7 @@ import abc
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,9 @@ class TrainingContext:
 @dataclass(frozen=True, kw_only=True)
 class Method(metaclass=AcceptsAliases):
     """A method's configuration: its fields are the command line's options."""
+
+    earlier: ClassVar[Mapping[str, Any]] = {}
+    """Fields that runs of earlier versions lack, with the values that they behaved like."""
 
     num_envs: int = 64
     """Environments per task."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_number, unknown
 from rltransfer.expression import Call, Expression, Name, Operation, is_literal, read, shown
-from rltransfer.options import normalize
+from rltransfer.options import normalize, to_builtin
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.schedule import Schedule
 
@@ -69,6 +69,9 @@ class Objective(abc.ABC):
         values: dict[str, Tensor] = fitted(student, teacher)
         return values
 
+    # NumPy would otherwise multiply and add element by element, and return arrays.
+    __array_ufunc__ = None
+
     def __add__(self, other: Objective) -> Objective:
         if not isinstance(other, Objective):
             return NotImplemented
@@ -107,8 +110,9 @@ def _no_weight(objective: Objective) -> InputError:
 
 def _product(weight: Weight, factor: float | str | Schedule) -> Weight:
     """A weight times a factor, at most one of which changes over the run."""
-    other = Schedule.of(factor) if isinstance(factor, str) else factor
+    other = Schedule.of(factor) if isinstance(factor, str) else to_builtin(factor)
     if not isinstance(other, Schedule):
+        check_number("The factor of an objective", other)
         return weight.scaled(other) if isinstance(weight, Schedule) else weight * float(other)
     if isinstance(weight, Schedule):
         raise InputError(f"The weight of a term is {weight} times {other}: use one schedule.")

@@ -27,12 +27,15 @@ from rltransfer.learning.memory_size import check_fits
 from rltransfer.learning.minibatches import Batch
 from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.machine.hardware import hardware
+from rltransfer.machine.threads import restored
 from rltransfer.objectives.objective import Objective
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.policies.work import row_work
 from rltransfer.rollouts.actors import PolicyActor, RandomActor
-from rltransfer.rollouts.engine import RolloutEngine
+from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
+from rltransfer.rollouts.rollout_size import check_rollout_size
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
 from rltransfer.runs.stopwatch import Measuring, Stopwatch
@@ -53,6 +56,7 @@ MEMORY_ROWS = 8
 """Environments in the memory."""
 
 
+@restored()
 def benchmark_rollout(
     suite: Suite, num_envs: int, rollout_length: int, network: Network, options: Measuring
 ) -> dict[str, Any]:
@@ -85,13 +89,18 @@ def benchmark_rollout(
     return {**result, "hardware": hardware(watch.device)}
 
 
+@restored()
 def _rollout_speeds(
     watch: Stopwatch, suite: Suite, num_envs: int, rollout_length: int, network: Network
 ) -> dict[str, dict[str, float]]:
     seed = watch.options.seed
     engine = RolloutEngine(suite, num_envs, watch.device, seed)
+    with closed_if_refused(engine):
+        check_rollout_size(engine, rollout_length)
     generator = torch.Generator(watch.device).manual_seed(seed)
-    actor = PolicyActor(fresh_policy(engine, network, seed), generator)
+    policy = fresh_policy(engine, network, seed)
+    watch.choose_threads(row_work(policy) * engine.num_rows)
+    actor = PolicyActor(policy, generator)
     random_actor = RandomActor(engine.spaces, generator)
     try:
         alone, acting = watch.speeds(
@@ -121,6 +130,7 @@ def fresh_policy(engine: RolloutEngine, network: Network, seed: int) -> Policy:
     return Policy(spec).to(engine.device).eval()
 
 
+@restored()
 def benchmark_train(
     name: str,
     method: Method,
@@ -181,6 +191,7 @@ def benchmark_train(
     }
 
 
+@restored()
 def benchmark_learner(
     network: Network, batch_size: int, memory_steps: int, objective: Objective, options: Measuring
 ) -> dict[str, Any]:
@@ -198,6 +209,7 @@ def benchmark_learner(
     shape = (FRAME_STACK, FRAME_SIDE, FRAME_SIDE)
     space = spaces.Dict({DEFAULT_GROUP: spaces.Box(0, 255, shape, np.uint8)})
     student = Policy(PolicySpec(network, space, spaces.Discrete(NUM_ACTIONS), value=False))
+    watch.choose_threads(row_work(student) * batch_size)
     student.to(watch.device)
     learner = Learner(student, learning_rate=1e-3, max_grad_norm=10.0)
     memory = _filled_memory(memory_steps, watch.device)
@@ -244,6 +256,7 @@ def _filled_memory(steps: int, device: torch.device) -> ReplayMemory:
     return memory
 
 
+@restored()
 def benchmark_teachers(
     suite: Suite, num_envs: int, network: Network, options: Measuring
 ) -> dict[str, Any]:
@@ -260,6 +273,7 @@ def benchmark_teachers(
     generator = torch.Generator(watch.device).manual_seed(options.seed)
     seen = engine.collect(RandomActor(engine.spaces, generator), 16).last_observation
     policies = [fresh_policy(engine, network, options.seed + i) for i in range(len(suite))]
+    watch.choose_threads(row_work(policies[0]) * engine.num_rows)
     teachers = [PolicyTeacher(policy, "fresh", "") for policy in policies]
     # All teachers use the suite's padded spaces, so that all cost the same.
     joint = TaskSpaces(engine.spaces.observation_space, engine.spaces.action_space)

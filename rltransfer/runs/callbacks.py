@@ -25,19 +25,16 @@ Kind = Literal["start", "rollout", "evaluation", "checkpoint", "end"]
 
 @dataclass(frozen=True)
 class RunEvent:
-    """What a callback is told about a run.
-
-    A method `stop` ends training, as if the run had reached its last step.
-    """
+    """An event of a run, which its callbacks are called with."""
 
     kind: Kind
     """What has happened:
 
-    - "start": training begins, or resumes;
+    - "start": training begins or resumes;
     - "rollout": a rollout was collected and learned from;
-    - "evaluation": the policy was evaluated, and is saved if it is the best so far;
+    - "evaluation": the policy was evaluated, and saved if it is the best so far;
     - "checkpoint": a checkpoint was written;
-    - "end": training has ended, and `result.json` is written.
+    - "end": training has ended, and `result.json` was written.
     """
     step: int
     """Environment steps so far."""
@@ -49,7 +46,7 @@ class RunEvent:
     """The run's folder, which contains `checkpoints` and, at the end, `result.json`."""
     stop: Callable[[], None]
     """Ends training after this event: a checkpoint, the final evaluation and `result.json` follow.
-    Resuming the run trains on."""
+    If the run is resumed, it trains on."""
 
 
 Callback: TypeAlias = Callable[[RunEvent], object]

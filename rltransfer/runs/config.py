@@ -16,6 +16,7 @@ from rltransfer.files.serialization import from_json, to_json
 from rltransfer.files.untrusted import damage_refused, read_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.machine.threads import AUTO, Threads, checked_threads
 from rltransfer.options import normalize
 from rltransfer.rollouts.evaluation import LONGEST
 from rltransfer.tasks.task import Suite
@@ -39,17 +40,17 @@ class RunOptions:
     """Seed of weights, environments and sampling order."""
     device: str = "auto"
     """"cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available."""
-    threads: int = 0
-    """CPU threads of torch; 0 keeps torch's default. Results may depend on it."""
+    threads: Threads = AUTO
+    """CPU threads of torch; 0 for torch's default. "auto": one for small networks, more for large
+    ones; a resumed run keeps its number, as results may depend on it."""
     compile: bool = False
     """Compile the policy's kernels with torch.compile, which takes up to a minute.
     Small networks become slower on a CPU: measure with `rltransfer benchmark train`."""
     checkpoint_every: int = 0
     """Environment steps between checkpoints; 0 means a tenth of the run."""
     evaluate_every: int = 0
-    """Environment steps between evaluations; 0 means a tenth of the run. Host environments with
-    long episodes are then evaluated less often: evaluations add at most about a tenth of the steps.
-    """
+    """Environment steps between evaluations; 0 means a tenth of the run, or more where episodes are
+    long: evaluations then play about a tenth as many steps as training."""
     evaluate_episodes: int = 16
     """Episodes of each evaluation during training; 0 for none."""
     evaluate_num_envs: int = 0
@@ -63,12 +64,12 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         normalize(self)
+        object.__setattr__(self, "threads", checked_threads(self.threads))
         check_range(self, "at least 1", "total_steps")
         check_range(
             self, "at least 0", "episodes", "evaluate_episodes", "evaluate_num_envs",
-            "evaluate_max_steps", "checkpoint_every", "evaluate_every", "seed", "threads",
+            "evaluate_max_steps", "checkpoint_every", "evaluate_every", "seed",
         )  # fmt: skip
-        check_range(self, "at most 1,024", "threads")
         check_range(self, "at most 10,000,000", "episodes", "evaluate_episodes")
 
     @property
@@ -92,6 +93,13 @@ def with_default_options(options: Mapping[str, Any]) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(RunOptions)}
     known = {option_name(name, fields) for name in options}
     return {**options, **{k: v for k, v in to_json(RunOptions()).items() if k not in known}}
+
+
+def with_earlier_fields(agent: str, method: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored method, with the fields that earlier versions lacked."""
+    if agent not in methods.method_names():  # it was passed in Python
+        return dict(method)
+    return {**getattr(methods.find_method(agent), "earlier", {}), **method}
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
@@ -142,5 +150,7 @@ def configured(config: Mapping[str, Any]) -> tuple[Method, Suite, RunOptions]:
         f"The configuration of this run of {config['agent']!r} is damaged: one of its options has "
         "the wrong type."
     ):
-        method = from_json(methods.find_method(config["agent"]), config["method"])
+        agent = config["agent"]
+        stored = with_earlier_fields(agent, config["method"])
+        method = from_json(methods.find_method(agent), stored)
         return method, suite, from_json(RunOptions, with_default_options(config["options"]))

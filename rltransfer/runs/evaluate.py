@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from rltransfer.files.checkpoint_names import FINAL
 from rltransfer.files.reading import is_folder
 from rltransfer.machine.devices import find_device
 from rltransfer.machine.terminal import print_line
-from rltransfer.options import whole_number
+from rltransfer.machine.threads import available, number_for, restored, use_threads
+from rltransfer.options import flag, whole_number
 from rltransfer.policies.policy import Policy
+from rltransfer.policies.work import row_work
 from rltransfer.rollouts.evaluation import (
     LONGEST,
     SILENT,
@@ -32,6 +35,7 @@ from rltransfer.teachers.teacher import Teacher
 from rltransfer.teachers.zoo import ZOO
 
 
+@restored()
 def evaluate(
     source: str | Path | Teacher,
     suite: SuiteLike | None = None,
@@ -71,6 +75,9 @@ def evaluate(
     max_steps = whole_number("max_steps", max_steps, "at least 1")
     seed = whole_number("seed", seed, "at least 0")
     check_number("episodes", episodes, "at most 10,000,000")
+    deterministic = flag("deterministic", deterministic)
+    if isinstance(source, str | Path):
+        source = os.path.expanduser(source)
     how: dict[str, Any] = {
         "seed": seed,
         "device": find_device(str(device)),
@@ -100,6 +107,8 @@ def evaluate(
         teacher = load_teacher(source, vecnormalize, requested)
     for note in teacher.notes():
         print_line(note)
+    if how["device"].type == "cpu":
+        use_threads(number_for(teacher.row_work() * min(num_envs, episodes), available()))
     return evaluate_teacher(teacher, requested, episodes, **how)
 
 
@@ -116,6 +125,8 @@ def _evaluate_run(
     how: dict[str, Any],
 ) -> dict[str, Evaluation]:
     policy = load_run_policy(newest_generation(source), checkpoint).to(how["device"])
+    if how["device"].type == "cpu":
+        use_threads(number_for(row_work(policy) * min(how["num_envs"], episodes), available()))
     trained = run_suite(source)
     if requested is None:
         return evaluate_policy(policy, trained, episodes, **how)

@@ -29,6 +29,7 @@ from rltransfer.runs.config import (
     RunOptions,
     read_config,
     with_default_options,
+    with_earlier_fields,
 )
 
 LONGEST_SHOWN = 60
@@ -175,8 +176,11 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
     """
     stored = {name: v for name, v in read_config(run_dir).items() if name not in NOT_OPTIONS}
     stored["options"] = with_default_options(stored["options"])
+    with damage_refused(damaged := f"{run_dir} is not a complete run: its config.json is damaged."):
+        if stored["agent"] == config["agent"]:
+            stored["method"] = with_earlier_fields(stored["agent"], stored["method"])
     old, new = with_current_names(stored), with_current_names(json.loads(json.dumps(config)))
-    with damage_refused(f"{run_dir} is not a complete run: its config.json is damaged."):
+    with damage_refused(damaged):
         weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
         if teacher_moves and None not in weights:
             old, new = _without_place(old), _without_place(new)

@@ -48,6 +48,7 @@ from rltransfer.errors import InputError, check_number
 from rltransfer.files.atomic import write_bytes_whole
 from rltransfer.files.checkpoint_names import FINAL, find_checkpoint
 from rltransfer.files.hashing import weights_sha256
+from rltransfer.options import flag, path_value, whole_number
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
@@ -161,7 +162,10 @@ class Exportable(nn.Module):
         return action if shape is None else action.reshape(-1, *shape)
 
     def example(self, batch: int, seed: int = 0) -> list[Tensor]:
-        """Random inputs for `forward`.    (batch, ...) each"""
+        """Random inputs for `forward`; to export, no environment needs to be installed.
+
+        (batch, ...) each
+        """
         known = self.policy.spec.observation_space
         space = spaces.Dict([(group, known[group]) for group in self.groups])
         generator = torch.Generator().manual_seed(seed)
@@ -175,8 +179,8 @@ class Exportable(nn.Module):
 
 
 def export_run(
-    run_dir: Path,
-    out: Path,
+    run_dir: str | Path,
+    out: str | Path,
     *,
     samples: int = 256,
     actions_only: bool = False,
@@ -196,11 +200,16 @@ def export_run(
             written, or a required package is missing.
         RuntimeError: The file does not act like the policy; it is not written.
     """
-    check_number("samples", samples, "at least 1")
+    samples = whole_number("samples", samples, "at least 1")
+    check_number("samples", samples, "at most 1,000,000")
+    actions_only = flag("actions_only", actions_only)
+    run_dir, out = path_value("run_dir", run_dir), path_value("out", out)
     suite = Suite.from_json(read_config(run_dir)["suite"])
     stem = find_checkpoint(run_dir, checkpoint) / "policy"
     policy = load_policy(stem)
-    if os.path.lexists(out):  # also a link that leads nowhere
+    with io_errors_as_input_errors(out):
+        exists = os.path.lexists(out)  # also a link that leads nowhere
+    if exists:
         raise InputError(f"{out} already exists: use another --out.")
     if not out.parent.is_dir():
         raise InputError(f"{out} cannot be written: there is no folder {out.parent}.")

@@ -34,14 +34,17 @@ from rltransfer.machine.devices import find_device
 from rltransfer.machine.generators import global_state, seed_global_generators, set_global_state
 from rltransfer.machine.hardware import hardware
 from rltransfer.machine.terminal import print_line
+from rltransfer.machine.threads import AUTO, available, one_thread, restored, use_threads
 from rltransfer.policies.saving import save_policy
 from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
+from rltransfer.rollouts.rollout_size import check_rollout_size
 from rltransfer.runs.best import Best, load_best, save_best, score
 from rltransfer.runs.callbacks import Callback, Callbacks, Kind
 from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
+from rltransfer.runs.cpu_threads import stored_threads, threads_for
 from rltransfer.runs.descriptions import (
     EVALUATE_RETURN,
     EVALUATE_RETURNS,
@@ -91,8 +94,7 @@ TRACEBACK = "environment-error.txt"
 
 
 EVALUATION_FRACTION = 0.1
-"""Steps of evaluations relative to those of training, on the host, unless --evaluate-every is set.
-Simulated on the device, many environments cost little more than one."""
+"""Steps of evaluations relative to those of training, unless --evaluate-every is set."""
 
 LONGEST_TITLE = 60
 """Characters of a suite's name in titles; several ids without a common name may have more."""
@@ -124,8 +126,6 @@ class Run:
         self.quiet = quiet
         self.device = find_device(options.device)
         keep_freed_memory()
-        if options.threads:
-            torch.set_num_threads(options.threads)
         distributed.initialize(self.device)
         self.env_steps = 0
         self.wall_seconds = 0.0
@@ -141,11 +141,24 @@ class Run:
         self._in_loop = False
         self._stop = False
         self._signal: int = signal.SIGINT
+        with closed_if_refused(self._held):
+            self._held.enter_context(restored())
+            self._build()
+
+    def _build(self) -> None:
+        """Makes the environments and the agent, and sets the number of threads."""
+        options, method, run_dir = self.options, self.method, self.run_dir
+        number = stored_threads(run_dir, options.threads)
+        # "auto" counts the work of networks: environments on the CPU may use all threads.
+        most = available()
+        use_threads(most if number == AUTO else number)
         seed = distributed.process_seed(options.seed)
         seed_global_generators(seed)  # environments may draw from them
         began = time.monotonic()
-        self.engine = RolloutEngine(suite, method.num_envs, self.device, seed)
+        self.engine = RolloutEngine(self.suite, method.num_envs, self.device, seed)
         self._seconds_per_env = (time.monotonic() - began) / self.engine.num_rows
+        with closed_if_refused(self.engine):
+            check_rollout_size(self.engine, method.rollout_length)
         spaces = self.engine.spaces
         self.context = TrainingContext(
             spaces=spaces if scales_actions(run_dir) else spaces.without_host_actions(),
@@ -156,11 +169,16 @@ class Run:
         )
         torch.manual_seed(options.seed)
         with closed_if_refused(self.engine):
-            self.agent: Agent = method.build(self.context)
-            distributed.broadcast(self.agent.policy)
-            self._sizes = self.agent.check_size(options.total_steps, run_dir)
+            with one_thread():  # initial weights do not depend on the number
+                self.agent: Agent = method.build(self.context)
+                distributed.broadcast(self.agent.policy)
+                self._sizes = self.agent.check_size(options.total_steps, run_dir)
+                if number == AUTO:
+                    number = threads_for(self.agent, method, self.engine.num_rows, most)
             if options.compile:
                 self.agent.policy.compile()
+        use_threads(number)
+        self.options = dataclasses.replace(options, threads=number)
 
     @contextlib.contextmanager
     def _evaluating(self, progress: Progress, trains_on: bool = True) -> Iterator[dict[str, Any]]:
@@ -490,9 +508,8 @@ class Run:
             )  # fmt: skip
         self.agent.policy.train()
         self._keep_best(means(found))
-        if not self._on_device:
-            played = sum(sum(one.lengths) for one in found.values())
-            self._evaluate_from = self.env_steps + round(played / EVALUATION_FRACTION)
+        played = sum(sum(one.lengths) for one in found.values())
+        self._evaluate_from = self.env_steps + round(played / EVALUATION_FRACTION)
         returns = {f"{EVALUATE_RETURNS}/{task}": one.returns for task, one in found.items()}
         with io_errors_as_input_errors(self.run_dir):
             tracker.histograms(returns, self.env_steps)

@@ -13,6 +13,14 @@ import torch
 from rltransfer.errors import check_range
 from rltransfer.machine.allocator import keep_freed_memory
 from rltransfer.machine.devices import find_device
+from rltransfer.machine.threads import (
+    AUTO,
+    Threads,
+    available,
+    checked_threads,
+    number_for,
+    use_threads,
+)
 from rltransfer.options import normalize
 
 
@@ -28,15 +36,15 @@ class Measuring:
     """Seed of environments and weights."""
     device: str = "auto"
     """"cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available."""
-    threads: int = 0
-    """CPU threads of torch; 0 keeps torch's default."""
+    threads: Threads = AUTO
+    """CPU threads of torch; 0 for torch's default, "auto" for one if networks are small."""
 
     def __post_init__(self) -> None:
         normalize(self)
+        object.__setattr__(self, "threads", checked_threads(self.threads))
         check_range(self, "at least 1", "repeats")
-        check_range(self, "finite and at least 0", "seconds", "seed", "threads")
-        check_range(self, "at most 1,024", "threads")
-        check_range(self, "at most 1,000,000", "repeats")
+        check_range(self, "finite and at least 0", "seconds", "seed")
+        check_range(self, "at most 1,000,000", "repeats", "seconds")
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,18 @@ class Stopwatch:
     def __init__(self, options: Measuring) -> None:
         self.options = options
         self.device = find_device(options.device)
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        self._most = available()
+        use_threads(options.threads)
         keep_freed_memory()
+
+    def choose_threads(self, work: int) -> None:
+        """Sets the number of threads for networks of this size, unless a number is given.
+
+        Args:
+            work: Multiply-adds of the largest forward pass.
+        """
+        if self.options.threads == AUTO and self.device.type == "cpu":
+            use_threads(number_for(work, self._most))
 
     def speeds(self, *functions: Callable[[], int]) -> list[Speed]:
         """The speed of each function, measured in turn within each repetition.

@@ -9,6 +9,8 @@ from rltransfer.aliases import accepts_aliases
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.machine.threads import AUTO, Threads
+from rltransfer.options import flag, path_value, whole_number
 from rltransfer.runs.callbacks import Callback
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.generations import Chain
@@ -30,7 +32,7 @@ def train(
     total_steps: int = 1_000_000,
     seed: int = 0,
     device: str = "auto",
-    threads: int = 0,
+    threads: Threads = AUTO,
     compile: bool = False,
     checkpoint_every: int = 0,
     evaluate_every: int = 0,
@@ -55,11 +57,12 @@ def train(
         total_steps: Environment steps over all tasks and environments.
         seed: Seed of weights, environments and sampling order.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available.
-        threads: CPU threads of torch; 0 keeps torch's default.
+        threads: CPU threads of torch; 0 for torch's default. "auto": one for small networks, more
+            for large ones; a resumed run keeps its number, as results may depend on it.
         compile: Compile the policy's kernels with torch.compile.
         checkpoint_every: Environment steps between checkpoints; 0 means a tenth of the run.
         evaluate_every: Environment steps between evaluations; 0 means a tenth of the run, or more
-            where host environments have long episodes: evaluations add about a tenth of the steps.
+            where episodes are long: evaluations then play about a tenth as many steps as training.
         evaluate_episodes: Episodes of each evaluation during training; 0 for none.
         evaluate_num_envs: Maximum number of environments per evaluation; 0 means the method's
             `num_envs`, or 64 if all environments are simulated on the device.
@@ -86,10 +89,14 @@ def train(
         evaluate_max_steps=evaluate_max_steps,
         episodes=episodes,
     )
+    folder = path_value("run_dir", run_dir)
     name = methods.method_name(type(method))
-    settings = (name, method, families.as_suite(suite), options, Path(run_dir), quiet, callbacks)
-    if generations:
-        return Chain(*settings, generations=generations).train(resume)
+    settings = (
+        name, method, families.as_suite(suite), options, folder, flag("quiet", quiet), callbacks
+    )  # fmt: skip
+    resume, count = flag("resume", resume), whole_number("generations", generations, "at least 0")
+    if count:
+        return Chain(*settings, generations=count).train(resume)
     run = Run(*settings)
     run.begin(resume)
     run.execute()

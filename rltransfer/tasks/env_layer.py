@@ -19,6 +19,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector.utils import create_empty_array
@@ -72,6 +73,7 @@ class EnvMaker:
             # A terminal sends them to every process of a group; the parent ends the workers.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            torch.set_num_threads(1)  # there are as many workers as environments
         if self.spec.entry_point is not None and not callable(self.spec.entry_point):
             load_env_creator(self.spec.entry_point)  # so that MuJoCo is loaded if it is needed
         mujoco_messages.collect()

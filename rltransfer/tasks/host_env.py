@@ -201,6 +201,7 @@ class HostVectorEnv(VectorEnv):
         episodes = unpack(state)
         if len(episodes) != self.num_envs:
             raise ValueError(f"{len(episodes)} episodes of {self.num_envs} environments")
+        assert isinstance(self.env, SyncEnvs | AsyncEnvs)
         # Those in processes of their own play at once.
         seconds = SECONDS / (1 if isinstance(self.env, AsyncEnvs) else self.num_envs)
         self.env.set_attr("again", [(episode, seconds) for episode in episodes])

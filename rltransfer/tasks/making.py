@@ -46,7 +46,7 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
             sentence = str(unknown("task", task.id, known, "rltransfer list tasks"))
             raise InputError(
                 f"{sentence.rstrip('.')}; put the module before an id of your own: "
-                f"'my_module:{task.id}'."
+                f"{f'my_module:{task.id}'!r}."
             )
     if family is not None:
         return family.make(task, num_envs, device)

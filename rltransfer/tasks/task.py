@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, check_number
 from rltransfer.options import json_value, pack_tuples, unpack_tuples, without_lists
 
 
@@ -34,6 +34,7 @@ class Task:
             raise InputError(
                 f"The keyword arguments of {self.id!r} are {self.kwargs!r}: pass a dictionary."
             )
+        check_number(f"The env_timeout of {self.id!r}", self.env_timeout, "finite and at least 0")
         own = {
             str(name): json_value(f"The keyword argument {name!r} of {self.id!r}", value)
             for name, value in self.kwargs.items()
@@ -101,10 +102,16 @@ class Suite:
     """The tasks, in the order of their index."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise InputError(f"The name of a suite is {self.name!r}: it must be text.")
+        if not isinstance(self.tasks, Iterable):
+            raise InputError(
+                f"The tasks of the suite {self.name!r} are {self.tasks!r}: pass Tasks."
+            )
+        object.__setattr__(self, "tasks", tuple(self.tasks))
         for task in self.tasks:
             if not isinstance(task, Task):
                 raise InputError(f"The suite {self.name!r} contains {task!r}: pass a Task.")
-        object.__setattr__(self, "tasks", tuple(self.tasks))
         if not self.tasks:
             raise InputError(f"The suite {self.name!r} contains no task: it needs at least one.")
         if len(set(self.tasks)) < len(self.tasks):

@@ -11,7 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rltransfer.errors import InputError, unknown
+from rltransfer.errors import InputError, check_choice
+from rltransfer.options import to_builtin
 from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import bounded_dimensions, center_and_half_range
@@ -64,8 +65,8 @@ class Adapted(Wrapper):
         action: Sequence[int] | None = None,
         bounds: BoundsName | None = None,
     ) -> None:
-        if bounds is not None and bounds not in get_args(BoundsName):
-            raise unknown("treatment of bounds", bounds, get_args(BoundsName))
+        if bounds is not None:
+            check_choice("treatment of bounds", bounds, get_args(BoundsName))
         if isinstance(observation, Mapping):
             observation = dict(observation)
         elif observation is not None and not callable(observation):
@@ -315,8 +316,10 @@ def _checked(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
     Raises:
         InputError: There is none, or one is negative or not an integer.
     """
-    # Iterating over a dictionary would give its keys.
-    named = isinstance(numbers, Mapping | set | frozenset) or not isinstance(numbers, Iterable)
+    numbers = to_builtin(numbers)
+    # Iterating over a dictionary would give its keys, over bytes their codes.
+    named = isinstance(numbers, Mapping | set | frozenset | bytes | bytearray)
+    named = named or not isinstance(numbers, Iterable)
     checked = () if named else tuple(numbers)
     if not checked or not all(isinstance(n, int | np.integer) and n >= 0 for n in checked):
         raise InputError(

@@ -44,6 +44,8 @@ class CallableTeacher(Teacher):
         self, function: Callable[[Observation, Tensor], PolicyOutput], source: str = "a function"
     ) -> None:
         super().__init__()
+        if not isinstance(source, str):
+            raise InputError(f"The source of a CallableTeacher is {source!r}: it must be text.")
         try:
             inspect.signature(function).bind({}, None)
         except TypeError as error:

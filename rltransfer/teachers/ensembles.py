@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rltransfer.errors import InputError, check_number, unknown
+from rltransfer.errors import InputError, check_choice, check_number
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import (
@@ -71,8 +71,7 @@ class Ensemble(Composition):
         weights: Sequence[float] | None = None,
         of: Mean = "probabilities",
     ) -> None:
-        if of not in get_args(Mean):
-            raise unknown("mean of an Ensemble,", of, get_args(Mean))
+        check_choice("mean of an Ensemble,", of, get_args(Mean))
         super().__init__(members, weights=weights, of=of)
         self.of: Mean = of
         unnormalized = _weights(self)

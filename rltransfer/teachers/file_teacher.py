@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import torch
 from gymnasium import spaces
 from torch import Tensor
 
@@ -23,7 +24,9 @@ from rltransfer.importers.source import SOURCES, is_zip, located, split_source
 from rltransfer.importers.torch_file import SUFFIXES, load_torch_file
 from rltransfer.importers.torchscript import is_torchscript
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
+from rltransfer.policies.work import multiply_adds
 from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.random_observation import random_observation
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.tasks.task import Task
 from rltransfer.teachers.spec import TeacherSpec
@@ -68,6 +71,13 @@ class FileTeacher(ModuleTeacher):
         """The output of the policy."""
         output: PolicyOutput = self.module(observation, needs)
         return output
+
+    def row_work(self) -> int:
+        """Multiply-adds of the network; of TorchScript, only its parameters are known."""
+        space = self.module.observation_space
+        if space is None or any(isinstance(m, torch.jit.ScriptModule) for m in self.modules()):
+            return self.num_parameters
+        return multiply_adds(self.module, random_observation(space, 1))
 
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Checks the policy against each task, and takes from it what the file does not contain."""

@@ -49,7 +49,7 @@ def load_teacher(
     """
     if callable(source) and not isinstance(source, Teacher):
         raise InputError("The teacher is a function: write CallableTeacher(function).")
-    text = str(source)
+    text = os.path.expanduser(str(source))
     if vecnormalize is not None and (isinstance(source, Teacher) or not is_zip(text)):
         raise InputError(
             f"Observation statistics go with a Stable-Baselines3 zip, but the teacher is {text}. "
@@ -69,8 +69,10 @@ def load_teacher(
     if is_composition(text) and not os.path.exists(text):
         return read_composition(text, load_teacher, None if suite is None else as_suite(suite))
     if is_folder(text):
-        return _of_run(Path(source), checkpoint)
-    return load_file_teacher(text, None if vecnormalize is None else str(vecnormalize))
+        return _of_run(Path(text), checkpoint)
+    if vecnormalize is not None:
+        vecnormalize = os.path.expanduser(str(vecnormalize))
+    return load_file_teacher(text, vecnormalize)
 
 
 def _of_run(run_dir: Path, checkpoint: str | int) -> Teacher:

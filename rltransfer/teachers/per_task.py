@@ -163,7 +163,9 @@ def _task_of(name: str | Task) -> Task:
     """
     if isinstance(name, Task):
         return name
-    task_id, brace, rest = str(name).partition("{")
+    if not isinstance(name, str):
+        raise InputError(f"PerTask names the task {name!r}: use an id or a Task.")
+    task_id, brace, rest = name.partition("{")
     try:
         return Task(task_id.strip(), json.loads(brace + rest) if brace else {})
     except ValueError as error:

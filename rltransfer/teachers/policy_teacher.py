@@ -14,6 +14,7 @@ from rltransfer.files.checkpoint_names import FINAL
 from rltransfer.files.hashing import tensors_sha256
 from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
+from rltransfer.policies.work import row_work
 from rltransfer.tasks.observation import Observation, resized
 from rltransfer.tasks.suite_spaces import (
     SuiteSpaces,
@@ -109,6 +110,10 @@ class PolicyTeacher(ModuleTeacher):
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the policy."""
         return self.cropped(self.module(*self.inputs(observation, task), needs=needs))
+
+    def row_work(self) -> int:
+        """Multiply-adds of the policy on one row."""
+        return row_work(self.module)
 
     def inputs(self, observation: Observation, task: Tensor) -> tuple[Observation, Tensor]:
         """The groups in the sizes that the policy was trained on, and its task indices.

@@ -129,6 +129,11 @@ class Teacher(nn.Module, abc.ABC):
     def load_label_state(self, state: dict[str, Any]) -> None:
         """Restores what `label_state` returned."""
 
+    def row_work(self) -> int:
+        """Multiply-adds of its largest network on one row; 0 if it contains no known network."""
+        networks = (one for one in self.modules() if isinstance(one, ModuleTeacher))
+        return max((one.row_work() for one in networks), default=0)
+
     def figures(self) -> dict[str, float]:
         """What a run logs about the teacher, by name. All processes call it at the same time."""
         return {}
@@ -172,3 +177,7 @@ class ModuleTeacher(Teacher):
         self.source = source
         self.sha256: str = sha256
         self.num_parameters = num_parameters
+
+    def row_work(self) -> int:
+        """Multiply-adds of the network on one row; here, one for each parameter."""
+        return self.num_parameters

@@ -71,12 +71,13 @@ def test_learns_with_a_gru(tmp_path: Path) -> None:
 
 def test_learns_continuous_actions(tmp_path: Path) -> None:
     # Pendulum: random actions earn about -1200; standing upright most of the time, above -400.
+    # Seeds 0 to 2 earn -240 and more.
     method = PPO(
-        num_envs=16, rollout_length=64, batch_size=256, epochs=10, learning_rate=1e-3,
+        num_envs=16, rollout_length=64, batch_size=256, epochs=10, learning_rate=2e-3,
         surrogate=Surrogate(gamma=0.9, entropy_coefficient=0.0),
     )  # fmt: skip
     run = rt.train(
-        method, suite="Pendulum-v1", total_steps=120_000, run_dir=tmp_path / "run", episodes=32,
+        method, suite="Pendulum-v1", total_steps=30_000, run_dir=tmp_path / "run", episodes=16,
         evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     assert run.result["tasks"]["Pendulum-v1"]["return_mean"] > -600

@@ -41,6 +41,9 @@ class Options:
     ("wrong", "sentence"),
     [
         ({"seeds": 0}, "seeds is 0: it must be at least 1."),
+        ({"seeds": 10**18}, "seeds is 1000000000000000000: it must be at most 10,000."),
+        ({"seeds": 10_001}, "seeds is 10001: it must be at most 10,000."),
+        ({"seeds": True}, "seeds is True: it must be a whole number."),
         ({"jobs": -1}, "jobs is -1: it must be at least 0."),
         ({"beta": 0.0}, "beta is 0: it must be a number above 0."),
         ({"beta": float("nan")}, "beta is nan: it must be a number above 0."),

@@ -21,6 +21,13 @@ from rltransfer.runs.generations import Chain
 PPO, PQN, Distillation = rt.agents.PPO, rt.agents.PQN, rt.agents.PolicyDistillation
 
 
+def function(observation: Any, task: Any) -> rt.PolicyOutput:
+    return rt.PolicyOutput(logits=observation["policy"])
+
+
+TEACHER = rt.CallableTeacher(function)
+
+
 class Sized(gym.Env[np.ndarray, int]):
     """Observes as many numbers as its tuple says; a list in its place is an error."""
 
@@ -112,6 +119,17 @@ def test_a_run_of_an_earlier_version_stored_a_list(tmp_path: Path) -> None:
         (lambda: rt.Task(5), "5 is not a task: pass an id or a Task"),
         (lambda: rt.Suite.of("a", 5), "5 is not a task"),
         (lambda: rt.Suite("s", ["a"]), "The suite 's' contains 'a': pass a Task"),
+        (lambda: rt.Suite("s", 5), "The tasks of the suite 's' are 5: pass Tasks"),
+        (lambda: rt.Suite(5, [rt.Task("x")]), "The name of a suite is 5: it must be text"),
+        (lambda: rt.Task("x", {}, math.nan), "The env_timeout of 'x' is nan: it must be finite"),
+        (lambda: None * rt.KL(), "The factor of an objective is None: it must be a number"),
+        (lambda: np.array([1.0]) * rt.KL(), r"The factor of an objective is \(1.0,\): it must be"),
+        (lambda: rt.CallableTeacher(function, 5), "source of a CallableTeacher is 5: it must be t"),
+        (lambda: rt.PerTask({1: TEACHER}), "PerTask names the task 1: use an id or a Task"),
+        (lambda: rt.Ensemble([TEACHER], None, np.array([])), r"no mean of an Ensemble, '\[\]'"),
+        (lambda: rt.Adapted(TEACHER, bounds=2), "There is no treatment of bounds '2'"),
+        (lambda: rt.Adapted(TEACHER, b"2"), "The observation of Adapted is b'2': it must be inte"),
+        (lambda: rt.Adapted(TEACHER, action=np.array(2)), "The action of Adapted is 2: it must be"),
         (lambda: rt.Schedule("a", "b"), "The start of a schedule is 'a': it must be a number"),
         (lambda: rt.Schedule(True, 0), "The start of a schedule is True: it must be a number"),
         (lambda: rt.policies.mlp(hidden=("a",)), "A value in hidden is 'a': it must be a whole"),
@@ -136,6 +154,8 @@ def test_a_run_of_an_earlier_version_stored_a_list(tmp_path: Path) -> None:
         (lambda: PPO(max_grad_norm=None), "max_grad_norm is None: it must be a number"),
         (lambda: PQN(epsilon=math.nan), "must be finite"),
         (lambda: Distillation(teacher="a", memory_dir=3), "memory_dir is 3: it must be a path"),
+        (lambda: Distillation(teacher="a", memory_dir=""), "memory_dir is empty"),
+        (lambda: Distillation(teacher="a", memory_dir="\0"), "memory_dir is .*: it must be UTF-8"),
         (lambda: Distillation(teacher="a", distillation_weight=math.inf), "must be finite"),
         (lambda: rt.RunOptions(seed=1e30), "seed is too large"),
         (lambda: rt.RunOptions(threads=10**9), "threads is .*: it must be at most 1,024"),
@@ -143,6 +163,7 @@ def test_a_run_of_an_earlier_version_stored_a_list(tmp_path: Path) -> None:
         (lambda: rt.RunOptions(device=None), "device is None: it must be text"),
         (lambda: rt.evaluate("zoo", "CartPole-v1", 1.5), "episodes is 1.5: it must be a whole"),
         (lambda: rt.evaluate("zoo", "CartPole-v1", seed="1"), "seed is '1': it must be a whole"),
+        (lambda: rt.evaluate("zoo", "CartPole-v1", deterministic=1), "deterministic is 1: it must"),
         (lambda: Chain("", PPO(), None, None, None, generations=1e30), "generations is too large"),
     ],
 )  # fmt: skip

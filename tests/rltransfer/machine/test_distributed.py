@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from processes import Forked
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -101,7 +101,7 @@ def units(action: Tensor) -> Tensor:
 
 
 def work(out: Path) -> None:
-    """What each of the two processes does; runs in a process of its own."""
+    """What each of the two processes does."""
     torch.set_num_threads(1)
     distributed.initialize(CPU)
     distributed.initialize(CPU)  # A second time does nothing.
@@ -155,39 +155,34 @@ def free_port() -> int:
         return port
 
 
-def two_processes(*command: str) -> list[str]:
-    """Runs a command as torchrun would, twice, and returns what each printed."""
-    port = str(free_port())
+def two_processes(folder: Path, function: Callable[..., Any], *args: object) -> list[str]:
+    """Runs a function as torchrun would, twice, and returns what each printed."""
+    port, folder = str(free_port()), folder / f"printed-{function.__name__}"
     processes = []
     for rank in range(2):
         environment = {
-            **os.environ, "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
         }  # fmt: skip
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, *command], env=environment, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )
-        )  # fmt: skip
-    printed = []
+        where = Path(f"{folder}-{rank}")
+        processes.append(Forked(function, *args, folder=where, environment=environment))
     for process in processes:
-        try:
-            output, errors = process.communicate(timeout=120)
-        finally:
-            process.kill()
-        assert process.returncode == 0, errors
-        printed.append(output)
-    return printed
+        assert process.code() == 0, process.errors
+    return [process.output for process in processes]
+
+
+def trained(*words: str) -> int:
+    """Distils, with the given options."""
+    return main(["train", "policy-distillation", *words])
 
 
 def test_a_run_of_two_processes_goes_on_bitwise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train = ("-m", "rltransfer.cli", "train", "policy-distillation")
     printed = two_processes(
-        *train,
+        tmp_path,
+        trained,
         "--task",
         TASK,
         "--teacher",
@@ -229,7 +224,7 @@ def test_a_run_of_two_processes_goes_on_bitwise(
     again = ["--resume", str(cut), "--memory-dir", str(tmp_path / "memory")]
     assert main(["train", "policy-distillation", *again]) == 2
     assert "was written by 2 processes, but now there are 1" in capsys.readouterr().err
-    two_processes(*train, *again, "--quiet")
+    two_processes(tmp_path, trained, *again, "--quiet")
     for end, state in zip(ends, states, strict=True):
         resumed = load_file(cut / "checkpoints" / end.parent.name / f"{end.name}.safetensors")
         assert resumed.keys() == state.keys()
@@ -250,7 +245,7 @@ def teacher_run(folder: Path) -> Path:
 
 
 def test_two_processes_learn_as_one(tmp_path: Path):
-    two_processes(__file__, str(tmp_path))
+    two_processes(tmp_path, work, tmp_path)
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
 
     module = network(seed=0)
@@ -332,7 +327,3 @@ def test_one_process_needs_no_group(monkeypatch):
     tensor = torch.ones(2)
     assert distributed.total(tensor) is tensor
     distributed.broadcast(nn.Linear(1, 1))
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))

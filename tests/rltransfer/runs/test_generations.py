@@ -5,11 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import gymnasium
@@ -18,6 +14,7 @@ import pytest
 import stable_baselines3
 import torch
 import toy
+from processes import kill_at_iteration, shell
 from safetensors.torch import load_file
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from toy import TASK
@@ -26,7 +23,7 @@ import rltransfer as rt
 from rltransfer.agents import PPO, PolicyDistillation
 from rltransfer.cli import export as export_command
 from rltransfer.cli.main import main
-from rltransfer.files.checkpoint import checkpoints, newest_checkpoint, newest_generation
+from rltransfer.files.checkpoint import newest_checkpoint, newest_generation
 from rltransfer.runs.config import read_config
 from rltransfer.runs.folder import lock
 from rltransfer.runs.generations import SEED_STEP, generation_results
@@ -98,22 +95,10 @@ def test_a_chain_of_one_is_a_run(tmp_path: Path, teacher: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def killed_at_a_checkpoint(words: list[str], run_dir: Path) -> None:
-    """Starts a chain and kills it when one of its runs has its first checkpoint."""
-    code = "import sys, toy; from rltransfer.cli.main import main; toy.register(); sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)},
-    )  # fmt: skip
-    until = time.monotonic() + 120
-    while not checkpoints(run_dir):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert not (run_dir / "result.json").exists()
+def fall_in_the_second_generation() -> None:
+    """Lets this process be killed at the 15th iteration of 30 of the second generation."""
+    toy.register()
+    kill_at_iteration(30 + 15)
 
 
 def test_killed_and_resumed_equals_unbroken(
@@ -121,11 +106,15 @@ def test_killed_and_resumed_equals_unbroken(
 ) -> None:
     words = [
         "train", "policy-distillation", "--task", TASK, "--teacher", str(teacher), *WORDS,
-        *QUICK_WORDS, "--steps", "3000", "--checkpoint-every", "400", "--generations", "3",
+        *QUICK_WORDS, "--steps", "1200", "--checkpoint-every", "400", "--generations", "3",
     ]  # fmt: skip
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     assert main([*words, "--run-dir", str(unbroken)]) == 0
-    killed_at_a_checkpoint([*words, "--run-dir", str(broken)], broken / "generation-2")
+    process = shell(
+        *words, "--run-dir", broken, folder=tmp_path / "shell", before=fall_in_the_second_generation
+    )
+    assert process.code() == -signal.SIGKILL, process.errors
+    assert not (broken / "generation-2" / "result.json").exists()
     done = broken / "generation-1" / "result.json"
     when = done.stat().st_mtime_ns
     iterations, iterate = itertools.count(), Run.iterate
@@ -137,9 +126,9 @@ def test_killed_and_resumed_equals_unbroken(
     monkeypatch.setattr(Run, "iterate", counted)
     assert main(["train", "policy-distillation", "--resume", str(broken), "--quiet"]) == 0
     # What was done already was not done again: not the first generation, nor the 10 iterations of
-    # 75 that the second's first checkpoint holds.
+    # 30 that the second's first checkpoint holds.
     assert done.stat().st_mtime_ns == when
-    assert next(iterations) <= 65 + 75
+    assert next(iterations) == 20 + 30
     for one in (1, 2, 3):
         first, second = (policy_of(chain / f"generation-{one}") for chain in (unbroken, broken))
         assert first.keys() == second.keys()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import json
 import os
+import resource
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from processes import kill_at_iteration, shell
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy import NAN_TASK, TASK
@@ -45,25 +45,8 @@ QUICK = ["--episodes", "2", "--evaluate-episodes", "0", "--threads", "1", "--qui
 PPO_OPTIONS = ["--num-envs", "8", "--rollout-length", "16", "--batch-size", "64"]
 
 
-def command(*words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "rltransfer.cli", *map(str, words)]
-
-
 def policy_of(run_dir: Path) -> dict[str, object]:
     return load_file(checkpoint.newest_checkpoint(run_dir) / "policy.safetensors")
-
-
-def killed_after_a_checkpoint(words: list[str], run_dir: Path, number: signal.Signals) -> int:
-    """Starts a run, sends a signal at its first checkpoint, and returns its exit code."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    until = time.monotonic() + 120
-    while not checkpoint.checkpoints(run_dir):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    return process.returncode
 
 
 CASES = {
@@ -97,16 +80,17 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_killed_and_resumed_equals_unbroken(case: str, tmp_path: Path, teacher: Path) -> None:
     said = [word.format(teacher=teacher) for word in CASES[case]]
-    words = [*said, "--steps", "6000", "--checkpoint-every", "1000", *QUICK]
-    if words[0] == "policy-distillation" and "--teacher" not in words:
+    # 24 iterations of 128 steps, or 12 of 256. A checkpoint is every eighth, or fourth.
+    words = ["train", *said, "--steps", "3072", "--checkpoint-every", "1000", *QUICK]
+    if said[0] == "policy-distillation" and "--teacher" not in said:
         words += ["--teacher", str(teacher)]
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    subprocess.run(command("train", *words, "--run-dir", unbroken), check=True, capture_output=True)
-    start = command("train", *words, "--run-dir", broken)
-    assert killed_after_a_checkpoint(start, broken, signal.SIGKILL) == -signal.SIGKILL
-    assert not (broken / "result.json").exists()
-    resume = command("train", words[0], "--resume", broken, "--quiet")
-    subprocess.run(resume, check=True, capture_output=True)
+    assert main([*words, "--run-dir", str(unbroken)]) == 0
+    killed = functools.partial(kill_at_iteration, 12)
+    process = shell(*words, "--run-dir", broken, folder=tmp_path / "shell", before=killed)
+    assert process.code() == -signal.SIGKILL, process.errors
+    assert len(checkpoint.checkpoints(broken)) > 0 and not (broken / "result.json").exists()
+    assert main(["train", said[0], "--resume", str(broken), "--quiet"]) == 0
 
     first, second = policy_of(unbroken), policy_of(broken)
     assert first.keys() == second.keys()
@@ -118,8 +102,10 @@ def test_killed_and_resumed_equals_unbroken(case: str, tmp_path: Path, teacher: 
 def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     words = [*CASES["device"], "--steps", "2e6", "--checkpoint-every", "2000", *QUICK]
-    start = command("train", *words, "--run-dir", run_dir)
-    assert killed_after_a_checkpoint(start, run_dir, signal.SIGINT) == 130
+    process = shell("train", *words, "--run-dir", run_dir, folder=tmp_path / "shell")
+    process.wait_for(lambda: checkpoint.checkpoints(run_dir))
+    process.send(signal.SIGINT)
+    assert process.code() == 130
     state = checkpoint.load_state(checkpoint.newest_checkpoint(run_dir))
     assert 0 < state["env_steps"] < 2_000_000
 
@@ -128,20 +114,17 @@ def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
 def test_signal_to_all_processes_lets_workers_finish(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
+    run_dir = tmp_path / "run"
     words = ["ppo", "--task", "CartPole-v1", "--task-option", "vectorization_mode=async"]
     words += ["--num-envs", "2", "--rollout-length", "16", "--batch-size", "32"]
     words += ["--checkpoint-every", "64", *QUICK]
-    start = command("train", *words, "--run-dir", tmp_path / "run")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(start, start_new_session=True, text=True, **pipes)
-    until = time.monotonic() + 120
-    while len(checkpoint.checkpoints(tmp_path / "run")) < 2 and time.monotonic() < until:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
+    process = shell(
+        "train", *words, "--run-dir", run_dir, folder=tmp_path / "shell", session=True
+    )  # fmt: skip
+    process.wait_for(lambda: len(checkpoint.checkpoints(run_dir)) > 1)
     os.killpg(process.pid, number)  # as a terminal does
-    printed = process.communicate(timeout=60)[1]
-    assert process.returncode == code
-    assert printed == f"Stopped: resume with `rltransfer train ppo --resume {tmp_path / 'run'}`.\n"
+    assert process.code() == code
+    assert process.errors == f"Stopped: resume with `rltransfer train ppo --resume {run_dir}`.\n"
 
 
 METHOD = PPO(num_envs=4, rollout_length=10, batch_size=40)
@@ -481,20 +464,20 @@ def test_frames_are_those_that_all_environments_stack() -> None:
     assert _frame_stack([env(0, 3)]) == 0
 
 
+def small_disk() -> None:
+    """Lets no file of this process grow beyond 20 kB, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    # No file may grow beyond 20 kB, as on a disk that is full: the checkpoint does not fit.
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    # The checkpoint does not fit.
     words = ["train", "ppo", "--task", "CartPole-v1", *PPO_OPTIONS, "--steps", "500", *QUICK]
-    code = (
-        limit + f"from rltransfer.cli.main import main; exit(main({[*words, '--run-dir', 'run']}))"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert process.returncode == 2
-    assert process.stderr.startswith("run cannot be written: ")
-    assert process.stderr.count("\n") == 1
-    assert checkpoint.checkpoints(tmp_path / "run") == []
+    run_dir = tmp_path / "run"
+    process = shell(*words, "--run-dir", run_dir, folder=tmp_path / "shell", before=small_disk)
+    assert process.code() == 2
+    assert process.errors.startswith(f"{run_dir} cannot be written: ")
+    assert process.errors.count("\n") == 1
+    assert checkpoint.checkpoints(run_dir) == []
 
 
 @pytest.mark.parametrize(

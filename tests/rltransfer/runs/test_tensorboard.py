@@ -95,7 +95,8 @@ def test_the_table_of_hyperparameters_compares_runs(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed_and_resumed_has_no_point_twice(tmp_path: Path) -> None:
-    options = RunOptions(**QUICK, checkpoint_every=120)
+    every = {"checkpoint_every": 120, "evaluate_every": 40}
+    options = RunOptions(**QUICK, **every)
     run = Run("ppo", METHOD, rt.Suite.of(TASK), options, tmp_path / "run", quiet=True)
     run.begin(resume=False)
     count, iterate = itertools.count(1), run.iterate
@@ -108,7 +109,7 @@ def test_a_run_that_was_killed_and_resumed_has_no_point_twice(tmp_path: Path) ->
     run.iterate = failing  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
         run.execute()
-    trained(tmp_path / "run", checkpoint_every=120, resume=True)
+    trained(tmp_path / "run", **every, resume=True)
     assert len(list((tmp_path / "run").glob("*tfevents*"))) == 3  # settings, and one for each
     events = events_of(tmp_path / "run")
     for tag in events.Tags()["scalars"]:

@@ -20,8 +20,10 @@ from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.actors import RandomActor
+from rltransfer.runs.config import RunOptions
 from rltransfer.runs.folder import load_run_policy
 from rltransfer.runs.onnx_export import export_run
+from rltransfer.runs.run import Run
 from rltransfer.tasks.action import bounded_dimensions, center_and_half_range
 
 SEEN = spaces.Dict(policy=spaces.Box(-1, 1, (2,), np.float32))
@@ -201,6 +203,73 @@ def test_a_spread_is_that_of_all_rollouts() -> None:
     again = ActionSpread(spread.half_range)
     again.load_state_dict(spread.state_dict())
     assert torch.equal(again.units(1)[1], spread.units(1)[1])
+    assert torch.equal(again.noise, spread.noise) and again.noise.any()
+    # Earlier versions stored none, and drew noise in half-ranges.
+    earlier = ActionSpread(spread.half_range)
+    earlier.load_state_dict(None)
+    assert torch.equal(earlier.noise, spread.half_range)
+
+
+WIDE = rt.Suite.of(*(rt.Task("UnitsAim-v0", {"low": -h, "high": h}) for h in (100.0, 10.0)))
+
+
+def distilling(run_dir: Path, mean: list[float], **options: Any) -> Run:
+    """A run whose teacher acts with these means, one for each task, and deviations of 1 and 0.1."""
+
+    def function(seen: rt.Observation, task: torch.Tensor) -> PolicyOutput:
+        scale = torch.tensor([1.0, 0.1])[task].unsqueeze(1) * 3**0.5
+        return PolicyOutput(mean=torch.tensor(mean)[task].unsqueeze(1) + scale * seen["policy"])
+
+    method = rt.agents.PolicyDistillation(
+        teacher=rt.CallableTeacher(function), num_envs=16, rollout_length=64, epochs=1, **options
+    )
+    return Run("x", method, WIDE, RunOptions(), run_dir)
+
+
+def rolled(run: Run, progress: float) -> None:
+    """Collects a rollout at this progress, and takes it in."""
+    run.agent.begin_rollout(progress)
+    for _ in run.agent.batches(run.engine.collect(run.agent, 64)):
+        pass
+
+
+def test_units_are_those_of_the_first_rollout_and_noise_those_of_all(tmp_path: Path) -> None:
+    mean = [50.0, 5.0]
+    run = distilling(tmp_path / "run", mean, objective="mse")
+    policy = run.agent.policy
+    rolled(run, 0.0)
+    center, half_range = policy.action_center.clone(), policy.action_half_range.clone()
+    # Of uniform numbers: the mean of 1024, within four standard errors, and their deviation.
+    np.testing.assert_allclose(center, [[50, 50], [5, 5]], rtol=0.003)
+    np.testing.assert_allclose(half_range, [[1, 1], [0.1, 0.1]], rtol=0.1)
+    mean[:] = [54.0, 5.4]
+    rolled(run, 0.5)
+    assert torch.equal(policy.action_center, center)
+    assert torch.equal(policy.action_half_range, half_range)
+    # Half of the means are 4 deviations higher: the variance is 1 + 2^2.
+    noise = run.agent.spread.noise
+    np.testing.assert_allclose(noise, 5**0.5 * np.array([[1, 1], [0.1, 0.1]]), rtol=0.1)
+    # Exploration is a fraction of it in each task.
+    task = torch.tensor([0, 1]).repeat(2_000)
+    explored = run.agent._explore(torch.zeros(4_000, 2), task)
+    for index in (0, 1):
+        drawn = explored[task == index].std(0) / 0.05
+        torch.testing.assert_close(drawn, noise[index], rtol=0.1, atol=0)
+    # A resumed run goes on with both.
+    again = distilling(tmp_path / "again", mean, objective="mse").agent
+    again.load_state_dict(run.agent.state_dict())
+    assert torch.equal(again.policy.action_center, center)
+    assert torch.equal(again.spread.noise, noise)
+
+
+def test_with_rl_the_units_are_those_of_the_bounds(tmp_path: Path) -> None:
+    # The student must reach actions that the teacher never takes.
+    run = distilling(
+        tmp_path / "run", [50.0, 5.0], objective="nll", teacher_acts=0.0, reinforcement_weight=1.0
+    )
+    rolled(run, 0.0)
+    assert run.agent.policy.action_center.tolist() == [[0, 0]] * 2
+    assert run.agent.policy.action_half_range.tolist() == [[100, 100], [10, 10]]
 
 
 @pytest.mark.parametrize("start", [-1, 5])

@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from rltransfer.errors import EnvironmentFailureError, InputError
 from rltransfer.machine.generators import global_state, seed_global_generators, set_global_state
+from rltransfer.machine.threads import restored
 from rltransfer.tasks.gymnasium_env import make_host_env
 from rltransfer.tasks.task import Task
 from rltransfer.tasks.vector_env import VectorEnv
@@ -40,6 +41,8 @@ class Odd(gymnasium.Env[Any, Any]):
 
     def observe(self) -> Any:
         self.buffer[:] = self.steps
+        if self.does == "show threads":
+            self.buffer[:] = torch.get_num_threads()
         if self.does == "bytes as int64":
             return np.array([self.steps, 255], np.int64)
         if self.steps == 3 and self.does in WRONG:
@@ -154,6 +157,16 @@ def test_what_is_wrong_is_named_with_task_environment_and_step(does: str, senten
         stepped(env, 3)
     assert "in environment 0 at step 3: " in str(failure.value)
     assert ("in step\n    raise ZeroDivisionError" in failure.value.trace) == (does == "raise")
+
+
+@MODES
+def test_a_worker_computes_with_one_thread(mode: str) -> None:
+    with restored():
+        torch.set_num_threads(3)
+        env = odd("show threads", mode)
+        observation = stepped(env, 1)[0]
+        env.close()
+    assert observation.unique().tolist() == ([1] if mode == "async" else [3])
 
 
 def test_error_in_another_process_is_the_same() -> None:
