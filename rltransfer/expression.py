@@ -63,12 +63,23 @@ def read(text: str, refusal: InputError) -> Expression:
     Raises:
         InputError: A bracket is left open, or `refusal`.
     """
+    if _brackets(text) > DEEPEST:
+        raise refusal
     try:
         return _read(ast.parse(text.strip(), mode="eval").body, DEEPEST)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if "was never closed" in str(error):
             raise InputError(f"A bracket is left open in {shown(text)}: close it.") from error
         raise refusal from error
+
+
+def _brackets(text: str) -> int:
+    """Levels of brackets; Python's parser takes more for a lack of memory."""
+    level = deepest = 0
+    for one in text:
+        level += (one in "([{") - (one in ")]}")
+        deepest = max(deepest, level)
+    return deepest
 
 
 def is_literal(expression: Expression) -> bool:

@@ -18,7 +18,7 @@ MOST_CONTAINERS = 50_000
 """Tuples, lists, dictionaries and objects in a pickle: their nesting must not exhaust the stack of
 the code that frees or walks through them. The checkpoints of large networks have a few thousand."""
 
-MOST_INSTRUCTIONS = 1_000_000
+MOST_INSTRUCTIONS = 500_000
 """Instructions of a pickle, each of which takes microseconds and at most some 100 bytes. The
 checkpoints of large networks have some 100,000."""
 

@@ -23,6 +23,9 @@ T = TypeVar("T")
 SECONDS = 10.0
 """How long the trials of a program may take."""
 
+NAME = "trial"
+"""The name of the threads."""
+
 GROWTH = 2
 """How many times the limit of a file its program may take."""
 
@@ -51,7 +54,7 @@ def within_bounds(run: Callable[[], T], path: Path, seconds: float = SECONDS) ->
             errors.append(error)
 
     # Nothing can interrupt a program: one that does not end is left behind in its thread.
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=work, name=NAME, daemon=True)
     with _memory_limited():
         thread.start()
         thread.join(seconds)
@@ -63,6 +66,11 @@ def within_bounds(run: Callable[[], T], path: Path, seconds: float = SECONDS) ->
     if errors:
         raise errors[0]
     return results[0]
+
+
+def is_left_behind() -> bool:
+    """Whether a program that did not end still runs."""
+    return any(thread.name == NAME for thread in threading.enumerate())
 
 
 def is_memory_error(error: BaseException) -> bool:

@@ -11,6 +11,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from rltransfer.errors import printable
+
 UNLIMITED = 10_000
 """Columns of a terminal that every table fits."""
 
@@ -79,7 +81,7 @@ class FittedTable:
         if cut and names:
             front, names = split_front(names)
         title = " ".join(filter(None, (self.title, f"{front}..." if front else "")))
-        table = Table(title=Text(title) if title else None, title_justify="left")
+        table = Table(title=Text(printable(title)) if title else None, title_justify="left")
         shown = [index for index, head in enumerate(self.heads) if head not in left_out]
         for index in shown:
             is_name = index == where
@@ -89,5 +91,5 @@ class FittedTable:
             )
         for row, name in zip(self.rows, names, strict=True):
             cells = [name if index == where else row[index] for index in shown]
-            table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+            table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
         return table

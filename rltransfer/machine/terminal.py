@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from rltransfer.errors import printable
 
@@ -20,6 +21,10 @@ PIPE_WIDTH = 120
 
 class PrintableConsole(Console):
     """A console that escapes the control characters of what it is given."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """The text that a string becomes, before its width counts."""
+        return super().render_str(printable(text), **how)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

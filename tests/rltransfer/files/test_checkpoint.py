@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import torch
 
 from rltransfer.errors import InputError
 from rltransfer.files.atomic import save_tensors, write_text_whole, written_whole
+from rltransfer.files.atomic import write_bytes_whole as save
 from rltransfer.files.checkpoint import (
     checkpoint_folder,
     checkpoints,
@@ -267,3 +271,57 @@ def test_an_odd_state_is_damage(content: str, tmp_path: Path):
     (tmp_path / "state.json").write_text(content)
     with pytest.raises(InputError, match=r"damaged|processes"):
         load_state(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["policy.json", "state.json", "state.safetensors"])
+def test_a_file_without_content_of_any_size_is_not_hashed(name: str, tmp_path: Path) -> None:
+    """Such a file takes no room on the disk, but minutes to read."""
+    folder = checkpoint_folder(tmp_path, 1)
+    folder.mkdir(parents=True)
+    for one in ("policy", "state"):
+        save_tensors({"w": torch.zeros(3)}, folder / f"{one}.safetensors")
+        (folder / f"{one}.json").write_text("{}")
+    write_hashes(folder)
+    assert newest_checkpoint(tmp_path, part="") == folder
+    with (folder / name).open("r+b") as file:
+        file.truncate(2**38)
+    began = time.monotonic()
+    with pytest.raises(InputError):
+        newest_checkpoint(tmp_path, part="")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("name", ["policy.json", "policy.safetensors"])
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    folder = checkpoint_folder(tmp_path, 1)
+    folder.mkdir(parents=True)
+    save_tensors({"w": torch.zeros(3)}, folder / "policy.safetensors")
+    (folder / "policy.json").write_text("{}")
+    write_hashes(folder)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match="damaged"):
+        newest_checkpoint(tmp_path)
+
+
+def test_hashes_of_files_elsewhere_are_refused(tmp_path: Path) -> None:
+    folder = checkpoint_folder(tmp_path, 1)
+    folder.mkdir(parents=True)
+    save_tensors({"w": torch.zeros(3)}, folder / "policy.safetensors")
+    (folder / "policy.json").write_text("{}")
+    write_hashes(folder)
+    hashes = json.loads((folder / "sha256.json").read_text())
+    hashes["policy/../policy.json"] = hashes["policy.json"]
+    (folder / "sha256.json").write_text(json.dumps(hashes))
+    with pytest.raises(InputError, match="damaged"):
+        newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("write", [write_text_whole, lambda path, text: save(path, text.encode())])
+def test_what_is_left_at_a_partial_file_is_not_followed(write: Any, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    (tmp_path / ".result.json.partial").symlink_to(victim)
+    write(tmp_path / "result.json", "new")
+    assert victim.read_text() == "kept" and (tmp_path / "result.json").read_text() == "new"
+    assert not (tmp_path / "result.json").is_symlink()

@@ -50,6 +50,13 @@ def test_the_newest_file_is_fetched_once(hub: Hub, tmp_path: Path) -> None:
     assert gets == [f"GET /{REPO}/resolve/main/{FILE}"]
 
 
+def test_a_large_file_is_not_downloaded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltransfer.files.untrusted.MIB", 10)  # the limit is then 10 bytes
+    monkeypatch.setenv("RLTRANSFER_MAX_FILE_MIB", "1")
+    assert "was not opened: its content takes" in refused(f"hf:{REPO}/{FILE}")
+    assert not [request for request in hub.requests if request.startswith("GET")]
+
+
 def test_a_revision_is_a_tag_or_a_commit(hub: Hub) -> None:
     for revision in ("v1", OLD):
         found = fetch(f"hf:{REPO}/{FILE}@{revision}")

@@ -141,6 +141,40 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "an operator that prints": (with_line('print("x")'), "the operator 'prim::Print'"),
     "a hook": (lambda text: text + "\n  __forward_hooks__ = []\n", "'__forward_hooks__'"),
+    "a value taken for another": (
+        with_line("seen, _b, = unchecked_cast(Tuple[Tensor, Tensor], (seen,))"),
+        "its program takes a value of the type Tuple[Tensor] for one of the type Tuple[Tensor, Te",
+    ),
+    "an object taken for another": (
+        lambda text: with_line(f"seen = unchecked_cast({MODULE}.Other, self).x")(text)
+        + "\nclass Other(Module):\n  __parameters__ = []\n  __buffers__ = []\n  x : Tensor\n",
+        f"its program takes a value of the type {MODULE}.Good for one of the type {MODULE}.Other",
+    ),
+    "a loop without an end": (
+        with_line("while torch.gt(1, 0):\n      seen = torch.neg(seen)"), "a loop without a bound"
+    ),
+    "a division by 0": (
+        with_line("seen = torch.add(seen, torch.floordiv(1, 0))"), "divides by a number in"
+    ),
+    "a division by an unknown number": (
+        with_line("seen = torch.add(seen, torch.remainder(1, torch.len(seen)))"),
+        "divides by a number in 'aten::remainder' that is not known to be above 0",
+    ),
+    "a list of any length": (
+        with_line("seen = torch.view(seen, torch.mul([1], 99999999999))"), "repeats a list"
+    ),
+    "an attribute that changes": (with_line("self.training = True"), "changes an attribute other"),
+    "an operator that writes outside of its memory": (
+        with_line(
+            "seen, _a, _b, = torch.native_batch_norm("
+            "seen, None, None, None, None, True, 1., 1.)"
+        ),
+        "'aten::native_batch_norm', which is not known to compute with tensors only",
+    ),
+    "a packed sequence": (
+        with_line("seen, _h, = torch.gru(seen, seen, seen, [seen], True, 1, 0., False, False)"),
+        "recurrent layers, which keep a state",
+    ),
     "functions that double": (doubled(30), "program is too large or too deeply nested"),
     "brackets": (
         with_line("seen = torch.add(seen, " + "(" * 5000 + "1" + ")" * 5000 + ")"),

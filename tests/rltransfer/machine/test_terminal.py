@@ -45,6 +45,36 @@ def test_progress_that_nobody_reads_does_not_end_the_run(monkeypatch: pytest.Mon
         print("a sentence", file=sys.stderr, flush=True)
 
 
+CONTROLS = {
+    "\x1b[2J\x1b]0;title\x07": r"\x1b[2J\x1b]0;title\x07",  # clears the screen, sets its title
+    "left\u202eright": r"left\u202eright",  # turns the direction of writing
+    "\x9b31mred": r"\x9b31mred",
+    "half \ud800": r"half \ud800",
+    "back\x08\x08\r": r"back\x08\x08\r",
+    "Grün ± 3 日本": "Grün ± 3 日本",
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_control_characters_of_names_are_not_obeyed(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = CONTROLS[name]
+    assert str(InputError(f"There is no task {name}.")) == f"There is no task {shown}."
+    print_line(name)
+    with Progress(name, 10) as progress:
+        progress.show(10, 1.0, {"return": name})
+    table = Table(name, title=name)
+    table.add_row(name)
+    console().print(table)
+    captured = capsys.readouterr()
+    # rich itself removes some characters, such as those that move back.
+    text = captured.out + captured.err
+    assert all(one.isprintable() or one == "\n" for one in text)
+    if "back" not in name:
+        assert captured.out.count(shown) == 3 and captured.err.count(shown) >= 2
+
+
 @pytest.mark.parametrize("name", ["meta", "hpu", "privateuseone", "nothing"])
 def test_devices_without_values_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"There is no device '{name}': available are cpu"):

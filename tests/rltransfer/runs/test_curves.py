@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import time
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 import rltransfer as rt
 from rltransfer.runs.curves import _records
@@ -27,7 +31,7 @@ def write(run_dir: Path, *steps: int, purge_step: int | None = None, scale: floa
     """Writes two curves, and returns the event file."""
     before = set(run_dir.glob("events*"))
     tracker = Tracker(run_dir, purge_step)
-    tracker.histograms({"evaluate/returns/a b": (1.0, 2.0)}, 1)  # not a curve
+    tracker.histograms({"a histogram is not a curve": [1.0, 2.0]}, 1)
     for step in steps:
         tracker.scalars({"train/loss": step * scale, "evaluate/return/a b": -step * scale}, step)
     tracker.close()
@@ -153,3 +157,44 @@ def test_files_that_are_something_else(tmp_path: Path, capsys: pytest.CaptureFix
     (run_dir / "events.out.tfevents.3").touch()
     assert len(rt.curves(run_dir)) == 2
     assert "events.out.tfevents.2 is damaged" in capsys.readouterr().err
+
+
+def record(content: bytes) -> bytes:
+    size = struct.pack("<Q", len(content))
+    sums = [struct.pack("<I", masked_crc32c(part)) for part in (size, content)]
+    return size + sums[0] + content + sums[1]
+
+
+def event(step: int, tag: str = "") -> bytes:
+    """A point of a curve, or without one the mark of a run that resumes."""
+    if not tag:
+        return record(
+            Event(step=step, session_log=SessionLog(status=SessionLog.START)).SerializeToString()
+        )
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=1.0)])
+    return record(Event(step=step, summary=summary).SerializeToString())
+
+
+def test_many_marks_of_resumes_take_no_time(tmp_path: Path) -> None:
+    """Dropping points at each of them would take minutes."""
+    run_dir, many = folder(tmp_path / "run"), 20_000
+    content = b"".join([event(step, "a") for step in range(many)] + [event(many)] * many)
+    (run_dir / "events.out.tfevents.1").write_bytes(content + event(5) + event(7, "a"))
+    began = time.process_time()
+    assert [point.step for point in rt.curves(run_dir)] == [0, 1, 2, 3, 4, 7]
+    assert time.process_time() - began < 20
+
+
+def test_names_of_curves_have_no_control_characters(tmp_path: Path) -> None:
+    run_dir = folder(tmp_path / "run")
+    (run_dir / "events.out.tfevents.1").write_bytes(event(1, "a\x1b[2Jb"))
+    (point,) = rt.curves(run_dir)
+    assert point.tag == r"a\x1b[2Jb"
+
+
+def test_a_file_of_any_size_is_refused(tmp_path: Path) -> None:
+    run_dir = folder(tmp_path / "run")
+    with (run_dir / "events.out.tfevents.1").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(rt.InputError, match="more than the limit of 64"):
+        rt.curves(run_dir)

@@ -206,3 +206,78 @@ def test_weights_that_may_not_be_read_are_not_missing(shown: Path) -> None:
         with another_user(), pytest.raises(rt.InputError, match=rf"{name} cannot be read"):
             rt.load_teacher(shown / "run")
         (newest / name).chmod(0o644)
+
+
+LINKED = [".lock", "checkpoints", "result.json", "checkpoints/step-000000000001", "events.x"]
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_run_with_links_is_not_resumed(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training would write through them, and remove old checkpoints."""
+    rt.train(PPO, suite=TASK, run_dir="run", **QUICK)
+    (here / "victims").mkdir()
+    (here / "victims" / "step-000000000001").mkdir()
+    (here / "victims" / "kept").write_text("kept")
+    path = here / "run" / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(here / "victims" / ("" if name == "checkpoints" else "kept"))
+    assert main(["train", "--resume", "run", "--total-steps", "64", "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert f"run/{name} is a symbolic link" in error and "replace the link" in error
+    assert (here / "victims" / "kept").read_text() == "kept"
+    assert (here / "victims" / "step-000000000001").is_dir()
+
+
+def test_a_lock_that_is_another_file_too_is_not_written(here: Path) -> None:
+    rt.train(PPO, suite=TASK, run_dir="run", **QUICK)
+    (here / "victim").write_text("kept")
+    (here / "run" / ".lock").unlink()
+    os.link(here / "victim", here / "run" / ".lock")
+    with pytest.raises(rt.InputError, match=r"run/.lock is not a file of its own: remove it"):
+        rt.train(PPO, suite=TASK, run_dir="run", resume=True, **QUICK)
+    assert (here / "victim").read_text() == "kept"
+
+
+def changed_config(change: Any) -> None:
+    path = Path("run") / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("value", ["/etc/x.xml", "../x", "~/x", "module:Env", ["x", {"a": "b\\c"}]])
+def test_an_argument_of_a_task_that_names_a_place_is_refused(
+    value: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rt.train(PPO, suite="CartPole-v1", run_dir="run", **QUICK)
+    changed_config(lambda config: config["suite"]["tasks"][0]["kwargs"].update(xml_file=value))
+    for words in (["evaluate", "run"], ["train", "--resume", "run"]):
+        assert main([*words, "--episodes", "1"]) == 2
+        error = capsys.readouterr().err
+        assert "'xml_file' with the text" in error and "pass --task CartPole-v1" in error
+    # Named by the user, it reaches the environment, which does not know it.
+    assert main(["evaluate", "run", "--episodes", "1", "--task", "CartPole-v1"]) == 2
+    assert "unexpected keyword argument 'xml_file'" in capsys.readouterr().err
+
+
+def test_a_folder_that_only_a_configuration_names_is_not_written_to(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rt.train(PPO, suite=TASK, run_dir="teacher", **QUICK)
+    small: dict[str, Any] = {"num_envs": 2, "rollout_length": 8, "memory_steps": 64}
+    method = rt.agents.PolicyDistillation(teacher="teacher", **small)
+    rt.train(method, suite=TASK, run_dir="run", **QUICK)
+    changed_config(lambda config: config["method"].update(memory_dir="elsewhere"))
+    for words in (["--resume", "run"], ["--config", "run/config.json", "--run-dir", "new"]):
+        assert main(["train", *words, "--quiet"]) == 2
+        assert "outside of" in (error := capsys.readouterr().err)
+        assert "add --memory-dir elsewhere" in error
+        assert not (here / "elsewhere").exists()
+        assert main(["train", *words, "--memory-dir", "elsewhere", "--quiet"]) == 0
+        shutil.rmtree(here / "elsewhere")
+    changed_config(lambda config: config["method"].update(memory_dir="run/memory"))
+    assert main(["train", "--resume", "run", "--total-steps", "64", "--quiet"]) == 0

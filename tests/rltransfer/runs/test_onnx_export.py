@@ -263,6 +263,8 @@ def test_what_cannot_be_exported_is_refused(
     run = str(run_of(Policy(spec).eval(), tmp_path, Suite.of(TASK)))
     there = tmp_path / "there.onnx"
     there.write_text("kept")
+    link = tmp_path / "link.onnx"
+    link.symlink_to(tmp_path / "nothing")
     out = str(tmp_path / "policy.onnx")
     cases = {
         (): "RUN is missing",
@@ -270,6 +272,7 @@ def test_what_cannot_be_exported_is_refused(
         (run,): "--out is missing",
         (str(tmp_path / "nowhere"), "--out", out): "is not a run: it has no config.json",
         (run, "--out", str(there)): "already exists",
+        (run, "--out", str(link)): "already exists",
         (run, "--out", str(tmp_path / "no" / "policy.onnx")): "there is no folder",
         (run, "--out", out, "--samples", "0"): "samples is 0",
         (run, "--out", out, "--opset", "3"): "no option '--opset'",

@@ -1,0 +1,65 @@
+"""Zips of strangers: what they contain is bounded before it is read."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rltransfer.errors import InputError
+from rltransfer.files.untrusted import DAMAGE, LimitError
+from rltransfer.importers.archive import MOST_FILES, names_of, unpacked
+
+PATH = Path("model.zip")
+
+
+def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def test_only_what_is_wanted_is_read() -> None:
+    content = zipped({"a": b"1", "b": b"2"}, zipfile.ZIP_DEFLATED)
+    assert unpacked(content, PATH, lambda name: name == "b") == {"b": b"2"}
+
+
+def test_a_table_of_too_many_files_is_not_read(tmp_path: Path) -> None:
+    """Python makes an object of each entry, of a file that is as small as its names."""
+    content = zipped({f"{number:x}": b"" for number in range(MOST_FILES + 1)})
+    (tmp_path / "model.zip").write_bytes(content)
+    tracemalloc.start()
+    try:
+        for read in (
+            lambda: unpacked(content, PATH, lambda name: True),
+            lambda: names_of(tmp_path / "model.zip"),
+        ):
+            with pytest.raises(LimitError, match="contains more than 20,000 files"):
+                read()
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(content)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_are_refused(method: int) -> None:
+    with pytest.raises(InputError, match="its 'a' is damaged"):
+        unpacked(zipped({"a": b"content"}, method), PATH, lambda name: True)
+
+
+def test_names_that_differ_in_case_alone_are_refused() -> None:
+    with pytest.raises(InputError, match="two files of one name"):
+        unpacked(zipped({"a": b"", "A": b""}), PATH, lambda name: True)
+
+
+def test_what_is_not_an_archive_has_no_names(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("PK text")
+    for name in ("text", "missing", "."):
+        assert names_of(tmp_path / name) == []
+    with pytest.raises(DAMAGE):
+        unpacked(b"PK text", PATH, lambda name: True)
