@@ -23,7 +23,7 @@ SMALL = {"num_envs": 32, "rollout_length": 20, "batch_size": 160, "learning_rate
 
 
 def trained(
-    tmp_path: Path, method: rt.agents.PPO, task: str = TASK, total_steps: int = 20_000
+    tmp_path: Path, method: rt.agents.PPO, task: str = TASK, total_steps: int = 8_000
 ) -> float:
     run = rt.train(
         method, suite=task, total_steps=total_steps, run_dir=tmp_path / "run", episodes=64,
@@ -65,8 +65,10 @@ def test_a_flipped_advantage_does_not_learn(
 
 
 def test_learns_with_a_gru(tmp_path: Path) -> None:
-    method = PPO(**SMALL, network=rt.policies.mlp(hidden=(32,), gru=32), epochs=6)
-    assert trained(tmp_path, method, total_steps=30_000) > 9.0
+    # Seeds 0 and 1 earn 10.
+    network = rt.policies.mlp(hidden=(32,), gru=32)
+    method = PPO(**{**SMALL, "learning_rate": 6e-3}, network=network, epochs=6)
+    assert trained(tmp_path, method, total_steps=12_000) > 9.0
 
 
 def test_learns_continuous_actions(tmp_path: Path) -> None:

@@ -171,6 +171,18 @@ def test_result_and_files(tmp_path: Path) -> None:
     assert config["method"]["surrogate"]["clip_range"] == 0.2
 
 
+def test_a_run_resumes_from_the_newest_checkpoint_that_is_whole(tmp_path: Path) -> None:
+    run = quick_run(tmp_path / "run", checkpoint_every=40)
+    old, new = checkpoint.checkpoints(run.run_dir)
+    path = new / "state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    again = Run("ppo", METHOD, rt.Suite.of(TASK), run.options, run.run_dir, True)
+    again.restore()
+    assert again.env_steps == 160 and old.name.endswith("160")
+
+
 def test_curves_are_real_event_files(tmp_path: Path) -> None:
     quick_run(tmp_path / "run")
     events = EventAccumulator(str(tmp_path / "run"))
