@@ -68,6 +68,7 @@ def killed_after_a_checkpoint(words: list[str], run_dir: Path, number: signal.Si
 
 CASES = {
     "device": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS],
+    "scaled rewards": ["ppo", "--suite", "two-rooms", *PPO_OPTIONS],
     "recurrent": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS, "--gru", "16"],
     "pqn": ["pqn", "--task", BREAKOUT, *PPO_OPTIONS],
     "distral": ["distral", "--task", BREAKOUT, "rltransfer/MinAtar-Asterix-v0",
