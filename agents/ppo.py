@@ -41,7 +41,7 @@ from rltransfer.learning.reinforcement import (
 )
 from rltransfer.learning.reward_scale import RewardScale
 from rltransfer.options import normalize
-from rltransfer.policies.network import Network
+from rltransfer.policies.network import ActivationName, Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.rollout import Rollout
@@ -174,9 +174,18 @@ class PPO(GradientMethod):
         check_range(self, "at least 1", "epochs")
         check_range(self, "at most 10,000", "epochs")
 
+    def default_activation(self, network: Network) -> ActivationName:
+        """Tanh for an mlp: with ReLU, PPO does not learn some of the classic control tasks."""
+        if network.encoder == "auto":
+            return "auto"
+        return "tanh" if network.encoder == "mlp" else "relu"
+
     def build(self, context: TrainingContext) -> PPOAgent:
         """Builds the agent."""
-        spec = PolicySpec.of_suite(self.network, context.spaces)
+        seen = context.spaces.observation_space.spaces.get(self.network.groups[0])
+        is_image = seen is not None and len(seen.shape or ()) == 3
+        network = self.network.with_activation("relu" if is_image else "tanh")
+        spec = PolicySpec.of_suite(network, context.spaces)
         return PPOAgent(self, Policy(spec).to(context.device), context)
 
 
