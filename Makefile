@@ -2,14 +2,15 @@
 #   make run    students of a quarter of their teachers' size, distilled on five games
 #   make test   the tests
 # `make lint` checks style and types, `make dist` builds and tries the packages in dist/, and
-# `make house` prints what imports what. `make speed BEFORE=DIR` compares with another checkout.
+# `make house` prints what imports what. `make speed BEFORE=DIR` compares with another checkout,
+# `make busy` the default number of threads with one, beside a busy core.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # torch first and alone: it brings the build that the constraints pin, before anything asks for it.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: run test lint dist house speed clean
+.PHONY: run test lint dist house speed busy clean
 
 run: $(VENV)/.installed
 	$(BIN)/rltransfer experiment run quickstart
@@ -30,6 +31,9 @@ house:
 
 speed: $(VENV)/.installed
 	$(BIN)/python tests/speed.py $(BEFORE)
+
+busy: $(VENV)/.installed
+	$(BIN)/python tests/busy.py
 
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
