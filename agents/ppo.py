@@ -157,13 +157,13 @@ class PPO(GradientMethod):
     earlier = MappingProxyType({"reward_scaling": "none"})
 
     learning_rate: float = 1e-3
-    batch_size: int = 1024
+    batch_size: int = 128
     max_grad_norm: float = 0.5
     network: Network = Network()
     """The network of the policy and its value."""
     surrogate: Surrogate = Surrogate()
     """PPO's objective."""
-    epochs: int = 3
+    epochs: int = 4
     """Passes over each rollout."""
     reward_scaling: Literal["auto", "none", "returns"] = "auto"
     """returns: divide each task's rewards by the standard deviation of its returns so far (Engstrom
