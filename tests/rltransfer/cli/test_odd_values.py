@@ -85,7 +85,7 @@ def test_folders_of_any_name_work(
         ("--num-envs", "True", "'True' is not a whole number"),
         ("--seed", "½", "'½' is not a whole number"),
         ("--seed", "1e19", "seed is too large"),
-        ("--threads", "1,000", "write numbers without commas"),
+        ("--num-envs", "1,000", "write numbers without commas"),
         ("--learning-rate", "-inf", "learning_rate is -inf: it must be finite"),
         ("--learning-rate", "None", "--learning-rate: could not convert string to float"),
         ("--device", "", "There is no device ''"),

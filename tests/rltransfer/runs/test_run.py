@@ -52,7 +52,7 @@ def policy_of(run_dir: Path) -> dict[str, object]:
 
 CASES = {
     "device": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS],
-    "scaled rewards": ["ppo", "--suite", "two-rooms", *PPO_OPTIONS],
+    "scaled rewards": ["ppo", "--task", "rltransfer/TwoRooms-v0", *PPO_OPTIONS],
     "recurrent": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS, "--gru", "16"],
     "pqn": ["pqn", "--task", BREAKOUT, *PPO_OPTIONS],
     "distral": ["distral", "--task", BREAKOUT, "rltransfer/MinAtar-Asterix-v0",
