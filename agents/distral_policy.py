@@ -31,6 +31,11 @@ from rltransfer.policies.stacked_layers import stacked
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import Observation
 
+MOST_COLUMNS = 1_000
+"""Columns of a policy in a file."""
+MOST = 1e6
+"""Magnitude of a weight in a file; NaN is not below it."""
+
 
 @dataclass(frozen=True)
 class DistralSpec(PolicySpec):
@@ -57,10 +62,19 @@ class DistralSpec(PolicySpec):
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> DistralSpec:
-        """The specification that `to_json` wrote."""
+        """The specification that `to_json` wrote.
+
+        Raises:
+            Exception: The data are not those of a policy: one of `DAMAGE`.
+        """
         base = PolicySpec.from_json(data)
         fields = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
-        return DistralSpec(**fields, columns=data["columns"], shared_weight=data["shared_weight"])
+        columns, weight = data["columns"], data["shared_weight"]
+        if type(columns) is not bool or type(weight) not in (int, float) or not abs(weight) <= MOST:
+            raise TypeError("A weight is a number, and columns are there or not.")
+        if columns and base.num_tasks > MOST_COLUMNS:
+            raise ValueError("Each task has a network, which takes time to build.")
+        return DistralSpec(**fields, columns=columns, shared_weight=weight)
 
 
 class DistralPolicy(Policy):

@@ -21,6 +21,8 @@ from rltransfer.errors import InputError, check_number, unknown
 
 LARGEST = 10**18
 """Largest magnitude of a whole number, which leaves room in 64 bits for sums with it."""
+DEEPEST = 50
+"""Levels of lists and dictionaries in a keyword argument of a task."""
 TUPLE = "__tuple__"
 """The key under which JSON holds a tuple in the keyword arguments of a task."""
 
@@ -108,16 +110,19 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def json_value(what: str, value: Any) -> Any:
+def json_value(what: str, value: Any, depth: int = DEEPEST) -> Any:
     """A copy of a value in Python's own types, all of which JSON can hold.
 
     Args:
         what: Its name, at the beginning of a sentence.
         value: None, a bool, a number, text, or a list, tuple or dictionary of these.
+        depth: Levels of lists and dictionaries that it may have.
 
     Raises:
-        InputError: It is something else, e.g. an array or a function.
+        InputError: It is something else, e.g. an array or a function, or has more levels.
     """
+    if depth == 0:
+        raise InputError(f"{what} is nested too deeply.")
     if hasattr(value, "tolist") and not getattr(value, "shape", ()):
         value = value.tolist()
     match value:
@@ -130,11 +135,13 @@ def json_value(what: str, value: Any) -> Any:
         case str():
             return str.__str__(value)
         case list():
-            return [json_value(what, part) for part in value]
+            return [json_value(what, part, depth - 1) for part in value]
         case tuple():
-            return tuple(json_value(what, part) for part in value)
+            return tuple(json_value(what, part, depth - 1) for part in value)
         case Mapping() if all(isinstance(key, str) and key != TUPLE for key in value):
-            return {str.__str__(key): json_value(what, part) for key, part in value.items()}
+            return {
+                str.__str__(key): json_value(what, part, depth - 1) for key, part in value.items()
+            }
     raise InputError(
         f"{what} is {value!r}: it must be None, a bool, a number, text, or a list, tuple or "
         "dictionary of these, as config.json stores it."

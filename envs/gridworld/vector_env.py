@@ -63,6 +63,7 @@ class GridworldVectorEnv(WarpVectorEnv):
         # On a CPU a rollout stores only the last observations of truncated episodes.
         self.capturable = self.device.type == "cuda"
         table = appearance(self.rules, observation, view)
+        self.num_states = len(table)
         self.single_observation_space = spaces.Box(0, 1, table.shape[1:], table.dtype.type)
         self.single_action_space = spaces.Discrete(NUM_ACTIONS)
         with quiet():
@@ -116,6 +117,17 @@ class GridworldVectorEnv(WarpVectorEnv):
         # The recorded launch contains addresses: these tensors must not be freed.
         self._referenced = table, constants
         self._reset_inputs = [wp.from_torch(self._mask), constants[1], appearances, *states]
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """See `WarpVectorEnv`; a state that is not on the map would index other memory.
+
+        Raises:
+            InputError: The state is damaged, or one of other environments.
+        """
+        states = state.get("states")
+        if states is not None and not ((states >= 0) & (states < self.num_states)).all():
+            raise InputError("The state is damaged: an agent is not on the map.")
+        super().load_state_dict(state)
 
     def _launch_step(self) -> None:
         self._step.launch(current_stream(self.device))

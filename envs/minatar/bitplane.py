@@ -133,7 +133,8 @@ def _flip(
     word: wp.uint64,
 ) -> None:
     """Writes the cells of one word of a plane that changed."""
-    left = changed
+    # Without bits that are not cells, as a loaded state may have any: they are other memory.
+    left = changed & _WORD
     while left != _ZERO:
         # The index of the lowest set bit is the number of bits below it.
         bit = int(wp.bit_count((left & (_ZERO - left)) - _ONE))

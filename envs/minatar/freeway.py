@@ -147,11 +147,12 @@ def draw(
         if back > 9:
             back -= 10
         cars = either(cars, cell(x, lane + 1))
-        # `speed` is 1 to 5.
         speed = car_at(game.speed, lane + 1)
         trail = cell(back, lane + 1)
-        trails[2 * speed - 2] = trails[2 * speed - 2] | trail[0]
-        trails[2 * speed - 1] = trails[2 * speed - 1] | trail[1]
+        # Always, unless a loaded state has other speeds: those index other memory.
+        if speed >= 1 and speed <= 5:
+            trails[2 * speed - 2] = trails[2 * speed - 2] | trail[0]
+            trails[2 * speed - 1] = trails[2 * speed - 1] | trail[1]
     show(frame, observation, env, 0, cell(_CHICKEN_X, game.chicken))
     show(frame, observation, env, 1, cars)
     for speed in range(5):

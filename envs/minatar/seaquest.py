@@ -404,6 +404,8 @@ def act(
 ) -> Seaquest:
     """Spawns, steers, moves all objects in turn, and breathes."""
     game.reward = 0
+    # A loaded state may have any number, which would index other memory.
+    game.enemy_count = wp.clamp(game.enemy_count, 0, MAX_ENEMIES)
     if game.spawn_timer == 0:
         game = spawn_enemy(game, counters, env)
         game.spawn_timer = game.spawn_interval

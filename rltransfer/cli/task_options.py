@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rltransfer.errors import InputError, check_range
+from rltransfer.expression import shown
+from rltransfer.files.untrusted import parse_json
 from rltransfer.tasks import families
 from rltransfer.tasks.task import Suite
 
@@ -68,8 +70,10 @@ def with_options(suite: Suite, words: Sequence[str]) -> Suite:
         if not sign:
             raise InputError(f"{word!r} is not a task option: write NAME=VALUE.")
         try:
-            kwargs[key] = json.loads(value)
+            kwargs[key] = parse_json(value)
         except json.JSONDecodeError:
             # Anything but JSON is text.
             kwargs[key] = {"True": True, "False": False}.get(value, value)
+        except ValueError as error:
+            raise InputError(f"The task option {key!r} is {shown(value)}: {error}.") from error
     return Suite(suite.name, tuple(task.with_kwargs(**kwargs) for task in suite))

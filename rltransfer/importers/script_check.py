@@ -253,6 +253,8 @@ def _fault(node: Any, script: torch.jit.ScriptModule) -> str | None:
             return "changes an attribute other than a tensor"
         case "aten::mul" if kinds == ["ListType"]:
             return "repeats a list"
+        case "aten::warn" if not str(_known(inputs[0], script)).isprintable():
+            return "prints control characters"
         case operator if operator in DIVISORS and (kinds != ["TensorType"] or operator in FAST):
             divisor = _known(inputs[DIVISORS[operator]], script)
             if not isinstance(divisor, int | float) or not divisor > 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.errors import InputError, unknown
+from rltransfer.files.untrusted import parse_json
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.stacked_policies import StackedPolicies, can_stack
 from rltransfer.tasks.observation import Observation, resized
@@ -167,7 +167,7 @@ def _task_of(name: str | Task) -> Task:
         raise InputError(f"PerTask names the task {name!r}: use an id or a Task.")
     task_id, brace, rest = name.partition("{")
     try:
-        return Task(task_id.strip(), json.loads(brace + rest) if brace else {})
+        return Task(task_id.strip(), parse_json(brace + rest) if brace else {})
     except ValueError as error:
         raise InputError(
             f"{name!r} does not name a task for PerTask: write arguments as JSON, as in "

@@ -793,3 +793,18 @@ def test_host_tasks_with_continuous_actions(
     )  # fmt: skip
     assert set(run.result["tasks"]) == set(suite.names())
     assert all(parameter.isfinite().all() for parameter in run.agent.policy.parameters())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": "x"}, {"columns": None}, {"shared_weight": "a"}, {"shared_weight": [1]},
+        {"shared_weight": float("nan")}, {"shared_weight": 1e400}, {"num_tasks": 10**9},
+    ],
+)  # fmt: skip
+def test_odd_values_in_a_file_are_refused_before_anything_is_built(change: dict[str, Any]) -> None:
+    box = spaces.Dict({"policy": spaces.Box(-1.0, 1.0, (3,))})
+    data = DistralSpec(Network(), box, spaces.Discrete(2)).to_json()
+    assert DistralSpec.from_json(data) == DistralSpec(Network(), box, spaces.Discrete(2))
+    with pytest.raises((TypeError, ValueError)):
+        DistralSpec.from_json({**data, **change})

@@ -146,8 +146,9 @@ def _warm_up(seeds: Seeds, folder: Path) -> None:
             run = copied_run(seeds, name, folder / name)
             rt.evaluate(run, episodes=1, device="cpu")
             resumed(run)
-            for words in (["evaluate", str(run)], ["curves", str(run)]):
-                shell(words)()
+            more = ["--total-steps", "80", "--episodes", "1"]
+            for words in (["evaluate"], ["curves"], ["train", *more, "--resume"]):
+                shell([*words, str(run)])()
         rt.load_teacher("zoo:rltransfer/MinAtar-Breakout-v0")
         with contextlib.suppress(InputError):
             rt.load_teacher("hf:owner/name/file.zip")

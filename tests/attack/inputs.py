@@ -454,6 +454,8 @@ class Inputs:
 
     def link(self, draw: random.Random, path: Path, victims: Path) -> None:
         """A link at a path, to a file or folder outside of the run."""
+        if not path.parent.is_dir():  # it has been replaced before
+            return
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)

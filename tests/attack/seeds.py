@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import rltransfer as rt
 
-VECTOR, MOVES = "attack/Vector-v0", "attack/Moves-v0"
-"""A task like CartPole, and one like Pendulum, with episodes of two steps."""
+VECTOR, VECTORS, MOVES = "attack/Vector-v0", "attack/Vectors-v0", "attack/Moves-v0"
+"""Two tasks like CartPole, and one like Pendulum, with episodes of two steps."""
 
 
 class Brief(gymnasium.Env[Any, Any]):
@@ -83,8 +83,8 @@ class Seeds:
 
 
 def register() -> None:
-    """Registers the two tasks."""
-    for name, make in ((VECTOR, vector), (MOVES, moves)):
+    """Registers the tasks."""
+    for name, make in ((VECTOR, vector), (VECTORS, vector), (MOVES, moves)):
         if name not in gymnasium.registry:
             gymnasium.register(name, make)
 
@@ -171,13 +171,19 @@ def _runs(seeds: Seeds, folder: Path) -> None:
     network = rt.policies.mlp(hidden=(8,))
     teacher = folder / "teacher.zip"
     teacher.write_bytes(seeds.files["ppo.zip"])
-    for name, method in {
-        "ppo": rt.agents.PPO(num_envs=2, rollout_length=8, network=network),
-        "policy-distillation": rt.agents.PolicyDistillation(
-            teacher=str(teacher), num_envs=2, rollout_length=8, student=network, memory_steps=64
-        ),
-    }.items():
-        rt.train(method, suite=VECTOR, run_dir=folder / name, **few)
+    small: dict[str, Any] = {"num_envs": 2, "rollout_length": 8}
+    ppo = rt.agents.PPO(network=network, **small)
+    grid = rt.agents.PPO(network=rt.policies.conv(channels=(2,), hidden=(8,)), **small)
+    student = rt.agents.PolicyDistillation(
+        teacher=str(teacher), student=network, memory_steps=64, **small
+    )
+    for name, method, suite in (
+        ("ppo", ppo, VECTOR),
+        ("policy-distillation", student, VECTOR),
+        ("distral", rt.agents.Distral(network=network, **small), (VECTOR, VECTORS)),
+        ("minatar", grid, "rltransfer/MinAtar-Breakout-v0"),
+    ):
+        rt.train(method, suite=suite, run_dir=folder / name, **few)
         seeds.runs[name] = folder / name
 
 

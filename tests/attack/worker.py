@@ -32,6 +32,9 @@ SECONDS = 20
 TASKS = {"ppo.zip": VECTOR, "dqn.zip": VECTOR}
 """The task of each file; the others play `MOVES`."""
 
+FEW = ("--episodes", "1", "--max-steps", "50")
+"""Options of evaluations."""
+
 VICTIMS = "victims"
 """A folder next to the input's, which nothing may change."""
 
@@ -176,7 +179,8 @@ class Worker:
         if opened < 0.4:
             return lambda: rt.load_teacher(run, checkpoint=which)
         if opened < 0.8:
-            return lambda: rt.evaluate(run, VECTOR, 1, checkpoint=which, num_envs=1, device="cpu")
+            few: Any = {"checkpoint": which, "num_envs": 1, "device": "cpu", "max_steps": 50}
+            return lambda: rt.evaluate(run, draw.choice((VECTOR, None)), 1, **few)
         return lambda: _read(run)
 
     def _resume(self, draw: random.Random) -> Any:
@@ -187,14 +191,14 @@ class Worker:
     def _command(self, draw: random.Random) -> Any:
         if draw.random() < 0.3:
             name = self._changed_file(draw)
-            words = ["evaluate", name, "--task", TASKS.get(name, MOVES), "--episodes", "1"]
+            words = ["evaluate", name, "--task", TASKS.get(name, MOVES), *FEW]
             return shell(words)
         run = self._changed_run(draw, ODD)
         return shell(
             draw.choice((
-                ["evaluate", str(run), "--episodes", "1"],
-                ["evaluate", str(run), "--episodes", "1", "--checkpoint", "best", "--json"],
-                ["evaluate", str(run), "--episodes", "1", "--task", VECTOR],
+                ["evaluate", str(run), *FEW],
+                ["evaluate", str(run), *FEW, "--checkpoint", "best", "--json"],
+                ["evaluate", str(run), *FEW, "--task", VECTOR],
                 ["train", "--resume", str(run), "--total-steps", "80", "--episodes", "1"],
                 ["curves", str(run)],
                 ["curves", str(run), "--csv"],

@@ -447,3 +447,13 @@ def test_soft_values_satisfy_their_equations() -> None:
     value = np.log((np.exp(log_prior) ** 0.5 * np.exp(3.0 * found)).sum(1)) / 3.0
     # Tolerance: the iteration ends at changes of 1e-10.
     np.testing.assert_allclose(found, planner.look_ahead(value, 0.9), atol=1e-8)
+
+
+@pytest.mark.parametrize("place", [-1, 10**6, 2**31 - 1])
+def test_a_loaded_agent_is_on_the_map(place: int) -> None:
+    """Otherwise the kernels would read other memory."""
+    env = GridworldVectorEnv("two-rooms", 2)
+    state = env.state_dict()
+    state["states"][1] = place
+    with pytest.raises(rt.InputError, match="an agent is not on the map"):
+        env.load_state_dict(state)

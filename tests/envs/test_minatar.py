@@ -470,3 +470,27 @@ def test_cuda_graph_replays_a_step() -> None:
         graph.replay()
         expected, *_ = other.step(torch.full((64,), action))
         assert torch.equal(observation.cpu(), expected)
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_no_loaded_state_leads_outside_of_the_memory(game: str) -> None:
+    """Otherwise the process would end, or other memory would be written."""
+    env = make(game, num_envs=8)
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        state = env.state_dict()
+        for name in ("game", "last_actions", "frame"):
+            size = 2 ** (31 if state[name].dtype == torch.int32 else 62)
+            state[name].random_(-size, size, generator=generator)
+        env.load_state_dict(state)
+        play(env, 20)
+
+
+def test_what_is_not_a_cell_is_not_drawn() -> None:
+    env = make("breakout", num_envs=1)
+    state = env.state_dict()
+    # Bits 50 to 63 of the lower half of the trail: after the last cell, where the bricks begin.
+    state["frame"][0, 2, 1] |= -(2**50)
+    env.load_state_dict(state)
+    observation = env.step(torch.zeros(1, dtype=torch.int64))[0]
+    assert observation[0, 3].sum() == 30

@@ -35,6 +35,12 @@ def test_options_are_each_tasks() -> None:
         (("--suite", "CartPole-v1"), "is a task, not a suite: use --task CartPole-v1"),
         (("--suite", ""), "There is no suite ''"),
         (("--task", "a", "--task-option", "x"), "write NAME=VALUE"),
+        (
+            ("--task", "a", "--task-option", "x=" + "[" * 100 + "]" * 100),
+            "'x' of 'a' is nested too",
+        ),
+        (("--task", "a", "--task-option", "x=" + "[" * 9000), r"option 'x' is '\[\[.* too deeply"),
+        (("--task", "a", "--task-option", "x=" + "9" * 9000), "option 'x' is '99.* digits"),
     ],
 )
 def test_refusals(words: tuple[str, ...], sentence: str) -> None:

@@ -121,7 +121,8 @@ def rewritten(path: Path, change: Change) -> Path:
 
 def with_line(line: str) -> Change:
     """Puts a line at the beginning of `forward`."""
-    return lambda text: re.sub(r"(seen: Tensor\) -> Tensor:\n)", rf"\1    {line}\n", text)
+    head = re.compile(r"seen: Tensor\) -> Tensor:\n")
+    return lambda text: head.sub(lambda match: f"{match[0]}    {line}\n", text)
 
 
 def doubled(levels: int) -> Change:
@@ -162,6 +163,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "a list of any length": (
         with_line("seen = torch.view(seen, torch.mul([1], 99999999999))"), "repeats a list"
+    ),
+    "a warning that clears the screen": (
+        with_line('ops.aten.warn("\\033[2J", 2)'), "its program prints control characters"
     ),
     "an attribute that changes": (with_line("self.training = True"), "changes an attribute other"),
     "an operator that writes outside of its memory": (
