@@ -43,7 +43,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (zoo, "EPISODES"), (teachers, "TEACHER_EPISODES"), (teacher_check, "CHECK_EPISODES"),
         (teacher_check, "MAX_EPISODES"),
     ):  # fmt: skip
-        monkeypatch.setattr(module, name, 2)
+        monkeypatch.setattr(module, name, 1)
     brief = {"num_envs": 2, "rollout_length": 32, "epochs": 1, "batch_size": 64}
     taught, distilled = teachers.teacher_recipe, atari.distilled
     monkeypatch.setattr(teachers, "teacher_recipe", lambda game: replace(taught(game), **brief))
