@@ -16,6 +16,7 @@ from rltransfer.agents import PolicyDistillation
 from rltransfer.agents.ppo import PPO, Surrogate, evaluate
 from rltransfer.cli.main import main
 from rltransfer.learning.minibatches import Batch
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import RunOptions
@@ -91,6 +92,42 @@ def test_the_defaults_learn_acrobot(tmp_path: Path) -> None:
     # A random policy never reaches the bar within 500 steps, and PPO with a third of the updates
     # and unscaled rewards does not either. The experiment `control` has the other tasks.
     assert trained(tmp_path, PPO(), "Acrobot-v1", total_steps=49_152) > -200
+
+
+def nonlinearities(policy: rt.Policy) -> set[type[torch.nn.Module]]:
+    kinds = {type(module) for module in policy.modules()}
+    return kinds & {torch.nn.ReLU, torch.nn.Tanh}
+
+
+@pytest.mark.parametrize(
+    ("network", "task", "expected"),
+    [
+        (Network(), TASK, torch.nn.Tanh),
+        (rt.policies.mlp(hidden=(8,)), TASK, torch.nn.Tanh),
+        (Network(activation="relu"), TASK, torch.nn.ReLU),
+        (Network(), "rltransfer/MinAtar-Breakout-v0", torch.nn.ReLU),
+        (rt.policies.conv(), "rltransfer/MinAtar-Breakout-v0", torch.nn.ReLU),
+        (Network(activation="tanh"), "rltransfer/MinAtar-Breakout-v0", torch.nn.Tanh),
+    ],
+)
+def test_networks_on_vectors_have_tanh(
+    tmp_path: Path, network: Network, task: str, expected: type[torch.nn.Module]
+) -> None:
+    method = PPO(num_envs=2, rollout_length=8, network=network)
+    run = Run("a", method, rt.Suite.of(task), RunOptions(), tmp_path / "run")
+    assert nonlinearities(run.agent.policy) == {expected}
+    # A saved policy does not depend on what "auto" means.
+    assert run.agent.policy.spec.network.activation in ("tanh", "relu")
+
+
+def test_networks_of_other_methods_have_relu() -> None:
+    # Stored as in runs of earlier versions, so that these resume.
+    for network in (
+        PolicyDistillation(teacher="zoo", reinforcement_weight=1.0, teacher_acts=0.0).student,
+        rt.agents.PQN().network, rt.agents.Distral().network,
+        PPO(network=Network(encoder="grid")).network,
+    ):  # fmt: skip
+        assert network.activation == "relu"
 
 
 @pytest.mark.parametrize(
