@@ -24,6 +24,7 @@ from rltransfer.tasks import families as _families
 
 if TYPE_CHECKING:
     from rltransfer import agents as agents
+    from rltransfer import metrics as metrics
     from rltransfer import policies as policies
     from rltransfer.errors import InputError as InputError
     from rltransfer.learning.agent import TrainingContext as TrainingContext
