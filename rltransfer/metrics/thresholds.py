@@ -9,6 +9,7 @@ Source: Taylor & Stone 2009, JMLR 10, section 2 (time to threshold); Kaplan & Me
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,14 @@ class Times:
 
     @property
     def horizon(self) -> float:
-        """The steps of the longest run, or the last time at which a run reached the threshold."""
-        return max(self.steps)
+        """The steps up to which the fraction of runs below the threshold is known.
+
+        It is infinite if the longest time is one at which a run reached the threshold, as no run is
+        left; else the longest time, at which a run ended below it.
+        """
+        longest = max(self.steps)
+        ends = [ok for time, ok in zip(self.steps, self.reached, strict=True) if time == longest]
+        return math.inf if all(ends) else longest
 
     def survival(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The Kaplan-Meier estimate: the fraction of runs below the threshold after each time.
@@ -84,8 +91,8 @@ class Times:
         Source: Andersen, Hansen & Klein 2004, Lifetime Data Analysis 10.
 
         Args:
-            horizon: Environment steps, at most `self.horizon`: those of the shortest run where
-                groups are compared. None for `self.horizon`.
+            horizon: Environment steps, at most `self.horizon`: those of the shortest group where
+                groups are compared. None for the longest time.
 
         Raises:
             InputError: The horizon is not above 0, or larger than `self.horizon`.
@@ -99,11 +106,11 @@ class Times:
         Raises:
             InputError: See `restricted_mean`.
         """
-        end = self.horizon if horizon is None else horizon
-        if not 0 < end <= self.horizon:
+        end = max(self.steps) if horizon is None else horizon
+        if not (0 < end < math.inf and end <= self.horizon):
             raise InputError(
-                f"The horizon is {end:.0f} steps: it must be above 0, and at most the "
-                f"{self.horizon:.0f} steps of the longest run."
+                f"The horizon is {end:.0f} steps: it must be above 0, finite, and at most the "
+                f"{max(self.steps):.0f} steps of the longest run."
             )
         whole, count = self._area(end), len(self.steps)
         if count == 1:
@@ -158,12 +165,15 @@ def time_ratio(times: Times, baseline: Times, horizon: float | None = None) -> I
     Args:
         times: The group's times.
         baseline: The baseline's times.
-        horizon: Environment steps; None for the smaller one of the groups' horizons.
+        horizon: Environment steps; None for the smaller one of the groups' horizons, or the longest
+            time if both are infinite.
 
     Raises:
         InputError: See `Times.restricted_mean`.
     """
-    end = min(times.horizon, baseline.horizon) if horizon is None else horizon
+    end = horizon
+    if end is None:
+        end = min(times.horizon, baseline.horizon, max(*times.steps, *baseline.steps))
     found = ratio_interval(times.pseudo_values(end), baseline.pseudo_values(end))
     known = any(times.reached) and any(baseline.reached)
     return found if known else Interval.unknown(found.estimate, found.seeds)

@@ -68,10 +68,22 @@ def test_pseudo_values_worked_by_hand() -> None:
 
 def test_ratio_worked_by_hand() -> None:
     fast, slow = Times((2, 4), (True, True)), Times((8, 20), (True, False))
-    # The horizon is the smaller one of 4 and 20 steps.
-    assert time_ratio(fast, slow).estimate == pytest.approx(3 / 4)
+    # Nothing is left to happen to the fast runs: the horizon is that of the slow ones, 20.
+    assert time_ratio(fast, slow).estimate == pytest.approx(3 / 14)
     longer = Times((2, 4, 40), (True, True, False))
-    assert time_ratio(longer, slow, 20).estimate == pytest.approx((26 / 3) / 14)
+    assert time_ratio(longer, slow).estimate == pytest.approx((26 / 3) / 14)
+    assert time_ratio(fast, slow, 10).estimate == pytest.approx(3 / 9)
+    # All are fast: up to the longest time, 5.
+    assert time_ratio(fast, Times((1, 5), (True, True))).estimate == pytest.approx(1)
+
+
+def test_the_horizon_is_where_the_fraction_of_runs_is_known() -> None:
+    assert Times((2, 4), (True, True)).horizon == math.inf
+    assert Times((2, 4), (False, True)).horizon == math.inf
+    assert Times((2, 4), (True, False)).horizon == 4
+    # One of two runs of four steps did not reach it.
+    assert Times((4, 4), (True, False)).horizon == 4
+    assert Times((2, 4), (True, True)).restricted_mean(100).estimate == pytest.approx(3)
 
 
 def test_if_every_run_is_censored_there_is_a_bound_and_no_interval() -> None:
@@ -92,6 +104,6 @@ def test_what_is_refused() -> None:
         Times((1,), (True, False))
     with pytest.raises(InputError, match="at least one"):
         Times((), ())
-    for horizon in (0, 13):
+    for horizon in (0, 13, math.inf):
         with pytest.raises(InputError, match=f"horizon is {horizon} steps"):
             SAMPLE.restricted_mean(horizon)
