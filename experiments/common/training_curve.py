@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rltransfer.metrics.curves import Curve
+from rltransfer.runs.event_files import NO_POINTS, read_scalars
 
 
 def training_curve(run_dir: Path, task: str) -> Curve:
@@ -24,12 +24,8 @@ def training_curves(run_dir: Path, tasks: Sequence[str]) -> list[Curve]:
             are dropped.
         tasks: The tasks' names in `result.json`.
     """
-    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
-    events.Reload()
-    curves = []
+    found, curves = read_scalars(run_dir), []
     for task in tasks:
-        name = f"rollout/return/{task}"
-        points = events.Scalars(name) if name in events.Tags()["scalars"] else []
-        steps = np.array([point.step for point in points], dtype=np.float64)
-        curves.append(Curve(steps, np.array([point.value for point in points], dtype=np.float64)))
+        points = found.get(f"rollout/return/{task}", NO_POINTS)
+        curves.append(Curve(points.steps.astype(np.float64), points.values))
     return curves

@@ -10,22 +10,6 @@ from rltransfer.runs.tensorboard import Tracker
 NAME = "rollout/return/CartPole-v1"
 
 
-def test_every_point_is_read_except_those_of_a_killed_process(tmp_path: Path) -> None:
-    # More points than the 10,000 that TensorBoard reads by default.
-    first = Tracker(tmp_path)
-    for step in range(11_000):
-        first.scalars({NAME: float(step)}, step)
-    first.close()
-    # Killed there; the newest checkpoint was at step 10,000.
-    second = Tracker(tmp_path, purge_step=10_000)
-    for step in range(10_000, 10_500):
-        second.scalars({NAME: -1.0}, step)
-    second.close()
-    curve = training_curve(tmp_path, "CartPole-v1")
-    assert curve.steps.tolist() == list(range(10_500))
-    assert curve.returns.tolist() == [float(step) for step in range(10_000)] + [-1.0] * 500
-
-
 def test_a_run_in_which_no_episode_ended_has_no_points(tmp_path: Path) -> None:
     Tracker(tmp_path).close()
     curve = training_curve(tmp_path, "CartPole-v1")
