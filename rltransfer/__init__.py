@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from rltransfer.policies.output import PolicyOutput as PolicyOutput
     from rltransfer.policies.policy import Policy as Policy
     from rltransfer.runs.config import RunOptions as RunOptions
+    from rltransfer.runs.curves import CurvePoint as CurvePoint
+    from rltransfer.runs.curves import curves as curves
     from rltransfer.runs.evaluate import evaluate as evaluate
     from rltransfer.runs.run import Run as Run
     from rltransfer.runs.train import train as train
