@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rltransfer.metrics.curves import Curve
-from rltransfer.runs.event_files import NO_POINTS, read_scalars
+from rltransfer.runs.curves import curves
 
 
 def training_curve(run_dir: Path, task: str) -> Curve:
@@ -24,8 +24,10 @@ def training_curves(run_dir: Path, tasks: Sequence[str]) -> list[Curve]:
             are dropped.
         tasks: The tasks' names in `result.json`.
     """
-    found, curves = read_scalars(run_dir), []
+    points = curves(run_dir)
+    found = []
     for task in tasks:
-        points = found.get(f"rollout/return/{task}", NO_POINTS)
-        curves.append(Curve(points.steps.astype(np.float64), points.values))
-    return curves
+        of = [point for point in points if point.tag == f"rollout/return/{task}"]
+        steps = np.array([point.step for point in of], dtype=np.float64)
+        found.append(Curve(steps, np.array([point.value for point in of], dtype=np.float64)))
+    return found
