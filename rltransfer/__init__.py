@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from rltransfer.objectives.outputs import ReverseKL as ReverseKL
     from rltransfer.policies.output import PolicyOutput as PolicyOutput
     from rltransfer.policies.policy import Policy as Policy
+    from rltransfer.reports.report import Report as Report
+    from rltransfer.reports.report import report as report
     from rltransfer.runs.config import RunOptions as RunOptions
     from rltransfer.runs.curves import CurvePoint as CurvePoint
     from rltransfer.runs.curves import curves as curves

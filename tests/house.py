@@ -16,6 +16,7 @@ CORE = ROOT / "rltransfer"
 
 FOLDERS = (
     "cli",
+    "reports",
     "runs",
     "learning",
     "rollouts",
