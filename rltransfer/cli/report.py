@@ -41,7 +41,7 @@ class ReportOptions:
     of training. If a group lacks the one, the other is used, and the page says so."""
     threshold: float = 0.9
     """The threshold of the steps to threshold: a fraction of the way from the random policy's
-    return to the baseline's final return."""
+    return to the baseline's asymptote."""
     json: bool = False
     """Print all data as JSON."""
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rltransfer.metrics import Interval
-from rltransfer.reports.comparison import TaskComparison
+from rltransfer.reports.comparison import RunCurve, TaskComparison
 from rltransfer.reports.report import Report
 from rltransfer.reports.scores import Scores
+from rltransfer.reports.sections import format_interval
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
@@ -48,41 +52,27 @@ def figures(report: Report) -> dict[str, Figure]:
 def _curves(task: TaskComparison, styles: Mapping[str, tuple[str, str]]) -> Figure:
     """The mean curve of each group with its band, and each run; dotted where it was cut short."""
     figure = _figure("environment steps", "return")
-    lines = []
     for group, line in task.lines.items():
         color, dash = styles[group]
         for run in task.runs[group]:
-            figure.line(
-                run.curve.steps.tolist(),
-                run.curve.returns.tolist(),
-                line_color=color,
-                line_alpha=0.3,
-                line_dash="solid" if run.finished else "dotted",
-                legend_label=group,
-            )
-            if not run.finished and len(run.curve.steps):
-                figure.scatter(
-                    [float(run.curve.steps[-1])],
-                    [float(run.curve.returns[-1])],
-                    marker="x",
-                    size=9,
-                    line_color=color,
-                    legend_label=group,
-                )
-        lines.append(_band(figure, group, line.steps, line.returns, color, dash))
-    _hover(figure, lines, [("steps", "@x{0,0}"), ("mean return", "@y{0.000}")])
-    if task.threshold is not None:
-        _level(figure, task.threshold)
+            _run(figure, group, run, color)
+        _band(figure, group, line.steps, line.returns, color, dash)
+    shown = {group: (line.steps, line.returns) for group, line in task.lines.items()}
+    _hover(figure, shown, ("steps", "@x{0,0}"))
+    returns = [run.curve.returns for of in task.runs.values() for run in of]
+    levels = [] if task.threshold is None else [task.threshold]
+    for level in levels:
+        _level(figure, level)
+    _fit(figure, np.concatenate([*returns, levels]))
     return figure
 
 
 def _profiles(scores: Scores, styles: Mapping[str, tuple[str, str]]) -> Figure:
     figure = _figure("score", "fraction of runs and tasks above")
-    lines = [
+    for group, one in scores.groups.items():
         _band(figure, group, scores.thresholds, one.profile, *styles[group])
-        for group, one in scores.groups.items()
-    ]
-    _hover(figure, lines, [("score", "@x{0.00}"), ("fraction above", "@y{0.000}")])
+    shown = {group: (scores.thresholds, one.profile) for group, one in scores.groups.items()}
+    _hover(figure, shown, ("score", "@x{0.00}"))
     return figure
 
 
@@ -103,6 +93,25 @@ def _figure(x: str, y: str) -> Figure:
     return made
 
 
+def _run(figure: Figure, group: str, run: RunCurve, color: str) -> None:
+    """Draws a run's curve, with a cross where it was cut short."""
+    steps, returns = run.curve.steps.tolist(), run.curve.returns.tolist()
+    if not steps:
+        return
+    figure.line(
+        steps,
+        returns,
+        line_color=color,
+        line_alpha=0.3,
+        line_dash="solid" if run.finished else "dotted",
+        legend_label=group,
+    )
+    if not run.finished:
+        figure.scatter(
+            steps[-1:], returns[-1:], marker="x", size=9, line_color=color, legend_label=group
+        )
+
+
 def _band(
     figure: Figure,
     group: str,
@@ -110,19 +119,16 @@ def _band(
     y: Sequence[Interval],
     color: str,
     dash: str,
-) -> Any:
-    """Draws a group's line with its band, and returns the line."""
+) -> None:
+    """Draws a group's line with its band."""
     from bokeh.models import ColumnDataSource
 
-    texts = [f"{one.low:.4g} to {one.high:.4g}" if one.is_known else "no interval" for one in y]
     columns = {
         "x": list(x),
         "y": [one.estimate for one in y],
         "low": [one.low if one.is_known else one.estimate for one in y],
         "high": [one.high if one.is_known else one.estimate for one in y],
         "group": [group] * len(y),
-        "interval": texts,
-        "runs": [one.seeds for one in y],
     }
     source = ColumnDataSource(columns)
     if any(one.is_known for one in y):
@@ -130,26 +136,59 @@ def _band(
             "x", "low", "high", source=source, fill_color=color, fill_alpha=0.15,
             legend_label=group,
         )  # fmt: skip
-    return figure.line(
+    figure.line(
         "x", "y", source=source, line_color=color, line_width=2.5, line_dash=dash,
         legend_label=group,
     )  # fmt: skip
 
 
-def _hover(figure: Figure, lines: Sequence[Any], values: Sequence[tuple[str, str]]) -> None:
-    from bokeh.models import HoverTool
+def _hover(
+    figure: Figure,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[Interval]]],
+    place: tuple[str, str],
+) -> None:
+    """Shows the values of all groups at the mouse's place, and a legend that hides groups.
 
-    tooltips = [("group", "@group"), *values, ("95 % interval", "@interval"), ("runs", "@runs")]
-    figure.add_tools(HoverTool(renderers=list(lines), tooltips=tooltips, mode="vline"))
+    One unseen line has the texts: with a tooltip for each line, they would cover each other.
+    """
+    from bokeh.models import ColumnDataSource, HoverTool
+
+    places = sorted({x for xs, _ in lines.values() for x in xs})
+    columns: dict[str, list[Any]] = {"x": places, "y": []}
+    columns |= {f"text{number}": [] for number in range(len(lines))}
+    for x in places:
+        heights = []
+        for number, (group, (xs, values)) in enumerate(lines.items()):
+            nearest = min(range(len(xs)), key=lambda index, xs=xs, x=x: abs(xs[index] - x))
+            heights.append(values[nearest].estimate)
+            text = f"{group}: {format_interval(values[nearest])}, {_seeds(values[nearest])}"
+            columns[f"text{number}"].append(
+                text if xs[nearest] == x else f"{text}, at {xs[nearest]:,.4g}"
+            )
+        columns["y"].append(float(np.mean(heights)))
+    unseen = figure.line("x", "y", source=ColumnDataSource(columns), line_alpha=0)
+    texts = [("", f"@text{number}") for number in range(len(lines))]
+    figure.add_tools(HoverTool(renderers=[unseen], tooltips=[place, *texts], mode="vline"))
     # Next to the figure, where it hides no curve; a click hides a group.
     figure.add_layout(figure.legend[0], "right")
     figure.legend.click_policy = "hide"
     figure.legend.label_text_font_size = "9pt"
 
 
-def _level(figure: Figure, level: float) -> None:
-    from bokeh.models import Span
+def _seeds(interval: Interval) -> str:
+    return "1 seed" if interval.seeds == 1 else f"{interval.seeds} seeds"
 
-    figure.add_layout(
-        Span(location=level, dimension="width", line_color="#888888", line_dash="dashed")
-    )
+
+def _fit(figure: Figure, values: NDArray[np.float64]) -> None:
+    """Shows all values. Bands may be far longer, with two seeds for example, and are cut."""
+    from bokeh.models import Range1d
+
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 1.0
+    figure.y_range = Range1d(low - margin, high + margin)
+
+
+def _level(figure: Figure, level: float) -> None:
+    from bokeh.models import HSpan
+
+    figure.add_glyph(HSpan(y=level, line_color="#888888", line_dash="dashed"))

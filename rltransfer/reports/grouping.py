@@ -194,8 +194,11 @@ class _SettingsOf:
             text = value if isinstance(value, str) else json.dumps(value)
             name = f"network.{name.removeprefix('student.')}" if "student." in name[:8] else name
             found[name] = _replaced(text, sources) if name in SOURCES else text
-        if isinstance(method.get("teacher"), dict):
-            found["teacher"] = ", ".join(sources.values())
+        teachers = [one for one in run.sources if one.kind == "teacher"]
+        text = method.get("teacher")
+        if teachers and (isinstance(text, dict) or "(" not in f"{text}"):
+            # Not the text of a composition, which says more than its members.
+            found["teacher"] = ", ".join(sources[one.text] for one in teachers)
         for source in run.sources:
             if source.kind == "init_from":
                 found["init_from"] = sources[source.text]

@@ -18,8 +18,8 @@ MARK = '<meta name="generator" content="rltransfer report">'
 """A line of every report, by which an earlier one is known."""
 
 MISSING = (
-    "A report as HTML needs the package {name}: run pip install 'rltransfer[report]', or use a name "
-    "that ends with .md."
+    "A report as HTML needs the package {name}: run `pip install 'rltransfer[report]'`, or use a "
+    "name that ends with .md."
 )
 
 TEMPLATE = """\
@@ -33,7 +33,7 @@ MARK
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Transfer report</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 2em auto;
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1400px; margin: 2em auto;
        padding: 0 1em; }
 h2 { border-bottom: 1px solid #ccc; margin-top: 2em; }
 .table { overflow-x: auto; }
@@ -41,6 +41,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0
 th, td { padding: 0.25em 0.7em; text-align: left; vertical-align: top; }
 th { border-bottom: 2px solid #888; }
 td { border-bottom: 1px solid #ddd; }
+.numbers { font-size: 14px; }
 .warns { background: #fff6dd; border-left: 4px solid #e0a800; padding: 0.5em 0.5em 0.5em 2em; }
 .figure { min-height: 380px; }
 ul { margin: 0.5em 0; padding-left: 1.4em; }
@@ -63,10 +64,10 @@ ul { margin: 0.5em 0; padding-left: 1.4em; }
 <div class="figure" id="{{ section.figure }}"></div>
 {%- endif %}
 {%- if section.table %}
-<div class="table"><table>
+<div class="table{% if section.table.numbers %} numbers{% endif %}"><table>
 <tr>{% for cell in section.table.head %}<th>{{ cell }}</th>{% endfor %}</tr>
 {%- for row in section.table.rows %}
-<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+<tr>{% for cell in row %}<td>{{ cell | whole }}</td>{% endfor %}</tr>
 {%- endfor %}
 </table></div>
 {%- endif %}
@@ -106,6 +107,7 @@ def html(report: Report) -> str:
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["json"] = as_json
+    environment.filters["whole"] = _whole
     drawn = {name: json_item(figure) for name, figure in figures(report).items()}
     scripts = Resources(mode="inline", components=["bokeh"]).render_js()
     return environment.from_string(TEMPLATE).render(
@@ -115,3 +117,8 @@ def html(report: Report) -> str:
         report=report.to_json(),
         bokeh=markupsafe.Markup(scripts),
     )
+
+
+def _whole(text: str) -> str:
+    """A cell whose lines break before an interval, not within it."""
+    return text.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")

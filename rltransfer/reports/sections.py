@@ -21,9 +21,10 @@ DEFINITIONS = (
     "Asymptote and jumpstart: mean return over the last and the first tenth of the compared steps; "
     "jumpstart and asymptotic gain are differences from the baseline (Taylor & Stone 2009).",
     "Area ratio: area under the curve divided by the baseline's, both above the return that counts "
-    "as nothing. 1 is the baseline.",
+    "as nothing. 1 is the baseline. A ratio has no interval if the baseline's may be 0.",
     "Steps to threshold: restricted mean. Runs that end below the threshold are censored, not left "
-    "out: they count with all their steps, so that the true mean is higher.",
+    "out: they count with all their steps, so that the true mean is higher. Times are known to the "
+    "distance between the curve's points.",
     "Curves, areas and asymptotes are of finished runs; steps to threshold are of all runs.",
 )
 """What the columns mean."""
@@ -37,6 +38,8 @@ class Table:
     """The columns' names."""
     rows: tuple[tuple[str, ...], ...]
     """The cells."""
+    numbers: bool = False
+    """Whether cells contain intervals, which are not broken over lines."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def transfer_table(task: TaskComparison, baseline: str | None) -> Table:
                 format_interval(one.steps_ratio) if one.steps_ratio else own,
             )
         )
-    return Table(tuple(head), tuple(rows))
+    return Table(tuple(head), tuple(rows), numbers=True)
 
 
 def format_interval(interval: Interval | None) -> str:
@@ -129,9 +132,9 @@ def digits_of(size: float) -> int:
 
 
 def _format(interval: Interval, digits: int) -> str:
-    estimate, low, high = (
-        f"{one:,.{digits}f}" for one in (interval.estimate, interval.low, interval.high)
-    )
+    ends = (interval.estimate, interval.low, interval.high)
+    # Adding 0 makes a zero of a rounded minus zero.
+    estimate, low, high = (f"{round(one, digits) + 0.0:,.{digits}f}" for one in ends)
     if interval.is_known:
         return f"{estimate} ({low} to {high})"
     return f"{estimate}, no interval" + (" (one seed)" if interval.seeds == 1 else "")
@@ -160,12 +163,17 @@ def _groups(report: Report) -> Section:
 
 def _warnings(report: Report) -> Section:
     found = (*report.warnings, *(f"Left out: {sentence}" for sentence in report.unreadable))
-    return Section("Before you compare", notes=found or ("Nothing speaks against it.",), warns=True)
+    return Section(
+        "Before you compare",
+        notes=found or ("Budgets, networks, seeds and evaluations are alike.",),
+        warns=True,
+    )
 
 
 def _task(task: TaskComparison, index: int, baseline: str | None) -> list[Section]:
     shown = "Evaluation returns" if task.kind == "evaluation" else "Training returns"
-    notes = (f"{shown}: means over seeds with 95 % bands, and each run.", *task.notes)
+    drawn = f"{shown}: means over seeds with 95 % bands, and each run."
+    notes = (drawn if task.lines else "No run has a curve.", *task.notes)
     found = [Section(task.task, notes=notes, figure=f"curves-{index}")]
     if task.lines:
         found.append(Section(f"Curves of {task.task}", 3, table=_curves(task), only_text=True))
@@ -214,7 +222,7 @@ def _scores(report: Report) -> list[Section]:
         Section(
             title,
             notes=(f"Tasks: {', '.join(scores.tasks)}.", *scores.notes),
-            table=Table(head, tuple(rows)),
+            table=Table(head, tuple(rows), numbers=True),
         ),
         Section(
             "Performance profiles",
@@ -253,7 +261,7 @@ def _matrices(report: Report) -> list[Section]:
             "Rows: what the source was trained on. Columns: what was learned. Cells: the final "
             "return, and the area ratio to the baseline.",
         )
-        table = Table(("source", *matrix.tasks), tuple(rows))
+        table = Table(("source", *matrix.tasks), tuple(rows), numbers=True)
         found.append(Section(f"Transfer matrix of {matrix.method}", notes=notes, table=table))
     return found
 
