@@ -159,7 +159,7 @@ def _hover(
     for x in places:
         heights = []
         for number, (group, (xs, values)) in enumerate(lines.items()):
-            nearest = min(range(len(xs)), key=lambda index, xs=xs, x=x: abs(xs[index] - x))
+            nearest = int(np.abs(np.array(xs) - x).argmin())
             heights.append(values[nearest].estimate)
             text = f"{group}: {format_interval(values[nearest])}, {_seeds(values[nearest])}"
             columns[f"text{number}"].append(
@@ -185,7 +185,7 @@ def _fit(figure: Figure, values: NDArray[np.float64]) -> None:
 
     low, high = float(values.min()), float(values.max())
     margin = 0.05 * (high - low) or 1.0
-    figure.y_range = Range1d(low - margin, high + margin)
+    figure.y_range = Range1d(start=low - margin, end=high + margin)
 
 
 def _level(figure: Figure, level: float) -> None:

@@ -195,8 +195,8 @@ class _SettingsOf:
             name = f"network.{name.removeprefix('student.')}" if "student." in name[:8] else name
             found[name] = _replaced(text, sources) if name in SOURCES else text
         teachers = [one for one in run.sources if one.kind == "teacher"]
-        text = method.get("teacher")
-        if teachers and (isinstance(text, dict) or "(" not in f"{text}"):
+        written = method.get("teacher")
+        if teachers and (isinstance(written, dict) or "(" not in f"{written}"):
             # Not the text of a composition, which says more than its members.
             found["teacher"] = ", ".join(sources[one.text] for one in teachers)
         for source in run.sources:
