@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rltransfer.metrics import Interval
 from rltransfer.reports.comparison import RunCurve, TaskComparison
-from rltransfer.reports.report import Report
+from rltransfer.reports.data import ReportData
 from rltransfer.reports.scores import Scores
 from rltransfer.reports.sections import format_interval
 
@@ -33,7 +33,7 @@ HEIGHT = 380
 """Pixels of a figure."""
 
 
-def figures(report: Report) -> dict[str, Figure]:
+def figures(report: ReportData) -> dict[str, Figure]:
     """The figures of a page by the names that sections give them."""
     styles = {
         group.label: (COLORS[place % len(COLORS)], DASHES[place // len(COLORS) % len(DASHES)])

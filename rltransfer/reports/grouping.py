@@ -10,16 +10,12 @@ Two runs are in one group if their method and all settings are equal. Left out o
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from rltransfer.errors import InputError
-from rltransfer.files.serialization import to_json
-from rltransfer.learning import methods
 from rltransfer.reports.reading import RunRecord, Source
 from rltransfer.tasks.task import Task
 
@@ -187,7 +183,7 @@ class _SettingsOf:
         return self._settings(run, keys=False)
 
     def _settings(self, run: RunRecord, keys: bool) -> Settings:
-        method = _merged(_defaults(run.agent), run.method)
+        method = run.method
         sources = {source.text: self._source(source, run, keys) for source in run.sources}
         found: Settings = {"agent": run.agent}
         for name, value in _flat(method):
@@ -257,28 +253,6 @@ def _flat(settings: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{front}{name}.")
         else:
             yield f"{front}{name}", value
-
-
-def _defaults(agent: str) -> dict[str, Any]:
-    """The defaults of a method's options, which runs of earlier versions may lack."""
-    try:
-        method: Any = methods.find_method(agent)
-    except InputError:
-        return {}  # the method is not installed here
-    return {
-        field.name: to_json(field.default)
-        for field in dataclasses.fields(method)
-        if field.default is not dataclasses.MISSING
-    }
-
-
-def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the defaults of those that are missing, in nested ones too."""
-    merged = {**defaults, **given}
-    for name, value in defaults.items():
-        if isinstance(value, dict) and isinstance(given.get(name), dict):
-            merged[name] = _merged(value, given[name])
-    return merged
 
 
 def label_settings(groups: Sequence[Mapping[str, str]]) -> list[str]:

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from rltransfer.errors import InputError
-from rltransfer.reports.report import Report
+from rltransfer.reports.data import ReportData
 from rltransfer.reports.sections import sections
 
 MARK = '<meta name="generator" content="rltransfer report">'
@@ -86,7 +86,7 @@ Promise.all(Object.entries(figures).map(([id, item]) => Bokeh.embed.embed_item(i
 """.replace("MARK", MARK)
 
 
-def html(report: Report) -> str:
+def html(report: ReportData) -> str:
     """A report as a page of HTML.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rltransfer.reports.report import Report
+from rltransfer.reports.data import ReportData
 from rltransfer.reports.sections import Section, sections
 
 MARK = "<!-- rltransfer report -->"
@@ -15,7 +15,7 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@]|:(?=//)|(?<=www)\.)")
 """Characters that Markdown or HTML would read, those of addresses that become links among them."""
 
 
-def markdown(report: Report) -> str:
+def markdown(report: ReportData) -> str:
     """A report as a page of Markdown."""
     folders = ", ".join(map(plain, report.folders))
     parts = [MARK, "# Transfer report", f"Runs in {folders}."]

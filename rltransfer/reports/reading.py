@@ -17,7 +17,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.reading import is_folder, must_be_readable
 from rltransfer.files.untrusted import DAMAGE, check_size, damage_refused, read_json
 from rltransfer.metrics.curves import Curve
-from rltransfer.runs.config import read_config, with_default_options
+from rltransfer.runs.config import read_config, with_default_method, with_default_options
 from rltransfer.runs.curves import CurvePoint
 from rltransfer.runs.curves import curves as curve_points
 from rltransfer.runs.folder import stored_result
@@ -145,9 +145,10 @@ def read_run(run_dir: Path) -> RunRecord:
     with damage_refused(damaged):
         current = with_current_names(dict(config))
         suite = Suite.from_json(config["suite"])
-        method, options = dict(current["method"]), with_default_options(current["options"])
         if not isinstance(current["agent"], str):
             raise TypeError("The name of a method is text.")
+        method = with_default_method(current["agent"], current["method"])
+        options = with_default_options(current["options"])
         for name in ("seed", "total_steps"):
             if not isinstance(options[name], int) or not 0 <= options[name] < 10**18:
                 raise ValueError(f"{name} is a whole number.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rltransfer.metrics import Interval
 from rltransfer.reports.comparison import TaskComparison
-from rltransfer.reports.report import Report
+from rltransfer.reports.data import ReportData
 
 UNKNOWN = "-"
 """A cell whose value is not known."""
@@ -62,7 +62,7 @@ class Section:
     """Whether only pages without figures have this section."""
 
 
-def sections(report: Report) -> list[Section]:
+def sections(report: ReportData) -> list[Section]:
     """The sections of a page, in their order."""
     found = [_groups(report), _warnings(report)]
     for index, task in enumerate(report.tasks):
@@ -140,7 +140,7 @@ def _format(interval: Interval, digits: int) -> str:
     return f"{estimate}, no interval" + (" (one seed)" if interval.seeds == 1 else "")
 
 
-def _groups(report: Report) -> Section:
+def _groups(report: ReportData) -> Section:
     rows = tuple(
         (
             group.label + (" (baseline)" if group.label == report.baseline else ""),
@@ -161,7 +161,7 @@ def _groups(report: Report) -> Section:
     return Section("Groups", notes=tuple(notes), table=Table(head, rows))
 
 
-def _warnings(report: Report) -> Section:
+def _warnings(report: ReportData) -> Section:
     found = (*report.warnings, *(f"Left out: {sentence}" for sentence in report.unreadable))
     return Section(
         "Before you compare",
@@ -196,7 +196,7 @@ def _curves(task: TaskComparison) -> Table:
     return Table(("group", "steps", "mean return", "runs"), tuple(rows))
 
 
-def _scores(report: Report) -> list[Section]:
+def _scores(report: ReportData) -> list[Section]:
     scores = report.scores
     title = "Scores over all tasks"
     if not scores.groups:
@@ -239,7 +239,7 @@ def _places(thresholds: Sequence[float]) -> list[int]:
     return list(range(0, len(thresholds), 5))
 
 
-def _matrices(report: Report) -> list[Section]:
+def _matrices(report: ReportData) -> list[Section]:
     found = []
     for matrix in report.matrices:
         rows = []
@@ -266,7 +266,7 @@ def _matrices(report: Report) -> list[Section]:
     return found
 
 
-def _differences(report: Report) -> Section:
+def _differences(report: ReportData) -> Section:
     labels = [group.label for group in report.groups]
     rows = tuple(
         (one.setting, *(one.values.get(label, UNKNOWN) for label in labels))
@@ -275,7 +275,7 @@ def _differences(report: Report) -> Section:
     return Section("Settings that differ", table=Table(("setting", *labels), rows))
 
 
-def _runs(report: Report) -> Section:
+def _runs(report: ReportData) -> Section:
     rows = tuple(
         (
             run.path,

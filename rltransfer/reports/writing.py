@@ -8,7 +8,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.atomic import write_text_whole
 from rltransfer.files.reading import is_folder
 from rltransfer.reports import html, markdown
-from rltransfer.reports.report import Report
+from rltransfer.reports.data import ReportData
 from rltransfer.runs.folder import io_errors_as_input_errors
 
 HEAD = 4_096
@@ -45,7 +45,7 @@ def check_target(path: Path) -> None:
                 )
 
 
-def write_report(report: Report, path: Path) -> Path:
+def write_report(report: ReportData, path: Path) -> Path:
     """Writes a report as HTML or Markdown; see `Report.write`."""
     check_target(path)
     made, _ = FORMATS[path.suffix.lower()]
