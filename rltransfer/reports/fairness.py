@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ def _by_itself(group: Group) -> Iterator[str]:
             "count for the steps to the threshold alone."
         )
     if group.repeated:
-        listed = ", ".join(str(run.path) for run in group.repeated)
+        listed = ", ".join(run.name for run in group.repeated)
         yield (
             f"{who}: {listed} repeats a seed that another of its runs has, and is not counted: "
             "equal seeds are not independent."
@@ -116,11 +117,11 @@ def _compared(group: Group, baseline: Group, names: Names) -> Iterator[str]:
     yield from _seeds(group, baseline, names)
     for option, words in EVALUATION.items():
         values = [
-            {run.options.get(option) for run in one.runs if option in run.options}
+            {json.dumps(run.options[option]) for run in one.runs if option in run.options}
             for one in (group, baseline)
         ]
         if all(values) and values[0] != values[1]:
-            texts = [", ".join(sorted(map(str, one))) for one in values]
+            texts = [", ".join(sorted(one)) for one in values]
             yield f"Evaluations differ: the {words} are {texts[0]} of {who}, {texts[1]} of {other}."
     if not group.is_from_scratch and baseline.is_from_scratch:
         yield f"The steps that the source of {who} was trained for are not counted."

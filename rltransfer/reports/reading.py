@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from rltransfer.tasks.task import Suite
 
 CURVES = {"evaluation": "evaluate/return/", "training": "rollout/return/"}
 """The curves of returns: greedy evaluations, and the episodes of training."""
+
+UNPRINTABLE = ("Cc", "Cs")
+"""Categories of characters that are not printed: controls, and halves of pairs."""
 
 RETURNS = (
     "return_mean", "return_ci95", "episodes", "random_return_mean", "teacher_return_mean",
@@ -72,6 +76,11 @@ class RunRecord:
     """Its number in a chain of generations; None for a single run."""
     weights: frozenset[str]
     """Hashes of the policies in its checkpoints."""
+
+    @property
+    def name(self) -> str:
+        """The run's folder as text."""
+        return printable(str(self.path))
 
     @property
     def seed(self) -> int:
@@ -123,7 +132,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
                 runs.setdefault(path.resolve(), read_run(path))
                 found += 1
             except InputError as error:
-                unreadable.append(str(error))
+                unreadable.append(printable(str(error)))
         if not found and unreadable:
             raise InputError(unreadable[0])
         if not found:
@@ -132,6 +141,11 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
             )
         wrong += unreadable
     return sorted(runs.values(), key=lambda run: _natural(run.path)), list(dict.fromkeys(wrong))
+
+
+def printable(text: str) -> str:
+    """A text without what terminals and files do not take: control characters, half characters."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in UNPRINTABLE else c for c in text)
 
 
 def read_run(run_dir: Path) -> RunRecord:
@@ -143,8 +157,8 @@ def read_run(run_dir: Path) -> RunRecord:
     config = read_config(run_dir)
     damaged = f"{run_dir} is not a complete run: its config.json is damaged."
     with damage_refused(damaged):
-        current = with_current_names(dict(config))
-        suite = Suite.from_json(config["suite"])
+        current = _printable(with_current_names(dict(config)))
+        suite = Suite.from_json(_printable(config["suite"]))
         if not isinstance(current["agent"], str):
             raise TypeError("The name of a method is text.")
         method = with_default_method(current["agent"], current["method"])
@@ -184,11 +198,20 @@ def read_run(run_dir: Path) -> RunRecord:
     )
 
 
+def _printable(value: Any) -> Any:
+    """JSON in which every text is printable."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(name): _printable(part) for name, part in value.items()}
+    return [_printable(part) for part in value] if isinstance(value, list) else value
+
+
 def _run_folders(folder: Path, unreadable: list[str]) -> Iterator[Path]:
     """The folders with a run's configuration, a folder itself among them."""
 
     def report(error: OSError) -> None:
-        unreadable.append(f"{error.filename} cannot be read: {error.strerror}.")
+        unreadable.append(printable(f"{error.filename} cannot be read: {error.strerror}."))
 
     for here, below, files in os.walk(folder, onerror=report):
         below[:] = sorted(

@@ -19,7 +19,7 @@ from rltransfer.reports.data import GroupRow, ReportData, RunRow
 from rltransfer.reports.fairness import differing_settings, warnings
 from rltransfer.reports.grouping import Group, Lineage, Names, group_runs
 from rltransfer.reports.matrix import transfer_matrices
-from rltransfer.reports.reading import CURVES, find_runs
+from rltransfer.reports.reading import CURVES, find_runs, printable
 from rltransfer.reports.scores import compare_scores
 from rltransfer.reports.writing import write_report
 
@@ -79,7 +79,7 @@ def report(
         compare_task(task, groups, chosen.group, names, curve, threshold) for task in names.all()
     )
     return Report(
-        folders=tuple(map(str, folders)),
+        folders=tuple(printable(str(folder)) for folder in folders),
         runs=tuple(_run_rows(groups, names)),
         unreadable=tuple(unreadable),
         groups=tuple(_group_row(group, names) for group in groups),
@@ -100,7 +100,7 @@ def _run_rows(groups: Sequence[Group], names: Names) -> list[RunRow]:
             parameters = run.result.get("student_parameters")
             rows.append(
                 RunRow(
-                    path=str(run.path),
+                    path=run.name,
                     group=group.label,
                     tasks=tuple(names.tasks(run)),
                     seed=run.seed,
