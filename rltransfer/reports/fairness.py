@@ -101,19 +101,14 @@ def _compared(group: Group, baseline: Group, names: Names) -> Iterator[str]:
             f"Numbers of tasks differ: {who} learns {_tasks(sizes[0])}, {other} "
             f"{_tasks(sizes[1])}. Steps count over all tasks of a run."
         )
-    parameters = [
-        {
-            int(run.result["student_parameters"])
-            for run in one.runs
-            if isinstance(run.result.get("student_parameters"), int)
-        }
-        for one in (group, baseline)
-    ]
-    if all(parameters) and not parameters[0] & parameters[1]:
-        yield (
-            f"Networks differ: {who} has {_listed(parameters[0])} parameters, {other} "
-            f"{_listed(parameters[1])}."
-        )
+    for task in names.all():
+        parameters = [_parameters(one, task, names) for one in (group, baseline)]
+        if all(parameters) and not parameters[0] & parameters[1]:
+            yield (
+                f"Networks differ: {who} has {_listed(parameters[0])} parameters on {task}, "
+                f"{other} {_listed(parameters[1])}."
+            )
+            break
     yield from _seeds(group, baseline, names)
     for option, words in EVALUATION.items():
         values = [
@@ -125,6 +120,12 @@ def _compared(group: Group, baseline: Group, names: Names) -> Iterator[str]:
             yield f"Evaluations differ: the {words} are {texts[0]} of {who}, {texts[1]} of {other}."
     if not group.is_from_scratch and baseline.is_from_scratch:
         yield f"The steps that the source of {who} was trained for are not counted."
+
+
+def _parameters(group: Group, task: str, names: Names) -> set[int]:
+    """The numbers of parameters of a group's policies on a task, as far as they are known."""
+    found = [run.result.get("student_parameters") for run in group.runs if task in names.tasks(run)]
+    return {number for number in found if isinstance(number, int)}
 
 
 def _seeds(group: Group, baseline: Group, names: Names) -> Iterator[str]:

@@ -187,6 +187,8 @@ class _SettingsOf:
         sources = {source.text: self._source(source, run, keys) for source in run.sources}
         found: Settings = {"agent": run.agent}
         for name, value in _flat(method):
+            if name in SOURCES and value is None:
+                continue
             text = value if isinstance(value, str) else json.dumps(value)
             name = f"network.{name.removeprefix('student.')}" if "student." in name[:8] else name
             found[name] = _replaced(text, sources) if name in SOURCES else text
@@ -199,7 +201,7 @@ class _SettingsOf:
             if source.kind == "init_from":
                 found["init_from"] = sources[source.text]
         for name, value in run.options.items():
-            if name not in IGNORED and not name.startswith(IGNORED_BEGINNINGS):
+            if name not in (*IGNORED, *SOURCES) and not name.startswith(IGNORED_BEGINNINGS):
                 found[name] = json.dumps(value)
         if len(run.suite) > 1:
             found["tasks"] = ", ".join(self.names.tasks(run))

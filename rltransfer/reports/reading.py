@@ -236,7 +236,9 @@ def _is_run(folder: Path) -> bool:
 
 
 def _sources(config: Mapping[str, Any]) -> Iterator[Source]:
-    begun = config.get("init_from")
+    begun = config.get("init_from") or config["options"].get("init_from")
+    if isinstance(begun, str):
+        begun = {"source": begun}
     if isinstance(begun, dict) and isinstance(begun.get("source"), str):
         yield Source("init_from", begun["source"], str(begun.get("sha256") or ""))
     teachers = list(_leaves(config.get("teacher")))

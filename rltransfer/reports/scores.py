@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from rltransfer.reports.grouping import Group, Names
 
 THRESHOLDS = 51
 """Points of a performance profile."""
+
+HIGHEST = 10.0
+"""The largest score that a performance profile shows."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def compare_scores(groups: Sequence[Group], baseline: Group | None, names: Names
     if not references or not tables:
         return Scores((), {}, (), {}, tuple(notes))
     top = max(max(map(max, table)) for _, table in tables.values())
-    thresholds = np.linspace(0, max(1.25, min(top, 10.0)), THRESHOLDS).tolist()
+    end = math.ceil(4 * min(max(top, 1.25), HIGHEST)) / 4
+    thresholds = np.linspace(0, end, THRESHOLDS).tolist()
     base = tables.get(baseline.label) if baseline else None
     return Scores(
         tasks=tuple(references),

@@ -10,6 +10,9 @@ from rltransfer.metrics import Interval
 from rltransfer.reports.comparison import TaskComparison
 from rltransfer.reports.data import ReportData
 
+LONGEST_VALUE = 200
+"""Characters of a setting's value."""
+
 UNKNOWN = "-"
 """A cell whose value is not known."""
 
@@ -269,10 +272,14 @@ def _matrices(report: ReportData) -> list[Section]:
 def _differences(report: ReportData) -> Section:
     labels = [group.label for group in report.groups]
     rows = tuple(
-        (one.setting, *(one.values.get(label, UNKNOWN) for label in labels))
+        (one.setting, *(_cut(one.values.get(label, UNKNOWN)) for label in labels))
         for one in report.differences
     )
     return Section("Settings that differ", table=Table(("setting", *labels), rows))
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 3]}..."
 
 
 def _runs(report: ReportData) -> Section:

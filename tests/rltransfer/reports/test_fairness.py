@@ -39,7 +39,7 @@ def test_like_groups_need_no_warning(tmp_path: Path) -> None:
         ),
         (
             {"parameters": 7_000},
-            f"Networks differ: {LIKE} has 7,000 parameters, a 100.",
+            f"Networks differ: {LIKE} has 7,000 parameters on CartPole-v1, a 100.",
         ),
         (
             {"tasks": ["CartPole-v1", "Acrobot-v1"]},

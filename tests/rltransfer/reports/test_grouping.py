@@ -158,3 +158,18 @@ def test_a_repeated_seed_counts_once(tmp_path: Path) -> None:
     assert [run.path.name for run in group.runs] == ["b", "d"]
     assert [run.path.name for run in group.repeated] == ["a", "c"]
     assert (group.seeds, group.num_finished) == ([0, 1], 2)
+
+
+def test_an_option_that_names_the_source_is_not_a_setting_besides(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", weights="1")
+    for name in ("b", "c"):
+        made = make_run(tmp_path / name, seed=int(name == "c"))
+        config = json.loads((made / "config.json").read_text())
+        if name == "b":
+            config |= begun_with("moved/a", "1")
+        config["options"]["init_from"] = str(tmp_path / "a")
+        (made / "config.json").write_text(json.dumps(config))
+    assert found(tmp_path) == {
+        "ppo init_from=none": ["a"],
+        "ppo init_from=ppo (own task)": ["b", "c"],
+    }
