@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from empty_run import empty_run
 from in_turn import one_by_one
 
 from rltransfer.cli.main import main
@@ -33,7 +34,6 @@ from rltransfer.experiments.distral_mazes.experiment import (
     verdict,
 )
 from rltransfer.metrics.intervals import Interval, mean_interval
-from rltransfer.runs.tensorboard import Tracker
 
 WORDS = (
     "experiment run distral-mazes --mazes 2 --betas 10 100 --learning-rates 1e-3 --grid-seeds 1 "
@@ -167,6 +167,6 @@ def test_bad_numbers_are_refused() -> None:
 
 
 def test_a_run_without_episodes_is_refused(tmp_path: Path) -> None:
-    Tracker(tmp_path).close()
+    empty_run(tmp_path)
     with pytest.raises(InputError, match="No episode of CartPole-v1 ended within 64 steps"):
         run_curves(tmp_path, ["CartPole-v1"], 64)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from empty_run import empty_run
 from in_turn import one_by_one
 
 from rltransfer.cli.main import main
@@ -14,7 +15,6 @@ from rltransfer.errors import InputError
 from rltransfer.experiments.common import trials
 from rltransfer.experiments.distral_two_rooms.experiment import DistralTwoRooms, Findings
 from rltransfer.metrics.curves import Curve
-from rltransfer.runs.tensorboard import Tracker
 
 WORDS = (
     "experiment run distral-two-rooms --goals 2 --new-goals 2 --room 2 --corridor 1 --betas 10 "
@@ -99,9 +99,7 @@ def test_the_experiment_writes_its_page_and_is_not_run_twice(
 
 def test_a_run_without_episodes_is_refused(tmp_path: Path) -> None:
     experiment = DistralTwoRooms(out=tmp_path, steps=64)
-    run_dir = tmp_path / experiment.trials("together")[0].name
-    run_dir.mkdir()
-    Tracker(run_dir).close()
+    empty_run(tmp_path / experiment.trials("together")[0].name)
     with pytest.raises(InputError, match="No episode ended within 64 steps of each task"):
         experiment._curve("together", "with", experiment.betas[0], 0)
 
