@@ -68,7 +68,7 @@ def run(words: list[str]) -> None:
 def _show(found: Report, path: Path) -> None:
     out = console()
     for task in found.tasks:
-        table = transfer_table(task, found.baseline)
+        table = transfer_table(task)
         places = [table.head.index(name) for name in SHOWN]
         shown = RichTable(*SHOWN, title=Text(task.task), title_justify="left")
         for row in table.rows:

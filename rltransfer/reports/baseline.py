@@ -57,6 +57,29 @@ def choose_baseline(groups: Sequence[Group], wanted: str | None, names: Names) -
     return Baseline(found, reason)
 
 
+def task_baseline(
+    task: str, groups: Sequence[Group], chosen: Baseline, wanted: bool, names: Names
+) -> Baseline:
+    """The baseline on one task: the chosen one if it has runs of it, else one of those that have.
+
+    Args:
+        task: The task's name in the report.
+        groups: All groups.
+        chosen: The baseline of the report.
+        wanted: Whether the user chose it: then there is no other.
+        names: What tasks are called.
+    """
+    having = [one for one in groups if any(task in names.tasks(run) for run in one.runs)]
+    if chosen.group is None or chosen.group in having:
+        return Baseline(chosen.group, "")
+    if wanted or len(having) < 2:
+        return Baseline(None, "The baseline has no run of this task.")
+    other = choose_baseline(having, None, names)
+    assert other.group is not None
+    sentence = f"The baseline has no run of this task, so {other.group.label} is the baseline here."
+    return Baseline(other.group, f"{sentence} {other.reason}")
+
+
 def _shared(group: Group, groups: Sequence[Group], names: Names) -> int:
     """How many tasks of other groups a group has."""
     own = {task for run in group.runs for task in names.tasks(run)}

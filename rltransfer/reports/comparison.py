@@ -94,6 +94,8 @@ class TaskComparison:
 
     task: str
     """The task."""
+    baseline: str | None
+    """The baseline's label; None without one."""
     kind: CurveName
     """Which returns the curves show."""
     floor: float | None
@@ -119,24 +121,26 @@ def compare_task(
     names: Names,
     kind: CurveName = "evaluation",
     threshold: float = 0.9,
+    reason: str = "",
 ) -> TaskComparison:
     """Compares groups on one task.
 
     Args:
         task: The task's name in the report.
         groups: All groups; those without a run of the task are left out.
-        baseline: The baseline, if it has runs of the task.
+        baseline: The baseline; nothing is compared with it if it has no run of the task.
         names: What tasks are called.
         kind: The wanted curves; the others are used if a group has no curve of this kind.
         threshold: The threshold as a fraction of the way from the floor to the baseline's
             asymptote.
+        reason: A sentence about the baseline, if there is something to say.
     """
     runs = {
         group.label: [run for run in group.runs if task in names.tasks(run)] for group in groups
     }
     runs = {label: of for label, of in runs.items() if of}
     label = baseline.label if baseline is not None and baseline.label in runs else None
-    notes: list[str] = []
+    notes = [reason] if reason else []
     kind = _kind(task, runs, names, kind, notes)
     curves = {
         group: tuple(_run_curve(run, task, names, kind) for run in of) for group, of in runs.items()
@@ -159,7 +163,9 @@ def compare_task(
                 gained = _gains(whole[group], whole[label], floor, times, group, label, horizon)
                 measures[group] = replace(measures[group], **gained)
     lines = {group: line for group, of in curves.items() if (line := mean_line(of)) is not None}
-    return TaskComparison(task, kind, floor, goal, horizon, tuple(notes), curves, lines, measures)
+    return TaskComparison(
+        task, label, kind, floor, goal, horizon, tuple(notes), curves, lines, measures
+    )
 
 
 def mean_line(runs: Sequence[RunCurve]) -> Line | None:

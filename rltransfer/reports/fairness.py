@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rltransfer.reports.grouping import SOURCES, Group, Names
+from rltransfer.reports.reading import RunRecord
 
 EVALUATION = {
     "episodes": "episodes of the final evaluation",
@@ -47,69 +49,83 @@ def differing_settings(groups: Sequence[Group]) -> list[Difference]:
     return found
 
 
-def warnings(groups: Sequence[Group], baseline: Group | None, names: Names) -> list[str]:
+class Remark(NamedTuple):
+    """A reason for caution about one group; those of one kind become one sentence."""
+
+    kind: str
+    """What it is about."""
+    clause: str
+    """What is so, of which group."""
+    after: str = ""
+    """A sentence that follows all clauses."""
+
+
+def warnings(groups: Sequence[Group], baselines: Mapping[str, Group], names: Names) -> list[str]:
     """Sentences about what makes a comparison with the baseline unfair or uncertain.
 
     Args:
         groups: All groups.
-        baseline: The baseline; without one, only each group by itself is looked at.
+        baselines: The baseline of each task that has one. Groups are compared with it if they have
+            runs of that task.
         names: What tasks are called.
     """
-    found = [sentence for group in groups for sentence in _by_itself(group)]
-    if baseline is not None:
+    remarks = [remark for group in groups for remark in _by_itself(group)]
+    pairs: dict[tuple[int, int], tuple[Group, Group]] = {}
+    for task, baseline in baselines.items():
         for group in groups:
-            if group is not baseline:
-                found += _compared(group, baseline, names)
-    return found
+            if group is not baseline and any(task in names.tasks(run) for run in group.runs):
+                pairs[id(group), id(baseline)] = group, baseline
+    for group, baseline in pairs.values():
+        remarks += _compared(group, baseline, names)
+    clauses: dict[tuple[str, str], list[str]] = {}
+    for remark in remarks:
+        clauses.setdefault((remark.kind, remark.after), []).append(remark.clause)
+    return [
+        " ".join(filter(None, (f"{kind}: {'; '.join(found)}.", after)))
+        for (kind, after), found in clauses.items()
+    ]
 
 
-def _by_itself(group: Group) -> Iterator[str]:
+def _by_itself(group: Group) -> Iterator[Remark]:
     """What is wrong with a group alone."""
     who = group.label
     if len(group.seeds) == 1:
-        yield f"{who} has one seed: there is no interval, and any difference may be chance."
+        after = "There is no interval, and any difference may be chance."
+        yield Remark("One seed", who, after)
     cut = [run for run in group.runs if not run.is_finished]
     if cut:
-        yield (
-            f"{who}: {len(cut)} of {len(group.runs)} runs were cut short, or still train. They "
-            "count for the steps to the threshold alone."
+        yield Remark(
+            "Cut short, or still training",
+            f"{len(cut)} of {len(group.runs)} runs of {who}",
+            "They count for the steps to the threshold alone.",
         )
-    if group.repeated:
-        listed = ", ".join(run.name for run in group.repeated)
-        yield (
-            f"{who}: {listed} repeats a seed that another of its runs has, and is not counted: "
-            "equal seeds are not independent."
-        )
+    for run in group.repeated:
+        after = "They are not counted: equal seeds are not independent."
+        yield Remark("Repeated seeds", f"{run.name} of {who}", after)
     unevaluated = [run for run in group.runs if run.is_finished and not run.returns]
     if unevaluated:
-        yield f"{who}: {len(unevaluated)} finished runs have no final evaluation."
+        clause = f"{len(unevaluated)} of {len(group.runs)} runs of {who}"
+        yield Remark("Without a final evaluation", clause)
 
 
-def _compared(group: Group, baseline: Group, names: Names) -> Iterator[str]:
+def _compared(group: Group, baseline: Group, names: Names) -> Iterator[Remark]:
     """What makes a comparison of two groups unfair."""
     who, other = group.label, baseline.label
     steps = {run.total_steps for run in group.runs}, {run.total_steps for run in baseline.runs}
     if steps[0] != steps[1]:
-        yield (
-            f"Budgets differ: {who} trains for {_listed(steps[0])} steps, {other} for "
-            f"{_listed(steps[1])}. Curves are compared over the steps that both cover; final "
-            "returns are not."
+        yield Remark(
+            "Budgets differ",
+            f"{who} trains for {_listed(steps[0])} steps, {other} for {_listed(steps[1])}",
+            "Curves are compared over the steps that both cover; final returns are not.",
         )
     sizes = [max(len(run.suite) for run in one.runs) for one in (group, baseline)]
     if sizes[0] != sizes[1]:
-        yield (
-            f"Numbers of tasks differ: {who} learns {_tasks(sizes[0])}, {other} "
-            f"{_tasks(sizes[1])}. Steps count over all tasks of a run."
+        yield Remark(
+            "Numbers of tasks differ",
+            f"{who} learns {_tasks(sizes[0])}, {other} {_tasks(sizes[1])}",
+            "Steps count over all tasks of a run.",
         )
-    for task in names.all():
-        parameters = [_parameters(one, task, names) for one in (group, baseline)]
-        if all(parameters) and not parameters[0] & parameters[1]:
-            yield (
-                f"Networks differ: {who} has {_listed(parameters[0])} parameters on {task}, "
-                f"{other} {_listed(parameters[1])}."
-            )
-            break
-    yield from _seeds(group, baseline, names)
+    yield from _on_tasks(group, baseline, names)
     for option, words in EVALUATION.items():
         values = [
             {json.dumps(run.options[option]) for run in one.runs if option in run.options}
@@ -117,28 +133,41 @@ def _compared(group: Group, baseline: Group, names: Names) -> Iterator[str]:
         ]
         if all(values) and values[0] != values[1]:
             texts = [", ".join(sorted(one)) for one in values]
-            yield f"Evaluations differ: the {words} are {texts[0]} of {who}, {texts[1]} of {other}."
+            clause = f"the {words} are {texts[0]} of {who}, {texts[1]} of {other}"
+            yield Remark("Evaluations differ", clause)
     if not group.is_from_scratch and baseline.is_from_scratch:
-        yield f"The steps that the source of {who} was trained for are not counted."
+        after = "Add them where a source was trained for the sake of the transfer."
+        yield Remark("The steps of the source are not counted", who, after)
 
 
-def _parameters(group: Group, task: str, names: Names) -> set[int]:
-    """The numbers of parameters of a group's policies on a task, as far as they are known."""
-    found = [run.result.get("student_parameters") for run in group.runs if task in names.tasks(run)]
-    return {number for number in found if isinstance(number, int)}
-
-
-def _seeds(group: Group, baseline: Group, names: Names) -> Iterator[str]:
-    """Where two groups have different numbers of seeds on a task that both have."""
-    said: set[tuple[int, int]] = set()
+def _on_tasks(group: Group, baseline: Group, names: Names) -> Iterator[Remark]:
+    """Where networks and numbers of seeds differ, on the first task where they do."""
+    both, kinds = (group, baseline), set()
     for task in names.all():
-        one, other = (sum(task in names.tasks(run) for run in of.runs) for of in (group, baseline))
-        if one and other and one != other and (one, other) not in said:
-            said.add((one, other))
-            yield (
-                f"Numbers of seeds differ: {group.label} has {_seed(one)} on {task}, "
-                f"{baseline.label} {_seed(other)}."
+        runs = [[run for run in one.runs if task in names.tasks(run)] for one in both]
+        if not all(runs):
+            continue
+        parameters = [_parameters(of) for of in runs]
+        if all(parameters) and not parameters[0] & parameters[1] and "networks" not in kinds:
+            kinds.add("networks")
+            yield Remark(
+                "Networks differ",
+                f"{group.label} has {_listed(parameters[0])} parameters on {task}, "
+                f"{baseline.label} {_listed(parameters[1])}",
             )
+        one, other = map(len, runs)
+        if one != other and "seeds" not in kinds:
+            kinds.add("seeds")
+            yield Remark(
+                "Numbers of seeds differ",
+                f"{group.label} has {_seed(one)} on {task}, {baseline.label} {_seed(other)}",
+            )
+
+
+def _parameters(runs: Sequence[RunRecord]) -> set[int]:
+    """The numbers of parameters of runs' policies, as far as they are known."""
+    found = [run.result.get("student_parameters") for run in runs]
+    return {number for number in found if isinstance(number, int)}
 
 
 def _seed(count: int) -> str:

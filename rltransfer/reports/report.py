@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rltransfer.errors import InputError, check_number, unknown
-from rltransfer.reports.baseline import choose_baseline
+from rltransfer.reports.baseline import choose_baseline, task_baseline
 from rltransfer.reports.comparison import CurveName, compare_task
 from rltransfer.reports.data import GroupRow, ReportData, RunRow
 from rltransfer.reports.fairness import differing_settings, warnings
@@ -75,9 +75,15 @@ def report(
     groups = group_runs(runs, names, lineage)
     chosen = choose_baseline(groups, None if baseline is None else str(baseline), names)
     groups.sort(key=lambda group: group is not chosen.group)
+    baselines = {
+        task: task_baseline(task, groups, chosen, baseline is not None, names)
+        for task in names.all()
+    }
     tasks = tuple(
-        compare_task(task, groups, chosen.group, names, curve, threshold) for task in names.all()
+        compare_task(task, groups, one.group, names, curve, threshold, one.reason)
+        for task, one in baselines.items()
     )
+    compared = {task: one.group for task, one in baselines.items() if one.group is not None}
     return Report(
         folders=tuple(printable(str(folder)) for folder in folders),
         runs=tuple(_run_rows(groups, names)),
@@ -85,7 +91,7 @@ def report(
         groups=tuple(_group_row(group, names) for group in groups),
         baseline=None if chosen.group is None else chosen.group.label,
         baseline_reason=chosen.reason,
-        warnings=tuple(warnings(groups, chosen.group, names)),
+        warnings=tuple(warnings(groups, compared, names)),
         tasks=tasks,
         scores=compare_scores(groups, chosen.group, names),
         matrices=tuple(transfer_matrices(groups, tasks, names, lineage)),

@@ -69,7 +69,7 @@ def sections(report: ReportData) -> list[Section]:
     """The sections of a page, in their order."""
     found = [_groups(report), _warnings(report)]
     for index, task in enumerate(report.tasks):
-        found += _task(task, index, report.baseline)
+        found += _task(task, index)
     found += _scores(report)
     found += _matrices(report)
     if report.differences:
@@ -78,7 +78,7 @@ def sections(report: ReportData) -> list[Section]:
     return found
 
 
-def transfer_table(task: TaskComparison, baseline: str | None) -> Table:
+def transfer_table(task: TaskComparison) -> Table:
     """What each group learned on a task, and gained over the baseline."""
     head = [
         "group", "seeds", "final return", "of the teacher, %", "asymptote", "jumpstart",
@@ -86,8 +86,7 @@ def transfer_table(task: TaskComparison, baseline: str | None) -> Table:
     ]  # fmt: skip
     rows = []
     for group, one in task.measures.items():
-        is_baseline = group == baseline
-        own = "baseline" if is_baseline else UNKNOWN
+        own = "baseline" if group == task.baseline else UNKNOWN
         seeds = str(len(one.seeds))
         if one.cut_short:
             seeds += f" + {len(one.cut_short)} cut short"
@@ -173,14 +172,14 @@ def _warnings(report: ReportData) -> Section:
     )
 
 
-def _task(task: TaskComparison, index: int, baseline: str | None) -> list[Section]:
+def _task(task: TaskComparison, index: int) -> list[Section]:
     shown = "Evaluation returns" if task.kind == "evaluation" else "Training returns"
     drawn = f"{shown}: means over seeds with 95 % bands, and each run."
     notes = (drawn if task.lines else "No run has a curve.", *task.notes)
     found = [Section(task.task, notes=notes, figure=f"curves-{index}")]
     if task.lines:
         found.append(Section(f"Curves of {task.task}", 3, table=_curves(task), only_text=True))
-    table = transfer_table(task, baseline)
+    table = transfer_table(task)
     found.append(Section(f"Transfer on {task.task}", 3, table=table))
     return found
 

@@ -31,7 +31,7 @@ def test_it_writes_a_page_and_shows_the_comparison(
     assert main(["report", "runs"]) == 0
     printed = capsys.readouterr().out
     assert "CartPole-v1" in printed and "1 + 1 cut short" in printed
-    assert "- b: 1 of 2 runs were cut short, or still train." in printed
+    assert "- Cut short, or still training: 1 of 2 runs of b." in printed
     assert printed.endswith("written: report.html\n")
     assert "Transfer report" in Path("report.html").read_text()
 

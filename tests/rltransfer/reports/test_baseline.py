@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fake_runs import begun_with, make_run, taught_by
 
+import rltransfer as rt
 from rltransfer.errors import InputError
 from rltransfer.reports.baseline import Baseline, choose_baseline
 from rltransfer.reports.grouping import Lineage, Names, group_runs
@@ -72,3 +73,25 @@ def test_a_baseline_is_named_by_its_label_or_by_a_folder(tmp_path: Path) -> None
     ):
         with pytest.raises(InputError, match=sentence):
             chosen(tmp_path, wanted)
+
+
+def test_a_task_that_the_baseline_lacks_has_its_own(tmp_path: Path) -> None:
+    for task, agents in (("CartPole-v1", "ab"), ("Acrobot-v1", "cd"), ("Pendulum-v1", "e")):
+        for agent in agents:
+            made = f"{agent}-{task}"
+            make_run(
+                tmp_path / made, agent=agent, tasks=[task],
+                changes=taught_by("zoo") if agent == "c" else None,
+            )  # fmt: skip
+    found = {one.task: one for one in rt.report(tmp_path).tasks}
+    assert {task: one.baseline for task, one in found.items()} == {
+        "CartPole-v1": "a", "Acrobot-v1": "d", "Pendulum-v1": None,
+    }  # fmt: skip
+    assert found["Acrobot-v1"].notes[0] == (
+        "The baseline has no run of this task, so d is the baseline here. It is the only group "
+        "that learns without a teacher or another run."
+    )
+    assert found["Pendulum-v1"].notes[0] == "The baseline has no run of this task."
+    # Unless the user chose it.
+    asked = rt.report(tmp_path, baseline="a").tasks
+    assert [one.baseline for one in asked].count(None) == 2

@@ -61,11 +61,12 @@ def test_like_groups_need_no_warning(tmp_path: Path) -> None:
         ),
         (
             {"changes": begun_with("x.zip")},
-            f"The steps that the source of {LIKE} was trained for are not counted.",
+            f"The steps of the source are not counted: {LIKE}. Add them where a source was trained "
+            "for the sake of the transfer.",
         ),
         (
             {"finished": False},
-            f"{LIKE}: 2 of 2 runs were cut short, or still train. They count for the steps to the "
+            f"Cut short, or still training: 2 of 2 runs of {LIKE}. They count for the steps to the "
             "threshold alone.",
         ),
     ],
@@ -77,9 +78,31 @@ def test_what_differs_is_said(tmp_path: Path, other: dict[str, Any], sentence: s
 def test_one_seed_is_said(tmp_path: Path) -> None:
     found = pair(tmp_path, seeds=1)
     assert found == (
-        f"{LIKE} has one seed: there is no interval, and any difference may be chance.",
+        f"One seed: {LIKE}. There is no interval, and any difference may be chance.",
         f"Numbers of seeds differ: {LIKE} has 1 seed on CartPole-v1, a 2 seeds.",
     )
+
+
+def test_groups_with_the_same_fault_are_in_one_sentence(tmp_path: Path) -> None:
+    for name in "abc":
+        make_run(tmp_path / name, agent=name, total_steps=2_000 if name == "c" else 1_000)
+    make_run(tmp_path / "d", agent="d", total_steps=3_000)
+    found = rt.report(tmp_path, baseline="a").warnings
+    assert found == (
+        "One seed: a; b; c; d. There is no interval, and any difference may be chance.",
+        "Budgets differ: c trains for 2,000 steps, a for 1,000; d trains for 3,000 steps, a for "
+        "1,000. Curves are compared over the steps that both cover; final returns are not.",
+    )
+
+
+def test_groups_that_share_no_task_are_not_compared(tmp_path: Path) -> None:
+    for seed in range(2):
+        make_run(tmp_path / f"a{seed}", seed=seed, agent="a")
+        make_run(
+            tmp_path / f"b{seed}", seed=seed, agent="b", tasks=["Acrobot-v1"], total_steps=9,
+            parameters=7,
+        )  # fmt: skip
+    assert rt.report(tmp_path).warnings == ()
 
 
 def test_a_repeated_seed_is_said(tmp_path: Path) -> None:
@@ -87,8 +110,8 @@ def test_a_repeated_seed_is_said(tmp_path: Path) -> None:
     make_run(tmp_path / "copy", agent="a")
     (found,) = rt.report(tmp_path).warnings
     assert found == (
-        f"a: {tmp_path}/copy repeats a seed that another of its runs has, and is not counted: "
-        "equal seeds are not independent."
+        f"Repeated seeds: {tmp_path}/copy of a. They are not counted: equal seeds are not "
+        "independent."
     )
 
 
