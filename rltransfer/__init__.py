@@ -29,6 +29,7 @@ from rltransfer.tasks import families as _families
 
 if TYPE_CHECKING:
     from rltransfer import agents as agents
+    from rltransfer import metrics as metrics
     from rltransfer import policies as policies
     from rltransfer.errors import InputError as InputError
     from rltransfer.learning.agent import TrainingContext as TrainingContext
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from rltransfer.objectives.outputs import ReverseKL as ReverseKL
     from rltransfer.policies.output import PolicyOutput as PolicyOutput
     from rltransfer.policies.policy import Policy as Policy
+    from rltransfer.reports.report import Report as Report
+    from rltransfer.reports.report import report as report
     from rltransfer.runs.callbacks import RunEvent as RunEvent
     from rltransfer.runs.config import RunOptions as RunOptions
     from rltransfer.runs.curves import CurvePoint as CurvePoint

@@ -16,6 +16,7 @@ CORE = ROOT / "rltransfer"
 
 FOLDERS = (
     "cli",
+    "reports",
     "runs",
     "learning",
     "rollouts",
@@ -26,6 +27,7 @@ FOLDERS = (
     "tasks",
     "files",
     "machine",
+    "metrics",
     "",
 )
 """The core's folders, each of which imports only those after it; the last are the flat modules."""

@@ -93,7 +93,7 @@ ELSEWHERE_OPTIONS = {"--nproc-per-node"}
 def test_options_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
     agents = methods.method_names()
     for words in (
-        *(["train", agent] for agent in agents), ["evaluate"], ["export"], ["curves"],
+        *(["train", agent] for agent in agents), ["evaluate"], ["export"], ["curves"], ["report"],
         *(["benchmark", what] for what in ("rollout", "learner", "teachers")),
         *(["experiment", "run", name] for name in experiment_names()),
         ["benchmark", "train", agents[0]],

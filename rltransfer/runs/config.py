@@ -102,6 +102,32 @@ def with_earlier_fields(agent: str, method: Mapping[str, Any]) -> dict[str, Any]
     return {**getattr(methods.find_method(agent), "earlier", {}), **method}
 
 
+def with_default_method(agent: str, method: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's stored options, with the defaults of those that earlier versions lacked.
+
+    They stay as they are if the method is not installed.
+    """
+    try:
+        kind: Any = methods.find_method(agent)
+    except InputError:
+        return dict(method)
+    defaults = {
+        field.name: to_json(field.default)
+        for field in dataclasses.fields(kind)
+        if field.default is not dataclasses.MISSING
+    }
+    return _merged(defaults, with_earlier_fields(agent, method))
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the defaults of those that are missing, in nested ones too."""
+    merged = {**defaults, **given}
+    for name, value in defaults.items():
+        if isinstance(value, dict) and isinstance(given.get(name), dict):
+            merged[name] = _merged(value, given[name])
+    return merged
+
+
 def read_config(run_dir: Path) -> dict[str, Any]:
     """Reads a run's configuration.
 

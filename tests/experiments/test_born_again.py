@@ -10,7 +10,7 @@ import pytest
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.experiments.born_again.experiment import BornAgain
-from rltransfer.experiments.common.intervals import MIN_RATIO
+from rltransfer.metrics.intervals import MIN_RATIO
 
 WORDS = (
     "experiment run born-again --games Asterix --seeds 1 --generations 2 --steps 4096 "

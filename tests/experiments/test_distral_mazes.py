@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from empty_run import empty_run
 
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
@@ -19,7 +20,6 @@ from rltransfer.experiments.common.distral_curves import (
     final,
     run_curves,
 )
-from rltransfer.experiments.common.intervals import Interval, mean_interval
 from rltransfer.experiments.distral_mazes.experiment import (
     CLAIMS,
     Claim,
@@ -32,7 +32,7 @@ from rltransfer.experiments.distral_mazes.experiment import (
     spread,
     verdict,
 )
-from rltransfer.runs.tensorboard import Tracker
+from rltransfer.metrics.intervals import Interval, mean_interval
 
 WORDS = (
     "experiment run distral-mazes --mazes 2 --betas 10 100 --learning-rates 1e-3 --grid-seeds 1 "
@@ -93,7 +93,7 @@ def test_claims_compare_runs_of_the_same_seed() -> None:
 
     curves = {"a": level(11, 21, 31), "b": level(13, 23, 33), "c": level(10, 20, 30)}
     found = Claim("it is more", "area", ("a", "b"), ("c",)).difference(curves)
-    assert (found.mean, found.low, found.high) == (2, 2, 2)
+    assert (found.estimate, found.low, found.high) == (2, 2, 2)
 
 
 def test_every_claim_names_variants_and_compares_as_the_paper_does() -> None:
@@ -166,6 +166,6 @@ def test_bad_numbers_are_refused() -> None:
 
 
 def test_a_run_without_episodes_is_refused(tmp_path: Path) -> None:
-    Tracker(tmp_path).close()
+    empty_run(tmp_path)
     with pytest.raises(InputError, match="No episode of CartPole-v1 ended within 64 steps"):
         run_curves(tmp_path, ["CartPole-v1"], 64)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from empty_run import empty_run
 
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.experiments.common import trials
-from rltransfer.experiments.common.training_curve import Curve
 from rltransfer.experiments.distral_two_rooms.experiment import DistralTwoRooms, Findings
-from rltransfer.runs.tensorboard import Tracker
+from rltransfer.metrics.curves import Curve
 
 WORDS = (
     "experiment run distral-two-rooms --goals 2 --new-goals 2 --room 2 --corridor 1 --betas 10 "
@@ -41,9 +41,9 @@ def test_each_learner_is_compared_at_its_best_beta() -> None:
     assert findings.censored("together", "without") == [1, 0]
     assert [findings.best("together", one) for one in ("with", "without")] == [0, 1]
     # 20/40 and 20/80, the geometric mean of which is 1/4 times the root of 2.
-    assert findings.ratio_of_the_best("together").mean == pytest.approx(0.25 * 2**0.5)
+    assert findings.ratio_of_the_best("together").estimate == pytest.approx(0.25 * 2**0.5)
     # At beta 20: 40/40 and 40/80.
-    assert findings.ratio("together", 1, 1).mean == pytest.approx(0.5**0.5)
+    assert findings.ratio("together", 1, 1).estimate == pytest.approx(0.5**0.5)
     text = findings.format("together")
     # A run that does not reach the level only gives a bound.
     assert "| 10 | 20 (20 to 20) | at least 90, 1 not | at most 0.22 |" in text
@@ -98,9 +98,7 @@ def test_the_experiment_writes_its_page_and_is_not_run_twice(
 
 def test_a_run_without_episodes_is_refused(tmp_path: Path) -> None:
     experiment = DistralTwoRooms(out=tmp_path, steps=64)
-    run_dir = tmp_path / experiment.trials("together")[0].name
-    run_dir.mkdir()
-    Tracker(run_dir).close()
+    empty_run(tmp_path / experiment.trials("together")[0].name)
     with pytest.raises(InputError, match="No episode ended within 64 steps of each task"):
         experiment._curve("together", "with", experiment.betas[0], 0)
 

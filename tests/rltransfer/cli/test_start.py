@@ -10,7 +10,9 @@ import pytest
 
 from rltransfer.machine.terminal import ignore_closed_pipe
 
-HEAVY = {"torch", "tensordict", "scipy", "matplotlib", "warp", "stable_baselines3", "onnx"}
+HEAVY = {
+    "torch", "tensordict", "scipy", "matplotlib", "warp", "stable_baselines3", "onnx", "bokeh",
+}  # fmt: skip
 
 
 def loaded(words: str) -> set[str]:
