@@ -15,15 +15,14 @@ from rltransfer.objectives.objective import Term
 from rltransfer.policies.linear import Linear
 from rltransfer.policies.output import PolicyOutput, upcast
 
-
 SMALLEST_SPREAD = 1e-3
 """Lower bound of a teacher's feature variance, relative to the mean square of its features."""
 
 
 class FeatureVariance(nn.Module):
-    """The variance of the teacher's features in each task, over all labels that were learned from.
+    """The variance of the teacher's features in each task, over all minibatches.
 
-    Summed over features, as the error is: features that are constant, e.g. dead units, do not count.
+    Summed over features, as the error is: constant ones, e.g. dead units, do not count.
     """
 
     sums: Tensor
@@ -150,7 +149,9 @@ class FeatureRegression(Term):
         if learned.variance is not None:
             of_task = error.new_zeros(len(error), dtype=torch.int64) if task is None else flat_task
             if learned.training:
-                learned.variance.update(target.flatten(2) if axes > 1 else target[..., None], of_task)
+                learned.variance.update(
+                    target.flatten(2) if axes > 1 else target[..., None], of_task
+                )
             error = error / learned.variance(of_task)
         scores: Tensor = error.unflatten(0, features.shape[:-axes])
         return scores
