@@ -114,6 +114,7 @@ class Learner:
             group["rate"] = rates[group["key"]]
             for parameter in group["params"]:
                 parameter.requires_grad_(group["rate"] > 0)
+        self._set_learning_rate(self.learning_rate)
 
     def pull(self, weight: float, pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
         """Adds weight / 2 * ||parameter - tensor||^2 to every loss.

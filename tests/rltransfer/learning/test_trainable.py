@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_initial_weights import policy
+from torch import nn
 from toy import TASK
 
 import rltransfer as rt
@@ -25,6 +27,10 @@ SMALL: dict[str, Any] = {"episodes": 0, "evaluate_episodes": 0, "quiet": True, "
 
 def ppo() -> rt.agents.PPO:
     return rt.agents.PPO(num_envs=8, rollout_length=10, batch_size=40)
+
+
+def total(module: nn.Module) -> torch.Tensor:
+    return torch.stack([parameter.sum() for parameter in module.parameters()]).sum()
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -76,7 +82,7 @@ def test_a_step_of_each_layer_has_its_size():
     trainable = Trainable(made, learner, Freeze.of("freezeout:0.5"))
     trainable.begin_rollout(0.5)  # the layers end at 0.5, 0.75 and 1
     before = {name: value.detach().clone() for name, value in made.named_parameters()}
-    learner.update([{}], lambda _: Loss(torch.stack([p.sum() for p in made.parameters()]).sum()))
+    learner.update([{}], lambda _: Loss(total(made)))
     for name, value in made.named_parameters():
         rate = [0.0, 0.25, 0.5][layer_of(name, made) - 1]
         step = torch.full_like(value, -0.1 * rate)
@@ -140,8 +146,6 @@ def test_a_new_run_keeps_the_source_and_its_hash(source: Path, tmp_path: Path):
 
 
 def test_resumed_equals_unbroken_without_the_source(source: Path, tmp_path: Path):
-    import shutil
-
     moved = tmp_path / "source"
     shutil.copytree(source, moved)
     options: dict[str, Any] = {
