@@ -24,6 +24,7 @@ from rltransfer.tasks import families as _families
 
 if TYPE_CHECKING:
     from rltransfer import agents as agents
+    from rltransfer import metrics as metrics
     from rltransfer import policies as policies
     from rltransfer.errors import InputError as InputError
     from rltransfer.learning.agent import TrainingContext as TrainingContext
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from rltransfer.policies.output import PolicyOutput as PolicyOutput
     from rltransfer.policies.policy import Policy as Policy
     from rltransfer.runs.config import RunOptions as RunOptions
+    from rltransfer.runs.curves import CurvePoint as CurvePoint
+    from rltransfer.runs.curves import curves as curves
     from rltransfer.runs.evaluate import evaluate as evaluate
     from rltransfer.runs.run import Run as Run
     from rltransfer.runs.train import train as train

@@ -26,6 +26,7 @@ FOLDERS = (
     "tasks",
     "files",
     "machine",
+    "metrics",
     "",
 )
 """The core's folders, each of which imports only those after it; the last are the flat modules."""

@@ -50,7 +50,7 @@ from rltransfer.experiments.common.comparison import (
     compare,
 )
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import Interval, percent_rows, ratio_row, table_json
+from rltransfer.experiments.common.intervals import percent_rows, ratio_row, table_json
 from rltransfer.experiments.common.page import (
     Page,
     format_hardware,
@@ -67,6 +67,7 @@ from rltransfer.experiments.common.trials import (
 )
 from rltransfer.experiments.zoo.experiment import EVALUATION_SEED
 from rltransfer.learning.learner import PrecisionName
+from rltransfer.metrics.intervals import Interval
 from rltransfer.policies.network import Network
 from rltransfer.runs.report import return_ratio
 from rltransfer.tasks.task import Suite

@@ -35,12 +35,7 @@ from rltransfer.experiments.common.comparison import (
     compare,
 )
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import (
-    Interval,
-    geometric_mean_interval,
-    interval_json,
-    mean_percent,
-)
+from rltransfer.experiments.common.intervals import interval_json, mean_percent
 from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.pictures import bar_picture
 from rltransfer.experiments.common.trials import Trial, run_options
@@ -48,6 +43,7 @@ from rltransfer.experiments.zoo.experiment import EVALUATION_SEED, GAMES, task_o
 from rltransfer.experiments.zoo.minatar_student import minatar_student
 from rltransfer.files.checkpoint import generation_folder
 from rltransfer.learning.learner import PrecisionName
+from rltransfer.metrics.intervals import Interval, geometric_mean_interval
 from rltransfer.runs.generations import generation_results
 from rltransfer.teachers.zoo import ZOO
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
-from rltransfer.experiments.common.intervals import mean_interval
 from rltransfer.experiments.common.pictures import panel_figure
 from rltransfer.experiments.common.training_curve import training_curves
+from rltransfer.metrics.intervals import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

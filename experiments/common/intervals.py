@@ -1,77 +1,14 @@
-"""Means over seeds with their 95 % confidence intervals."""
+"""Intervals on pages: rows of tables, and JSON."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from rltransfer.metrics.intervals import Interval, geometric_mean_interval, mean_interval
 from rltransfer.runs.report import return_ratio
-
-MIN_RATIO = 1e-3
-"""Lower bound of a ratio in a geometric mean, so that a failed student has a logarithm."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds with its 95 % interval (Student's t)."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-
-    def format_percent(self) -> str:
-        """The interval in per cent, e.g. "97 (94 to 101)"."""
-        return Interval(100 * self.mean, 100 * self.low, 100 * self.high, self.seeds).format(0)
-
-    def format(self, digits: int) -> str:
-        """The interval with this many digits after the decimal point."""
-        mean, low, high = (f"{one:.{digits}f}" for one in (self.mean, self.low, self.high))
-        return f"{mean} ({low} to {high})" if self.seeds > 1 else f"{mean} (one seed)"
-
-    def against(self, bound: float, above: str, below: str) -> str:
-        """One of two words if the whole interval is on one side of a bound, else the reason.
-
-        Args:
-            bound: The number that the interval is compared with.
-            above: The word for an interval above the bound.
-            below: The word for an interval below the bound.
-        """
-        if self.seeds < 2:
-            return "undecided: one seed has no interval"
-        if self.low > bound:
-            return above
-        return below if self.high < bound else f"undecided: the interval contains {bound:g}"
-
-
-def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean of one value per seed; with a single seed the interval is infinite."""
-    count, mean = len(values), float(np.mean(values))
-    if count < 2:
-        return Interval(mean, -math.inf, math.inf, count)
-    error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    half = float(special.stdtrit(count - 1, 0.975)) * error
-    return Interval(mean, mean - half, mean + half, count)
-
-
-def geometric_mean_interval(ratios: Mapping[str, Sequence[float]]) -> Interval:
-    """The geometric mean over tasks, with an interval over seeds.
-
-    Logarithms are averaged over tasks within each seed, then over seeds. The interval covers the
-    choice of seeds, not the choice of tasks.
-
-    Args:
-        ratios: For each task one ratio per seed, in the same order.
-    """
-    logs = np.log(np.maximum(np.array(list(ratios.values()), dtype=float), MIN_RATIO))
-    interval = mean_interval(logs.mean(0).tolist())
-    low, mean, high = (math.exp(v) for v in (interval.low, interval.mean, interval.high))
-    return Interval(mean, low, high, interval.seeds)
 
 
 def ratio_row(ratios: Mapping[str, Sequence[float]]) -> dict[str, Interval]:
@@ -103,9 +40,9 @@ def run_return_ratio(
 
 
 def interval_json(interval: Interval) -> dict[str, float | None]:
-    """An interval as JSON; the ends are null for a single seed, as JSON has no infinity."""
-    ends = {} if interval.seeds > 1 else {"low": None, "high": None}
-    return {**asdict(interval), **ends}
+    """An interval as JSON; the ends are null without an interval, as JSON has no infinity."""
+    low, high = (interval.low, interval.high) if interval.is_known else (None, None)
+    return {"mean": interval.estimate, "low": low, "high": high, "seeds": interval.seeds}
 
 
 def percent_rows(table: Mapping[str, Mapping[str, Interval]]) -> list[list[str]]:

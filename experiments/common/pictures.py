@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rltransfer.experiments.common.intervals import Interval
+from rltransfer.metrics.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,8 +58,11 @@ def bar_picture(groups: Sequence[str], bars: Mapping[str, Sequence[Interval]]) -
     tops: list[float] = []
     for index, (name, intervals) in enumerate(bars.items()):
         places = np.arange(len(groups)) + (index - (len(bars) - 1) / 2) * width
-        heights = [100 * one.mean for one in intervals]
-        ends = [(one.low, one.high) if one.seeds > 1 else (one.mean, one.mean) for one in intervals]
+        heights = [100 * one.estimate for one in intervals]
+        ends = [
+            (one.low, one.high) if one.is_known else (one.estimate, one.estimate)
+            for one in intervals
+        ]
         errors = np.abs(100 * np.array(ends).T - heights)
         axes.bar(places, heights, width, yerr=errors, capsize=2, label=name)
         tops += heights

@@ -39,13 +39,7 @@ from rltransfer.experiments.common.comparison import (
     compare,
 )
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import (
-    Interval,
-    geometric_mean_interval,
-    mean_percent,
-    percent_rows,
-    table_json,
-)
+from rltransfer.experiments.common.intervals import mean_percent, percent_rows, table_json
 from rltransfer.experiments.common.page import (
     Page,
     format_hardware,
@@ -58,6 +52,7 @@ from rltransfer.experiments.zoo.experiment import EVALUATION_SEED, GAMES, task_o
 from rltransfer.experiments.zoo.minatar_student import minatar_student, trained_longer
 from rltransfer.learning.agent import Method
 from rltransfer.learning.learner import PrecisionName
+from rltransfer.metrics.intervals import Interval, geometric_mean_interval
 from rltransfer.teachers.zoo import ZOO
 
 SIZES = {"25 %": 0.5, "7 %": 0.2625, "4 %": 0.1975}

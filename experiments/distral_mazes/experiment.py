@@ -51,15 +51,11 @@ from rltransfer.experiments.common.distral_curves import (
     run_curves,
 )
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import (
-    Interval,
-    interval_json,
-    mean_interval,
-    table_json,
-)
+from rltransfer.experiments.common.intervals import interval_json, table_json
 from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.pictures import new_figure
 from rltransfer.experiments.common.trials import Trial, run_options
+from rltransfer.metrics.intervals import Interval, mean_interval
 from rltransfer.policies.network import Network
 from rltransfer.tasks.task import Suite
 

@@ -33,16 +33,11 @@ from rltransfer.experiments.common.distral_curves import (
     run_curves,
 )
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import (
-    Interval,
-    geometric_mean_interval,
-    interval_json,
-    mean_interval,
-    percent_rows,
-)
+from rltransfer.experiments.common.intervals import interval_json, percent_rows
 from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.experiments.zoo.experiment import GAMES, task_of
+from rltransfer.metrics.intervals import Interval, geometric_mean_interval, mean_interval
 from rltransfer.policies.network import Network
 from rltransfer.tasks.task import Suite
 

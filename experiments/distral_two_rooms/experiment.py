@@ -41,16 +41,13 @@ from rltransfer.envs.gridworld.planning import Planner
 from rltransfer.envs.gridworld.rules import MOVES, STATES_PER_CELL, make_rules
 from rltransfer.errors import InputError
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import (
-    Interval,
-    geometric_mean_interval,
-    interval_json,
-    mean_interval,
-)
+from rltransfer.experiments.common.intervals import interval_json
 from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.pictures import new_figure
-from rltransfer.experiments.common.training_curve import Curve, training_curves
+from rltransfer.experiments.common.training_curve import training_curves
 from rltransfer.experiments.common.trials import Trial, run_options
+from rltransfer.metrics.curves import Curve
+from rltransfer.metrics.intervals import Interval, geometric_mean_interval, mean_interval
 from rltransfer.runs.folder import load_run_policy
 from rltransfer.tasks.task import Suite, Task
 
@@ -328,14 +325,14 @@ class Findings:
         if late == (True, True):
             return "not known"
         bound = {(True, False): "at least ", (False, True): "at most "}.get(late)
-        return f"{bound}{ratio.mean:.2f}" if bound else ratio.format(2)
+        return f"{bound}{ratio.estimate:.2f}" if bound else ratio.format(2)
 
     def _cells(self, phase: PhaseName, learner: LearnerName) -> list[str]:
         cells = []
         by_beta = zip(self.reached(phase, learner), self.censored(phase, learner), strict=True)
         for seeds, late in by_beta:
             steps = mean_interval(seeds.tolist())
-            cells.append(f"at least {steps.mean:.0f}, {late} not" if late else steps.format(0))
+            cells.append(f"at least {steps.estimate:.0f}, {late} not" if late else steps.format(0))
         return cells
 
 

@@ -36,18 +36,15 @@ from rltransfer.agents import PPO, PolicyDistillation
 from rltransfer.errors import InputError
 from rltransfer.experiments.common.checks import choice
 from rltransfer.experiments.common.experiment import PaperExperiment
-from rltransfer.experiments.common.intervals import (
-    geometric_mean_interval,
-    interval_json,
-    mean_percent,
-    run_return_ratio,
-)
+from rltransfer.experiments.common.intervals import interval_json, mean_percent, run_return_ratio
 from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
 from rltransfer.experiments.common.pictures import panel_figure
-from rltransfer.experiments.common.training_curve import Curve, training_curve
+from rltransfer.experiments.common.training_curve import training_curve
 from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.experiments.zoo.experiment import GAMES, task_of
 from rltransfer.learning.agent import Method
+from rltransfer.metrics.curves import Curve
+from rltransfer.metrics.intervals import geometric_mean_interval
 from rltransfer.policies.network import Network
 
 if TYPE_CHECKING:

@@ -35,7 +35,6 @@ from rltransfer.errors import InputError
 from rltransfer.experiments.common.checks import choice
 from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import (
-    Interval,
     percent_rows,
     ratio_row,
     run_return_ratio,
@@ -53,6 +52,7 @@ from rltransfer.experiments.zoo.experiment import GAMES, task_of
 from rltransfer.experiments.zoo.minatar_student import distilled_into, trained_longer
 from rltransfer.learning.agent import Method
 from rltransfer.learning.learner import PrecisionName
+from rltransfer.metrics.intervals import Interval
 from rltransfer.policies.network import Network
 from rltransfer.tasks.task import Suite
 from rltransfer.teachers.loading import load_teacher

@@ -18,6 +18,7 @@ COMMANDS = {
     "list": "List agents, suites, zoo teachers and experiments; `list tasks` lists every task.",
     "train": "Train an agent; `train AGENT --help` shows its options.",
     "evaluate": "Play whole episodes with a run's policy or any other teacher.",
+    "curves": "List the curves of runs, or print them as CSV.",
     "export": "Export a run's policy to ONNX.",
     "benchmark": "Measure the speed of environments, training, learners or teachers.",
     "experiment": "List the experiments behind the published results, or run one.",

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from gymnasium import spaces
-from scipy import special
 
 from rltransfer.errors import InputError
 from rltransfer.machine.generators import seeded_global_generators
+from rltransfer.metrics.intervals import half_width
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.actors import PolicyActor, RandomActor, TeacherActor
 from rltransfer.rollouts.engine import RolloutEngine
@@ -81,11 +81,7 @@ class Evaluation:
     @property
     def ci95(self) -> float:
         """Half-width of the 95 % confidence interval of the mean (Student's t)."""
-        count = len(self.returns)
-        if count < 2:
-            return float("inf")
-        error = float(np.std(self.returns, ddof=1)) / math.sqrt(count)
-        return float(special.stdtrit(count - 1, 0.975)) * error
+        return half_width(self.returns)
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rltransfer.machine.tables import FittedTable
+from rltransfer.metrics import teacher_ratio
 
 OPTIONAL = ("of teacher", "parameters", "random", "student/teacher")
 """Columns that a narrow terminal leaves out, the least important first."""
@@ -60,6 +61,5 @@ def return_ratio(row: dict[str, float]) -> float:
     """A student's return relative to its teacher's."""
     student, teacher = row["return_mean"], row["teacher_return_mean"]
     random = row["random_return_mean"]
-    if min(student, teacher, random) >= 0:
-        return student / teacher if teacher else 0.0
-    return (student - random) / (teacher - random) if teacher != random else 0.0
+    negative = min(student, teacher, random) < 0
+    return teacher_ratio.return_ratio(student, teacher, random if negative else 0.0)

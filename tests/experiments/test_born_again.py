@@ -12,7 +12,7 @@ from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.experiments.born_again.experiment import BornAgain
 from rltransfer.experiments.common import comparison, trials
-from rltransfer.experiments.common.intervals import MIN_RATIO
+from rltransfer.metrics.intervals import MIN_RATIO
 
 WORDS = (
     "experiment run born-again --games Asterix --seeds 1 --generations 2 --steps 4096 "

@@ -20,7 +20,6 @@ from rltransfer.experiments.common.distral_curves import (
     final,
     run_curves,
 )
-from rltransfer.experiments.common.intervals import Interval, mean_interval
 from rltransfer.experiments.distral_mazes.experiment import (
     CLAIMS,
     Claim,
@@ -33,6 +32,7 @@ from rltransfer.experiments.distral_mazes.experiment import (
     spread,
     verdict,
 )
+from rltransfer.metrics.intervals import Interval, mean_interval
 from rltransfer.runs.tensorboard import Tracker
 
 WORDS = (
@@ -94,7 +94,7 @@ def test_claims_compare_runs_of_the_same_seed() -> None:
 
     curves = {"a": level(11, 21, 31), "b": level(13, 23, 33), "c": level(10, 20, 30)}
     found = Claim("it is more", "area", ("a", "b"), ("c",)).difference(curves)
-    assert (found.mean, found.low, found.high) == (2, 2, 2)
+    assert (found.estimate, found.low, found.high) == (2, 2, 2)
 
 
 def test_every_claim_names_variants_and_compares_as_the_paper_does() -> None:

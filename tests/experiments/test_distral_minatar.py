@@ -13,7 +13,6 @@ from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.experiments.common import trials
 from rltransfer.experiments.common.distral_curves import final, run_curves
-from rltransfer.experiments.common.intervals import Interval
 from rltransfer.experiments.distral_minatar.experiment import (
     ALL,
     DistralMinAtar,
@@ -22,6 +21,7 @@ from rltransfer.experiments.distral_minatar.experiment import (
     verdict,
     verdict_cells,
 )
+from rltransfer.metrics.intervals import Interval
 
 WORDS = (
     "experiment run distral-minatar --games Asterix Breakout --seeds 1 --steps 6400 "
@@ -41,9 +41,9 @@ def test_ratios_worked_by_hand() -> None:
     scoring = {"Asterix": baseline["Asterix"], "Freeway": np.array([0.5, 1.0])}
     assert list(baseline_ratios(finals, scoring)) == [ALL, "Asterix", "Freeway"]
     assert format_low_games(scoring) == ""
-    assert (row["Asterix"].low, row["Asterix"].mean) == pytest.approx((2, 2))
-    assert row["Freeway"].mean == pytest.approx(2**0.5)
-    assert row[ALL].mean == pytest.approx(2**0.75)
+    assert (row["Asterix"].low, row["Asterix"].estimate) == pytest.approx((2, 2))
+    assert row["Freeway"].estimate == pytest.approx(2**0.5)
+    assert row[ALL].estimate == pytest.approx(2**0.75)
 
 
 def test_verdicts_follow_a_rule() -> None:

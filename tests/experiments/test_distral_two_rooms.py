@@ -12,8 +12,8 @@ from in_turn import one_by_one
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.experiments.common import trials
-from rltransfer.experiments.common.training_curve import Curve
 from rltransfer.experiments.distral_two_rooms.experiment import DistralTwoRooms, Findings
+from rltransfer.metrics.curves import Curve
 from rltransfer.runs.tensorboard import Tracker
 
 WORDS = (
@@ -42,9 +42,9 @@ def test_each_learner_is_compared_at_its_best_beta() -> None:
     assert findings.censored("together", "without") == [1, 0]
     assert [findings.best("together", one) for one in ("with", "without")] == [0, 1]
     # 20/40 and 20/80, the geometric mean of which is 1/4 times the root of 2.
-    assert findings.ratio_of_the_best("together").mean == pytest.approx(0.25 * 2**0.5)
+    assert findings.ratio_of_the_best("together").estimate == pytest.approx(0.25 * 2**0.5)
     # At beta 20: 40/40 and 40/80.
-    assert findings.ratio("together", 1, 1).mean == pytest.approx(0.5**0.5)
+    assert findings.ratio("together", 1, 1).estimate == pytest.approx(0.5**0.5)
     text = findings.format("together")
     # A run that does not reach the level only gives a bound.
     assert "| 10 | 20 (20 to 20) | at least 90, 1 not | at most 0.22 |" in text

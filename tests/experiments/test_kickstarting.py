@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from rltransfer.cli.main import main
-from rltransfer.experiments.common.training_curve import Curve, training_curve
+from rltransfer.experiments.common.training_curve import training_curve
 from rltransfer.experiments.kickstarting.experiment import WINDOW, Kickstarting, Race
+from rltransfer.metrics.curves import Curve
 
 WORDS = (
     "experiment run kickstarting --games Breakout --seeds 2 --steps 12288 --episodes 2 "

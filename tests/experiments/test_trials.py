@@ -14,11 +14,7 @@ from in_turn import leave_a_mark
 import rltransfer as rt
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiments.common.intervals import (
-    geometric_mean_interval,
-    interval_json,
-    mean_interval,
-)
+from rltransfer.experiments.common.intervals import interval_json
 from rltransfer.experiments.common.page import Page, format_hardware
 from rltransfer.experiments.common.pictures import bar_picture
 from rltransfer.experiments.common.trials import (
@@ -29,6 +25,7 @@ from rltransfer.experiments.common.trials import (
     run_trials,
 )
 from rltransfer.experiments.compression.experiment import Compression
+from rltransfer.metrics.intervals import geometric_mean_interval, mean_interval
 from rltransfer.policies.network import Network
 from rltransfer.runs.config import RunOptions, settings
 from rltransfer.runs.run import Run
@@ -204,18 +201,6 @@ def test_a_finished_trial_keeps_its_policy_and_no_replay_buffer(tmp_path: Path) 
     weights = {path.name for path in (tmp_path / "one").rglob("*.safetensors")}
     assert weights == {"policy.safetensors"}
     assert rt.load_teacher(tmp_path / "one").num_parameters > 0
-
-
-def test_intervals_worked_by_hand() -> None:
-    # Mean 2, standard deviation 1, three seeds: 4.303 * 1 / sqrt(3) = 2.484.
-    found = mean_interval([1.0, 2.0, 3.0])
-    assert (found.mean, found.seeds) == (2.0, 3)
-    assert found.low == pytest.approx(2 - 2.484, abs=1e-3)
-    # sqrt(0.5 * 2) = 1 for the first seed, sqrt(1 * 1) = 1 for the second.
-    both = geometric_mean_interval({"a": [0.5, 1.0], "b": [2.0, 1.0]})
-    assert (both.low, both.mean, both.high) == pytest.approx((1.0, 1.0, 1.0))
-    assert mean_interval([1.0]).high == float("inf")
-    assert (both.format(1), both.format_percent()) == ("1.0 (1.0 to 1.0)", "100 (100 to 100)")
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
