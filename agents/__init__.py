@@ -1,9 +1,10 @@
 """Methods, one per file; a method's special policy is in a file next to it."""
 
+from .actor_mimic import ActorMimic
 from .distral import Distral
 from .policy_distillation import PolicyDistillation
 from .ppo import PPO
 from .pqn import PQN
 from .soft_q import SoftQ
 
-__all__ = ["PPO", "PQN", "Distral", "PolicyDistillation", "SoftQ"]
+__all__ = ["PPO", "PQN", "ActorMimic", "Distral", "PolicyDistillation", "SoftQ"]

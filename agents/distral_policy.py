@@ -165,7 +165,7 @@ class DistralPolicy(Policy):
     def update_statistics(self, observation: Observation, task: Tensor | None = None) -> None:
         """Updates the normalisers of vectors; each column has separate statistics."""
         super().update_statistics(observation, task)
-        if self.columns is not None:
+        if self.columns is not None and not self.frozen_statistics:
             self.columns.update_statistics(observation, task)
 
     def distilled_weights(self) -> dict[str, Tensor]:

@@ -256,7 +256,8 @@ class PolicyDistillation(GradientMethod):
         )
         fitted = objective.fitted(output, label, context.suite.names()).to(context.device)
         # Evaluated once before the run, so that a teacher without the needed outputs is refused.
-        fitted(output, label, task)
+        fitted.eval()(output, label, task)
+        fitted.train()
         # These labels are not part of the run: a vote must not count them.
         teacher.load_label_state(blank)
         example = seen, {"label": label.tensors(), "task": task}

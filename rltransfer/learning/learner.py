@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -70,9 +70,12 @@ class Learner:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.initial_learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self.max_grad_norm = max_grad_norm
         self.precision = precision
         self.num_steps = 0
+        # A weight, and the tensors that parameters are pulled to; see `pull`.
+        self._pull: tuple[float, list[nn.Parameter], list[Tensor]] | None = None
         # On CUDA the optimizer skips bad steps itself: reading each norm would wait for the GPU.
         self._skip: Tensor | None = None
         if optimizer == "adam":
@@ -92,6 +95,42 @@ class Learner:
         """Makes a fused optimizer skip steps with non-finite gradients; `update` raises later."""
         self._skip = torch.zeros((), device=self.device)
         self.optimizer.found_inf = self._skip  # type: ignore[attr-defined]
+
+    def split(self, key: Callable[[nn.Parameter], int]) -> None:
+        """Splits the parameters into groups, whose step sizes `set_rates` sets.
+
+        Args:
+            key: The group of a parameter.
+        """
+        (whole,) = self.optimizer.param_groups
+        groups: dict[int, list[nn.Parameter]] = {}
+        for parameter in self.parameters:
+            groups.setdefault(key(parameter), []).append(parameter)
+        self.optimizer.param_groups = [
+            {**whole, "params": parameters, "key": group, "rate": 1.0}
+            for group, parameters in groups.items()
+        ]
+
+    def set_rates(self, rates: Mapping[int, float]) -> None:
+        """Sets the factor on each group's step size; a group with 0 gets no gradient at all.
+
+        Args:
+            rates: A factor for each group of `split`.
+        """
+        for group in self.optimizer.param_groups:
+            group["rate"] = rates[group["key"]]
+            for parameter in group["params"]:
+                parameter.requires_grad_(group["rate"] > 0)
+        self._set_learning_rate(self.learning_rate)
+
+    def pull(self, weight: float, pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
+        """Adds weight / 2 * ||parameter - tensor||^2 to every loss.
+
+        Args:
+            weight: The weight.
+            pairs: Parameters, and the tensor that each is pulled to.
+        """
+        self._pull = (weight, [one for one, _ in pairs], [tensor for _, tensor in pairs])
 
     def update(
         self,
@@ -132,8 +171,9 @@ class Learner:
         return dict(zip(collected, means.tolist(), strict=True))
 
     def _set_learning_rate(self, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("rate", 1.0)
 
     def _step(self, batch: Batch, loss: Callable[[Batch], Loss]) -> dict[str, Tensor]:
         mixed = self.precision == "bfloat16"
@@ -142,6 +182,8 @@ class Learner:
         for parameter in self.parameters:
             parameter.grad = None
         result.total.backward()
+        if self._pull is not None:
+            self._add_pull(*self._pull)
         distributed.average_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
@@ -157,6 +199,15 @@ class Learner:
         self.num_steps += 1
         metrics = {name: value.detach() for name, value in result.metrics.items()}
         return {**metrics, "loss": result.total.detach(), "gradient_norm": norm}
+
+    def _add_pull(
+        self, weight: float, parameters: Sequence[nn.Parameter], to: Sequence[Tensor]
+    ) -> None:
+        """Adds the gradient of `pull`'s term to those of the parameters that train."""
+        with torch.no_grad():
+            for parameter, tensor in zip(parameters, to, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - tensor, alpha=weight)
 
     def _describe(self, result: Loss) -> str:
         faulty = [
@@ -177,8 +228,8 @@ class Learner:
         for index, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{index}.{name}"] = torch.as_tensor(value).clone()
-        learning_rate = self.optimizer.param_groups[0]["lr"]
-        return {"tensors": tensors, "num_steps": self.num_steps, "learning_rate": learning_rate}
+        steps = {"num_steps": self.num_steps, "learning_rate": self.learning_rate}
+        return {"tensors": tensors, **steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `state_dict`."""

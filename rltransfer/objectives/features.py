@@ -9,10 +9,50 @@ import torch
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
+from rltransfer.machine import distributed
 from rltransfer.objectives.divergences import direction, relative_distances, squared_error
 from rltransfer.objectives.objective import Term
 from rltransfer.policies.linear import Linear
 from rltransfer.policies.output import PolicyOutput, upcast
+
+SMALLEST_SPREAD = 1e-3
+"""Lower bound of a teacher's feature variance, relative to the mean square of its features."""
+
+
+class FeatureVariance(nn.Module):
+    """The variance of the teacher's features in each task, over all minibatches.
+
+    Summed over features, as the error is: constant ones, e.g. dead units, do not count.
+    """
+
+    sums: Tensor
+
+    def __init__(self, outputs: int, num_tasks: int) -> None:
+        super().__init__()
+        # The sum of each feature, of the squares of all, and the number of vectors.
+        shape = (num_tasks, outputs + 2)
+        self.register_buffer("sums", torch.zeros(shape, dtype=torch.float64))
+
+    def update(self, target: Tensor, task: Tensor) -> None:
+        """Counts the features of a minibatch.
+
+        Args:
+            target: The teacher's features.           (batch, features, places)
+            task: Index of each sample's task.        (batch,)
+        """
+        target = target.detach().double()
+        parts = (target.sum(2), target.square().sum((1, 2))[:, None])
+        count = torch.full_like(parts[1], target.shape[2])
+        new = torch.zeros_like(self.sums).index_add_(0, task, torch.cat([*parts, count], 1))
+        self.sums += distributed.total(new)
+
+    def forward(self, task: Tensor) -> Tensor:
+        """The variance in each sample's task, above 0.    (batch,)"""
+        count = self.sums[:, -1:].clamp(min=1)
+        mean, square = self.sums[:, :-2] / count, self.sums[:, -2] / count[:, 0]
+        least = SMALLEST_SPREAD * square + torch.finfo(torch.float32).tiny
+        variance = torch.maximum(square - mean.square().sum(1), least)
+        return variance[task].float()
 
 
 class FeatureMap(nn.Module):
@@ -23,13 +63,17 @@ class FeatureMap(nn.Module):
         outputs: Number of the teacher's.
         num_tasks: Number of maps.
         conv: Whether the map is a 1x1 convolution over feature maps.
+        variance: Whether to measure the variance of the teacher's features.
     """
 
-    def __init__(self, inputs: int, outputs: int, num_tasks: int, conv: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, num_tasks: int, conv: bool, variance: bool = False
+    ) -> None:
         super().__init__()
         self.shape = (num_tasks, outputs)
         count = num_tasks * outputs
         self.layer = nn.Conv2d(inputs, count, 1) if conv else Linear(inputs, count)
+        self.variance = FeatureVariance(outputs, num_tasks) if variance else None
 
     def forward(self, features: Tensor, task: Tensor | None) -> Tensor:
         """The prediction of the teacher's features.    (batch, outputs, ...)
@@ -51,6 +95,9 @@ class FeatureRegression(Term):
 
     There is a map for each task. The error is summed over features; over the positions of feature
     maps it is averaged. Where teachers have different numbers of features, the rest is zero.
+    `scale="variance"` divides the error by the variance of the teacher's features in the task,
+    summed over features: it is then the unexplained fraction, and teachers with large features do
+    not outweigh others.
 
     Source: Parisotto 2015 (arXiv 1511.06342), section 3.2, for the last hidden layer; Romero 2015
     (FitNets, arXiv 1412.6550), eq. 3, for convolutions. Differs from FitNets: the error is not
@@ -60,6 +107,8 @@ class FeatureRegression(Term):
     map: Literal["linear", "conv"] = "linear"
     """linear: of the last hidden layer; conv: of the last convolution, by a 1x1 convolution, whose
     labels are large."""
+    scale: Literal["none", "variance"] = "none"
+    """variance: the error relative to the variance of the teacher's features; none: the paper's."""
     name: ClassVar[str] = "feature_regression"
     learns: ClassVar[str] = "features"
 
@@ -76,7 +125,8 @@ class FeatureRegression(Term):
         if conv:
             _check_places(self, features, target)
         axis = -3 if conv else -1
-        return FeatureMap(features.shape[axis], target.shape[axis], num_tasks, conv)
+        scaled = self.scale == "variance"
+        return FeatureMap(features.shape[axis], target.shape[axis], num_tasks, conv, scaled)
 
     def score(
         self,
@@ -86,14 +136,23 @@ class FeatureRegression(Term):
         learned: nn.Module | None,
     ) -> Tensor:
         """The squared error of each sample.    (...)"""
-        assert learned is not None
+        assert isinstance(learned, FeatureMap)
         (field,) = self.needs
         features, target = getattr(student, field), getattr(teacher, field)
         axes = 1 if self.map == "linear" else 3
-        mapped = learned(features.flatten(0, -axes - 1), None if task is None else task.flatten())
-        error = (upcast(mapped) - upcast(target.reshape(mapped.shape))).square().sum(1)
+        flat_task = None if task is None else task.flatten()
+        mapped = learned(features.flatten(0, -axes - 1), flat_task)
+        target = upcast(target.reshape(mapped.shape))
+        error = (upcast(mapped) - target).square().sum(1)
         if self.map == "conv":
             error = error.mean((1, 2))
+        if learned.variance is not None:
+            of_task = error.new_zeros(len(error), dtype=torch.int64) if task is None else flat_task
+            if learned.training:
+                learned.variance.update(
+                    target.flatten(2) if axes > 1 else target[..., None], of_task
+                )
+            error = error / learned.variance(of_task)
         scores: Tensor = error.unflatten(0, features.shape[:-axes])
         return scores
 

@@ -222,6 +222,7 @@ class Policy(nn.Module):
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.spec = spec
+        self.frozen_statistics = False
         parts = (spec.network, spec.observation_space, spec.num_statistics, spec.image_bounds)
         self.encoder = Encoder(*parts)
         features = self.encoder.num_features
@@ -412,12 +413,14 @@ class Policy(nn.Module):
         return torch.zeros(num_envs, self.state_size, device=device)
 
     def update_statistics(self, observation: Observation, task: Tensor | None = None) -> None:
-        """Updates the normalisers of vector observations.
+        """Updates the normalisers of vector observations, unless `frozen_statistics`.
 
         Args:
             observation: The groups.                                            (..., *shape)
             task: Index of each observation's task, if statistics are per task. (...)
         """
+        if self.frozen_statistics:
+            return
         known = self.spec.observation_space
         for encoder in (self.encoder, self.value_encoder):
             if encoder is not None and encoder.normalizer is not None:

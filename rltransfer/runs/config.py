@@ -16,6 +16,8 @@ from rltransfer.files.serialization import from_json, to_json
 from rltransfer.files.untrusted import damage_refused, read_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.learning.initial_weights import InitMatch, InitPart
+from rltransfer.learning.trainable import Freeze
 from rltransfer.machine.threads import AUTO, Threads, checked_threads
 from rltransfer.options import normalize
 from rltransfer.rollouts.evaluation import LONGEST
@@ -26,6 +28,8 @@ FRAMES = "frame_stack"
 SCALED_ACTIONS = "scaled_actions"
 """The entry of config.json that is true where continuous actions are learned in [-1, 1]; runs of
 earlier versions, which act in the environment's units, lack it."""
+TRANSFER = ("init_from", "init_without", "init_layers", "init_match", "freeze", "l2_to_source")
+"""The options on initial weights and on what trains; a resumed run must have the same."""
 NOT_OPTIONS = (FRAMES, SCALED_ACTIONS)
 """Entries of config.json that follow from the options or from the version."""
 
@@ -62,10 +66,42 @@ class RunOptions:
     episodes: int = 100
     """Episodes of each evaluation at the end: policy, teacher and random policy; 0 for none."""
 
+    init_from: str = ""
+    """Start from the weights of another policy: a run directory, or zoo:ID. Prints what is loaded.
+    """
+    init_without: tuple[InitPart, ...] = ()
+    """Parts that start fresh all the same: head, value, statistics."""
+    init_layers: int = 0
+    """Layers that are loaded, counted from the observation up; 0 for all."""
+    init_match: InitMatch = "exact"
+    """exact: refuse tensors of another shape. inputs: a first layer with another number of inputs
+    is loaded as far as it goes. any: what has another shape starts fresh."""
+    freeze: str = ""
+    """Layers that do not train: encoder; layers:2, the first two from the observation up;
+    layers:2->0@0.5, fewer over time; freezeout:0.5, one after the other from that fraction of the
+    run on (Brock 2017)."""
+    l2_to_source: float = 0.0
+    """Weight of the squared distance to the loaded weights (L2-SP, Li 2018)."""
+
     def __post_init__(self) -> None:
         normalize(self)
         object.__setattr__(self, "threads", checked_threads(self.threads))
         check_range(self, "at least 1", "total_steps")
+        check_range(self, "at least 0", "init_layers")
+        check_range(self, "finite and at least 0", "l2_to_source")
+        Freeze.of(self.freeze)
+        if not self.init_from:
+            given = [
+                name
+                for name in TRANSFER
+                if name not in ("init_from", "freeze")
+                and getattr(self, name) != getattr(RunOptions, name)
+            ]
+            if given:
+                raise InputError(
+                    f"{given[0]} is {getattr(self, given[0])!r}, but nothing is loaded: set "
+                    "init_from, or leave it out."
+                )
         check_range(
             self, "at least 0", "episodes", "evaluate_episodes", "evaluate_num_envs",
             "evaluate_max_steps", "checkpoint_every", "evaluate_every", "seed",

@@ -26,6 +26,7 @@ from rltransfer.policies.saving import load_policy
 from rltransfer.runs.config import (
     FRAMES,
     NOT_OPTIONS,
+    TRANSFER,
     RunOptions,
     read_config,
     with_default_options,
@@ -163,8 +164,8 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = False) -> None:
     """Checks that a folder contains a run with this configuration.
 
-    Of the options of the run, `RunOptions`, only the seed must be the same, and in a chain the
-    steps: its generations have learned from each other.
+    Of the options of the run, `RunOptions`, only the seed and those of `TRANSFER` must be the same,
+    and in a chain the steps: its generations have learned from each other.
 
     Args:
         run_dir: The folder.
@@ -188,7 +189,7 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
         f"a chain with --generations {count}" if count else "a single run"
         for count in (one.get("generations") for one in (old, new))
     )
-    fixed = ("seed", "total_steps") if new.get("generations") else ("seed",)
+    fixed = ("seed", *TRANSFER, *(["total_steps"] if new.get("generations") else []))
     free = {name: value for name, value in new["options"].items() if name not in fixed}
     found = difference({**old, "options": {**old["options"], **free}}, new, "")
     if kind != requested or found:

@@ -27,13 +27,15 @@ from rltransfer.errors import (
 from rltransfer.files import atomic, checkpoint
 from rltransfer.files.untrusted import damage_refused
 from rltransfer.learning.agent import Agent, Method, TrainingContext
+from rltransfer.learning.initial_weights import LoadedTensor
 from rltransfer.learning.learner import NonFiniteGradientError
+from rltransfer.learning.trainable import Freeze, Trainable
 from rltransfer.machine import distributed
 from rltransfer.machine.allocator import keep_freed_memory
 from rltransfer.machine.devices import find_device
 from rltransfer.machine.generators import global_state, seed_global_generators, set_global_state
 from rltransfer.machine.hardware import hardware
-from rltransfer.machine.terminal import print_line
+from rltransfer.machine.terminal import console, print_line
 from rltransfer.machine.threads import AUTO, available, one_thread, restored, use_threads
 from rltransfer.policies.saving import save_policy
 from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
@@ -67,6 +69,7 @@ from rltransfer.runs.folder import (
     write_json,
 )
 from rltransfer.runs.hyperparameters import hyperparameters
+from rltransfer.runs.initialization import INIT_FROM, initialize, load_source, loading_table
 from rltransfer.runs.pictures import task_pictures
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.reference_lines import random_episodes, reference_lines
@@ -135,6 +138,8 @@ class Run:
         self.best: Best | None = None
         self.reference_lines: dict[str, float] = {}
         self._evaluate_from = 0
+        self.initial_weights: list[LoadedTensor] = []
+        self._init_source: dict[str, str] | None = None
         self._resumed = False
         self._held = contextlib.ExitStack()
         self._in_turn = False
@@ -175,6 +180,10 @@ class Run:
                 self._sizes = self.agent.check_size(options.total_steps, run_dir)
                 if number == AUTO:
                     number = threads_for(self.agent, method, self.engine.num_rows, most)
+            self.trainable = Trainable(
+                self.agent.policy, self.agent.learner, Freeze.of(options.freeze),
+                options.l2_to_source,
+            )  # fmt: skip
             if options.compile:
                 self.agent.policy.compile()
         use_threads(number)
@@ -232,9 +241,11 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The run's settings and its teacher's description, as JSON."""
+        source = {INIT_FROM: self._init_source} if self._init_source else {}
         return {
             **settings(self.name, self.method, self.suite, self.options),
             "teacher": self.agent.teacher.describe() if self.agent.teacher else None,
+            **source,
         }
 
     def begin(self, resume: bool, teacher_moves: bool = False) -> None:
@@ -250,12 +261,29 @@ class Run:
         """
         with closed_if_refused(self.engine), closed_if_refused(self._held):
             if resume:
+                # Its source may be gone.
+                self._init_source = read_config(self.run_dir).get(INIT_FROM)
+            if not resume or not checkpoint.checkpoints(self.run_dir):
+                self._initialize()
+            if resume:
                 self._resume(teacher_moves)
             elif distributed.rank() == 0:
                 # The stacked frames are stored for students of this run; options determine them.
                 rest = {FRAMES: self.context.frame_stack, SCALED_ACTIONS: True}
                 self._held.enter_context(make_folder(self.run_dir, {**self.config(), **rest}))
             distributed.wait()
+
+    def _initialize(self) -> None:
+        """Loads initial weights, if another policy gives them, and prints what was loaded."""
+        if not self.options.init_from:
+            return
+        source = load_source(self.options.init_from)
+        self.initial_weights = initialize(self.agent.policy, source, self.options)
+        self._init_source = source.to_json()
+        loaded = [row.name for row in self.initial_weights if row.status == "loaded"]
+        self.trainable.pull_to_source(loaded)
+        if not self._hides_progress:
+            console().print(loading_table(self.initial_weights, source))
 
     def _resume(self, teacher_moves: bool) -> None:
         check_same(self.run_dir, self.config(), teacher_moves)
@@ -299,6 +327,7 @@ class Run:
             if self.env_steps < 0 or not 0 <= self.wall_seconds < math.inf:
                 raise ValueError("Steps and seconds are counted from 0.")
             self.agent.load_state_dict(state["agent"])
+            self.trainable.load_state_dict(state.get("source", {}))
             self._evaluate_from = operator.index(state.get(EVALUATE_FROM, 0))
             lost = self.engine.load_state_dict(state["engine"])
             # Afterwards, as playing episodes again may draw from them.
@@ -448,7 +477,9 @@ class Run:
     def iterate(self) -> dict[str, float]:
         """Collects one rollout, learns from it, and returns the metrics to log."""
         began = time.perf_counter()
-        self.agent.begin_rollout(self.env_steps / self.options.total_steps)
+        progress = self.env_steps / self.options.total_steps
+        self.agent.begin_rollout(progress)
+        self.trainable.begin_rollout(progress)
         self.agent.teacher_seconds = 0.0
         rollout = self.engine.collect(self.agent, self.method.rollout_length)
         self._check_finite(rollout)
@@ -576,6 +607,7 @@ class Run:
             "wall_seconds": self.wall_seconds,
             EVALUATE_FROM: self._evaluate_from,
             "agent": self.agent.state_dict(),
+            "source": self.trainable.state_dict(),
             "engine": engine,
         }
         target = checkpoint.checkpoint_folder(self.run_dir, self.env_steps)

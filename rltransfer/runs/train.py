@@ -9,6 +9,7 @@ from rltransfer.aliases import accepts_aliases
 from rltransfer.errors import InputError
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.learning.initial_weights import InitMatch, InitPart
 from rltransfer.machine.threads import AUTO, Threads
 from rltransfer.options import flag, path_value, whole_number
 from rltransfer.runs.callbacks import Callback
@@ -40,6 +41,12 @@ def train(
     evaluate_num_envs: int = 0,
     evaluate_max_steps: int = 0,
     episodes: int = 100,
+    init_from: str | Path = "",
+    init_without: Sequence[InitPart] = (),
+    init_layers: int = 0,
+    init_match: InitMatch = "exact",
+    freeze: str = "",
+    l2_to_source: float = 0.0,
 ) -> Run:
     """Trains to the end and returns the run, with `run.result`.
 
@@ -69,6 +76,13 @@ def train(
         evaluate_max_steps: Steps after which an evaluation cuts an episode; 0 means 108,000, or
             `total_steps` if fewer.
         episodes: Episodes of each evaluation at the end; 0 for none.
+        init_from: A run directory, or "zoo:ID", whose weights the policy starts from; see
+            `run.initial_weights` for what was loaded.
+        init_without: Parts that start fresh: "head", "value", "statistics".
+        init_layers: Layers that are loaded, from the observation up; 0 for all.
+        init_match: "exact", "inputs" or "any", see `initial_weights.py`.
+        freeze: Layers that do not train, e.g. "encoder", see `trainable.py`.
+        l2_to_source: Weight of the squared distance to the loaded weights.
 
     Raises:
         InputError: An argument is invalid; nothing was written.
@@ -88,6 +102,12 @@ def train(
         evaluate_num_envs=evaluate_num_envs,
         evaluate_max_steps=evaluate_max_steps,
         episodes=episodes,
+        init_from=str(init_from),
+        init_without=tuple(init_without),
+        init_layers=init_layers,
+        init_match=init_match,
+        freeze=freeze,
+        l2_to_source=l2_to_source,
     )
     folder = path_value("run_dir", run_dir)
     name = methods.method_name(type(method))

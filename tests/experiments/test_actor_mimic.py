@@ -1,0 +1,66 @@
+"""Actor-Mimic's experiment: a short one writes its page; the figures worked by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rltransfer.cli.main import main
+from rltransfer.experiments.actor_mimic.experiment import (
+    NETWORK,
+    ActorMimicTransfer,
+    Transfer,
+    learning_method,
+    sources,
+)
+from rltransfer.metrics.curves import Curve
+from rltransfer.runs.config import read_config
+
+WORDS = (
+    "experiment run actor-mimic --games Breakout --learners ppo --seeds 2 --steps 12288 "
+    "--mimic-steps 8192 --out runs --results page"
+)
+
+
+def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(WORDS.split()) == 0
+    data = json.loads((tmp_path / "page" / "results.json").read_text())
+    assert set(data["table"]) == {
+        f"Breakout ppo {start}" for start in ("policy", "feature", "single")
+    }
+    config = read_config(tmp_path / "runs" / "Breakout-ppo-feature-1")
+    assert config["init_from"]["source"] == "runs/mimic-for-Breakout-feature-1"
+    page = (tmp_path / "page" / "RESULTS.md").read_text()
+    assert "| Breakout | feature |" in page and "14 runs" in page.replace("\n", " ")
+    assert (tmp_path / "page" / "ppo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_learners_start_from_mimics_of_the_other_games() -> None:
+    assert sources("Seaquest", "feature") == ["SpaceInvaders", "Asterix", "Breakout", "Freeway"]
+    assert sources("SpaceInvaders", "single") == ["Asterix"]
+    experiment = ActorMimicTransfer(seeds=1)
+    assert len(experiment.mimics()) == 15 and len(experiment.trials()) == 40
+    for learner in ("ppo", "pqn"):
+        assert learning_method(learner).network == NETWORK
+    assert all(mimic.method.student == NETWORK for mimic in experiment.mimics())
+
+
+def curve(*returns: float) -> Curve:
+    return Curve(np.arange(1.0, len(returns) + 1), np.array(returns))
+
+
+def test_figures_by_hand() -> None:
+    # Areas 4 and 8, by the trapezoid rule over 4 steps 1 and 2 on average.
+    slow, fast = curve(0, 0, 1, 1, 2), curve(2, 2, 2, 2, 2)
+    found = Transfer.of([fast, fast], [slow, slow])
+    assert found.area.estimate == pytest.approx(2 / (3 / 4))
+    # The first tenth of the steps ends at 1.4, where the slow curve is still 0.
+    assert found.jumpstart.estimate == pytest.approx(2.0)
+    assert found.time.estimate == pytest.approx(1 / 5)
+    assert found.censored == 0
+    never = Transfer.of([curve(0, 0, 0, 0, 0), fast], [slow, slow])
+    assert never.censored == 1 and never.time.estimate == pytest.approx(3 / 5)
