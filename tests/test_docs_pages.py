@@ -43,6 +43,7 @@ def test_every_curve_is_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "--task", "CartPole-v1", "--teacher", str(teacher), "--teacher-acts", "0",
             "--distillation-weight", "lag", "--reinforcement-weight", "1",
         ),
+        "actor-mimic": ("--task", "CartPole-v1", "--teacher", str(teacher)),
         "distral": rooms,
         "soft-q": rooms,
     }  # fmt: skip

@@ -147,7 +147,8 @@ class FeatureRegression(Term):
         if self.map == "conv":
             error = error.mean((1, 2))
         if learned.variance is not None:
-            of_task = error.new_zeros(len(error), dtype=torch.int64) if task is None else flat_task
+            only = torch.zeros(len(error), dtype=torch.int64, device=error.device)
+            of_task = only if flat_task is None else flat_task
             if learned.training:
                 learned.variance.update(
                     target.flatten(2) if axes > 1 else target[..., None], of_task
