@@ -108,7 +108,7 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class ActorMimicTransfer(PaperExperiment):
-    """A mimic of four games as the start of the fifth (Parisotto 2015): 275 runs, 3 hours.
+    """A mimic of four games as a start (Parisotto 2015): 275 runs, hours on two CPU cores.
 
     Area ratio, jumpstart and time to threshold against random weights and one other game's.
     """
@@ -250,8 +250,8 @@ the whole 95 % interval over {self.seeds} seeds: **{counts}**.
 {chr(10).join(parts)}
 - policy, feature: the weights of a mimic of the four other games, without and with feature
   regression. single: those of a mimic of one other game.
-- area ratio: the area under the curve of training returns, relative to random weights; 1 is no
-  transfer.
+- area ratio: the area under the curve of training returns, relative to random weights; 1 means
+  without transfer.
 - jumpstart: the return in the first tenth of the run, minus that of random weights.
 - time to threshold: steps until the mean final return of random weights is reached, relative to
   the steps of random weights; below 1 is sooner.

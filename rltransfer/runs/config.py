@@ -66,7 +66,7 @@ class RunOptions:
     episodes: int = 100
     """Episodes of each evaluation at the end: policy, teacher and random policy; 0 for none."""
 
-    init_from: str = ""
+    init_from: str | None = None
     """Start from the weights of another policy: a run directory, or zoo:ID. Prints what is loaded.
     """
     init_without: tuple[InitPart, ...] = ()
