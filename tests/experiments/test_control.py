@@ -38,7 +38,7 @@ def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     mean, random = statistics.fmean(each), data["random"]["CartPole-v1"]
     assert f"| `CartPole-v1` | 64 | {random:.0f} | 475 | {mean:.0f} | no | {seeds} |" in page
     assert "| `MountainCar-v0` | 64 | -200 | -110 | -200 | no | -200, -200 |" in page
-    assert "rltransfer experiment run control --tasks CartPole-v1" in page
+    assert "rltransfer experiment run control --seeds 2" in page
 
 
 def test_nothing_is_tuned_to_a_task() -> None:
