@@ -105,7 +105,8 @@ def run_folders(page: str) -> list[str]:
         for words in commands(block.text):
             words = words[words.index("rltransfer") + 1 :] if "rltransfer" in words else []
             if words[:1] == ["train"] and not {"--resume", "--help"} & set(words):
-                folders.append(_run_folder(words[1], words[2:]))
+                agent = "" if words[1].startswith("--") else words[1]  # --config names it
+                folders.append(_run_folder(agent, words[2 if agent else 1 :]))
     return folders
 
 
@@ -119,8 +120,10 @@ def _run_folder(agent: str, words: list[str]) -> str:
             values[list(values)[-1]].append(word)
     if "--run-dir" in values:
         return values["--run-dir"][0]
-    suite = values.get("--suite") or ["+".join(values["--task"])]
     seed = int(values.get("--seed", ["0"])[0])
+    if "--config" in values:  # the agent and the tasks of another run
+        return f"{Path(values['--config'][0]).parent.as_posix().rpartition('-')[0]}-{seed}"
+    suite = values.get("--suite") or ["+".join(values["--task"])]
     return str(default_folder(agent, rt.Suite(suite[0], (rt.Task("a task"),)), seed))
 
 

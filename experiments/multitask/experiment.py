@@ -150,7 +150,7 @@ class Multitask(PaperExperiment):
         network = Network(encoder="grid", width=self.width, layer_norm=True, heads=heads)
         if learner == "PPO":
             return PPO(
-                network=network, num_envs=16, rollout_length=128, batch_size=512,
+                network=network, num_envs=16, rollout_length=128, batch_size=512, epochs=3,
                 learning_rate=2e-3, precision=self.precision,
             )  # fmt: skip
         student = distilled_into(network, OBJECTIVES[learner], self.precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from rltransfer.learning.learner import Learner, Loss, OptimizerName, PrecisionN
 from rltransfer.learning.minibatches import Batch
 from rltransfer.machine.devices import restore_generator
 from rltransfer.options import normalize
+from rltransfer.policies.network import ActivationName, Network
 from rltransfer.policies.policy import Policy
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.observation import Observation
@@ -60,6 +62,15 @@ class Method(metaclass=AcceptsAliases):
         normalize(self)
         check_range(self, "at least 1", "num_envs", "rollout_length")
         check_range(self, "at most 1,000,000", "num_envs", "rollout_length")
+        for field in dataclasses.fields(self):
+            network = getattr(self, field.name)
+            if isinstance(network, Network):
+                network = network.with_activation(self.default_activation(network))
+                object.__setattr__(self, field.name, network)
+
+    def default_activation(self, network: Network) -> ActivationName:
+        """What "auto" means for a network of this method; "auto" if it depends on the tasks."""
+        return "relu"
 
     @abc.abstractmethod
     def build(self, context: TrainingContext) -> Agent:

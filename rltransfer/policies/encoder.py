@@ -195,7 +195,7 @@ def _block(network: Network, layer: nn.Conv2d | nn.Linear) -> list[nn.Module]:
             modules.append(nn.GroupNorm(1, layer.out_channels))
         else:
             modules.append(nn.LayerNorm(layer.out_features))
-    modules.append(nn.ReLU() if network.activation == "relu" else nn.Tanh())
+    modules.append(nn.Tanh() if network.activation == "tanh" else nn.ReLU())
     return modules
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rltransfer.errors import InputError, check_number
@@ -11,7 +11,7 @@ from rltransfer.options import normalize
 from rltransfer.tasks.observation import DEFAULT_GROUP
 
 EncoderName = Literal["auto", "conv", "grid", "nature", "mlp"]
-ActivationName = Literal["relu", "tanh"]
+ActivationName = Literal["auto", "relu", "tanh"]
 HeadsName = Literal["shared", "per-task"]
 StatisticsName = Literal["shared", "per-task"]
 MOST_WEIGHTS = 10**9
@@ -34,8 +34,8 @@ class Network:
     published architecture."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of each fully connected layer of an mlp, or after `channels`; before `width`."""
-    activation: ActivationName = "relu"
-    """Nonlinearity of every layer."""
+    activation: ActivationName = "auto"
+    """Nonlinearity of every layer. auto: tanh for an mlp of PPO, else ReLU."""
     heads: HeadsName = "shared"
     """shared: one head for all tasks, masked to each task's actions (Parisotto 2015). per-task: one
     head for each task on a shared trunk (Rusu 2015, section 3.3)."""
@@ -80,6 +80,10 @@ class Network:
                 f"A network has more than {MOST_WEIGHTS:,} weights: use fewer units, or a smaller "
                 "width."
             )
+
+    def with_activation(self, activation: ActivationName) -> Network:
+        """The network with this activation, unless it has one that is not "auto"."""
+        return replace(self, activation=activation) if self.activation == "auto" else self
 
     def scaled(self, units: int) -> int:
         """Units or channels after `width` is applied, at least one."""

@@ -77,6 +77,10 @@ class PolicySpec:
     image_bounds: tuple[float, ...] | None = None
     """The upper bound of each task's images, by which they are divided; None if all are alike."""
 
+    def __post_init__(self) -> None:
+        # A method that means something else by "auto" has replaced it.
+        object.__setattr__(self, "network", self.network.with_activation("relu"))
+
     @classmethod
     def of_suite(cls, network: Network, suite: SuiteSpaces, **rest: Any) -> Self:
         """The specification of a policy for all tasks of a suite; `rest` sets the other fields."""

@@ -26,6 +26,9 @@ SMALL: dict[str, Any] = {
     "memory_steps": 5_000, "student": rt.policies.mlp(hidden=(16,)),
 }  # fmt: skip
 
+WIDE: dict[str, Any] = {"num_envs": 32, "rollout_length": 20, "batch_size": 160}
+"""Rollouts large enough for learning with RL."""
+
 
 def q_teacher(observation: rt.Observation, task: torch.Tensor) -> rt.PolicyOutput:
     """Q-values that are 0.1 for the symbol after the one that is shown, 0 for the others."""
@@ -160,10 +163,11 @@ def test_exploration_replaces_a_share_of_the_actions(tmp_path: Path) -> None:
 
 
 def test_kickstarting_ends_above_its_teacher(tmp_path: Path) -> None:
-    # The teacher names the wrong symbol; its fading weight leaves the reward to learn from.
+    # The teacher names the wrong symbol; its fading weight leaves the reward to learn from. Seeds 0
+    # and 1 earn 10.
     run = distilled(
-        tmp_path, total_steps=30_000, function=q_teacher, teacher_acts=0.0,
-        distillation_weight="1->0@0.5", reinforcement_weight=1.0,
+        tmp_path, total_steps=15_000, function=q_teacher, teacher_acts=0.0,
+        distillation_weight="1->0@0.5", reinforcement_weight=1.0, **WIDE,
     )  # fmt: skip
     assert run.result["tasks"][TASK]["return_mean"] > 9.0
 
@@ -206,8 +210,8 @@ def test_the_teachers_actions_do_not_train_the_student(tmp_path: Path) -> None:
 
 def test_without_distillation_it_is_plain_reinforcement(tmp_path: Path) -> None:
     run = distilled(
-        tmp_path, total_steps=20_000, function=q_teacher, teacher_acts=0.0,
-        distillation_weight=0.0, reinforcement_weight=1.0,
+        tmp_path, total_steps=12_000, function=q_teacher, teacher_acts=0.0,
+        distillation_weight=0.0, reinforcement_weight=1.0, **WIDE,
     )  # fmt: skip
     assert run.result["tasks"][TASK]["return_mean"] > 9.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from toy import SHORT_TASK, TASK
 import rltransfer as rt
 from rltransfer.agents import PolicyDistillation
 from rltransfer.agents.ppo import PPO, Surrogate, evaluate
+from rltransfer.cli.main import main
 from rltransfer.learning.minibatches import Batch
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import RunOptions
@@ -23,7 +26,7 @@ SMALL = {"num_envs": 32, "rollout_length": 20, "batch_size": 160, "learning_rate
 
 
 def trained(
-    tmp_path: Path, method: rt.agents.PPO, task: str = TASK, total_steps: int = 20_000
+    tmp_path: Path, method: rt.agents.PPO, task: str = TASK, total_steps: int = 8_000
 ) -> float:
     run = rt.train(
         method, suite=task, total_steps=total_steps, run_dir=tmp_path / "run", episodes=64,
@@ -65,8 +68,10 @@ def test_a_flipped_advantage_does_not_learn(
 
 
 def test_learns_with_a_gru(tmp_path: Path) -> None:
-    method = PPO(**SMALL, network=rt.policies.mlp(hidden=(32,), gru=32), epochs=6)
-    assert trained(tmp_path, method, total_steps=30_000) > 9.0
+    # Seeds 0 and 1 earn 10.
+    network = rt.policies.mlp(hidden=(32,), gru=32)
+    method = PPO(**{**SMALL, "learning_rate": 6e-3}, network=network, epochs=6)
+    assert trained(tmp_path, method, total_steps=12_000) > 9.0
 
 
 def test_learns_continuous_actions(tmp_path: Path) -> None:
@@ -81,6 +86,96 @@ def test_learns_continuous_actions(tmp_path: Path) -> None:
         evaluate_episodes=0, quiet=True,
     )  # fmt: skip
     assert run.result["tasks"]["Pendulum-v1"]["return_mean"] > -600
+
+
+def test_the_defaults_learn_acrobot(tmp_path: Path) -> None:
+    # A random policy never reaches the bar within 500 steps, and PPO with a third of the updates
+    # and unscaled rewards does not either. The experiment `control` has the other tasks.
+    assert trained(tmp_path, PPO(), "Acrobot-v1", total_steps=49_152) > -200
+
+
+def nonlinearities(policy: rt.Policy) -> set[type[torch.nn.Module]]:
+    kinds = {type(module) for module in policy.modules()}
+    return kinds & {torch.nn.ReLU, torch.nn.Tanh}
+
+
+@pytest.mark.parametrize(
+    ("network", "task", "expected"),
+    [
+        (Network(), TASK, torch.nn.Tanh),
+        (rt.policies.mlp(hidden=(8,)), TASK, torch.nn.Tanh),
+        (Network(activation="relu"), TASK, torch.nn.ReLU),
+        (Network(), "rltransfer/MinAtar-Breakout-v0", torch.nn.ReLU),
+        (rt.policies.conv(), "rltransfer/MinAtar-Breakout-v0", torch.nn.ReLU),
+        (Network(activation="tanh"), "rltransfer/MinAtar-Breakout-v0", torch.nn.Tanh),
+    ],
+)
+def test_networks_on_vectors_have_tanh(
+    tmp_path: Path, network: Network, task: str, expected: type[torch.nn.Module]
+) -> None:
+    method = PPO(num_envs=2, rollout_length=8, network=network)
+    run = Run("a", method, rt.Suite.of(task), RunOptions(), tmp_path / "run")
+    assert nonlinearities(run.agent.policy) == {expected}
+    # A saved policy does not depend on what "auto" means.
+    assert run.agent.policy.spec.network.activation in ("tanh", "relu")
+
+
+def test_networks_of_other_methods_have_relu() -> None:
+    # Stored as in runs of earlier versions, so that these resume.
+    for network in (
+        PolicyDistillation(teacher="zoo", reinforcement_weight=1.0, teacher_acts=0.0).student,
+        rt.agents.PQN().network, rt.agents.Distral().network,
+        PPO(network=Network(encoder="grid")).network,
+    ):  # fmt: skip
+        assert network.activation == "relu"
+
+
+@pytest.mark.parametrize(
+    ("scaling", "task", "expected"),
+    [
+        ("auto", TASK, True), ("auto", "rltransfer/MinAtar-Breakout-v0", False),
+        ("none", TASK, False), ("returns", "rltransfer/MinAtar-Breakout-v0", True),
+    ],
+)  # fmt: skip
+def test_rewards_of_vector_tasks_are_scaled(
+    tmp_path: Path, scaling: Any, task: str, expected: bool
+) -> None:
+    method = PPO(num_envs=4, rollout_length=8, reward_scaling=scaling)
+    run = Run("a", method, rt.Suite.of(task), RunOptions(), tmp_path / "run")
+    agent = run.agent
+    rollout = run.engine.collect(agent, 8)
+    before, values = rollout.reward.clone(), rollout.extras["value"]
+    seen = []
+    straight = Surrogate.advantages
+
+    class Watched(Surrogate):
+        def advantages(self, rollout: Rollout, policy: rt.Policy) -> Batch:
+            seen.append(rollout.reward)
+            return straight(self, rollout, policy)
+
+    object.__setattr__(method, "surrogate", Watched())
+    list(agent.batches(rollout))
+    assert torch.equal(rollout.reward, before) and values is rollout.extras["value"]
+    ratio = seen[0][before != 0] / before[before != 0]
+    assert (agent.reward_scale is not None) == expected == ("reward_scale" in agent.state_dict())
+    if task == TASK:
+        assert len(ratio) and bool((ratio == 1).all()) == (not expected)
+
+
+def test_a_run_of_an_earlier_version_has_no_scaled_rewards(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"suite": TASK, "episodes": 0, "evaluate_episodes": 0, "quiet": True}
+    method = PPO(num_envs=4, rollout_length=8, reward_scaling="none")
+    rt.train(method, total_steps=32, run_dir=tmp_path, **options)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    assert config["method"].pop("reward_scaling") == "none"
+    path.write_text(json.dumps(config))
+    words = ["train", "ppo", "--resume", str(tmp_path), "--total-steps", "64", "--quiet"]
+    assert main(words) == 0
+    rt.train(method, total_steps=96, run_dir=tmp_path, resume=True, **options)
+    with pytest.raises(rt.InputError, match="another reward_scaling"):
+        scaled = PPO(num_envs=4, rollout_length=8)
+        rt.train(scaled, total_steps=96, run_dir=tmp_path, resume=True, **options)
 
 
 def test_advantages_bootstrap_from_what_followed_a_cut_off_episode(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (zoo, "EPISODES"), (teachers, "TEACHER_EPISODES"), (teacher_check, "CHECK_EPISODES"),
         (teacher_check, "MAX_EPISODES"),
     ):  # fmt: skip
-        monkeypatch.setattr(module, name, 2)
+        monkeypatch.setattr(module, name, 1)
     brief = {"num_envs": 2, "rollout_length": 32, "epochs": 1, "batch_size": 64}
     taught, distilled = teachers.teacher_recipe, atari.distilled
     monkeypatch.setattr(teachers, "teacher_recipe", lambda game: replace(taught(game), **brief))
@@ -140,6 +140,7 @@ def test_teachers_in_the_zoo_are_what_the_experiment_makes() -> None:
         recipe = replace(teachers.teacher_recipe(game), precision=card["recipe"]["precision"])
         assert card["env_steps"] >= teachers.STEPS[game]
         # As when a run resumes: an option that was added later and is unused is no difference.
-        assert difference(card["recipe"], json.loads(json.dumps(to_json(recipe))), "recipe") == ""
+        made = json.loads(json.dumps(to_json(recipe)))
+        assert difference(card["recipe"], made, "recipe", known_only=True) == ""
         weights = path.with_name(path.name.replace(".card.json", ".safetensors"))
         assert weights.stat().st_size < 4_000_000

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from in_turn import one_by_one
 
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.experiments.born_again.experiment import BornAgain
-from rltransfer.experiments.common import comparison, trials
 from rltransfer.experiments.common.intervals import MIN_RATIO
 
 WORDS = (
@@ -20,12 +18,11 @@ WORDS = (
 )
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_it_writes_its_page_and_does_not_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for module in (comparison, trials):
-        monkeypatch.setattr(module, "run_parallel", one_by_one)
     assert main(WORDS.split()) == 0
     data = json.loads((tmp_path / "page" / "results.json").read_text())
     assert list(data["table"]) == ["1", "2", "ensemble"]

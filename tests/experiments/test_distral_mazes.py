@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from in_turn import one_by_one
 
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
@@ -114,11 +113,11 @@ def test_the_optimum_is_that_of_each_maze() -> None:
     assert len(set(best)) == 3 and all(6 < value < 10 for value in best)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_it_writes_its_page_and_does_not_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "run_parallel", one_by_one)
     assert main(WORDS.split()) == 0
     data = json.loads((tmp_path / "page" / "results.json").read_text())
     assert list(data["table"]) == list(data["best"]) == list(VARIANTS)

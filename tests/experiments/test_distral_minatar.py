@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from in_turn import one_by_one
 
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
@@ -72,11 +71,11 @@ def test_learners_differ_in_the_variant_alone() -> None:
         assert len({repr(getattr(one, name)) for one in methods}) == 1
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_it_writes_its_page_and_does_not_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "run_parallel", one_by_one)
     assert main(WORDS.split()) == 0
     data = json.loads((tmp_path / "page" / "results.json").read_text())
     assert list(data["finals"]) == ["A2C", "KL 2col", "KL+ent 2col", "A2C multitask"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from in_turn import one_by_one
 
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
@@ -77,11 +76,11 @@ def test_learners_differ_by_the_distilled_policy_alone() -> None:
     assert goals[0].isdisjoint(goals[1]) and len(goals[0] | goals[1]) == 24
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_experiment_writes_its_page_and_is_not_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "run_parallel", one_by_one)
     assert main(WORDS.split()) == 0
     assert {path.name for path in Path("page").iterdir()} == {
         "RESULTS.md", "results.json", "curves.png", "arrows.png",

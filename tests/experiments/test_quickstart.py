@@ -10,6 +10,7 @@ import pytest
 from rltransfer.cli.main import main
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_two_games(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

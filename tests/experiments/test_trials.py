@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from in_turn import leave_a_mark
+from in_turn import leave_a_mark, one_by_one
 
 import rltransfer as rt
 from rltransfer.cli.main import main
@@ -49,17 +49,18 @@ def trial(seed: int, **options: Any) -> Trial:
     )  # fmt: skip
 
 
-def test_each_trial_is_run_once(tmp_path: Path) -> None:
+def test_each_trial_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     trials = [trial(0), trial(1)]
-    first = run_trials(trials, tmp_path, jobs=2, report=lines.append)
+    first = run_trials(trials, tmp_path, jobs=1, report=lines.append)
     assert list(first) == ["ppo-0", "ppo-1"]
-    assert lines[0] == "trials left to run: 2, 2 at a time"
+    assert lines[0] == "trials left to run: 2, 1 at a time"
     assert len(lines) == 3 and lines[2].startswith("2/2 ppo-")
     lines.clear()
     # A stored result is used as it is.
     path = tmp_path / "ppo-0" / "result.json"
     path.write_text(json.dumps({**first["ppo-0"], "marked": True}))
+    monkeypatch.setattr("rltransfer.experiments.common.trials.run_parallel", one_by_one)
     again = run_trials([*trials, trial(2)], tmp_path, jobs=1, report=lines.append)
     assert again["ppo-0"]["marked"] and again["ppo-1"] == first["ppo-1"]
     assert lines[:2] == [
@@ -244,6 +245,7 @@ def test_a_page_ends_with_its_cost_and_its_command() -> None:
     assert footer.endswith("\n    rltransfer experiment run compression --seeds 3 --sizes '7 %'")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_compression_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = (

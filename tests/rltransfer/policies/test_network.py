@@ -15,6 +15,7 @@ from rltransfer.policies.encoder import Encoder, head, through
 from rltransfer.policies.linear import Linear
 from rltransfer.policies.network import Network, conv, mlp
 from rltransfer.policies.normalizer import RunningNormalizer
+from rltransfer.policies.policy import PolicySpec
 
 
 def image_space(channels: int, side: int, high: int = 1) -> spaces.Dict:
@@ -190,6 +191,17 @@ def test_layer_norm_stands_before_each_nonlinearity():
     seen = encoder.layers[:2](torch.rand(3, 4, 10, 10))
     torch.testing.assert_close(seen.mean((1, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(seen.std((1, 2, 3), correction=0), torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_a_network_is_relu_unless_a_method_means_something_else() -> None:
+    kinds = {type(module) for module in Encoder(Network(), vector_space(2)).layers}
+    assert nn.ReLU in kinds and nn.Tanh not in kinds
+    spec = PolicySpec(Network(), vector_space(2), spaces.Discrete(2))
+    assert spec.network == Network(activation="relu")
+    # A file of an earlier version may lack newer options.
+    stored = spec.to_json()
+    del stored["network"]["activation"]
+    assert PolicySpec.from_json(stored) == spec
 
 
 def test_tanh_activation():

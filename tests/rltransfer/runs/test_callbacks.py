@@ -71,8 +71,12 @@ def test_the_metrics_of_all_events_are_the_curves(tmp_path: Path) -> None:
     def collect(event: rt.RunEvent) -> None:
         points.update((tag, event.step, value) for tag, value in event.metrics.items())
         kinds = {tag.partition("/")[0] for tag in event.metrics}
-        expected = {"rollout": {"train", "rollout", "speed"}, "evaluation": {"evaluate"}}
-        assert kinds <= expected.get(event.kind, {"final"} if event.kind == "end" else set())
+        expected = {
+            "rollout": {"train", "rollout", "speed"},
+            "evaluation": {"evaluate", "reference"},
+            "end": {"final", "all_tasks"},
+        }
+        assert kinds <= expected.get(event.kind, set())
 
     train(tmp_path / "run", collect)
     curves = EventAccumulator(str(tmp_path / "run"), {"scalars": 0})

@@ -46,6 +46,9 @@ def test_the_options_have_their_present_names(runs: Path) -> None:
     surrogate = method.surrogate
     assert (surrogate.clip_range, surrogate.gae_lambda, surrogate.gamma) == (0.3, 0.9, 0.98)
     assert options.total_steps == 128
+    # What they lack or had is not what would be the default today.
+    assert (method.reward_scaling, method.network.activation) == ("none", "relu")
+    assert options.threads == 1
     student = configured(read_config(runs / "student"))[0]
     assert isinstance(student, rt.agents.PolicyDistillation)
     teacher = rt.load_teacher(student.teacher)

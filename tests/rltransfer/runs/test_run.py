@@ -39,6 +39,7 @@ from rltransfer.runs.config import RunOptions, configured, read_config
 from rltransfer.runs.folder import lock
 from rltransfer.runs.progress import Progress
 from rltransfer.runs.run import TRACEBACK, Run, _frame_stack
+from rltransfer.tasks import episode_replay
 
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 QUICK = ["--episodes", "2", "--evaluate-episodes", "0", "--threads", "1", "--quiet"]
@@ -51,6 +52,7 @@ def policy_of(run_dir: Path) -> dict[str, object]:
 
 CASES = {
     "device": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS],
+    "scaled rewards": ["ppo", "--task", "rltransfer/TwoRooms-v0", *PPO_OPTIONS],
     "recurrent": ["ppo", "--task", BREAKOUT, *PPO_OPTIONS, "--gru", "16"],
     "pqn": ["pqn", "--task", BREAKOUT, *PPO_OPTIONS],
     "distral": ["distral", "--task", BREAKOUT, "rltransfer/MinAtar-Asterix-v0",
@@ -168,6 +170,18 @@ def test_result_and_files(tmp_path: Path) -> None:
     assert result["tasks"][TASK]["random_return_mean"] == pytest.approx(2.5, abs=1.5)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["method"]["surrogate"]["clip_range"] == 0.2
+
+
+def test_a_run_resumes_from_the_newest_checkpoint_that_is_whole(tmp_path: Path) -> None:
+    run = quick_run(tmp_path / "run", checkpoint_every=40)
+    old, new = checkpoint.checkpoints(run.run_dir)
+    path = new / "state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    again = Run("ppo", METHOD, rt.Suite.of(TASK), run.options, run.run_dir, True)
+    again.restore()
+    assert again.env_steps == 160 and old.name.endswith("160")
 
 
 def test_curves_are_real_event_files(tmp_path: Path) -> None:
@@ -316,20 +330,22 @@ def test_checkpoints_do_not_touch_environments_that_cannot_be_saved(tmp_path: Pa
     assert all(torch.equal(policies[0][name], policies[1][name]) for name in policies[0])
 
 
-def test_environments_that_cannot_be_saved_begin_anew_on_resume(tmp_path: Path) -> None:
+def test_environments_whose_state_is_lost_begin_anew_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episode_replay, "LONGEST", 5)
     suite, options = rt.Suite.of("CartPole-v1"), RunOptions(total_steps=400, episodes=1)
     run = Run("ppo", METHOD, suite, options, tmp_path / "run", True)
     run.begin(resume=False)
-    first = run.engine.collect(run.agent, 10)
-    began = first.observation["policy"][0].clone()
+    began = run.engine.collect(run.agent, 7).observation["policy"][0].clone()
     run.save()
     run._held.close()
     seen = []
     for _ in range(2):
         again = Run("ppo", METHOD, suite, options, tmp_path / "run", True)
         again.begin(resume=True)
-        rollout = again.engine.collect(again.agent, 10)
-        assert rollout.start[0].all() and (again.engine.running_length <= 10).all()
+        rollout = again.engine.collect(again.agent, 7)
+        assert rollout.start[0].all() and (again.engine.running_length <= 7).all()
         seen.append(rollout.observation["policy"][0].clone())
         again._held.close()
     # The same after each kill, but not once more what the run has begun with.

@@ -118,8 +118,9 @@ def test_last_observation_is_not_that_of_the_next_episode(mode: str) -> None:
     assert info["final_obs"].tolist() == [[5.0, 5.0]] * 2
     assert observation.tolist() == [[0.0, 0.0]] * 2
     assert reward.tolist() == [0.5, 0.5] and terminated.all()
-    # Infos of any kind are dropped before they are merged.
-    assert "key" not in info
+    # Infos of any kind are dropped before they are merged, those of the last step too.
+    assert not info.get("final_info") and "key" not in info
+    assert stepped(env, 2)[-1] == {}
     env.close()
 
 
