@@ -13,7 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 
@@ -21,6 +21,8 @@ from rltransfer.errors import InputError
 from rltransfer.importers.archive import unpacked
 from rltransfer.importers.saved_tensors import TensorBuilder
 from rltransfer.importers.script_data import ScriptClass, ScriptReader, ScriptWriter
+
+T = TypeVar("T")
 
 PLAIN = ("version", ".data/version", "byteorder")
 """The files without values or a program."""
@@ -49,6 +51,8 @@ torch xor
 DUNDERS = frozenset(f"__{name}__" for name in _DUNDERS.split())
 """The names with two underscores at both ends that a program may contain. Of the others, some run
 when a file is loaded (`__setstate__`), or alongside the method that is checked (hooks)."""
+
+PLAIN_TEXT = re.compile(r"[\x20-\x7e\n]*")
 
 WORDS = re.compile(r"\b__\w+__\b", re.ASCII)
 
@@ -294,6 +298,9 @@ def _check_program(sources: dict[str, bytes], path: Path) -> dict[str, ScriptCla
     trees = {}
     for name, source in sources.items():
         text = source.decode("ascii")
+        # No tabs, form feeds and the like, which Python's parser and torch's may count differently.
+        if not PLAIN_TEXT.fullmatch(text):
+            raise ValueError("a program with control characters")
         for word in WORDS.findall(text):
             if word not in DUNDERS:
                 raise InputError(
@@ -335,16 +342,21 @@ class _Program:
     """
 
     def __init__(self, trees: dict[str, ast.Module]) -> None:
+        """Reads a program.
+
+        Raises:
+            ValueError: It defines something twice.
+        """
         self.functions: dict[str, ast.FunctionDef] = {}
         self.classes: dict[str, ast.ClassDef] = {}
         for module, tree in trees.items():
             for node in tree.body:
                 if isinstance(node, ast.ClassDef):
-                    self.classes[f"{module}.{node.name}"] = node
+                    _add(self.classes, f"{module}.{node.name}", node)
                     for method in _methods(node):
-                        self.functions[f"{module}.{node.name}/{method.name}"] = method
+                        _add(self.functions, f"{module}.{node.name}/{method.name}", method)
                 elif isinstance(node, ast.FunctionDef):
-                    self.functions[f"{module}.{node.name}"] = node
+                    _add(self.functions, f"{module}.{node.name}", node)
         self.sizes: dict[str, int] = {}
 
     def size(self) -> int:
@@ -401,6 +413,13 @@ class _Program:
                         found.add(one)
                         left.append(one)
         return frozenset(found)
+
+
+def _add(table: dict[str, T], name: str, value: T) -> None:
+    """Adds what a program defines; of two with one name, nobody knows which counts."""
+    if name in table:
+        raise ValueError(f"two definitions of {name}")
+    table[name] = value
 
 
 def _methods(node: ast.ClassDef) -> list[ast.FunctionDef]:

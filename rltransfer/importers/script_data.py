@@ -47,6 +47,9 @@ DEEPEST = 100
 LONGEST = 2**24
 """Bytes of a pickle, without tensors."""
 
+KEY = re.compile(r"[\w.-]+", re.ASCII)
+"""Names of attributes that may not be identifiers."""
+
 DEVICE = re.compile(r"[a-z]+(:\d{1,3})?", re.ASCII)
 
 
@@ -73,18 +76,34 @@ class ScriptClass:
             match statement:
                 case ast.AnnAssign(ast.Name(name), kind):
                     pass
+                case _ if found.base == "NamedTuple":
+                    raise ValueError("a named tuple of another form")
                 case ast.Assign([ast.Subscript(ast.Name("__annotations__"), key)], kind):
-                    name = ast.literal_eval(key)
+                    name = _plain_key(key)
                 case _:
                     continue
             if name in found.attributes:
                 raise ValueError("an attribute of two types")
             found.attributes[name] = kind
-        # These are constants of the program, and have no value in the data.
-        for name, kind in list(found.attributes.items()):
-            if ast.unparse(kind).startswith("Final["):
-                del found.attributes[name]
+        if found.base != "NamedTuple":
+            # These are constants of the program, and have no value in the data.
+            for name, kind in list(found.attributes.items()):
+                if ast.unparse(kind).startswith("Final["):
+                    del found.attributes[name]
         return found
+
+
+def _plain_key(key: ast.expr) -> str:
+    """The name of an attribute that is not an identifier, e.g. "0".
+
+    Raises:
+        ValueError: It is written with escapes, which torch may read as another name.
+    """
+    match key:
+        case ast.Constant(str() as name, col_offset=start, end_col_offset=end):
+            if KEY.fullmatch(name) and end is not None and end - start == len(name) + 2:
+                return name
+    raise ValueError("an attribute of another form")
 
 
 class _Object(Record):

@@ -170,10 +170,30 @@ def test_values_of_other_types_than_declared_are_refused(name: str, tmp_path: Pa
         load_torchscript(path)
 
 
-def test_an_attribute_of_two_types_is_refused(tmp_path: Path) -> None:
-    twice = in_program("one : float\n", "one : float\n  one : Tensor\n")
+AMBIGUOUS = {
+    "an attribute of two types": in_program("one : float\n", "one : float\n  one : Tensor\n"),
+    "an attribute with escapes": in_program(
+        "one : float\n", 'one : float\n  __annotations__["tw\\157"] = Tensor\n'
+    ),
+    "a class defined twice": in_program(
+        "class Small(Module):", "class Small(Module):\n  x : int\nclass Small(Module):"
+    ),
+    "a method defined twice": in_program(
+        "class Small(Module):\n", "class Small(Module):\n  def f(self: Tensor) -> int:\n"
+        "    return 1\n  def f(self: Tensor) -> int:\n    return 1\n",
+    ),
+    "a form feed": in_program("  one : float\n", "\f  one : float\n"),
+    "a named tuple of another form": in_program(
+        "class Small(Module):", "class P(NamedTuple):\n  x : int\n  y = 1\nclass Small(Module):"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_what_torch_may_read_otherwise_is_refused(name: str, tmp_path: Path) -> None:
+    path = saved(Outer(), tmp_path / "policy.pt", AMBIGUOUS[name])
     with pytest.raises(InputError, match="is not a TorchScript file, or is damaged"):
-        load_torchscript(saved(Outer(), tmp_path / "policy.pt", twice))
+        load_torchscript(path)
 
 
 def test_a_list_in_exponentially_many_places_is_refused(tmp_path: Path) -> None:
