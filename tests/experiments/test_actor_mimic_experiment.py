@@ -1,14 +1,10 @@
-"""Actor-Mimic's experiment: a short one writes its page; the figures worked by hand."""
+"""Actor-Mimic's experiment: its runs, and its figures worked by hand."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rltransfer.cli.main import main
 from rltransfer.experiments.actor_mimic.experiment import (
     NETWORK,
     ActorMimicTransfer,
@@ -17,26 +13,6 @@ from rltransfer.experiments.actor_mimic.experiment import (
     sources,
 )
 from rltransfer.metrics.curves import Curve
-from rltransfer.runs.config import read_config
-
-WORDS = (
-    "experiment run actor-mimic --games Breakout --learners ppo --seeds 2 --steps 12288 "
-    "--mimic-steps 8192 --out runs --results page"
-)
-
-
-def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(WORDS.split()) == 0
-    data = json.loads((tmp_path / "page" / "results.json").read_text())
-    assert set(data["table"]) == {
-        f"Breakout ppo {start}" for start in ("policy", "feature", "single")
-    }
-    config = read_config(tmp_path / "runs" / "Breakout-ppo-feature-1")
-    assert config["init_from"]["source"] == "runs/mimic-for-Breakout-feature-1"
-    page = (tmp_path / "page" / "RESULTS.md").read_text()
-    assert "| Breakout | feature |" in page and "14 runs" in page.replace("\n", " ")
-    assert (tmp_path / "page" / "ppo.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_learners_start_from_mimics_of_the_other_games() -> None:
