@@ -65,7 +65,7 @@ STARTS: tuple[StartName, ...] = ("random", "policy", "feature", "single")
 BETAS: dict[StartName, float] = {"policy": 0.0, "feature": 0.01, "single": 0.0}
 """The weight of the feature regression of each kind of mimic."""
 
-NETWORK = Network(encoder="grid", layer_norm=True)
+NETWORK = Network(encoder="grid", layer_norm=True, activation="relu")
 
 WINDOW = 0.05
 """Training returns are smoothed over this fraction of a run's steps."""
