@@ -8,6 +8,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import resource
 import signal
 from collections.abc import Callable
@@ -516,7 +517,8 @@ def test_the_options_of_train_are_those_of_a_run(tmp_path: Path) -> None:
     parameters = inspect.signature(rt.train).parameters
     for field in dataclasses.fields(RunOptions):
         parameter = parameters[field.name]
-        annotation = parameter.annotation.replace(" | Path", "")  # Python takes paths, too
+        annotation = parameter.annotation.replace(" | Path", "")  # Python takes paths, too,
+        annotation = re.sub(r"Sequence\[(.+)\]", r"tuple[\1, ...]", annotation)  # and lists
         assert (annotation, parameter.default) == (field.type, field.default)
     with pytest.raises(TypeError, match="total_stesp"):
         quick_run(tmp_path / "run", total_stesp=3)
