@@ -313,6 +313,7 @@ def test_errors_leave_out_what_the_task_does_not_have(text: str) -> None:
         rt.Objective.of(f"{text}()").fitted(student, teacher, ("a",))(student, teacher, TASK[:1])
 
 
+@pytest.mark.usefixtures("brief_check")
 def test_ppo_and_its_students_in_tasks_of_other_sizes(tmp_path: Path) -> None:
     method = rt.agents.PPO(
         network=Network(heads="per-task", statistics="per-task"), num_envs=4, rollout_length=16,
