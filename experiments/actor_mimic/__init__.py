@@ -1,0 +1,1 @@
+"""A mimic of four games as the start of the fifth."""

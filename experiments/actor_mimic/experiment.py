@@ -33,18 +33,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from rltransfer.agents import PPO, PQN, ActorMimic
-from rltransfer.errors import InputError
 from rltransfer.experiments.common.checks import choice
 from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import interval_json
 from rltransfer.experiments.common.page import Page, format_hardware, markdown_table
-from rltransfer.experiments.common.pictures import panel_figure
-from rltransfer.experiments.common.training_curve import training_curve
+from rltransfer.experiments.common.pictures import curve_panels
+from rltransfer.experiments.common.training_curve import smooth_curves
 from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.experiments.zoo.experiment import GAMES, task_of
 from rltransfer.learning.agent import Method
@@ -54,9 +53,6 @@ from rltransfer.metrics.thresholds import time_ratio, times_to_threshold
 from rltransfer.metrics.transfer import area_ratio, jumpstart
 from rltransfer.policies.network import Network
 from rltransfer.tasks.task import Suite
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LearnerName = Literal["ppo", "pqn"]
 StartName = Literal["random", "policy", "feature", "single"]
@@ -172,20 +168,16 @@ class ActorMimicTransfer(PaperExperiment):
         return {"init_from": source, "init_match": "inputs"}
 
     def _curves(self) -> Curves:
-        found = {}
-        for game in self.games:
-            for learner in self._learners:
-                for start in STARTS:
-                    names = [_name(game, learner, start, seed) for seed in range(self.seeds)]
-                    curves = [training_curve(self.out / name, task_of(game)) for name in names]
-                    smooth = [curve.smoothed(WINDOW * self.steps) for curve in curves]
-                    if not all(len(curve.steps) for curve in smooth):
-                        raise InputError(
-                            f"No episode of {game} ended within {self.steps} steps: use more "
-                            "--steps."
-                        )
-                    found[game, learner, start] = smooth
-        return found
+        return {
+            (game, learner, start): smooth_curves(
+                [self.out / _name(game, learner, start, seed) for seed in range(self.seeds)],
+                task_of(game),
+                WINDOW * self.steps,
+            )
+            for game in self.games
+            for learner in self._learners
+            for start in STARTS
+        }
 
     def page(self, curves: Curves, mimics: Mapping[str, Any], learners: Mapping[str, Any]) -> Page:
         """The page of the curves and of all runs' results, by name."""
@@ -208,7 +200,12 @@ class ActorMimicTransfer(PaperExperiment):
                 "wall_seconds": {name: one["wall_seconds"] for name, one in results.items()},
             },
             pictures={
-                f"{learner}.png": curve_picture(curves, self.games, learner)
+                f"{learner}.png": curve_panels(
+                    {
+                        game: {start: curves[game, learner, start] for start in STARTS}
+                        for game in self.games
+                    }
+                )
                 for learner in self._learners
             },
         )
@@ -286,24 +283,3 @@ def _mimic_name(game: str, kind: str, seed: int) -> str:
 
 def _name(game: str, learner: str, start: str, seed: int) -> str:
     return f"{game}-{learner}-{start}-{seed}"
-
-
-def curve_picture(curves: Curves, games: Sequence[str], learner: LearnerName) -> Figure:
-    """The training returns on each game from each start: the mean over seeds, and their range."""
-    figure, grid = panel_figure(games)
-    for axes, game in zip(grid.flat, games, strict=False):
-        for index, start in enumerate(STARTS):
-            group = curves[game, learner, start]
-            first = max(curve.steps[0] for curve in group)
-            last = min(curve.steps[-1] for curve in group)
-            steps = np.linspace(first, last, 200)
-            returns = np.stack([curve.at(steps) for curve in group])
-            axes.plot(steps / 1e6, returns.mean(0), f"C{index}", label=start)
-            axes.fill_between(
-                steps / 1e6, returns.min(0), returns.max(0), color=f"C{index}", alpha=0.15,
-                linewidth=0,
-            )  # fmt: skip
-    grid.flat[-1].legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, loc="center")
-    figure.supxlabel("million environment steps")
-    figure.supylabel("training return")
-    return figure

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rltransfer.metrics.curves import Curve, common_span
 from rltransfer.metrics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -44,6 +45,54 @@ def panel_figure(titles: Collection[str]) -> tuple[Figure, Any]:
     for axes in grid.flat[len(titles) :]:
         axes.set_axis_off()
     return figure, grid
+
+
+def curve_panels(panels: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Figure:
+    """Training returns: the mean over seeds as a line, their range as a band.
+
+    Args:
+        panels: The curves by panel, then by the name of their line, which all panels share.
+    """
+    figure, grid = panel_figure(panels)
+    for axes, groups in zip(grid.flat, panels.values(), strict=False):
+        for index, (name, curves) in enumerate(groups.items()):
+            steps = np.linspace(*common_span(curves), 200)
+            returns = np.stack([curve.at(steps) for curve in curves])
+            millions, colour = steps / 1e6, f"C{index}"
+            axes.plot(millions, returns.mean(0), colour, label=name)
+            axes.fill_between(
+                millions, returns.min(0), returns.max(0), color=colour, alpha=0.15, linewidth=0
+            )
+    # In the empty panel, if there is one.
+    grid.flat[-1].legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, loc="center")
+    figure.supxlabel("million environment steps")
+    figure.supylabel("training return")
+    return figure
+
+
+def heat_map(values: Mapping[str, Mapping[str, float]], neutral: float, label: str) -> Figure:
+    """A matrix of numbers as colours, with each number in its cell.
+
+    Args:
+        values: The numbers, by row, then by column; what is missing stays blank.
+        neutral: The number at the middle of the colours.
+        label: What the numbers are.
+    """
+    rows = list(values)
+    columns = list(dict.fromkeys(name for row in values.values() for name in row))
+    table = np.array([[values[r].get(c, math.nan) for c in columns] for r in rows])
+    most = max(float(np.nanmax(np.abs(table - neutral))), 1e-9)
+    figure, ((axes,),) = new_figure(1, 1, (1.2 * len(columns) + 2.5, 0.7 * len(rows) + 1.2))
+    picture = axes.imshow(
+        table, cmap="RdBu", vmin=neutral - most, vmax=neutral + most, aspect="auto"
+    )
+    for (row, column), value in np.ndenumerate(table):
+        if not math.isnan(value):
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center")
+    axes.set_xticks(np.arange(len(columns)), columns)
+    axes.set_yticks(np.arange(len(rows)), rows)
+    figure.colorbar(picture, label=label)
+    return figure
 
 
 def bar_picture(groups: Sequence[str], bars: Mapping[str, Sequence[Interval]]) -> Figure:

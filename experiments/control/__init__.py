@@ -1,1 +1,1 @@
-"""Born-again chains of students."""
+"""PPO with its defaults on control tasks."""

@@ -1,0 +1,1 @@
+"""Which game helps which, and the best sources for a budget."""
