@@ -14,6 +14,7 @@ from rltransfer.expression import shown
 from rltransfer.tasks.families import family_of, suites, task_ids
 from rltransfer.tasks.gymnasium_env import host_env_overlaps, make_host_env
 from rltransfer.tasks.task import Task
+from rltransfer.tasks.transforms import TransformedVectorEnv, split_transform
 from rltransfer.tasks.vector_env import VectorEnv
 
 PLACE = re.compile(r"[/\\:~]")
@@ -29,6 +30,18 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
     if num_envs < 1:
         raise InputError(f"The number of environments is {num_envs}: it must be at least 1.")
     _check_arguments(task)
+    plain, transform = split_transform(task)
+    env = _make_plain(plain, num_envs, device)
+    if transform is None:
+        return env
+    try:
+        return TransformedVectorEnv(env, task.id)
+    except InputError:
+        env.close()
+        raise
+
+
+def _make_plain(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
     family = family_of(task)
     in_workers = family is None and task.kwargs.get("vectorization_mode") == "async"
     if task.env_timeout and not in_workers:

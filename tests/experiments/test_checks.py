@@ -18,7 +18,11 @@ from rltransfer.experiments.common.experiment import PaperExperiment
 TRAINING = {name: find_experiment(name) for name in experiment_names() if name != "benchmarks"}
 """Experiments that train."""
 
-CHOICE = {"distral-two-rooms": ("--room", "-1"), "distral-mazes": ("--mazes", "-1")}
+CHOICE = {
+    "distral-two-rooms": ("--room", "-1"),
+    "distral-mazes": ("--mazes", "-1"),
+    "transferability": ("--far", "Pong"),
+}
 """A wrong option of experiments without games."""
 
 PAGES = [name for name, kind in TRAINING.items() if issubclass(kind, PaperExperiment)]
@@ -115,8 +119,8 @@ def test_names_and_folders_follow_the_command_line(name: str) -> None:
     assert (kind.out, kind.results) == (Path("runs") / name, None)
 
 
-def test_eleven_experiments_write_a_page() -> None:
-    assert len(PAGES) == 11
+def test_twelve_experiments_write_a_page() -> None:
+    assert len(PAGES) == 12
 
 
 def test_the_list_contains_how_long_each_takes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""How far up the layers of one game serve another."""
