@@ -41,7 +41,7 @@ def best_selection(tasks: Sequence[str], gains: Gains, budget: int) -> Selection
         budget: The largest number of sources, at least 1.
 
     Raises:
-        InputError: The budget is below 1, a gain is not finite, or a name is no task.
+        InputError: The budget is below 1, a gain is not finite, or a name is not a task.
     """
     transfers = [(s, t, value) for s, row in gains.items() for t, value in row.items() if s != t]
     _check(tasks, transfers, budget)

@@ -56,12 +56,12 @@ class TransformedVectorEnv(VectorEnv):
             task_id: The task's id, for messages.
 
         Raises:
-            InputError: The observation is no image, or a frame has a single channel.
+            InputError: The observation is not an image, or a frame has a single channel.
         """
         space = env.single_observation_space
         if not isinstance(space, spaces.Box) or len(space.shape) != 3:
             raise InputError(
-                f"The observation of {task_id!r} is no image: leave out {OPTION}, which is for "
+                f"The observation of {task_id!r} is not an image: leave out {OPTION}, which is for "
                 "images."
             )
         channels, frames = space.shape[0], env.frame_stack or 1

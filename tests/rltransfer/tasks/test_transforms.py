@@ -120,7 +120,7 @@ def test_stacked_frames_stay_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("task", "sentence"),
     [
-        (rt.Task("CartPole-v1", ROTATED), "'CartPole-v1' is no image"),
+        (rt.Task("CartPole-v1", ROTATED), "'CartPole-v1' is not an image"),
         (rt.Task(BREAKOUT, {OPTION: "rotate"}), "no observation_transform 'rotate'"),
         (rt.Task(BREAKOUT, {OPTION: 3}), "no observation_transform '3'"),
     ],
