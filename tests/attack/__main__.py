@@ -37,7 +37,7 @@ from typing import Any
 import torch
 from inputs import Inputs
 from seeds import MOVES, Seeds, build, copied_run, offline
-from worker import TASKS, Worker, is_left_behind, resumed, shell
+from worker import START, TASKS, Worker, is_left_behind, resumed, shell
 
 import rltransfer as rt
 from rltransfer.errors import InputError
@@ -149,6 +149,10 @@ def _warm_up(seeds: Seeds, folder: Path) -> None:
             more = ["--total-steps", "80", "--episodes", "1"]
             for words in (["evaluate"], ["curves"], ["train", *more, "--resume"]):
                 shell([*words, str(run)])()
+            shell(["report", str(run), "--out", f"{run}/report.md"])()
+        first = next(iter(seeds.runs))
+        with contextlib.suppress(InputError):
+            shell([*START, "--run-dir", f"{run}/started", "--init-from", f"{folder / first}"])()
         rt.load_teacher("zoo:rltransfer/MinAtar-Breakout-v0")
         with contextlib.suppress(InputError):
             rt.load_teacher("hf:owner/name/file.zip")

@@ -35,6 +35,12 @@ TASKS = {"ppo.zip": VECTOR, "dqn.zip": VECTOR}
 FEW = ("--episodes", "1", "--max-steps", "50")
 """Options of evaluations."""
 
+START = (
+    "train", "ppo", "--task", VECTOR, "--total-steps", "32", "--num-envs", "2", "--rollout-length",
+    "8", "--episodes", "0", "--evaluate-episodes", "0", "--device", "cpu",
+)  # fmt: skip
+"""A run that starts from the weights of another."""
+
 VICTIMS = "victims"
 """A folder next to the input's, which nothing may change."""
 
@@ -202,6 +208,9 @@ class Worker:
                 ["train", "--resume", str(run), "--total-steps", "80", "--episodes", "1"],
                 ["curves", str(run)],
                 ["curves", str(run), "--csv"],
+                ["report", str(run), "--out", f"{run}/report.md"],
+                [*START, "--init-match", draw.choice(("exact", "any")), "--init-from", str(run),
+                 "--run-dir", f"{run}/started"],
             ))
         )  # fmt: skip
 
