@@ -186,11 +186,15 @@ class PPO(GradientMethod):
 
     def build(self, context: TrainingContext) -> PPOAgent:
         """Builds the agent."""
+        policy = self.policy_spec(context).build()
+        return PPOAgent(self, policy.to(context.device), context)
+
+    def policy_spec(self, context: TrainingContext) -> PolicySpec:
+        """The specification of the policy."""
         seen = context.spaces.observation_space.spaces.get(self.network.groups[0])
         is_image = seen is not None and len(seen.shape or ()) == 3
         network = self.network.with_activation("relu" if is_image else "tanh")
-        spec = PolicySpec.of_suite(network, context.spaces)
-        return PPOAgent(self, Policy(spec).to(context.device), context)
+        return PolicySpec.of_suite(network, context.spaces)
 
 
 class PPOAgent(Agent):

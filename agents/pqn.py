@@ -83,13 +83,21 @@ class PQN(GradientMethod):
 
     def build(self, context: TrainingContext) -> PQNAgent:
         """Builds the agent."""
+        policy = self.policy_spec(context).build()
+        return PQNAgent(self, policy.to(context.device), context)
+
+    def policy_spec(self, context: TrainingContext) -> PolicySpec:
+        """The specification of the policy.
+
+        Raises:
+            InputError: The actions are continuous.
+        """
         if not context.spaces.is_discrete:
             raise InputError(
                 f"pqn needs discrete actions, but those of {context.suite.tasks[0].id!r} are "
                 "continuous: use ppo."
             )
-        spec = PolicySpec.of_suite(self.network, context.spaces, q_values=True, value=False)
-        return PQNAgent(self, Policy(spec).to(context.device), context)
+        return PolicySpec.of_suite(self.network, context.spaces, q_values=True, value=False)
 
 
 class PQNAgent(Agent):

@@ -11,6 +11,8 @@ import itertools
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -216,7 +218,7 @@ def run_parallel(
     fresh = multiprocessing.get_context("spawn")
     workers = at_once(jobs, len(arguments))
     waiting = iter(arguments.items())
-    with ProcessPoolExecutor(workers, mp_context=fresh, initializer=_show_lines) as pool:
+    with ProcessPoolExecutor(workers, mp_context=fresh, initializer=_begin_worker) as pool:
 
         def begin(count: int) -> dict[Future[T], str]:
             """Submits no more calls than can run, so that none is queued when one fails."""
@@ -257,9 +259,19 @@ def train_trial(trial: Trial, folder: Path, quiet: bool = True) -> Run:
     )  # fmt: skip
 
 
-def _show_lines() -> None:
-    """Shows progress as lines: live tables of several processes would overwrite each other."""
+def _begin_worker() -> None:
+    """Prepares a process of `run_parallel`."""
+    # Lines of progress: live tables of several processes would overwrite each other.
     os.environ["TERM"] = "dumb"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is killed: a run then writes a checkpoint."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stored(run_dir: Path) -> dict[str, Any] | None:

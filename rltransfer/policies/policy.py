@@ -286,11 +286,7 @@ class Policy(nn.Module):
             flat = {name: group.flatten(0, len(leading) - 1) for name, group in flat.items()}
             flat_task = None if task is None else task.flatten()
 
-        maps: Tensor | None = None
-        if needs & MAPS:
-            features, maps = through(self.encoder.layers, self.encoder.inputs(flat, flat_task))
-        else:
-            features = self.encoder(flat, flat_task)
+        features, maps = self._encoded(flat, flat_task, needs)
         if sequence:
             features = features.unflatten(0, leading)
         if self.gru is not None:
@@ -306,6 +302,23 @@ class Policy(nn.Module):
             output.value = self._of_task(_float32(self.value_head, features), task).squeeze(-1)
         output.state = state
         return output
+
+    def _encoded(
+        self, observation: Observation, task: Tensor | None, needs: Needs
+    ) -> tuple[Tensor, Tensor | None]:
+        """The features that the heads see, and the last feature maps if they are needed.
+
+        Args:
+            observation: The groups.                                    (rows, ...)
+            task: Index of each row's task; see `forward`.              (rows,)
+            needs: See `forward`.
+
+        Returns:
+            (rows, num_features), and (rows, channels, height, width) or None.
+        """
+        if needs & MAPS:
+            return through(self.encoder.layers, self.encoder.inputs(observation, task))
+        return self.encoder(observation, task), None
 
     def _act(self, features: Tensor, task: Tensor | None) -> PolicyOutput:
         """The output of the action head.

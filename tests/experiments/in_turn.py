@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from rltransfer.experiments.common.trials import run_parallel
 
 
 def one_by_one(work: Any, arguments: dict[str, Any], jobs: int) -> Iterator[tuple[str, Any]]:
@@ -18,3 +22,14 @@ def leave_a_mark(path: Path, fails: bool) -> str:
     if fails:
         raise RuntimeError("It failed on request.")
     return f"made {path.name}"
+
+
+def wait(path: Path) -> None:
+    """Writes the number of its process, and waits until it is ended."""
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def wait_in_parallel(path: Path) -> None:
+    """Lets another process `wait`."""
+    list(run_parallel(wait, {"one": (path,)}, jobs=1))

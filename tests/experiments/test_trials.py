@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from in_turn import leave_a_mark, one_by_one
+from in_turn import leave_a_mark, one_by_one, wait_in_parallel
+from processes import Forked
 
 import rltransfer as rt
 from rltransfer.cli.main import main
@@ -173,6 +176,18 @@ def test_results_have_the_names_of_their_calls(tmp_path: Path) -> None:
     calls = {str(number): (tmp_path / str(number), False) for number in range(5)}
     found = dict(run_parallel(leave_a_mark, calls, jobs=2))
     assert found == {name: f"made {name}" for name in calls}
+
+
+def test_trials_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    path = tmp_path / "number"
+    experiment = Forked(wait_in_parallel, path, folder=tmp_path / "output")
+    experiment.wait_for(lambda: path.exists() and path.read_text())
+    experiment.send(signal.SIGKILL)
+    assert experiment.code() == -signal.SIGKILL
+    until = time.monotonic() + 60
+    while Path(f"/proc/{path.read_text()}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_a_stopped_trial_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
