@@ -56,8 +56,9 @@ from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.learning.return_gap import ReturnGap
 from rltransfer.objectives.objective import FittedObjective, Objective
 from rltransfer.policies.network import Network
-from rltransfer.policies.output import PolicyOutput
+from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.policies.scores import is_masked
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.schedule import Schedule
 from rltransfer.tasks.action import action_size, center_and_half_range
@@ -434,12 +435,17 @@ class PolicyDistillationAgent(Agent):
             self.policy.set_action_units(*spread.units(len(center)))
 
     def _check_label(self, label: Mapping[str, Tensor]) -> None:
-        """Checks that labels are finite, as the student would learn others silently."""
+        """Checks that labels say something, as the student would learn others silently."""
         assert self.teacher is not None
         for name, value in label.items():
             if not bool(value.isfinite().all()):
                 raise InputError(
                     f"The teacher {self.teacher.source} outputs {name} that are not finite: the "
+                    "teacher is at fault."
+                )
+            if LABELS.get(name) == MASKED and bool(is_masked(value).all(-1).any()):
+                raise InputError(
+                    f"The teacher {self.teacher.source} outputs {name} that mask every action: the "
                     "teacher is at fault."
                 )
 

@@ -341,9 +341,9 @@ class ProgressivePolicy(Policy):
         _check_same_outputs(self, previous)
         with torch.no_grad():
             pairs = [(self.action_head, previous.action_head)]
-            if self.value_head is not None and previous.value_head is not None:
-                if previous.value_encoder is None:
-                    pairs.append((self.value_head, previous.value_head))
+            own, theirs = self.value_head, previous.value_head
+            if own is not None and theirs is not None and previous.value_encoder is None:
+                pairs.append((own, theirs))
             for head, source in pairs:
                 assert isinstance(head, LateralHead)
                 for linear in (head, *head.laterals):

@@ -62,8 +62,10 @@ def _run(words: list[str]) -> int:
         about = f"{(rltransfer.__doc__ or '').splitlines()[0]}"
         name, rest = choose("command", COMMANDS, words, "rltransfer", about, COMMANDS.__getitem__)
         importlib.import_module(f"rltransfer.cli.{name}").run(rest)
-    except SystemExit as ended:  # tyro printed help
-        return int(ended.code or 0)
+    except SystemExit as ended:  # tyro printed help, or code of the user's ended the command
+        if isinstance(ended.code, str):
+            print_line(ended.code)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except InputError as error:
         print_line(" ".join(str(error).split()))
         return 2

@@ -51,7 +51,10 @@ class AsyncEnvs(AsyncVectorEnv):
         atexit.register(self._at_exit)
         try:
             super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
-        except (EOFError, OSError):
+        except BaseException:
+            # An environment is made in this process first, before there are others.
+            self.processes = getattr(self, "processes", [])
+            self.parent_pipes = getattr(self, "parent_pipes", [])
             self.close(terminate=True)
             raise
 
@@ -111,15 +114,18 @@ class AsyncEnvs(AsyncVectorEnv):
         if terminate or self._is_broken or self._state != AsyncState.DEFAULT:
             seconds = 0.0
         deadline = time.monotonic() + seconds
-        for pipe in self.parent_pipes if seconds else ():
+        # The pipe of a worker that raised an error is None.
+        pipes = [pipe for pipe in self.parent_pipes if pipe is not None]
+        for pipe in pipes if seconds else ():
             with contextlib.suppress(OSError):  # the process has ended
                 pipe.send(("close", None))
         for process in self.processes:
             if seconds:
                 process.join(max(deadline - time.monotonic(), 0.0))
             process.kill()
-        for process, pipe in zip(self.processes, self.parent_pipes, strict=True):
+        for process in self.processes:
             process.join()
+        for pipe in pipes:
             pipe.close()
         atexit.unregister(self._at_exit)
 

@@ -13,6 +13,7 @@ import inspect
 import os
 import signal
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ from rltransfer.tasks.mujoco_messages import MESSAGE
 
 FAILURE = "rltransfer_failure"
 """The key of a `Failure` in `info`."""
+
+LONGEST_TEXT = 1_000
+"""Characters of an environment's message that are shown."""
 
 _FLAGS = (bool, np.bool_)
 
@@ -104,6 +108,8 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gymnasium.Env[Any, Any], seeds_process: bool = False) -> None:
         super().__init__(env)
         self._seeds_process = seeds_process
+        # In the training's own process, KeyboardInterrupt may be the user's.
+        self._raised = BaseException if seeds_process else (Exception, SystemExit)
         self._read = _reader(env.observation_space)
         self._replay = EpisodeReplay(env)
         self._record = self._replay.record
@@ -132,7 +138,7 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
             observation, _ = self.env.reset(seed=seed, options=options)
             self._last = self._read(observation)
             return self._last, _messages()
-        except Exception as error:
+        except self._raised as error:
             return self._empty(), {FAILURE: _failure(error)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -151,8 +157,16 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
                 return observation, reward, bool(terminated), bool(truncated), {}
             self._last = observation
             return observation, reward, False, False, _messages()
-        except Exception as error:
+        except self._raised as error:
             return self._empty(), 0.0, False, False, {FAILURE: _failure(error)}
+
+    def close(self) -> None:
+        """Closes the environment; its errors are warnings, as nothing depends on it any more."""
+        try:
+            super().close()
+        except self._raised as error:
+            failure = _failure(error)
+            warnings.warn(f"While it closed, an environment {failure.did}.", stacklevel=2)
 
     def episode(self) -> Episode:
         """The episode under way, for `play_again`."""
@@ -194,18 +208,27 @@ def _messages() -> dict[str, Any]:
     return {MESSAGE: mujoco_messages.pending.pop()} if mujoco_messages.pending else {}
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: BaseException) -> Failure:
     if isinstance(error, _WrongValueError):
         return Failure(*error.args)
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}"
-    text = " ".join(str(error).split()).rstrip(".")
+    text = error_text(error)
     reason = f"{text}; {place}" if text else place
     return Failure(
         f"raised {type(error).__name__} ({reason})",
         "correct the environment",
         "".join(traceback.format_exception(error)),
     )
+
+
+def error_text(error: BaseException) -> str:
+    """An error's message in one line, without its full stop; empty if it cannot tell it."""
+    try:
+        text = " ".join(str(error).split()).rstrip(".")
+    except Exception:
+        return ""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
 
 
 def _reader(space: spaces.Space[Any]) -> Callable[[Any], Any]:

@@ -30,7 +30,7 @@ from gymnasium.vector import AutoresetMode
 
 from rltransfer.errors import InputError, unknown
 from rltransfer.tasks.async_envs import AsyncEnvs
-from rltransfer.tasks.env_layer import EnvMaker
+from rltransfer.tasks.env_layer import EnvMaker, error_text
 from rltransfer.tasks.host_env import ASYNC_STEP_METHODS, HostVectorEnv, NumpyVectorEnv
 from rltransfer.tasks.sync_envs import SyncEnvs
 from rltransfer.tasks.task import Task
@@ -46,8 +46,8 @@ _EXTRAS = {
 }
 """The Gymnasium extra that each of its environment folders needs."""
 
-_REFUSALS = (AssertionError, ImportError, LookupError, TypeError, ValueError, gymnasium.error.Error)
-"""Errors that environments raise on invalid arguments."""
+USUAL = (AssertionError, ImportError, LookupError, TypeError, ValueError, gymnasium.error.Error)
+"""Errors on invalid arguments, whose message says enough; others are named."""
 
 
 def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
@@ -83,14 +83,11 @@ def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
             env = gymnasium.make_vec(task.id, num_envs, "vector_entry_point", **kwargs)
         else:
             env = _vectorized(EnvMaker(spec, kwargs, os.getpid()), num_envs, mode, task)
-    except ModuleNotFoundError as failure:
-        raise _not_installed(task, spec, failure) from failure
-    except EOFError as failure:
-        raise InputError(
-            f"A process of the environment {task.id!r} ended before the environment was made."
-        ) from failure
-    except _REFUSALS as failure:
-        raise _not_made(task, failure) from failure
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as failure:
+        # Whatever the environment raises: a missing file, licence or port is the user's to mend.
+        raise _not_made(task, spec, failure, mode) from failure
     return HostVectorEnv(env, device, name=task.id, image_layout=layout)
 
 
@@ -192,15 +189,23 @@ def _not_installed(task: Task, spec: EnvSpec, failure: ModuleNotFoundError) -> I
     )
 
 
-def _not_made(task: Task, failure: Exception) -> InputError:
-    message = str(failure)
+def _not_made(task: Task, spec: EnvSpec, failure: BaseException, mode: str) -> InputError:
+    """The error to raise when an environment's constructor has raised one."""
+    if isinstance(failure, ModuleNotFoundError) and failure.name:
+        return _not_installed(task, spec, failure)
+    if isinstance(failure, EOFError) and mode == "async":
+        return InputError(
+            f"A process of the environment {task.id!r} ended before the environment was made."
+        )
+    message = error_text(failure)
     if isinstance(failure, LookupError):
         # The message is only the key; the place helps more.
         place = traceback.extract_tb(failure.__traceback__)[-1]
         message = f"{failure!r} in {place.filename}, line {place.lineno}"
     # Gymnasium appends the creator and all arguments to the environment's message.
-    lines = message.split(" was raised from the environment creator")[0].splitlines()
-    reason = (lines[0] if lines else type(failure).__name__).rstrip(".")
+    reason = message.split(" was raised from the environment creator")[0].rstrip(".")
+    if not isinstance(failure, USUAL) or not reason:
+        reason = f"{type(failure).__name__}{f' ({reason})' if reason else ''}"
     arguments = f" with {dict(task.kwargs)}" if task.kwargs else ""
     name = task.id.rpartition(":")[2]
     latest = _latest(name)

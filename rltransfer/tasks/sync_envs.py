@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -18,7 +20,16 @@ class SyncEnvs(SyncVectorEnv):
     """
 
     def __init__(self, makers: Sequence[EnvMaker]) -> None:
-        super().__init__(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+        made: list[gymnasium.Env[Any, Any]] = []
+        try:
+            made.extend(maker() for maker in makers)
+        except BaseException:
+            # What they hold, e.g. a port, is free again for whoever tries with fewer.
+            for env in made:
+                env.close()
+            raise
+        functions = [functools.partial(_itself, env) for env in made]
+        super().__init__(functions, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps every environment; `info` contains "final_obs" and failures."""
@@ -46,3 +57,7 @@ class SyncEnvs(SyncVectorEnv):
             np.array(truncations, np.bool_),
             infos,
         )
+
+
+def _itself(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    return env

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput, upcast
-from rltransfer.policies.scores import mask_infinite
+from rltransfer.policies.scores import is_masked, mask_infinite
 from rltransfer.tasks.observation import Observation, copied, images_as_shown, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import Teacher
+
+WHOLE_NUMBERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+"""Types of labels that are cast to float32, as those of floats are."""
 
 
 class CallableTeacher(Teacher):
@@ -124,7 +127,8 @@ class CallableTeacher(Teacher):
             task: Index of each row's task.    (rows,)
 
         Raises:
-            InputError: It does not have a row for each task index.
+            InputError: It does not have a row for each task index, has more columns than there are
+                actions, or is not made of finite real numbers.
         """
         if not isinstance(value, Tensor) or value.shape[:-1] != task.shape:
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -132,8 +136,40 @@ class CallableTeacher(Teacher):
                 f"{self.source} returned {name} of {found} for {len(task)} rows: it must be a "
                 "tensor with a row for each, and a column for each action."
             )
+        self._check_kind(name, value, task)
+        if self._width is not None and value.shape[-1] > self._width:
+            raise InputError(
+                f"{self.source} returned {name} with {value.shape[-1]} columns, but its tasks have "
+                f"at most {self._width} actions: return a column for each action."
+            )
         filler = LABELS[name]
-        label = upcast(value)[:, : self._width]
+        label = upcast(value)
         if self._padding_mask is not None:
             label = label.masked_fill(self._padding_mask[task][:, : label.shape[1]], filler)
-        return label if filler == 0 else mask_infinite(label)
+        if filler != 0:
+            label = mask_infinite(label)
+        if label.device.type == "cpu":  # elsewhere it would wait for the device at each step
+            self._check_values(name, label)
+        return label
+
+    def _check_kind(self, name: str, value: Tensor, task: Tensor) -> None:
+        """Refuses tensors that no arithmetic with the student's fits."""
+        real = value.dtype.is_floating_point or value.dtype in WHOLE_NUMBERS
+        if not real or value.layout != torch.strided or value.device != task.device:
+            raise InputError(
+                f"{self.source} returned {name} as a {value.layout} tensor of {value.dtype} on "
+                f"{value.device}: it must be a dense tensor of real numbers on {task.device}."
+            )
+
+    def _check_values(self, name: str, label: Tensor) -> None:
+        """Refuses labels that say nothing."""
+        if not label.isfinite().all():
+            raise InputError(
+                f"The teacher {self.source} outputs {name} that are not finite: the teacher is at "
+                "fault."
+            )
+        if LABELS[name] != 0 and is_masked(label).all(-1).any():
+            raise InputError(
+                f"The teacher {self.source} outputs {name} of minus infinity for every action of a "
+                "row: at least one action must be possible."
+            )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -240,6 +241,98 @@ class Dice(gymnasium.Env[Any, Any]):
 
 
 gymnasium.register("layer-test/Dice-v0", Dice)
+
+
+class UnspeakableError(Exception):
+    """An error that cannot tell what it is about."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("str fails")
+
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "FileNotFoundError (No such file: map.xml)": lambda: FileNotFoundError("No such file: map.xml"),
+    "RuntimeError (port in use)": lambda: RuntimeError("port in use"),
+    "ZeroDivisionError": ZeroDivisionError,
+    "EOFError (at the end)": lambda: EOFError("at the end"),
+    "SystemExit (robot off)": lambda: SystemExit("robot off"),
+    "UnspeakableError": UnspeakableError,
+    "KeyboardInterrupt": KeyboardInterrupt,
+}
+"""What an environment may raise, by how it is told."""
+
+
+class Refuses(Dice):
+    """Raises an error when it is made, stepped or closed, or at its second time."""
+
+    open_ports: ClassVar[set[int]] = set()
+
+    def __init__(self, error: str, when: str) -> None:
+        super().__init__()
+        self.error, self.when = error, when
+        self.port = len(self.open_ports)
+        if when == "made" or (when == "made twice" and self.port):
+            raise ERRORS[error]()
+        self.open_ports.add(self.port)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.when == "stepped":
+            raise ERRORS[self.error]()
+        return super().step(action)
+
+    def close(self) -> None:
+        self.open_ports.discard(self.port)
+        if self.when == "closed":
+            raise ERRORS[self.error]()
+
+
+gymnasium.register("layer-test/Refuses-v0", Refuses)
+
+
+def refusing(error: str, when: str, mode: str, num_envs: int = 1) -> VectorEnv:
+    kwargs = {"error": error, "when": when, "vectorization_mode": mode}
+    return make_host_env(Task("layer-test/Refuses-v0", kwargs), num_envs, CPU)
+
+
+@MODES
+@pytest.mark.parametrize("error", [name for name in ERRORS if name != "KeyboardInterrupt"])
+def test_error_of_the_constructor_is_one_sentence(error: str, mode: str) -> None:
+    with pytest.raises(InputError, match="he environment 'layer-test/Refuses-v0'") as failure:
+        refusing(error, "made", mode)
+    assert ("ended before" in str(failure.value)) or f": {error}." in str(failure.value)
+
+
+def test_environments_that_were_made_are_closed_if_another_cannot_be() -> None:
+    with pytest.raises(InputError, match=r"RuntimeError \(port in use\)"):
+        refusing("RuntimeError (port in use)", "made twice", "sync", 2)
+    assert not Refuses.open_ports
+
+
+@MODES
+@pytest.mark.parametrize("error", ["RuntimeError (port in use)", "UnspeakableError"])
+def test_error_of_closing_is_a_warning(error: str, mode: str) -> None:
+    with pytest.warns(UserWarning, match="While it closed, an environment raised"):
+        env = refusing(error, "closed", mode)
+        env.reset(seed=0)
+        env.close()
+
+
+@MODES
+@pytest.mark.parametrize("error", ["SystemExit (robot off)", "UnspeakableError"])
+def test_errors_of_every_kind_are_those_of_a_step(error: str, mode: str) -> None:
+    env = refusing(error, "stepped", mode)
+    env.reset(seed=0)
+    with pytest.raises(EnvironmentFailureError, match=rf"raised {error.partition(' ')[0]} "):
+        env.step(torch.zeros(1, 1))
+    env.close()
+
+
+def test_interrupt_that_a_worker_raises_is_its_own() -> None:
+    env = refusing("KeyboardInterrupt", "stepped", "async")
+    env.reset(seed=0)
+    with pytest.raises(EnvironmentFailureError, match="raised KeyboardInterrupt"):
+        env.step(torch.zeros(1, 1))
+    env.close()
 
 
 @MODES

@@ -75,17 +75,16 @@ def test_with_several_tasks_it_sees_the_largest(tasks: tuple[str, str]) -> None:
 
 def test_only_actions_of_a_rows_task_count() -> None:
     logits = torch.tensor([[1.0, 2.0, 9.0]]).expand(2, -1)
-    alone = fit(says(logits=logits), spaces.Discrete(2))
-    assert alone({"policy": torch.zeros(2, 2)}, FIRST).logits.tolist() == [[1, 2], [1, 2]]
     both = fit(says(logits=logits), spaces.Discrete(2), spaces.Discrete(3))
     found = both({"policy": torch.zeros(2, 2)}, torch.tensor([0, 1])).logits
     assert found.tolist() == [[1, 2, MASKED], [1, 2, 9]]
     # Masked before every softmax and every vote, not after.
     uneven = says(logits=torch.tensor([[2.0, 1.0, 9.0]]).expand(2, -1))
-    mixed = fit(rt.Ensemble([says(logits=logits), uneven]), spaces.Discrete(2))
+    sizes = spaces.Discrete(2), spaces.Discrete(3)
+    mixed = fit(rt.Ensemble([says(logits=logits), uneven]), *sizes)
     shares = mixed({"policy": torch.zeros(2, 2)}, FIRST).logits.softmax(-1)
-    torch.testing.assert_close(shares, torch.full((2, 2), 0.5))
-    elected = fit(rt.Vote([says(logits=logits)], 0.0), spaces.Discrete(2))
+    torch.testing.assert_close(shares, torch.tensor([[0.5, 0.5, 0.0]] * 2))
+    elected = fit(rt.Vote([says(logits=logits)], 0.0), *sizes)
     assert elected({"policy": torch.zeros(2, 2)}, FIRST).logits.argmax(-1).tolist() == [1, 1]
     arm = spaces.Box(-1, 1, (1,)), spaces.Box(-1, 1, (3,))
     moved = fit(says(mean=logits), *arm)({"policy": torch.zeros(2, 2)}, torch.tensor([0, 1]))
@@ -129,6 +128,37 @@ def test_gradients_pass_where_they_are_needed() -> None:
 def test_what_cannot_be_learned_is_refused(said: dict[str, Any], words: str) -> None:
     with pytest.raises(rt.InputError, match=f"^a function returned {words}"):
         says(**said)({"policy": torch.zeros(2, 2)}, FIRST)
+
+
+INF, NAN = torch.inf, torch.nan
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"logits": torch.zeros(2, 3)}, "logits with 3 columns, but its tasks have at most 2 act"),
+        ({"logits": torch.zeros(2, 2, dtype=torch.complex64)}, "tensor of torch.complex64 on cpu"),
+        ({"logits": torch.zeros(2, 2, dtype=torch.bool)}, "tensor of torch.bool on cpu"),
+        ({"logits": torch.zeros(2, 2, device="meta")}, "on meta: it must be .* on cpu"),
+        ({"q_values": torch.eye(2).to_sparse()}, "torch.sparse_coo tensor of torch.float32"),
+        ({"logits": torch.tensor([[0.0, NAN], [0, 0]])}, "outputs logits that are not finite"),
+        ({"q_values": torch.tensor([[0.0, INF], [0, 0]])}, "outputs q_values that are not finite"),
+        ({"logits": torch.tensor([[0.0, -INF], [-INF, -INF]])}, "for every action of a row"),
+    ],
+)
+def test_labels_that_say_nothing_are_refused(said: dict[str, Any], words: str) -> None:
+    with pytest.raises(rt.InputError, match=words):
+        fit(says(**said), spaces.Discrete(2))({"policy": torch.zeros(2, 2)}, FIRST)
+
+
+def test_a_mean_that_is_not_finite_is_the_teachers_fault() -> None:
+    wide = says(mean=torch.zeros(2, 3))
+    for teacher, words in (
+        (says(mean=torch.full((2, 1), NAN)), "a function outputs mean that are not finite"),
+        (wide, "mean with 3 columns, but its tasks have at most 1"),
+    ):
+        with pytest.raises(rt.InputError, match=words):
+            fit(teacher, spaces.Box(-1, 1, (1,)))({"policy": torch.zeros(2, 2)}, FIRST)
 
 
 def test_functions_that_cannot_teach_are_refused() -> None:
