@@ -5,6 +5,16 @@ from .distral import Distral
 from .policy_distillation import PolicyDistillation
 from .ppo import PPO
 from .pqn import PQN
+from .progressive import Progressive, ProgressivePQN
 from .soft_q import SoftQ
 
-__all__ = ["PPO", "PQN", "ActorMimic", "Distral", "PolicyDistillation", "SoftQ"]
+__all__ = [
+    "PPO",
+    "PQN",
+    "ActorMimic",
+    "Distral",
+    "PolicyDistillation",
+    "Progressive",
+    "ProgressivePQN",
+    "SoftQ",
+]

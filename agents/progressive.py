@@ -17,6 +17,7 @@ earlier columns' features without an adapter, as in Rusu 2016b (1610.04286).
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,7 +125,12 @@ def scales(agent: Agent) -> dict[str, float]:
 
 
 def _check(method: Progressive | ProgressivePQN) -> None:
-    columns = tuple(name for text in method.columns for name in text.split(",") if name)
+    columns = tuple(
+        name
+        for text in method.columns
+        for name in ([text] if os.path.exists(text) else text.split(","))
+        if name
+    )
     object.__setattr__(method, "columns", columns)
     check_range(method, "finite and at least 0", "alpha")
     if not columns:

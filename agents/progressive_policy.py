@@ -168,20 +168,15 @@ class Adapter(nn.Module):
     ) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.full((len(sizes),), alpha))
-        self.project: nn.Module
-        self.unite: nn.Module
+        self.project: nn.Conv2d | Linear
+        self.unite: nn.Conv2d | Linear
         if are_images:
             self.project = nn.Conv2d(sum(sizes), width, 1, bias=False)
         else:
             self.project = Linear(sum(sizes), width, bias=False)
         if isinstance(layer, nn.Conv2d):
-            self.unite = nn.Conv2d(
-                width,
-                layer.out_channels,
-                layer.kernel_size,
-                layer.stride,
-                bias=False,  # type: ignore[arg-type]
-            )
+            (kernel, _), (stride, _) = layer.kernel_size, layer.stride
+            self.unite = nn.Conv2d(width, layer.out_channels, kernel, stride, bias=False)
         else:
             assert isinstance(layer, nn.Linear)
             self.unite = Linear(layer.in_features, layer.out_features, bias=False)
@@ -218,9 +213,17 @@ class LateralHead(Linear):
             self.weight.copy_(own.weight)
             self.bias.copy_(own.bias)
         self.laterals = nn.ModuleList(Linear(size, own.out_features) for size in sizes)
-        for lateral in self.laterals:
+        for lateral in self.outputs():
             nn.init.orthogonal_(lateral.weight, gain)
             nn.init.zeros_(lateral.bias)
+
+    def outputs(self) -> list[Linear]:
+        """The head over each earlier column's features, the oldest first."""
+        found = []
+        for module in self.laterals:
+            assert isinstance(module, Linear)
+            found.append(module)
+        return found
 
     def forward(self, input: Tensor) -> Tensor:
         """The outputs.    (..., out_features)
@@ -228,10 +231,11 @@ class LateralHead(Linear):
         Args:
             input: The features of all columns, the new one's first.    (..., sum of sizes)
         """
-        sizes = [self.in_features, *(lateral.in_features for lateral in self.laterals)]
+        laterals = self.outputs()
+        sizes = [self.in_features, *(lateral.in_features for lateral in laterals)]
         own, *others = input.split(sizes, -1)
         outputs = super().forward(own)
-        for lateral, features in zip(self.laterals, others, strict=True):
+        for lateral, features in zip(laterals, others, strict=True):
             outputs = outputs + lateral(features)
         return outputs
 
@@ -257,9 +261,9 @@ class ProgressivePolicy(Policy):
         self.spec = spec
         self.value_encoder = None
         self.earlier = nn.ModuleList(one.build() for one in spec.earlier)
-        self.freeze_earlier()
+        self.earlier.requires_grad_(False)
         self._column = Column(self.encoder)
-        encoders = [encoder for policy in self.earlier for encoder in encoders_of(policy)]
+        encoders = [encoder for policy in self.policies for encoder in encoders_of(policy)]
         self._earlier_columns = [Column(encoder) for encoder in encoders]
         _check_columns(self.encoder, encoders)
         activation = self.encoder.layers[-1]
@@ -282,11 +286,14 @@ class ProgressivePolicy(Policy):
         if self.value_head is not None:
             self.value_head = LateralHead(self.value_head, sizes, 1.0)
 
-    def freeze_earlier(self) -> None:
-        """Earlier columns never change: neither their weights nor their statistics."""
-        self.earlier.requires_grad_(False)
-        for policy in self.earlier:
-            policy.frozen_statistics = True
+    @property
+    def policies(self) -> list[Policy]:
+        """The earlier policies, the oldest first."""
+        found = []
+        for module in self.earlier:
+            assert isinstance(module, Policy)
+            found.append(module)
+        return found
 
     def _encoded(
         self, observation: Observation, task: Tensor | None, needs: Needs
@@ -294,7 +301,7 @@ class ProgressivePolicy(Policy):
         """See `Policy`; the features are those of all columns, the new one's first."""
         seen = self._seen(observation, task)
         with torch.no_grad():
-            others = [features for policy in self.earlier for features in columns_of(policy, seen)]
+            others = [features for policy in self.policies for features in columns_of(policy, seen)]
         own = self._own_features(_normalized(self.encoder, seen), others)
         maps = None
         if needs & MAPS:
@@ -325,7 +332,7 @@ class ProgressivePolicy(Policy):
         Args:
             seen: The observation of any column's task; see `columns_of`.
         """
-        others = [features for policy in self.earlier for features in columns_of(policy, seen)]
+        others = [features for policy in self.policies for features in columns_of(policy, seen)]
         inputs = _normalized(self.encoder, fitted(seen, self.encoder, self.spec))
         return [*others, self._own_features(inputs, others)]
 
@@ -337,58 +344,62 @@ class ProgressivePolicy(Policy):
         Raises:
             InputError: The earlier policy has other outputs.
         """
-        previous = self.earlier[-1]
+        previous = self.policies[-1]
         _check_same_outputs(self, previous)
-        with torch.no_grad():
-            pairs = [(self.action_head, previous.action_head)]
-            own, theirs = self.value_head, previous.value_head
-            if own is not None and theirs is not None and previous.value_encoder is None:
-                pairs.append((own, theirs))
-            for head, source in pairs:
-                assert isinstance(head, LateralHead)
-                for linear in (head, *head.laterals):
-                    linear.weight.zero_()
-                    linear.bias.zero_()
-                sources = [source]
-                if isinstance(source, LateralHead):
-                    sources = [*source.laterals, source]
-                for lateral, linear in zip(
-                    list(head.laterals)[-len(sources) :], sources, strict=True
-                ):
-                    lateral.weight.copy_(linear.weight)
-                    lateral.bias.copy_(linear.bias)
-            if self.log_std is not None and previous.log_std is not None:
+        self._take_over(self.action_head, previous.action_head)
+        own, theirs = self.value_head, previous.value_head
+        if own is not None and theirs is not None and previous.value_encoder is None:
+            self._take_over(own, theirs)
+        if self.log_std is not None and previous.log_std is not None:
+            with torch.no_grad():
                 self.log_std.copy_(previous.log_std)
 
+    @staticmethod
+    @torch.no_grad()
+    def _take_over(head: nn.Linear, previous: nn.Linear) -> None:
+        """Makes a head say what the head of the newest earlier policy says."""
+        assert isinstance(head, LateralHead)
+        sources = (
+            [*previous.outputs(), previous] if isinstance(previous, LateralHead) else [previous]
+        )
+        for linear in (head, *head.outputs()):
+            linear.weight.zero_()
+            linear.bias.zero_()
+        for lateral, source in zip(head.outputs()[-len(sources) :], sources, strict=True):
+            lateral.weight.copy_(source.weight)
+            lateral.bias.copy_(source.bias)
+
     def num_acting_parameters(self) -> int:
-        """Number of parameters that acting needs, those of the earlier columns' encoders too."""
+        """Number of parameters that acting needs: of the earlier policies, all but their heads."""
         count = super().num_acting_parameters()
-        for policy in self.earlier:
-            heads = sum(p.numel() for p in policy.parameters()) - sum(
-                p.numel() for encoder in encoders_of(policy) for p in encoder.parameters()
-            )
-            adapters = [one.adapters for one in policy.modules() if hasattr(one, "adapters")]
-            count -= heads - sum(p.numel() for one in adapters for p in one.parameters())
+        for policy in self.policies:
+            for one in policy.modules():
+                if isinstance(one, Policy):
+                    unused = (one.action_head, one.value_head, one.value_encoder)
+                    count -= sum(
+                        parameter.numel()
+                        for part in unused
+                        if part is not None
+                        for parameter in part.parameters()
+                    )
         return count
 
 
-def encoders_of(policy: nn.Module) -> list[Encoder]:
+def encoders_of(policy: Policy) -> list[Encoder]:
     """The encoders of all of a policy's columns, the oldest first."""
-    assert isinstance(policy, Policy)
     if isinstance(policy, ProgressivePolicy):
-        older = [encoder for earlier in policy.earlier for encoder in encoders_of(earlier)]
+        older = [encoder for earlier in policy.policies for encoder in encoders_of(earlier)]
         return [*older, policy.encoder]
     return [policy.encoder]
 
 
-def columns_of(policy: nn.Module, seen: Tensor) -> list[list[Tensor]]:
+def columns_of(policy: Policy, seen: Tensor) -> list[list[Tensor]]:
     """The features of all of a policy's columns, layer by layer, the oldest first.
 
     Args:
         policy: A plain or a progressive policy.
         seen: The observation of any column's task: scaled images or raw vectors.    (rows, ...)
     """
-    assert isinstance(policy, Policy)
     if isinstance(policy, ProgressivePolicy):
         return policy.columns_of(seen)
     inputs = _normalized(policy.encoder, fitted(seen, policy.encoder, policy.spec))
@@ -421,7 +432,10 @@ def fitted(seen: Tensor, encoder: Encoder, spec: PolicySpec) -> Tensor:
 
 def _width(layer: nn.Module) -> int:
     """The channels or units of a layer's output."""
-    return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features  # type: ignore[union-attr, return-value]
+    if isinstance(layer, nn.Conv2d):
+        return layer.out_channels
+    assert isinstance(layer, nn.Linear)
+    return layer.out_features
 
 
 def _check_columns(own: Encoder, earlier: Sequence[Encoder]) -> None:
@@ -457,8 +471,7 @@ def _layout(encoder: Encoder) -> list[str]:
     return found
 
 
-def _check_same_outputs(policy: ProgressivePolicy, previous: nn.Module) -> None:
-    assert isinstance(previous, Policy)
+def _check_same_outputs(policy: ProgressivePolicy, previous: Policy) -> None:
     new, old = policy.spec, previous.spec
     same = (
         new.action_space == old.action_space
