@@ -223,6 +223,7 @@ class Policy(nn.Module):
         super().__init__()
         self.spec = spec
         self.frozen_statistics = False
+        self.frozen_action_units = False
         parts = (spec.network, spec.observation_space, spec.num_statistics, spec.image_bounds)
         self.encoder = Encoder(*parts)
         features = self.encoder.num_features
@@ -360,13 +361,15 @@ class Policy(nn.Module):
         return self.action_center[row], self.action_half_range[row]
 
     def set_action_units(self, center: Tensor, half_range: Tensor) -> None:
-        """Sets the units of the network's outputs, e.g. to those of a teacher's actions.
+        """Sets the units of the network's outputs, unless `frozen_action_units`.
 
         Args:
             center: The actions of outputs of 0.               (1 or num_tasks, action_dim)
             half_range: Their distance to actions of outputs of 1.    (1 or num_tasks, action_dim)
         """
         assert self.action_center is not None and self.action_half_range is not None
+        if self.frozen_action_units:
+            return
         # In place: captured CUDA graphs read these tensors.
         self.action_center.copy_(center)
         self.action_half_range.copy_(half_range)

@@ -282,6 +282,8 @@ class Run:
         self._init_source = source.to_json()
         loaded = [row.name for row in self.initial_weights if row.status == "loaded"]
         self.trainable.pull_to_source(loaded)
+        # In other units, the loaded head would act otherwise.
+        self.agent.policy.frozen_action_units = "action_center" in loaded
         if not self._hides_progress:
             console().print(loading_table(self.initial_weights, source))
 

@@ -15,6 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 
 from rltransfer.tasks.env_layer import EnvMaker, Failure
+from rltransfer.tasks.episode_replay import SECONDS
 
 CLOSE_SECONDS = 5.0
 """How long the environments may take to close before their processes are killed."""
@@ -84,6 +85,24 @@ class AsyncEnvs(AsyncVectorEnv):
         try:
             return super().step_wait(timeout or self._timeout)
         except (EOFError, OSError, multiprocessing.TimeoutError) as error:
+            raise self._lost(error) from error
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Calls a method of every environment; see `step_wait`.
+
+        It may take as long as episodes may be played again, and a step on top.
+        """
+        try:
+            self.call_async(name, *args, **kwargs)
+            return self.call_wait(self._timeout and self._timeout + SECONDS)
+        except (EOFError, OSError, multiprocessing.TimeoutError) as error:
+            raise self._lost(error) from error
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Sets an attribute of every environment; see `step_wait`."""
+        try:
+            super().set_attr(name, values)
+        except (EOFError, OSError) as error:
             raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> LostEnvironmentError:

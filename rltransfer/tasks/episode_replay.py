@@ -7,10 +7,11 @@ up to the same observation.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,13 @@ class EpisodeReplay:
         self._spaces = list(_leaf_spaces(env))
         self._seed: int | None = None
         self._generators: list[Any] = []
-        self._actions: list[Any] = []
-        self.record = self._actions.append
+        # One more than is kept says that there were more.
+        self._actions: collections.deque[Any] = collections.deque(maxlen=LONGEST + 1)
+        space = env.action_space
+        self._box = space if isinstance(space, spaces.Box) else None
+        self.record: Callable[[Any], None] = (
+            self._actions.append if self._box is None else self._record_bytes
+        )
 
     def begin(self, seed: int | None) -> None:
         """Records the start of an episode, before the reset."""
@@ -69,8 +75,19 @@ class EpisodeReplay:
         Args:
             observation: The last one, by which a repetition is checked.
         """
-        actions = None if len(self._actions) > LONGEST else np.array(self._actions)
+        actions: NDArray[Any] | None = None
+        if len(self._actions) <= LONGEST:
+            if self._box is None:
+                actions = np.array(self._actions)
+            else:
+                flat = np.frombuffer(b"".join(self._actions), self._box.dtype)
+                actions = flat.reshape(len(self._actions), *self._box.shape)
         return Episode(self._seed, self._generators, actions, _digest(observation))
+
+    def _record_bytes(self, action: Any) -> None:
+        """Keeps a copy, as the environment may change what it gets; bytes are a small one."""
+        assert self._box is not None
+        self._actions.append(np.asarray(action, self._box.dtype).tobytes())
 
     def play(self, episode: Episode, env: gymnasium.Env[Any, Any], seconds: float) -> bool:
         """Plays an episode again, and returns whether it ends with its observation.
@@ -88,7 +105,7 @@ class EpisodeReplay:
             for generator, state in pairs:
                 generator.state = state
         observation, _ = env.reset(seed=episode.seed)
-        for action in episode.actions:
+        for action in episode.actions.copy():
             if time.monotonic() > deadline:
                 return False
             observation, *_ = env.step(action)

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,10 +116,8 @@ class HostVectorEnv(VectorEnv):
             self._async_step[1]()
         self._sent = None
         self._resets = True
-        try:
+        with self._lost_is_named():
             observation, info = self.env.reset(seed=seed, options=options)
-        except LostEnvironmentError as lost:
-            raise self._failed(lost.row, lost.failure) from lost
         self._read_info(info)
         self._upload.wait()
         tensors = self._observation(observation)
@@ -139,10 +138,8 @@ class HostVectorEnv(VectorEnv):
             raise RuntimeError("send() was called twice: recv() must end the step before the next.")
         self._sent = self._actions.to_numpy(actions)
         if self._async_step is not None:
-            try:
+            with self._lost_is_named():
                 self._async_step[0](self._sent)
-            except LostEnvironmentError as lost:
-                raise self._failed(lost.row, lost.failure) from lost
 
     def recv(self) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Ends the step that `send` began.
@@ -190,7 +187,8 @@ class HostVectorEnv(VectorEnv):
         """The episodes under way, to be played again; None for vector environments of others."""
         if not isinstance(self.env, SyncEnvs | AsyncEnvs):
             return None
-        return pack(self.env.call("episode"))
+        with self._lost_is_named():
+            return pack(self.env.call("episode"))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Plays the episodes of a state again.
@@ -204,8 +202,10 @@ class HostVectorEnv(VectorEnv):
         assert isinstance(self.env, SyncEnvs | AsyncEnvs)
         # Those in processes of their own play at once.
         seconds = SECONDS / (1 if isinstance(self.env, AsyncEnvs) else self.num_envs)
-        self.env.set_attr("again", [(episode, seconds) for episode in episodes])
-        if not all(self.env.call("play_again")):
+        with self._lost_is_named():
+            self.env.set_attr("again", [(episode, seconds) for episode in episodes])
+            same = self.env.call("play_again")
+        if not all(same):
             raise LostEpisodeError(
                 f"The episodes of {self.name!r} under way cannot be played again: the environment "
                 "does not depend on its seed and actions alone, or takes too long"
@@ -273,6 +273,14 @@ class HostVectorEnv(VectorEnv):
         for row, failure in enumerate(info.get(FAILURE, ())):
             if failure is not None:
                 raise self._failed(row, failure)
+
+    @contextlib.contextmanager
+    def _lost_is_named(self) -> Iterator[None]:
+        """The error of an environment whose process ended or hangs names task and step."""
+        try:
+            yield
+        except LostEnvironmentError as lost:
+            raise self._failed(lost.row, lost.failure) from lost
 
     def _failed(self, row: int, failure: Failure) -> EnvironmentFailureError:
         when = "at its reset" if self._resets else f"at step {self._num_steps}"

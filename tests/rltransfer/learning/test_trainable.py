@@ -185,3 +185,28 @@ def test_bad_options_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         rt.train(ppo(), suite=TASK, total_steps=80, run_dir=tmp_path / "run", **options, **SMALL)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_loaded_policy_keeps_the_units_of_its_actions(tmp_path: Path) -> None:
+    small: dict[str, Any] = {
+        "suite": "Pendulum-v1", "total_steps": 64, "evaluate_episodes": 0, "episodes": 0,
+        "quiet": True,
+    }  # fmt: skip
+    learned = rt.train(
+        rt.agents.PPO(num_envs=2, rollout_length=16), run_dir=tmp_path / "ppo", **small
+    ).agent.policy
+    teacher = rt.CallableTeacher(
+        lambda observation, task: rt.PolicyOutput(mean=0.1 * observation["policy"][:, :1])
+    )
+    method = rt.agents.PolicyDistillation(
+        teacher=teacher, student=learned.spec.network, objective="mse", num_envs=2,
+        rollout_length=16, learning_rate=0.0,
+    )  # fmt: skip
+    fresh = rt.train(method, run_dir=tmp_path / "fresh", **small).agent.policy
+    assert fresh.action_half_range is not None and fresh.action_half_range.item() < 1
+    started = rt.train(
+        method, run_dir=tmp_path / "started", init_from=tmp_path / "ppo", freeze="encoder", **small
+    ).agent.policy
+    assert torch.equal(started.action_half_range, learned.action_half_range)
+    seen = {"policy": torch.rand(5, 3)}
+    torch.testing.assert_close(started(seen).mean, learned(seen).mean)

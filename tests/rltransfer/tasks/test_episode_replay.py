@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,10 @@ import torch
 from gymnasium import spaces
 
 import rltransfer as rt
+from rltransfer.errors import EnvironmentFailureError
 from rltransfer.files.checkpoint import load_state, newest_checkpoint
 from rltransfer.runs.run import Run
-from rltransfer.tasks import episode_replay, host_env
+from rltransfer.tasks import async_envs, episode_replay, host_env
 from rltransfer.tasks.gymnasium_env import make_host_env
 from rltransfer.tasks.vector_env import LostEpisodeError, VectorEnv
 
@@ -200,3 +204,78 @@ def test_a_damaged_state_is_one_sentence(tmp_path: Path) -> None:
         state["episodes"] = torch.tensor(list(text.encode()), dtype=torch.uint8)
         with pytest.raises((ValueError, LookupError, TypeError)):
             env.load_state_dict(state)
+
+
+def test_a_long_episode_keeps_no_more_actions_than_can_be_played(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(episode_replay, "LONGEST", 5)
+    for played in (task("CartPole-v1"), task("tests/Wandering-v0")):
+        env = make_host_env(played, 1, CPU)
+        env.reset(seed=0)
+        replay = env.env.envs[0]._replay  # type: ignore[attr-defined]
+        for _ in range(40):
+            replay.record(env.env.single_action_space.sample())  # type: ignore[attr-defined]
+        assert len(replay._actions) == 6
+        assert replay.episode(np.zeros(2)).actions is None
+
+
+class Halving(Wandering):
+    """Halves the action that it is given, in place, before it is used."""
+
+    def step(self, action: Any) -> Any:
+        action *= 0.5
+        return super().step(action)
+
+
+def test_actions_that_an_environment_changes_are_kept_as_they_were() -> None:
+    gymnasium.register("tests/Halving-v0", Halving)
+    env, other = (make_host_env(task("tests/Halving-v0"), 2, CPU) for _ in range(2))
+    env.reset(seed=5)
+    other.reset(seed=6)
+    acted(env, 4, torch.Generator().manual_seed(0))
+    state = env.state_dict()
+    assert state is not None
+    other.load_state_dict(state)
+    one, two = (acted(each, 9, torch.Generator().manual_seed(1)) for each in (env, other))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+class Sleeping(Wandering):
+    """Sleeps at a step once a file is there."""
+
+    def __init__(self, sleeps: str) -> None:
+        super().__init__()
+        self.sleeps = Path(sleeps)
+
+    def step(self, action: Any) -> Any:
+        if self.sleeps.exists():
+            time.sleep(60)
+        return super().step(action)
+
+
+def test_a_worker_that_ends_or_hangs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gymnasium.register("tests/Sleeping-v0", Sleeping)
+    monkeypatch.setattr(async_envs, "SECONDS", 0.5)
+    kwargs = {"sleeps": str(tmp_path / "sleep"), "vectorization_mode": "async"}
+    env = make_host_env(rt.Task("tests/Sleeping-v0", kwargs, env_timeout=0.5), 2, CPU)
+    env.reset(seed=0)
+    acted(env, 3, torch.Generator().manual_seed(0))
+    state = env.state_dict()
+    assert state is not None
+    (tmp_path / "sleep").touch()
+    began = time.monotonic()
+    with pytest.raises(EnvironmentFailureError, match=r"did not answer within 0\.5 seconds"):
+        env.load_state_dict(state)
+    assert time.monotonic() - began < 20
+    env.close()
+
+    env = make_host_env(task("CartPole-v1", vectorization_mode="async"), 2, CPU)
+    env.reset(seed=0)
+    os.kill(env.env.processes[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    env.env.processes[1].join()  # type: ignore[attr-defined]
+    with pytest.raises(EnvironmentFailureError, match=r"exit code -9 in environment 1 at its res"):
+        env.state_dict()
+    env.close()
