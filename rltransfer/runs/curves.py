@@ -66,7 +66,12 @@ def curves(
     """
     given = [runs] if isinstance(runs, str | Path) else runs
     patterns = [tags] if isinstance(tags, str) else tags
-    points = [point for run in given for folder in _folders(Path(run)) for point in _points(folder)]
+    points = [
+        point
+        for run in given
+        for folder in _folders(Path(run).expanduser())
+        for point in _points(folder)
+    ]
     found = [point for point in points if any(_matches(point.tag, one) for one in patterns)]
     if points and not found:
         known = {name for tag in {point.tag for point in points} for name in (tag, _group(tag))}

@@ -107,6 +107,11 @@ class EnvLayer(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any], seeds_process: bool = False) -> None:
         super().__init__(env)
+        for name in ("observation_space", "action_space"):
+            if not isinstance(getattr(env, name, None), spaces.Space):
+                raise InputError(
+                    f"it has no `{name}`: set it in `__init__` to a space of Gymnasium"
+                )
         self._seeds_process = seeds_process
         # In the training's own process, KeyboardInterrupt may be the user's.
         self._raised = BaseException if seeds_process else (Exception, SystemExit)

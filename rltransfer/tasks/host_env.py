@@ -84,6 +84,11 @@ class HostVectorEnv(VectorEnv):
         self._async_step = _async_step(env)
         self.overlaps = self._async_step is not None
         observed = grouped(env.single_observation_space).spaces
+        if not observed or not all(isinstance(group, str) for group in observed):
+            raise InputError(
+                f"The environment {name!r} observes a dictionary with the keys {list(observed)}: "
+                "it needs at least one, and each must be text."
+            )
         self._groups = {
             group: _Group.of(space, name, image_layout) for group, space in observed.items()
         }

@@ -34,9 +34,14 @@ class Task:
             raise InputError(
                 f"The keyword arguments of {self.id!r} are {self.kwargs!r}: pass a dictionary."
             )
+        for name in self.kwargs:
+            if not isinstance(name, str) or not name:
+                raise InputError(
+                    f"A keyword argument of {self.id!r} is called {name!r}: its name must be text."
+                )
         check_number(f"The env_timeout of {self.id!r}", self.env_timeout, "finite and at least 0")
         own = {
-            str(name): json_value(f"The keyword argument {name!r} of {self.id!r}", value)
+            str.__str__(name): json_value(f"The keyword argument {name!r} of {self.id!r}", value)
             for name, value in self.kwargs.items()
         }
         object.__setattr__(self, "id", str.__str__(self.id))

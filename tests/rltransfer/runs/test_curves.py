@@ -123,6 +123,12 @@ def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
             rt.curves([tmp_path / "run", wrong])
 
 
+def test_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder(tmp_path / "run"), 1)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert rt.curves("~/run")
+
+
 def test_the_last_record_may_be_incomplete(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -382,3 +382,31 @@ def test_wide_bounds_give_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         make_host_env(Task("layer-test/Wide-v0"), 1, CPU)
+
+
+class Unspecified(Dice):
+    """Shows a dictionary without a name that is text, or has no space at all."""
+
+    def __init__(self, space: str) -> None:
+        super().__init__()
+        if space == "none":
+            del self.observation_space
+        else:
+            parts = {5: spaces.Box(0, 1, (2,))} if space == "numbers" else {}
+            self.observation_space = spaces.Dict(parts)  # type: ignore[arg-type]
+
+
+gymnasium.register("layer-test/Unspecified-v0", Unspecified)
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        ("none", r"cannot be made with .*: it has no `observation_space`: set it in `__init__`"),
+        ("numbers", r"a dictionary with the keys \[5\]: it needs at least one, and each must be t"),
+        ("empty", r"a dictionary with the keys \[\]: it needs at least one"),
+    ],
+)
+def test_spaces_that_say_too_little(space: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        make_host_env(Task("layer-test/Unspecified-v0", {"space": space}), 1, CPU)

@@ -73,3 +73,9 @@ def test_a_policy_knows_a_task_by_its_place():
     assert suite.place_of(Task("Stairs")) is None
     # Of one task alone its id is enough.
     assert Suite.of(Task("Room", {"goal": 1})).place_of(Task("Room", {"goal": 7})) == 0
+
+
+@pytest.mark.parametrize("name", [5, "", None])
+def test_keyword_arguments_have_names(name: object) -> None:
+    with pytest.raises(InputError, match="its name must be text"):
+        Task("CartPole-v1", {name: 1})  # type: ignore[dict-item]
