@@ -119,6 +119,19 @@ def test_a_group_that_was_not_followed_to_the_horizon_has_no_restricted_mean(
     assert late.steps_to_threshold is late.steps_ratio is late.area_ratio is None
 
 
+def test_the_horizon_is_that_of_the_shortest_group(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", agent="b", steps=(0, 150, 300, 450, 600))
+    assert compared(tmp_path).horizon == 600
+
+
+def test_the_horizon_of_a_group_is_that_of_its_longest_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "a0")
+    make_run(tmp_path / "a1", seed=1, steps=(0, 200, 400, 600, 800))
+    make_run(tmp_path / "b", agent="b")
+    assert compared(tmp_path).horizon == 1000
+
+
 def test_a_run_in_which_nothing_was_measured_yet_is_censored(tmp_path: Path) -> None:
     both(tmp_path)
     # It has logged its loss at step 500, but no evaluation.
