@@ -170,6 +170,17 @@ def test_training_returns_are_used_if_a_group_has_no_evaluations(tmp_path: Path)
     assert compared(tmp_path, kind="training").kind == "training"
 
 
+def test_an_unfinished_run_is_smoothed_over_a_part_of_all_its_steps(tmp_path: Path) -> None:
+    steps = range(10, 201, 10)  # of 1,000
+    make_run(
+        tmp_path / "a", kind="rollout", steps=steps, returns=[float(step) for step in steps],
+        finished=False,
+    )  # fmt: skip
+    (run,) = compared(tmp_path, kind="training").runs["ppo"]
+    # The first 50 steps, which are 5 % of 1,000: the mean of 10 to 50.
+    assert (run.curve.steps[0], run.curve.returns[0]) == (50, 30)
+
+
 def test_without_a_threshold_it_is_said_why(tmp_path: Path) -> None:
     make_run(tmp_path / "a", returns=(1, 1, 1), random=1.0)
     make_run(tmp_path / "b", agent="b", returns=(1, 2, 3), random=1.0)
