@@ -321,6 +321,18 @@ def test_hashes_of_files_elsewhere_are_refused(name: str, tmp_path: Path) -> Non
     assert not is_whole(folder, "")
 
 
+def test_a_file_without_a_hash_is_not_whole_where_others_have_one(tmp_path: Path) -> None:
+    folder = whole(checkpoint_folder(tmp_path, 1))
+    (folder / "evaluation.json").write_text("{}")
+    assert is_whole(folder, "policy") and not is_whole(folder, "evaluation.json")
+    write_hashes(folder)
+    assert is_whole(folder, "evaluation.json")
+    (folder / "evaluation.json").write_text("[]")
+    assert not is_whole(folder, "evaluation.json")
+    (folder / "sha256.json").unlink()  # as in earlier versions
+    assert is_whole(folder, "evaluation.json")
+
+
 @pytest.mark.parametrize("write", [write_text_whole, lambda path, text: save(path, text.encode())])
 def test_what_is_left_at_a_partial_file_is_not_followed(write: Any, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
