@@ -50,9 +50,7 @@ def test_a_variable_raises_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
             check_size(1, path)
 
 
-def test_the_limit_of_json_is_a_sixteenth(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_limit_of_json_is_a_sixteenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LIMIT, "16")
     path = tmp_path / "large.json"
     path.write_text('"' + "a" * (MIB - 2) + '"')
