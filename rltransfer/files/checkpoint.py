@@ -224,15 +224,17 @@ def _sha256(path: Path) -> str:
 def is_whole(folder: Path, part: str) -> bool:
     """Whether a checkpoint's files whose names begin with `part` are as they were written.
 
-    Checkpoints of earlier versions have no hashes: only what can be parsed is known to be whole.
+    Where hashes are stored, at least one such file has one. Checkpoints of earlier versions have no
+    hashes: only what can be parsed is known to be whole.
     """
     try:
         stored = (folder / HASHES).is_file()
         hashes = read_json(folder / HASHES) if stored else {}
         more = hashes if stored else (path.name for path in folder.glob("state-*"))
-        for name in {*FILES, *more}:
-            if not name.startswith(part):
-                continue
+        names = {name for name in {*FILES, *more} if name.startswith(part)}
+        if stored and not names:
+            return False
+        for name in names:
             # Before the hash, as a file of any size takes no room on the disk where it is empty.
             _check_size(folder / name)
             if stored and (Path(name).name != name or _sha256(folder / name) != hashes[name]):

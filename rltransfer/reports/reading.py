@@ -297,12 +297,6 @@ def _returns(result: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, dict[
     return found
 
 
-def _steps(result: Mapping[str, Any], points: Sequence[CurvePoint]) -> int:
-    """The steps that a run has done: those of its result, or of the last point that it logged."""
-    done = _number(result.get("env_steps"))
-    return max((point.step for point in points), default=0) if done is None else int(done)
-
-
 def _number(value: Any) -> float | None:
     """A finite number from a file; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):

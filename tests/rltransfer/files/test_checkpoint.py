@@ -17,6 +17,7 @@ from rltransfer.files.atomic import write_bytes_whole as save
 from rltransfer.files.checkpoint import (
     checkpoint_folder,
     checkpoints,
+    is_whole,
     load_state,
     newest_checkpoint,
     remove_old,
@@ -304,17 +305,32 @@ def test_a_pipe_in_a_checkpoint_is_not_waited_for(name: str, tmp_path: Path) -> 
         newest_checkpoint(tmp_path)
 
 
-def test_hashes_of_files_elsewhere_are_refused(tmp_path: Path) -> None:
-    folder = checkpoint_folder(tmp_path, 1)
-    folder.mkdir(parents=True)
-    save_tensors({"w": torch.zeros(3)}, folder / "policy.safetensors")
-    (folder / "policy.json").write_text("{}")
+@pytest.mark.parametrize("name", ["policy/../policy.json", "../other.json"])
+def test_hashes_of_files_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
+    folder = whole(checkpoint_folder(tmp_path, 1))
+    for path in (folder / "policy.json", folder.parent / "other.json"):
+        path.write_text("{}")
     write_hashes(folder)
+    (folder / "policy").mkdir()
+    assert is_whole(folder, "")
+    # The right hash of a file that can be read, under a name that leads out of the folder.
     hashes = json.loads((folder / "sha256.json").read_text())
-    hashes["policy/../policy.json"] = hashes["policy.json"]
+    hashes[name] = hashes["policy.json"]
     (folder / "sha256.json").write_text(json.dumps(hashes))
-    with pytest.raises(InputError, match="damaged"):
-        newest_checkpoint(tmp_path)
+    assert (folder / name).read_text() == "{}"
+    assert not is_whole(folder, "")
+
+
+def test_a_file_without_a_hash_is_not_whole_where_others_have_one(tmp_path: Path) -> None:
+    folder = whole(checkpoint_folder(tmp_path, 1))
+    (folder / "evaluation.json").write_text("{}")
+    assert is_whole(folder, "policy") and not is_whole(folder, "evaluation.json")
+    write_hashes(folder)
+    assert is_whole(folder, "evaluation.json")
+    (folder / "evaluation.json").write_text("[]")
+    assert not is_whole(folder, "evaluation.json")
+    (folder / "sha256.json").unlink()  # as in earlier versions
+    assert is_whole(folder, "evaluation.json")
 
 
 @pytest.mark.parametrize("write", [write_text_whole, lambda path, text: save(path, text.encode())])

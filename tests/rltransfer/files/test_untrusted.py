@@ -15,6 +15,7 @@ from rltransfer.files.untrusted import (
     check_size,
     damage_refused,
     parse_json,
+    read_json,
     read_regular,
 )
 
@@ -47,6 +48,17 @@ def test_a_variable_raises_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(LIMIT, wrong)
         with pytest.raises(InputError, match=f"{LIMIT} is .*at least 1"):
             check_size(1, path)
+
+
+def test_the_limit_of_json_is_a_sixteenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LIMIT, "16")
+    path = tmp_path / "large.json"
+    path.write_text('"' + "a" * (MIB - 2) + '"')
+    assert read_json(path) == "a" * (MIB - 2)
+    path.write_text('"' + "a" * (MIB - 1) + '"')
+    with pytest.raises(LimitError, match=rf"more than the limit of 1: .* set {LIMIT} above 16"):
+        read_json(path)
+    assert len(read_regular(path)) == MIB + 1
 
 
 def test_deep_json_is_a_value_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rltransfer.errors import InputError
-from rltransfer.files.untrusted import DAMAGE, LimitError
+from rltransfer.files.untrusted import DAMAGE, LIMIT, MIB, LimitError
 from rltransfer.importers.archive import MOST_FILES, names_of, unpacked
 
 PATH = Path("model.zip")
@@ -42,6 +43,28 @@ def test_a_table_of_too_many_files_is_not_read(tmp_path: Path) -> None:
             with pytest.raises(LimitError, match="contains more than 20,000 files"):
                 read()
         assert tracemalloc.get_traced_memory()[1] < 3 * len(content)
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_limit_is_of_all_files_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LIMIT, "1")
+    zeros = bytes(6 * MIB // 10)
+    content = zipped({"a": zeros, "b": zeros}, zipfile.ZIP_DEFLATED)
+    assert unpacked(content, PATH, lambda name: name == "a") == {"a": zeros}
+    with pytest.raises(LimitError, match="more than the limit of 1"):
+        unpacked(content, PATH, lambda name: True)
+
+
+def test_no_more_is_unpacked_than_an_entry_declares() -> None:
+    content = bytearray(zipped({"a": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED))
+    # The size is 24 bytes into the entry of the table at the end.
+    struct.pack_into("<L", content, content.index(b"PK\x01\x02") + 24, 10)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="its 'a' is damaged"):
+            unpacked(bytes(content), PATH, lambda name: True)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MIB
     finally:
         tracemalloc.stop()
 

@@ -44,6 +44,8 @@ NESTED = b")" + b"\x85" * 200_000
 HOSTILE = {
     "a place in the memo far beyond the others": b"\x80\x02Nr\xff\xff\xff\x0f0.",
     "a deep key": b"\x80\x02}" + NESTED + b"K\x01s.",
+    # Few enough tuples that only the check of members refuses it.
+    "a deep member of a set": b"\x80\x04\x8f(" + NESTED[:10_000] + b"\x90.",
     "a deep value": b"\x80\x02" + NESTED + b".",
     "a key of exponential size": b"\x80\x02})" + b"2\x86" * 60 + b"K\x01s.",
     "a long text that is not there": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b".",
@@ -76,6 +78,12 @@ def test_hostile_pickles_take_neither_memory_nor_time(name: str) -> None:
     finally:
         tracemalloc.stop()
     assert time.process_time() - began < 15
+
+
+@pytest.mark.parametrize("value", [{(1, 2)}, frozenset({(1, 2)}), {(1, 2): None}])
+def test_keys_and_members_of_sets_are_plain(value: Any) -> None:
+    with pytest.raises(pickle.UnpicklingError, match="a key that is not plain"):
+        InertUnpickler(pickle.dumps(value, 4)).load()
 
 
 def test_names_are_what_the_reader_makes_of_them() -> None:

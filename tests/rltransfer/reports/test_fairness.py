@@ -75,6 +75,18 @@ def test_what_differs_is_said(tmp_path: Path, other: dict[str, Any], sentence: s
     assert pair(tmp_path, **other) == (sentence,)
 
 
+def test_steps_of_a_source_are_no_difference_if_the_baseline_has_a_source_too(
+    tmp_path: Path,
+) -> None:
+    for seed in range(2):
+        for name in "ab":
+            make_run(
+                tmp_path / f"{name}{seed}", seed=seed, agent=name,
+                changes=begun_with(f"{name}.zip"),
+            )  # fmt: skip
+    assert rt.report(tmp_path, baseline="a").warnings == ()
+
+
 def test_one_seed_is_said(tmp_path: Path) -> None:
     found = pair(tmp_path, seeds=1)
     assert found == (

@@ -160,6 +160,14 @@ def test_a_repeated_seed_counts_once(tmp_path: Path) -> None:
     assert (group.seeds, group.num_finished) == ([0, 1], 2)
 
 
+def test_a_finished_run_counts_before_one_of_more_steps(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", total_steps=500)
+    make_run(tmp_path / "b", total_steps=500, steps=(0, 900), finished=False)
+    (group,) = groups(tmp_path)
+    assert [run.steps for run in (*group.runs, *group.repeated)] == [500, 900]
+    assert [run.path.name for run in group.runs] == ["a"]
+
+
 def test_an_option_that_names_the_source_is_not_a_setting_besides(tmp_path: Path) -> None:
     make_run(tmp_path / "a", weights="1")
     for name in ("b", "c"):

@@ -119,6 +119,19 @@ def test_a_group_that_was_not_followed_to_the_horizon_has_no_restricted_mean(
     assert late.steps_to_threshold is late.steps_ratio is late.area_ratio is None
 
 
+def test_the_horizon_is_that_of_the_shortest_group(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", agent="b", steps=(0, 150, 300, 450, 600))
+    assert compared(tmp_path).horizon == 600
+
+
+def test_the_horizon_of_a_group_is_that_of_its_longest_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "a0")
+    make_run(tmp_path / "a1", seed=1, steps=(0, 200, 400, 600, 800))
+    make_run(tmp_path / "b", agent="b")
+    assert compared(tmp_path).horizon == 1000
+
+
 def test_a_run_in_which_nothing_was_measured_yet_is_censored(tmp_path: Path) -> None:
     both(tmp_path)
     # It has logged its loss at step 500, but no evaluation.
@@ -155,6 +168,17 @@ def test_training_returns_are_used_if_a_group_has_no_evaluations(tmp_path: Path)
     # The random policy's -5 is of unclipped rewards: returns count from the baseline's beginning.
     assert found.floor == 30
     assert compared(tmp_path, kind="training").kind == "training"
+
+
+def test_an_unfinished_run_is_smoothed_over_a_part_of_all_its_steps(tmp_path: Path) -> None:
+    steps = range(10, 201, 10)  # of 1,000
+    make_run(
+        tmp_path / "a", kind="rollout", steps=steps, returns=[float(step) for step in steps],
+        finished=False,
+    )  # fmt: skip
+    (run,) = compared(tmp_path, kind="training").runs["ppo"]
+    # The first 50 steps, which are 5 % of 1,000: the mean of 10 to 50.
+    assert (run.curve.steps[0], run.curve.returns[0]) == (50, 30)
 
 
 def test_without_a_threshold_it_is_said_why(tmp_path: Path) -> None:

@@ -178,6 +178,21 @@ def test_a_damaged_evaluation_is_no_evaluation(
     assert load_best(tmp_path / "run", quiet=True) is None
 
 
+def test_an_evaluation_without_a_hash_is_no_evaluation(
+    tmp_path: Path, returns: Callable[..., None]
+) -> None:
+    returns(3.0)
+    begun(tmp_path / "run", total_steps=40).execute()
+    hashes = best_folder(tmp_path / "run") / "sha256.json"
+    stored = json.loads(hashes.read_text())
+    del stored[EVALUATION]
+    hashes.write_text(json.dumps(stored))
+    assert load_best(tmp_path / "run", quiet=True) is None
+    # Earlier versions stored no hashes at all.
+    hashes.unlink()
+    assert load_best(tmp_path / "run") == Best(40, {TASK: 3.0})
+
+
 def test_a_kill_between_two_renames_loses_none(
     tmp_path: Path, returns: Callable[..., None]
 ) -> None:

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from toy import TASK
 import rltransfer as rt
 from rltransfer.cli.main import main
 from rltransfer.files.checkpoint import checkpoints, save_state, write_hashes
-from rltransfer.runs.folder import load_run_policy
+from rltransfer.runs.folder import load_run_policy, lock
 from rltransfer.runs.onnx_export import export_run
 
 PPO = rt.agents.PPO(num_envs=2, rollout_length=8, batch_size=16, epochs=1)
@@ -240,6 +242,30 @@ def test_a_lock_that_is_another_file_too_is_not_written(here: Path) -> None:
     with pytest.raises(rt.InputError, match=r"run/.lock is not a file of its own: remove it"):
         rt.train(PPO, suite=TASK, run_dir="run", resume=True, **QUICK)
     assert (here / "victim").read_text() == "kept"
+
+
+def test_a_forked_process_does_not_keep_the_lock(tmp_path: Path) -> None:
+    file = lock(tmp_path)
+    ready, begun = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(begun, b"1")
+            time.sleep(60)
+        finally:
+            os._exit(0)
+    os.close(begun)
+    try:
+        assert os.read(ready, 1)  # the child has begun, and sleeps
+        with pytest.raises(rt.InputError, match=f"in use by the process {os.getpid()} on"):
+            lock(tmp_path)
+        file.close()
+        lock(tmp_path).close()
+        assert os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ready)
 
 
 def changed_config(change: Any) -> None:
