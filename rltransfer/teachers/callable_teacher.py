@@ -128,7 +128,7 @@ class CallableTeacher(Teacher):
 
         Raises:
             InputError: It does not have a row for each task index, has more columns than there are
-                actions, or is not made of finite real numbers.
+                actions, or contains other than finite real numbers.
         """
         if not isinstance(value, Tensor) or value.shape[:-1] != task.shape:
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +27,15 @@ def leave_a_mark(path: Path, fails: bool) -> str:
 
 
 def wait(path: Path) -> None:
-    """Writes the number of its process, and waits until it is ended."""
+    """Writes the number of its process, and waits for SIGTERM, as a run does."""
+    stopped = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     path.write_text(str(os.getpid()))
-    time.sleep(600)
+    while not stopped.is_set():
+        time.sleep(0.1)
+    time.sleep(0.5)
+    path.with_name("checkpoint").touch()
+    signal.signal(signal.SIGTERM, before)
 
 
 def wait_in_parallel(path: Path) -> None:

@@ -188,6 +188,7 @@ def test_trials_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     while Path(f"/proc/{path.read_text()}").exists():
         assert time.monotonic() < until
         time.sleep(0.1)
+    assert (tmp_path / "checkpoint").exists()
 
 
 def test_a_stopped_trial_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
