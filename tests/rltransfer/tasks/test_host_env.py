@@ -238,7 +238,7 @@ def test_the_environment_of_a_final_observation_is_named_among_others() -> None:
     actions = torch.tensor([1, 1, 0])
     for _ in range(3):
         env.step(actions)
-    with pytest.raises(InputError, match=r"a final observation 'policy' .* environment 2 at step 4"):
+    with pytest.raises(InputError, match=r"a final observation .* environment 2 at step 4"):
         env.step(actions)
 
 
