@@ -18,7 +18,7 @@ from rltransfer.cli.main import main
 from rltransfer.learning.minibatches import Batch
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
-from rltransfer.rollouts.rollout import Rollout
+from rltransfer.rollouts.rollout import Rollout, TruncatedObservations
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
 
@@ -208,6 +208,33 @@ def test_advantages_bootstrap_from_what_followed_a_cut_off_episode(tmp_path: Pat
         expected = torch.full((12, 3), -2.5)
         expected[9] = at_the_end
         torch.testing.assert_close(batch["advantage"], expected)
+
+
+def test_advantages_use_the_last_observation_of_a_truncated_episode() -> None:
+    # No reward, gamma 0.5, lambda 0. Step 0 is truncated at an observation of value 7, not at the
+    # next episode's 2: 0.5 * 7 - 1 = 2.5. Step 1 leads to 9: 0.5 * 9 - 2 = 2.5.
+    class Shown(torch.nn.Module):
+        def forward(self, observation: rt.Observation, *_: object) -> PolicyOutput:
+            return PolicyOutput(value=observation["policy"].sum(-1))
+
+    never = torch.zeros(2, 1, dtype=torch.bool)
+    rollout = Rollout(
+        observation={"policy": torch.tensor([[[1.0]], [[2.0]]])},
+        last_observation={"policy": torch.tensor([[9.0]])},
+        reward=torch.zeros(2, 1), terminated=never, truncated=torch.tensor([[True], [False]]),
+        start=torch.tensor([[False], [True]]), task=torch.zeros(2, 1, dtype=torch.int64),
+        initial_state=torch.zeros(1, 0), last_state=torch.zeros(1, 0),
+        extras={
+            "action": torch.zeros(2, 1), "log_prob": torch.zeros(2, 1),
+            "value": torch.tensor([[1.0], [2.0]]),
+        },
+        final_obs=TruncatedObservations(
+            torch.tensor([0]), torch.tensor([0]), {"policy": torch.tensor([[7.0]])}
+        ),
+    )  # fmt: skip
+    batch = Surrogate(gamma=0.5, gae_lambda=0.0).advantages(rollout, Shown())
+    assert batch["advantage"].tolist() == [[2.5], [2.5]]
+    assert batch["return"].tolist() == [[3.5], [4.5]]
 
 
 def test_advantages_end_where_another_policy_acts() -> None:

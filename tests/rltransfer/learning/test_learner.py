@@ -127,6 +127,17 @@ def test_parameters_that_are_frozen_or_unused_stay():
         assert torch.equal(value, before[name]) == (not name.startswith("a."))
 
 
+def test_a_group_with_rate_zero_has_no_gradient():
+    # The loss is 3 a + 4 b: without a, the norm of the gradient is 4, not 5.
+    module = nn.ParameterDict({name: nn.Parameter(torch.tensor(1.0)) for name in ("a", "b")})
+    learner = Learner(module, learning_rate=0.1, optimizer="sgd")
+    learner.split(lambda parameter: int(parameter is module["b"]))
+    learner.set_rates({0: 0.0, 1: 1.0})
+    metrics = learner.update(ONCE, lambda _: Loss(3 * module["a"] + 4 * module["b"]))
+    assert metrics["gradient_norm"] == 4.0 and module["a"].grad is None
+    assert module["a"].item() == 1.0 and module["b"].item() == pytest.approx(0.6)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("max_grad_norm", [0.5, float("inf")])
 def test_gradient_that_is_not_finite(bad: float, max_grad_norm: float):

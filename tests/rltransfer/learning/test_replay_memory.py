@@ -158,6 +158,17 @@ def test_samples_are_uniform_over_all_that_is_held():
     assert ((counts - 2_000).abs() < 225).all()
 
 
+def test_the_rows_of_a_task_are_sampled_by_its_weight():
+    # Rows 0 and 1 play task 0, rows 2 and 3 task 1, which has all of the weight.
+    memory = ReplayMemory(8, 4, CPU)
+    rows = torch.arange(4).expand(2, 4)
+    fields = {"row": rows, "task": rows // 2}
+    memory.add({"policy": torch.zeros(2, 4, 1)}, torch.zeros(2, 4, dtype=torch.bool), fields)
+    weights = torch.tensor([0.0, 1.0])
+    batch = memory.sample(1000, torch.Generator().manual_seed(0), weights)
+    assert batch["task"].unique().tolist() == [1] and batch["row"].unique().tolist() == [2, 3]
+
+
 def test_sampled_fields_belong_together():
     memory = ReplayMemory(30, 3, CPU, 4)
     game = Game(3, 4)

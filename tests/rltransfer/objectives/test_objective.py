@@ -337,6 +337,14 @@ def test_each_task_has_its_own_weight():
         Objective.of("KL(weights={'a': -1})")
 
 
+def test_task_weights_do_not_change_the_divisor():
+    # Squared errors 1, 4, 9, 16: (2 * 1 + 0 * (4 + 9) + 16) / 4, not divided by the weights' sum 3.
+    student = PolicyOutput(q_values=torch.zeros(4, 1))
+    teacher = PolicyOutput(q_values=torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    fitted = MSE(weights={"a": 2, "b": 0}).fitted(student, teacher, ["a", "b", "c"])
+    assert fitted(student, teacher, torch.tensor([0, 1, 1, 2]))["mse"].item() == 4.5
+
+
 def test_what_an_objective_needs_and_learns():
     assert (KL() + 2 * NLL() + MSE()).needs == frozenset()
     made = KL() + FeatureRegression() + 0.1 * JacobianMatching()

@@ -67,7 +67,7 @@ class Odd(gymnasium.Env[Any, Any]):
             import os
 
             os._exit(7)
-        if self.steps == 3 and self.does == "hang":
+        if self.steps == 3 and (self.does == "hang" or (self.does == "hang if 1" and action == 1)):
             import time
 
             time.sleep(60)
@@ -200,6 +200,15 @@ def test_environment_that_hangs_is_named_and_killed() -> None:
     with pytest.raises(EnvironmentFailureError, match=r"within 0.5 seconds in environment 0 at st"):
         stepped(env, 3)
     env.close()  # the test would take a minute if it waited for the step
+
+
+def test_the_environment_that_hangs_is_named_among_others() -> None:
+    env = odd("hang if 1", "async", num_envs=3, timeout=0.5)
+    env.reset(seed=0)
+    with pytest.raises(EnvironmentFailureError, match=r"in environment 1 at step 3"):
+        for _ in range(3):
+            env.step(torch.tensor([0, 1, 0]))
+    env.close()
 
 
 def test_empty_observation_is_refused() -> None:

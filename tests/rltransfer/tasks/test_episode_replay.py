@@ -144,6 +144,30 @@ def test_long_and_slow_episodes_are_lost(monkeypatch: pytest.MonkeyPatch) -> Non
         env.load_state_dict(state)
 
 
+@pytest.mark.parametrize(("mode", "seconds"), [("sync", 2.0), ("async", 8.0)])
+def test_environments_in_one_process_share_the_time(
+    mode: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 8 seconds for four environments, one after the other or all at once.
+    env = make_host_env(task("CartPole-v1", vectorization_mode=mode), 4, CPU)
+    assert isinstance(env, host_env.HostVectorEnv)
+    env.reset(seed=0)
+    state = env.state_dict()
+    assert state is not None
+    limits: list[float] = []
+    set_attr = env.env.set_attr
+
+    def recorded(name: str, values: Any) -> None:
+        limits.extend(limit for _, limit in values)
+        set_attr(name, values)
+
+    monkeypatch.setattr(env.env, "set_attr", recorded)
+    monkeypatch.setattr(host_env, "SECONDS", 8.0)
+    env.load_state_dict(state)
+    env.close()
+    assert limits == [seconds] * 4
+
+
 def stopped_and_resumed(folder: Path, suite: Any) -> tuple[Run, Run]:
     """A run that ended, and the same one that was stopped in its seventh rollout and resumed."""
     method = rt.agents.PPO(num_envs=4, rollout_length=10, batch_size=40)

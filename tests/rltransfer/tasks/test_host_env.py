@@ -231,6 +231,17 @@ def test_what_is_not_finite_is_named(bad: str, kind: str, steps: int, sentence: 
         env.step(actions)
 
 
+def test_the_environment_of_a_final_observation_is_named_among_others() -> None:
+    # The first two environments end their episodes at step 3, the last one alone at step 4.
+    env = scripted(3, bad="final")
+    env.reset(seed=9)
+    actions = torch.tensor([1, 1, 0])
+    for _ in range(3):
+        env.step(actions)
+    with pytest.raises(InputError, match=r"a final observation .* environment 2 at step 4"):
+        env.step(actions)
+
+
 @pytest.mark.parametrize(
     ("actions", "sentence"),
     [

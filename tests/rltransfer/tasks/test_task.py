@@ -33,6 +33,12 @@ def test_json_round_trip():
     assert Task.from_json(json.loads(json.dumps(PONG.to_json()))) == PONG
 
 
+def test_a_task_from_json_counts_as_named_by_a_file():
+    read = Task.from_json(PONG.to_json())
+    assert read.from_file and not PONG.from_file and not read.trusted().from_file
+    assert all(task.from_file for task in Suite.from_json(Suite.of(PONG).to_json()))
+
+
 def test_suite_of_tasks_and_ids():
     suite = Suite.of("CartPole-v1", PONG)
     assert suite.name == "CartPole-v1+ALE/Pong-v5"
