@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.agents.actor_mimic import ActorMimic
+from rltransfer.agents.policy_distillation import PolicyDistillation
 from rltransfer.objectives.objective import Objective
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
@@ -135,3 +138,19 @@ def test_an_expert_without_features_is_refused_with_the_remedy(tmp_path: Path):
 def test_bad_options_are_refused(options: dict[str, Any], message: str):
     with pytest.raises(rt.InputError, match=message):
         ActorMimic(teacher="zoo", **options)
+
+
+def test_every_setting_reaches_policy_distillation(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "num_envs": 3, "rollout_length": 5, "learning_rate": 0.5, "batch_size": 7,
+        "max_grad_norm": 0.25, "precision": "bfloat16", "teacher": "zoo", "vecnormalize": None,
+        "student": Network(width=2.0), "teacher_acts": 0.125, "exploration": 0.75,
+        "memory_steps": 11, "memory_dir": tmp_path, "epochs": 2.5,
+    }  # fmt: skip
+    shared = {field.name for field in dataclasses.fields(ActorMimic)} & {
+        field.name for field in dataclasses.fields(PolicyDistillation)
+    }
+    assert settings.keys() == shared
+    mimic = ActorMimic(**settings)
+    for name in shared:
+        assert getattr(mimic.distillation, name) == getattr(mimic, name)
