@@ -44,6 +44,8 @@ def test_every_curve_is_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "--distillation-weight", "lag", "--reinforcement-weight", "1",
         ),
         "actor-mimic": ("--task", "CartPole-v1", "--teacher", str(teacher)),
+        "progressive": ("--task", "CartPole-v1", "--columns", str(teacher)),
+        "progressive-pqn": ("--task", "CartPole-v1", "--columns", str(tmp_path / "pqn")),
         "distral": rooms,
         "soft-q": rooms,
     }  # fmt: skip
@@ -61,12 +63,13 @@ def test_every_curve_is_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert len(tags) > 5
         for tag in tags:
             told = re.sub(r"(CartPole-v1|rltransfer/TwoRooms-v0.*)$", "TASK", tag)
+            told = re.sub(r"layer-\d+-column-\d+$", "layer-L-column-C", told)
             if tag.startswith("final/"):
                 continue  # documented together
             assert f"`{told}`" in pages, tag
             logged.add(told)
     kinds = "train|speed|rollout|evaluate|reference|all_tasks"
-    documented = set(re.findall(rf"`((?:{kinds})/[\w/]+)`", pages))
+    documented = set(re.findall(rf"`((?:{kinds})/[\w/-]+)`", pages))
     # The chart of all returns, histograms, another objective, continuous actions, and the names of
     # earlier versions.
     others = {"evaluate/return", "evaluate/returns/TASK", "train/mse", "train/action_error",

@@ -226,9 +226,10 @@ class Run:
             raise error
         self._in_turn = True
         self.engine.close()
+        reason = str(error).rstrip(".")
         print_line(
             f"{self._title}  environments for evaluation cannot be made alongside those of "
-            f"training ({error}): training closes its own before each evaluation, and begins new "
+            f"training ({reason}): training closes its own before each evaluation, and begins new "
             "episodes afterwards"
         )
 

@@ -99,7 +99,7 @@ def test_folders_of_any_name_work(
         ("--groups", "", "observation group '', but"),
         ("--task", "a\nb", "There is no task 'a\\nb'"),
         ("--task", "x" * 1000, "There is no task"),
-        ("--task-option", "=", "unexpected keyword argument ''"),
+        ("--task-option", "=", "is called '': its name must be text"),
         ("--env-timeout", "nan", "env_timeout is nan"),
         ("--width", "1e18", "width is 1e+18: it must be at most 10,000"),
     ],

@@ -187,6 +187,7 @@ def test_bad_options_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("brief_check")
 def test_a_loaded_policy_keeps_the_units_of_its_actions(tmp_path: Path) -> None:
     small: dict[str, Any] = {
         "suite": "Pendulum-v1", "total_steps": 64, "evaluate_episodes": 0, "episodes": 0,

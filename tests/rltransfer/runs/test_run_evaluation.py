@@ -116,7 +116,8 @@ def test_an_environment_that_exists_only_once_is_evaluated(
     assert run.result["tasks"][COUNTED]["return_mean"] == 5
     assert run.env_steps == 64
     said = capsys.readouterr().err
-    assert said.count("cannot be made alongside those of training (the port is in use)") == 1
+    assert said.count("cannot be made alongside those of training (The environment") == 1
+    assert "RuntimeError (the port is in use)): training closes its own" in said
 
 
 def test_without_evaluations_in_between_nothing_is_closed(
@@ -131,7 +132,7 @@ def test_without_evaluations_in_between_nothing_is_closed(
 def test_an_error_of_making_environments_is_raised(tmp_path: Path) -> None:
     Counted.limit = 1
     # Even without training's environment, two do not fit.
-    with pytest.raises(RuntimeError, match="the port is in use"):
+    with pytest.raises(rt.InputError, match=r"RuntimeError \(the port is in use\)"):
         trained(tmp_path / "run", evaluate_num_envs=2, quiet=True)
 
 
