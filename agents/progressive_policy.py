@@ -295,6 +295,10 @@ class ProgressivePolicy(Policy):
             found.append(module)
         return found
 
+    def parts(self) -> list[tuple[Policy, Suite]]:
+        """The earlier policies and their tasks: each plays them as before."""
+        return list(zip(self.policies, self.spec.suites, strict=True))
+
     def _encoded(
         self, observation: Observation, task: Tensor | None, needs: Needs
     ) -> tuple[Tensor, Tensor | None]:

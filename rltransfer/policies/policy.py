@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from rltransfer.policies.output import EMPTY, MAPS, MASKED, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size, center_and_half_range
 from rltransfer.tasks.observation import Observation, space_from_json, space_to_json
 from rltransfer.tasks.suite_spaces import SuiteSpaces
+from rltransfer.tasks.task import Suite
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Bounds of a continuous policy's log standard deviation, which keep its density finite."""
@@ -445,6 +447,10 @@ class Policy(nn.Module):
                     for name in encoder.groups
                 }
                 encoder.normalizer.update(encoder.vectors(flat), task)
+
+    def parts(self) -> Sequence[tuple[Policy, Suite]]:
+        """Policies of their own inside this one, with the tasks that they play."""
+        return ()
 
     def num_acting_parameters(self) -> int:
         """Number of parameters, without those of the value."""

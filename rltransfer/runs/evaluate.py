@@ -133,10 +133,27 @@ def _evaluate_run(
     found: dict[str, Evaluation] = {}
     same_ids = [task.id for task in requested] == [task.id for task in trained]
     for order, (name, task) in enumerate(zip(requested.names(), requested, strict=True)):
-        played, index = _trained_task(trained, task, order if same_ids else None, policy, source)
+        player, tasks = _player(policy, trained, task)
+        played, index = _trained_task(tasks, task, order if same_ids else None, player, source)
         alone = Suite.of(played)
-        (found[name],) = evaluate_policy(policy, alone, episodes, first=index, **how).values()
+        (found[name],) = evaluate_policy(player, alone, episodes, first=index, **how).values()
     return found
+
+
+def _player(policy: Policy, trained: Suite, requested: Task) -> tuple[Policy, Suite]:
+    """The policy, or one of its parts, that was trained on a task, and that one's tasks.
+
+    Args:
+        policy: The run's policy.
+        trained: The run's tasks.
+        requested: The requested task.
+    """
+    players: list[tuple[Policy, Suite]] = [(policy, trained)]
+    for player, tasks in players:  # grows: the parts of a part follow
+        if any(task.id == requested.id and not task.contradicts(requested) for task in tasks):
+            return player, tasks
+        players += reversed(player.parts())
+    return policy, trained
 
 
 def _trained_task(

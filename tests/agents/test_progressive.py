@@ -253,10 +253,17 @@ def test_earlier_columns_are_bit_equal_after_training(
     assert learned.num_acting_parameters() < sum(p.numel() for p in learned.parameters())
     assert learned.spec.suites == (Suite.of(FREEWAY),)
 
+    # Each task is played by its own column, in the third policy too.
+    how: dict[str, Any] = {"episodes": 3, "device": "cpu", "num_envs": 2, "max_steps": 100}
+    before = rt.evaluate(source, FREEWAY, **how)[FREEWAY]
+    assert rt.evaluate(run.run_dir, FREEWAY, **how)[FREEWAY] == before
+
     third = kind(columns=(str(tmp_path / "second"),), num_envs=4, rollout_length=32)
     last = trained(third, FREEWAY, tmp_path / "third", 128).agent.policy
     for name, tensor in learned.state_dict().items():
         assert torch.equal(last.state_dict()[f"earlier.0.{name}"], tensor)
+    now = rt.evaluate(run.run_dir, BREAKOUT, **how)[BREAKOUT]
+    assert rt.evaluate(tmp_path / "third", BREAKOUT, **how)[BREAKOUT] == now
 
 
 def test_alpha_is_as_asked() -> None:
