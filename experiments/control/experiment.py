@@ -115,7 +115,7 @@ class Control(PaperExperiment):
                 f"{BARS[task].mean_return:.0f}",
                 f"{np.mean(each):.0f}",
                 "yes" if np.mean(each) >= BARS[task].mean_return else "no",
-                ", ".join(f"{one:.0f}" for one in each),
+                ", ".join(str(round(one)) for one in each),
             ]
             for task, each in returns.items()
         ]
