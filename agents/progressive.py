@@ -47,8 +47,8 @@ METRICS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progressive(PPO):
-    """Progressive networks: a new column on frozen ones, by PPO (Rusu 2016)."""
+class ColumnOptions:
+    """The options that both methods add."""
 
     columns: tuple[str, ...] = ()
     """Finished runs, or zoo:ID, whose policies are the earlier columns; oldest first."""
@@ -56,6 +56,11 @@ class Progressive(PPO):
     """Initial scale of the earlier columns' features in each adapter."""
     start: StartName = "fresh"
     """previous: the new column starts as the newest earlier policy, whose outputs it takes over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressive(PPO, ColumnOptions):
+    """Progressive networks: a new column on frozen ones, by PPO (Rusu 2016)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,15 +72,8 @@ class Progressive(PPO):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProgressivePQN(PQN):
+class ProgressivePQN(PQN, ColumnOptions):
     """Progressive networks: a new column on frozen ones, by PQN (Rusu 2016)."""
-
-    columns: tuple[str, ...] = ()
-    """Finished runs, or zoo:ID, whose policies are the earlier columns; oldest first."""
-    alpha: float = 0.1
-    """Initial scale of the earlier columns' features in each adapter."""
-    start: StartName = "fresh"
-    """previous: the new column starts as the newest earlier policy, whose outputs it takes over."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,28 +84,24 @@ class ProgressivePQN(PQN):
         return ProgressivePQNAgent(self, build_policy(self, context), context)
 
 
-class ProgressivePPOAgent(PPOAgent):
+class ColumnCurves(Agent):
+    """An agent with the scales of its columns as curves."""
+
+    def learn(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from a rollout; the metrics contain the adapters' scales."""
+        return {**super().learn(rollout), **scales(self)}
+
+    def describe_metrics(self) -> dict[str, str]:
+        """See `METRICS`."""
+        return {**super().describe_metrics(), **METRICS}
+
+
+class ProgressivePPOAgent(ColumnCurves, PPOAgent):
     """PPO with the scales of its columns as curves."""
 
-    def learn(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a rollout; the metrics contain the adapters' scales."""
-        return {**super().learn(rollout), **scales(self)}
 
-    def describe_metrics(self) -> dict[str, str]:
-        """See `METRICS`."""
-        return {**super().describe_metrics(), **METRICS}
-
-
-class ProgressivePQNAgent(PQNAgent):
+class ProgressivePQNAgent(ColumnCurves, PQNAgent):
     """PQN with the scales of its columns as curves."""
-
-    def learn(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a rollout; the metrics contain the adapters' scales."""
-        return {**super().learn(rollout), **scales(self)}
-
-    def describe_metrics(self) -> dict[str, str]:
-        """See `METRICS`."""
-        return {**super().describe_metrics(), **METRICS}
 
 
 def scales(agent: Agent) -> dict[str, float]:

@@ -264,11 +264,10 @@ class ProgressivePolicy(Policy):
         self.earlier.requires_grad_(False)
         self._column = Column(self.encoder)
         encoders = [encoder for policy in self.policies for encoder in encoders_of(policy)]
-        self._earlier_columns = [Column(encoder) for encoder in encoders]
         _check_columns(self.encoder, encoders)
         activation = self.encoder.layers[-1]
         own = self._column.weights()
-        theirs = [column.weights() for column in self._earlier_columns]
+        theirs = [Column(encoder).weights() for encoder in encoders]
         self.adapters = nn.ModuleList(
             Adapter(
                 [_width(layers[index - 1]) for layers in theirs],

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rltransfer.agents import PPO
-from rltransfer.errors import InputError
+from rltransfer.errors import InputError, unknown
 from rltransfer.experiments.common.checks import check_options
 from rltransfer.experiments.common.experiment import PaperExperiment
 from rltransfer.experiments.common.intervals import interval_json
@@ -97,7 +97,7 @@ class Transferability(PaperExperiment):
         check_options(self)
         for name in (self.game, self.far):
             if name not in GAMES:
-                raise InputError(f"There is no game {name!r}: there are {', '.join(GAMES)}.")
+                raise unknown("game", name, GAMES)
         if self.game == self.far:
             raise InputError(f"game and far are both {self.game!r}: choose two games.")
 
