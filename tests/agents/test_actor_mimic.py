@@ -33,9 +33,10 @@ def says(observation: rt.Observation, task: torch.Tensor) -> PolicyOutput:
     return PolicyOutput(q_values=5 * seen, features=torch.cat([3 * seen, seen.sum(-1, True)], -1))
 
 
-def run_of(folder: Path, **options: Any) -> Run:
+def run_of(folder: Path, freeze: str = "", **options: Any) -> Run:
     method = ActorMimic(**{"teacher": rt.CallableTeacher(says), **SMALL, **options})
-    return Run("actor-mimic", method, Suite.of(TASK), RunOptions(total_steps=4_000), folder, True)
+    run_options = RunOptions(total_steps=4_000, freeze=freeze)
+    return Run("actor-mimic", method, Suite.of(TASK), run_options, folder, True)
 
 
 def test_two_experts_of_other_action_sets_by_hand():
@@ -89,6 +90,29 @@ def test_the_feature_error_is_relative_to_the_variance_of_each_task():
     plain = Objective.of("FeatureRegression()").fitted(student, teacher, ("a", "b"))
     plain.learned["0"].layer.load_state_dict(layer.state_dict())
     assert float(plain(student, teacher, task)["feature_regression"]) > 1_000
+
+
+def test_an_evaluation_does_not_count_features():
+    student = PolicyOutput(features=torch.randn(8, 4))
+    teacher = PolicyOutput(features=torch.randn(8, 3))
+    made = Objective.of("FeatureRegression(scale='variance')").fitted(student, teacher)
+    made(student, teacher)
+    sums = made.learned["0"].variance.sums
+    counted = sums.clone()
+    made.eval()(student, teacher)
+    assert counted.any() and torch.equal(sums, counted)
+
+
+def test_the_map_learns_while_the_encoder_is_frozen(tmp_path: Path):
+    run = run_of(tmp_path / "run", freeze="encoder", beta=0.1)
+    agent: Any = run.agent
+    (learned,) = agent.objective.learned.values()
+    map_before = learned.layer.weight.clone()
+    encoder_before = [tensor.clone() for tensor in agent.policy.encoder.state_dict().values()]
+    run.iterate()
+    assert not torch.equal(learned.layer.weight, map_before)
+    encoder = agent.policy.encoder.state_dict().values()
+    assert all(map(torch.equal, encoder, encoder_before))
 
 
 def test_gradients_of_features_reach_the_student_and_the_map_but_not_the_expert():

@@ -8,6 +8,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -409,3 +410,18 @@ def test_help_has_names_of_values_and_no_types(capsys: pytest.CaptureFixture[str
     assert "student options" in taught and "network options" in alone
     assert not any(sign in alone + taught for sign in ("{None}", "STR", "method.student"))
     assert "--hidden N ..." in alone and "--run-dir PATH" in alone
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "said"), [("robot off", 1, "robot off\n"), (7, 7, ""), (None, 0, "")]
+)
+def test_code_that_ends_the_program_gives_its_exit_code(
+    code: Any, expected: int, said: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def ends(words: list[str]) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr("rltransfer.cli.curves.run", ends)
+    assert main(["curves", "run"]) == expected
+    assert capsys.readouterr().err == said
