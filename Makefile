@@ -4,7 +4,7 @@
 # `make lint` checks style and types, `make dist` builds and tries the packages in dist/, and
 # `make house` prints what imports what. `make speed BEFORE=DIR` compares with another checkout,
 # `make busy` the default number of threads with one, beside a busy core.
-# `make attack` opens 20,000 changed and hostile files: half an hour on two cores.
+# `make attack` opens 20,000 changed and hostile files: ten minutes on two cores.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
