@@ -36,7 +36,7 @@ import gymnasium
 from gymnasium.vector import AutoresetMode
 
 from rltransfer.errors import InputError, unknown
-from rltransfer.tasks.task import Suite, Task
+from rltransfer.tasks.task import Suite, Task, transformed_suite
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +86,11 @@ paper's emulator, and Q*bert or Space Invaders, with 6, add up to that. The pape
 third game; Q*bert is a choice."""
 
 
+_SOUP = ("", "noise", "black", "white", "zoom", "flip_vertical", "flip_horizontal",
+         "flip_horizontal+flip_vertical")  # fmt: skip
+"""Source: Rusu et al. 2016, "Progressive Neural Networks", section 5.1."""
+
+
 class Atari:
     """The family of ale-py's games."""
 
@@ -96,10 +101,11 @@ class Atari:
         """Registers nothing: importing ale-py registers the ids."""
 
     def suites(self) -> tuple[Suite, ...]:
-        """The ten and three games of the policy-distillation paper."""
+        """The ten and three games of the policy-distillation paper, and the Pong Soup."""
         return (
             Suite("atari-pd10", tuple(map(_task, _POLICY_DISTILLATION_GAMES))),
             Suite("atari-pd3", tuple(map(_task, _THREE_GAMES))),
+            transformed_suite("pong-soup", _task("Pong").id, _SOUP),
         )
 
     def task_ids(self) -> tuple[str, ...]:

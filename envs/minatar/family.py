@@ -17,7 +17,7 @@ import gymnasium
 
 from rltransfer.envs.minatar.ids import GAMES
 from rltransfer.errors import unknown
-from rltransfer.tasks.task import Suite, Task
+from rltransfer.tasks.task import Suite, Task, transformed_suite
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,9 @@ _TASKS = {
     for minimal_actions in (False, True)
     for game in GAMES
 }
+_SOUP = ("", "noise", "invert", "rotate_channels", "shift", "flip_horizontal", "flip_vertical",
+         "flip_horizontal+flip_vertical")  # fmt: skip
+"""Breakout as it is, and seen in seven other ways, after the Pong Soup of Rusu 2016."""
 _FORMER = {_former_id(game): _id(game, minimal_actions=True) for game in GAMES}
 
 
@@ -66,9 +69,10 @@ class MinAtarFamily:
             gymnasium.registry.setdefault(former, gymnasium.registry[env_id])
 
     def suites(self) -> tuple[Suite, ...]:
-        """`minatar`, the five games with all actions, and `minatar-minimal`."""
+        """`minatar`, the five games with all actions, `minatar-minimal`, and `minatar-soup`."""
         ids = {"minatar": [_id(game, False) for game in GAMES], "minatar-minimal": [*_FORMER]}
-        return tuple(Suite(name, tuple(map(Task, each))) for name, each in ids.items())
+        plain = tuple(Suite(name, tuple(map(Task, each))) for name, each in ids.items())
+        return *plain, transformed_suite("minatar-soup", _id("breakout", False), _SOUP)
 
     def task_ids(self) -> tuple[str, ...]:
         """The ten ids."""

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from rltransfer.cli.parsing import parse
-from rltransfer.cli.task_options import with_options
+from rltransfer.cli.task_options import transform_words, with_options
 from rltransfer.errors import InputError, check_range
 from rltransfer.files.checkpoint_names import FINAL
 from rltransfer.files.reading import is_folder
@@ -39,6 +39,8 @@ class EvaluateOptions:
     """Any Gymnasium id. Defaults to the tasks of the run, or to the task of zoo:ID."""
     task_option: tuple[str, ...] = ()
     """Keyword arguments of the task, as NAME=VALUE."""
+    transform: str = ""
+    """How images are transformed before the policy sees them, as for `train`."""
     vecnormalize: Path | None = None
     """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
     default, those next to the zip are used, as rl-zoo stores them."""
@@ -98,12 +100,13 @@ def _evaluate(options: EvaluateOptions) -> dict[str, Evaluation]:
             f"--task {families.find_suite(options.task).tasks[0].id}."
         )
     suite = None if options.task is None else Suite.of(options.task)
-    if options.task_option:
+    words = (*options.task_option, *transform_words(options.transform))
+    if words:
         if suite is None and is_folder(options.source):
             suite = run_suite(Path(options.source))
         elif suite is None:
-            raise InputError("--task-option changes a task: add --task ID.")
-        suite = with_options(suite, options.task_option)
+            raise InputError("--task-option and --transform change a task: add --task ID.")
+        suite = with_options(suite, words)
     with Progress(options.source, 0) as progress:
         return evaluate(
             options.source, suite, options.episodes, checkpoint=options.checkpoint,

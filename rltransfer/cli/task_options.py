@@ -11,7 +11,7 @@ from rltransfer.errors import InputError, check_range
 from rltransfer.expression import shown
 from rltransfer.files.untrusted import parse_json
 from rltransfer.tasks import families
-from rltransfer.tasks.task import Suite
+from rltransfer.tasks.task import OBSERVATION_TRANSFORM, Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,9 @@ class TaskOptions:
     """One or more tasks for one policy: any Gymnasium ids."""
     task_option: tuple[str, ...] = ()
     """Keyword arguments of each task, e.g. `sticky_action_prob=0.0 difficulty_ramping=False`."""
+    transform: str = ""
+    """How images are transformed before the policy sees them, e.g. noise or
+    flip_horizontal+invert: sets the task option `observation_transform`."""
     env_timeout: float = 0.0
     """Seconds that a step of an environment may take, with `--task-option
     vectorization_mode=async`; 0 for any time."""
@@ -38,7 +41,17 @@ def requested_suite(where: TaskOptions) -> Suite:
     if (where.suite is None) == (not where.task):
         raise InputError("Pass either --task ID or --suite NAME to choose the tasks.")
     suite = families.find_suite(where.suite) if where.suite is not None else Suite.of(*where.task)
-    return with_timeout(with_options(suite, where.task_option), where)
+    return with_timeout(with_options(suite, option_words(where)), where)
+
+
+def option_words(where: TaskOptions) -> tuple[str, ...]:
+    """The task options, with that of `--transform`."""
+    return (*where.task_option, *transform_words(where.transform))
+
+
+def transform_words(transform: str) -> tuple[str, ...]:
+    """The task options that `--transform` sets."""
+    return (f"{OBSERVATION_TRANSFORM}={transform}",) if transform else ()
 
 
 def with_timeout(suite: Suite, where: TaskOptions) -> Suite:

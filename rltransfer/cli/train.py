@@ -11,6 +11,7 @@ from typing import Any
 from rltransfer.cli.parsing import choose, parse, with_method
 from rltransfer.cli.task_options import (
     TaskOptions,
+    option_words,
     requested_suite,
     with_options,
     with_timeout,
@@ -139,7 +140,7 @@ def _configured(
             return made, requested
         # The user names the tasks of the file, and so trusts them.
         suite = dataclasses.replace(suite, tasks=tuple(task.trusted() for task in suite))
-    return made, with_timeout(with_options(suite, made.run.task_option), made.run)
+    return made, with_timeout(with_options(suite, option_words(made.run)), made.run)
 
 
 def _compare_teacher(path: Path, training: Run) -> None:
@@ -171,12 +172,13 @@ def _resumed(
     if made.run.suite is not None or made.run.task:
         requested = requested_suite(made.run)
         ids = [task.id for task in requested]
-        if made.run.task_option or ids != [task.id for task in suite]:
+        if option_words(made.run) or ids != [task.id for task in suite]:
             suite = requested  # refused if the run has others
         else:
             suite = dataclasses.replace(suite, tasks=tuple(task.trusted() for task in suite))
-    elif made.run.task_option:
-        raise InputError(f"{folder} resumes with its own tasks: omit --task-option.")
+    elif option_words(made.run):
+        option = "--task-option" if made.run.task_option else "--transform"
+        raise InputError(f"{folder} resumes with its own tasks: omit {option}.")
     return made, with_timeout(suite, made.run)
 
 

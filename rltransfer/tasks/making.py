@@ -30,12 +30,12 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
     if num_envs < 1:
         raise InputError(f"The number of environments is {num_envs}: it must be at least 1.")
     _check_arguments(task)
-    plain, transform = split_transform(task)
+    plain, transforms = split_transform(task)
     env = _make_plain(plain, num_envs, device)
-    if transform is None:
+    if not transforms:
         return env
     try:
-        return TransformedVectorEnv(env, task.id)
+        return TransformedVectorEnv(env, transforms, task.id)
     except InputError:
         env.close()
         raise

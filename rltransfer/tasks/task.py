@@ -162,3 +162,19 @@ class Suite:
 
     def __len__(self) -> int:
         return len(self.tasks)
+
+
+OBSERVATION_TRANSFORM = "observation_transform"
+"""The keyword argument of a task that changes how its images are seen; see `transforms.py`."""
+
+
+def transformed_suite(name: str, task_id: str, transforms: Iterable[str]) -> Suite:
+    """A suite of one task, seen in several ways.
+
+    Args:
+        name: The suite's name.
+        task_id: The task.
+        transforms: Values of `observation_transform`; "" for the task as it is.
+    """
+    tasks = (Task(task_id, {OBSERVATION_TRANSFORM: one} if one else {}) for one in transforms)
+    return Suite(name, tuple(tasks))

@@ -153,7 +153,12 @@ def test_bad_words_are_refused_in_a_sentence(
         ("train", "policy-distillation", "--task", TASK, "--teacher", "x.zip"): "no teacher",
         ("evaluate",): "SOURCE is missing; see `rltransfer evaluate --help`",
         ("evaluate", "nowhere"): "'nowhere'",
-        ("evaluate", "zoo", "--task-option", "x=1"): "--task-option changes a task: add --task",
+        (
+            "evaluate",
+            "zoo",
+            "--task-option",
+            "x=1",
+        ): "--task-option and --transform change a task: add --task",
         ("evaluate", "zoo"): "The tasks of the teacher zoo are unknown",
         ("evaluate", "zoo", "--task", "minatar"): "is a suite: evaluate one of its tasks",
         ("evaluate", "zoo", "--task", TASK, "--num-envs", "0"): "num_envs is 0",

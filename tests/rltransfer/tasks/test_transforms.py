@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gymnasium
@@ -11,11 +12,12 @@ import torch
 from gymnasium import spaces
 
 import rltransfer as rt
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.rollouts.actors import RandomActor
 from rltransfer.rollouts.engine import RolloutEngine
 from rltransfer.tasks.making import make_vector_env
-from rltransfer.tasks.transforms import OPTION
+from rltransfer.tasks.task import OBSERVATION_TRANSFORM as OPTION
 
 CPU = torch.device("cpu")
 BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
@@ -144,3 +146,19 @@ def test_a_run_trains_evaluates_and_is_a_teacher(tmp_path: Path) -> None:
         student, suite=task, total_steps=128, run_dir=tmp_path / "student", episodes=2,
         evaluate_episodes=0, quiet=True,
     )  # fmt: skip
+
+
+def test_the_command_line_takes_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--total-steps", "128", "--num-envs", "4", "--rollout-length", "16", "--episodes", "1"]
+    train = ["train", "ppo", "--task", BREAKOUT, "--transform", "noise", "--run-dir", "run"]
+    assert main([*train, *words, "--evaluate-episodes", "0", "--quiet"]) == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["suite"]["tasks"] == [{"id": BREAKOUT, "kwargs": {OPTION: "noise"}}]
+    assert main(["evaluate", "run", "--transform", "invert", "--episodes", "1"]) == 0
+    assert main(["evaluate", "zoo", "--transform", "invert"]) == 2
+    assert main(["train", "--resume", "run", "--transform", "invert"]) == 2
+    refused = capsys.readouterr().err
+    assert "add --task ID" in refused and "resumes with its own tasks: omit --transform" in refused
