@@ -43,6 +43,26 @@ class Loss:
     """Scalars by name, averaged over the minibatches.    () each"""
 
 
+@dataclass
+class Pull:
+    """A quadratic term of the loss: see `Learner.pull`."""
+
+    weight: float
+    parameters: list[nn.Parameter]
+    to: list[Tensor]
+    strengths: list[Tensor | None]
+
+    @torch.no_grad()
+    def add_gradient(self) -> None:
+        """Adds the term's gradient to those of the parameters that train."""
+        for one, tensor, strength in zip(self.parameters, self.to, self.strengths, strict=True):
+            if one.grad is not None:
+                distance = one - tensor
+                one.grad.add_(
+                    distance if strength is None else distance * strength, alpha=self.weight
+                )
+
+
 class Learner:
     """Trains a module's parameters by gradient descent, whatever the method.
 
@@ -74,8 +94,7 @@ class Learner:
         self.max_grad_norm = max_grad_norm
         self.precision = precision
         self.num_steps = 0
-        # A weight, and the tensors that parameters are pulled to; see `pull`.
-        self._pull: tuple[float, list[nn.Parameter], list[Tensor]] | None = None
+        self._pulls: dict[str, Pull] = {}
         # On CUDA the optimizer skips bad steps itself: reading each norm would wait for the GPU.
         self._skip: Tensor | None = None
         if optimizer == "adam":
@@ -123,14 +142,28 @@ class Learner:
                 parameter.requires_grad_(group["rate"] > 0)
         self._set_learning_rate(self.learning_rate)
 
-    def pull(self, weight: float, pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
-        """Adds weight / 2 * ||parameter - tensor||^2 to every loss.
+    def pull(
+        self,
+        name: str,
+        weight: float,
+        pairs: Sequence[tuple[nn.Parameter, Tensor]],
+        strengths: Sequence[Tensor] | None = None,
+    ) -> None:
+        """Adds weight / 2 * sum of strength * (parameter - tensor)^2 to every loss.
 
         Args:
+            name: Names this term; a later call with the same name replaces it.
             weight: The weight.
             pairs: Parameters, and the tensor that each is pulled to.
+            strengths: The strength of each number in each parameter; None for 1.
         """
-        self._pull = (weight, [one for one, _ in pairs], [tensor for _, tensor in pairs])
+        parameters = [one for one, _ in pairs]
+        self._pulls[name] = Pull(
+            weight,
+            parameters,
+            [tensor for _, tensor in pairs],
+            [None] * len(parameters) if strengths is None else list(strengths),
+        )
 
     def update(
         self,
@@ -182,8 +215,8 @@ class Learner:
         for parameter in self.parameters:
             parameter.grad = None
         result.total.backward()
-        if self._pull is not None:
-            self._add_pull(*self._pull)
+        for pull in self._pulls.values():
+            pull.add_gradient()
         distributed.average_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
@@ -199,15 +232,6 @@ class Learner:
         self.num_steps += 1
         metrics = {name: value.detach() for name, value in result.metrics.items()}
         return {**metrics, "loss": result.total.detach(), "gradient_norm": norm}
-
-    def _add_pull(
-        self, weight: float, parameters: Sequence[nn.Parameter], to: Sequence[Tensor]
-    ) -> None:
-        """Adds the gradient of `pull`'s term to those of the parameters that train."""
-        with torch.no_grad():
-            for parameter, tensor in zip(parameters, to, strict=True):
-                if parameter.grad is not None:
-                    parameter.grad.add_(parameter - tensor, alpha=weight)
 
     def _describe(self, result: Loss) -> str:
         faulty = [

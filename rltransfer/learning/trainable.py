@@ -131,7 +131,9 @@ class Trainable:
     def _set_source(self, source: dict[str, Tensor]) -> None:
         named = dict(self.policy.named_parameters())
         self._source = {name: tensor.to(named[name].device) for name, tensor in source.items()}
-        self.learner.pull(self.pull, [(named[name], to) for name, to in self._source.items()])
+        self.learner.pull(
+            "source", self.pull, [(named[name], to) for name, to in self._source.items()]
+        )
 
     def begin_rollout(self, progress: float) -> None:
         """Sets the step size of each layer, for the updates after a rollout.

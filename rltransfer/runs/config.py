@@ -28,7 +28,9 @@ FRAMES = "frame_stack"
 SCALED_ACTIONS = "scaled_actions"
 """The entry of config.json that is true where continuous actions are learned in [-1, 1]; runs of
 earlier versions, which act in the environment's units, lack it."""
-TRANSFER = ("init_from", "init_without", "init_layers", "init_match", "freeze", "l2_to_source")
+SOURCE_OPTIONS = ("init_without", "init_layers", "init_match", "l2_to_source")
+"""The options that need initial weights."""
+TRANSFER = ("init_from", "freeze", "ewc_from", "ewc_weight", *SOURCE_OPTIONS)
 """The options on initial weights and on what trains; a resumed run must have the same."""
 NOT_OPTIONS = (FRAMES, SCALED_ACTIONS)
 """Entries of config.json that follow from the options or from the version."""
@@ -82,20 +84,22 @@ class RunOptions:
     run on (Brock 2017)."""
     l2_to_source: float = 0.0
     """Weight of the squared distance to the loaded weights (L2-SP, Li 2018)."""
+    ewc_from: tuple[str, ...] = ()
+    """Runs whose tasks are to be remembered: the weights are pulled to those of each run's policy,
+    the more it needs them (EWC, Kirkpatrick 2017)."""
+    ewc_weight: float = 0.0
+    """Weight of that pull; lambda of EWC."""
 
     def __post_init__(self) -> None:
         normalize(self)
         object.__setattr__(self, "threads", checked_threads(self.threads))
         check_range(self, "at least 1", "total_steps")
         check_range(self, "at least 0", "init_layers")
-        check_range(self, "finite and at least 0", "l2_to_source")
+        check_range(self, "finite and at least 0", "l2_to_source", "ewc_weight")
         Freeze.of(self.freeze)
         if not self.init_from:
             given = [
-                name
-                for name in TRANSFER
-                if name not in ("init_from", "freeze")
-                and getattr(self, name) != getattr(RunOptions, name)
+                name for name in SOURCE_OPTIONS if getattr(self, name) != getattr(RunOptions, name)
             ]
             if given:
                 raise InputError(
@@ -112,6 +116,21 @@ class RunOptions:
     def max_episode_steps(self) -> int:
         """Steps after which an evaluation cuts an episode; for short runs at least 1,000."""
         return self.evaluate_max_steps or min(max(self.total_steps, 1_000), LONGEST)
+
+
+def check_consolidation(options: RunOptions) -> None:
+    """Refuses earlier tasks without a weight, or a weight without earlier tasks.
+
+    Raises:
+        InputError: One of ewc_from and ewc_weight is set, and the other is not.
+    """
+    if options.ewc_from and not options.ewc_weight:
+        raise InputError("ewc_from names earlier runs, but ewc_weight is 0: set both or neither.")
+    if options.ewc_weight and not options.ewc_from:
+        raise InputError(
+            f"ewc_weight is {options.ewc_weight:g}, but there are no earlier runs: set ewc_from, "
+            "or train a sequence of tasks."
+        )
 
 
 def settings(name: str, method: Method, suite: Suite, options: RunOptions) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from rltransfer.errors import (
 from rltransfer.files import atomic, checkpoint
 from rltransfer.files.untrusted import damage_refused
 from rltransfer.learning.agent import Agent, Method, TrainingContext
+from rltransfer.learning.consolidation import Consolidation
 from rltransfer.learning.initial_weights import LoadedTensor
 from rltransfer.learning.learner import NonFiniteGradientError
 from rltransfer.learning.trainable import Freeze, Trainable
@@ -45,7 +46,15 @@ from rltransfer.rollouts.rollout import Rollout
 from rltransfer.rollouts.rollout_size import check_rollout_size
 from rltransfer.runs.best import Best, load_best, save_best, score
 from rltransfer.runs.callbacks import Callback, Callbacks, Kind
-from rltransfer.runs.config import FRAMES, SCALED_ACTIONS, RunOptions, read_config, settings
+from rltransfer.runs.config import (
+    FRAMES,
+    SCALED_ACTIONS,
+    RunOptions,
+    check_consolidation,
+    read_config,
+    settings,
+)
+from rltransfer.runs.consolidation import remember
 from rltransfer.runs.cpu_threads import stored_threads, threads_for
 from rltransfer.runs.descriptions import (
     EVALUATE_RETURN,
@@ -153,6 +162,7 @@ class Run:
     def _build(self) -> None:
         """Makes the environments and the agent, and sets the number of threads."""
         options, method, run_dir = self.options, self.method, self.run_dir
+        check_consolidation(options)
         number = stored_threads(run_dir, options.threads)
         # "auto" counts the work of networks: environments on the CPU may use all threads.
         most = available()
@@ -184,6 +194,9 @@ class Run:
                 self.agent.policy, self.agent.learner, Freeze.of(options.freeze),
                 options.l2_to_source,
             )  # fmt: skip
+            self.consolidation = Consolidation(
+                self.agent.policy, self.agent.learner, options.ewc_weight
+            )
             if options.compile:
                 self.agent.policy.compile()
         use_threads(number)
@@ -276,6 +289,7 @@ class Run:
 
     def _initialize(self) -> None:
         """Loads initial weights, if another policy gives them, and prints what was loaded."""
+        self._remember()
         if not self.options.init_from:
             return
         source = load_source(self.options.init_from)
@@ -287,6 +301,13 @@ class Run:
         self.agent.policy.frozen_action_units = "action_center" in loaded
         if not self._hides_progress:
             console().print(loading_table(self.initial_weights, source))
+
+    def _remember(self) -> None:
+        """Measures what the tasks of earlier runs need of the weights, if any are named."""
+        sources, seed = self.options.ewc_from, self.options.seed
+        for source in sources:
+            self._say(f"measures which weights {source} needs")
+            remember(self.consolidation, source, self.device, seed)
 
     def _resume(self, teacher_moves: bool) -> None:
         check_same(self.run_dir, self.config(), teacher_moves)
@@ -331,6 +352,8 @@ class Run:
                 raise ValueError("Steps and seconds are counted from 0.")
             self.agent.load_state_dict(state["agent"])
             self.trainable.load_state_dict(state.get("source", {}))
+            if self.options.ewc_from:
+                self.consolidation.load_state_dict(state["ewc"])
             self._evaluate_from = operator.index(state.get(EVALUATE_FROM, 0))
             lost = self.engine.load_state_dict(state["engine"])
             # Afterwards, as playing episodes again may draw from them.
@@ -611,6 +634,7 @@ class Run:
             EVALUATE_FROM: self._evaluate_from,
             "agent": self.agent.state_dict(),
             "source": self.trainable.state_dict(),
+            "ewc": self.consolidation.state_dict(),
             "engine": engine,
         }
         target = checkpoint.checkpoint_folder(self.run_dir, self.env_steps)

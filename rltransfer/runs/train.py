@@ -47,6 +47,8 @@ def train(
     init_match: InitMatch = "exact",
     freeze: str = "",
     l2_to_source: float = 0.0,
+    ewc_from: Sequence[str | Path] = (),
+    ewc_weight: float = 0.0,
 ) -> Run:
     """Trains to the end and returns the run, with `run.result`.
 
@@ -83,6 +85,8 @@ def train(
         init_match: "exact", "inputs" or "any", see `initial_weights.py`.
         freeze: Layers that do not train, e.g. "encoder", see `trainable.py`.
         l2_to_source: Weight of the squared distance to the loaded weights.
+        ewc_from: Runs whose tasks are to be remembered (EWC), see `consolidation.py`.
+        ewc_weight: Weight of the pull to their weights.
 
     Raises:
         InputError: An argument is invalid; nothing was written.
@@ -108,6 +112,8 @@ def train(
         init_match=init_match,
         freeze=freeze,
         l2_to_source=l2_to_source,
+        ewc_from=tuple(map(str, ewc_from)),
+        ewc_weight=ewc_weight,
     )
     folder = path_value("run_dir", run_dir)
     name = methods.method_name(type(method))
