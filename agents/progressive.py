@@ -24,12 +24,13 @@ from typing import Any, Literal
 
 import torch
 
+from rltransfer.agents.policy_distillation import PolicyDistillation
 from rltransfer.agents.ppo import PPO, PPOAgent
 from rltransfer.agents.pqn import PQN, PQNAgent
 from rltransfer.errors import InputError, check_range
 from rltransfer.files.checkpoint import newest_generation
 from rltransfer.files.reading import is_folder
-from rltransfer.learning.agent import Agent, TrainingContext
+from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.tasks.task import Suite
@@ -57,9 +58,26 @@ class ColumnOptions:
     start: StartName = "fresh"
     """previous: the new column starts as the newest earlier policy, whose outputs it takes over."""
 
+    def first_task(self) -> Method:
+        """A plain network, the first column."""
+        kind: type[Method] = PPO if isinstance(self, PPO) else PQN
+        return kind(**{one.name: getattr(self, one.name) for one in dataclasses.fields(kind)})
+
+    def next_task(self, run_dir: str) -> tuple[Any, dict[str, Any]]:
+        """A new column on those of the last run."""
+        return dataclasses.replace(self, columns=(run_dir,)), {}
+
+    def compressed(self, run_dir: str) -> Method:
+        """A distillation into a network like one column."""
+        assert isinstance(self, PPO | PQN)
+        return PolicyDistillation(
+            teacher=run_dir, student=self.network, num_envs=self.num_envs,
+            rollout_length=self.rollout_length,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
-class Progressive(PPO, ColumnOptions):
+class Progressive(ColumnOptions, PPO):
     """Progressive networks: a new column on frozen ones, by PPO (Rusu 2016)."""
 
     def __post_init__(self) -> None:
@@ -72,7 +90,7 @@ class Progressive(PPO, ColumnOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProgressivePQN(PQN, ColumnOptions):
+class ProgressivePQN(ColumnOptions, PQN):
     """Progressive networks: a new column on frozen ones, by PQN (Rusu 2016)."""
 
     def __post_init__(self) -> None:
@@ -127,8 +145,6 @@ def _check(method: Progressive | ProgressivePQN) -> None:
     )
     object.__setattr__(method, "columns", columns)
     check_range(method, "finite and at least 0", "alpha")
-    if not columns:
-        raise InputError("A progressive network needs earlier columns: pass --columns RUN.")
     if len(set(columns)) < len(columns):
         raise InputError("columns contains a run twice: pass each column once.")
     if method.network.gru:
@@ -143,6 +159,8 @@ def build_policy(method: Progressive | ProgressivePQN, context: TrainingContext)
     Raises:
         InputError: A column cannot be used, or does not fit the task.
     """
+    if not method.columns:
+        raise InputError("A progressive network needs earlier columns: pass --columns RUN.")
     if len(context.suite) > 1:
         raise InputError(
             f"A column learns one task, but there are {len(context.suite)}: train them one after "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from rltransfer.errors import InputError
 from rltransfer.files.untrusted import damage_refused
 from rltransfer.learning import methods
 from rltransfer.machine import distributed
+from rltransfer.machine.tables import FittedTable
 from rltransfer.machine.terminal import console, print_line
 from rltransfer.options import path_value
 from rltransfer.runs.config import RunOptions, configured, read_config
 from rltransfer.runs.config_file import changed_weights, read_config_file, settings_of
 from rltransfer.runs.generations import Chain, generation_results, no_teacher
-from rltransfer.runs.report import result_table
+from rltransfer.runs.report import result_table, with_interval
 from rltransfer.runs.run import Run
+from rltransfer.runs.sequence import SEQUENTIAL, TaskSequence, check_sequence, evaluations
 from rltransfer.tasks.task import Suite
 
 LONGEST_NAME = 100
@@ -47,6 +49,12 @@ class TrainOptions(TaskOptions):
     --episodes, --device, --threads and the options of checkpoints and evaluations may change."""
     quiet: bool = False
     """Hide progress."""
+    sequential: bool = False
+    """Learn the tasks one after the other, each for --total-steps, in RUN_DIR/task-1,
+    RUN_DIR/task-2, ..., and evaluate on all tasks so far."""
+    compress_steps: int = 0
+    """With --sequential, steps of the distillation of each column into a knowledge base, which the
+    next column sees instead (Progress & Compress, Schwarz 2018); 0 for none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,14 @@ def run(words: list[str]) -> None:
     if resumed is not None or config is not None:
         _check_folders(made.method, run_dir, options)
     settings = (name, made.method, suite, made.training, run_dir, made.run.quiet)
+    check_sequence(
+        made.run.sequential, made.run.compress_steps, getattr(made.run, "generations", 0)
+    )
+    if made.run.sequential:
+        sequence = TaskSequence(*settings, compress_steps=made.run.compress_steps)
+        sequence.train(resumed is not None)
+        print_sequence(run_dir)
+        return
     if generations := getattr(made.run, "generations", 0):
         Chain(*settings, generations=generations).train(resumed is not None)
         print_results(generation_results(run_dir), run_dir, generations=True)
@@ -132,7 +148,7 @@ def _configured(
     method, suite, options = settings_of(path, entries, _value_of("--teacher", words))
     if count and not hasattr(method, "teacher"):
         raise no_teacher(name)
-    same = ChainOptions(generations=count) if hasattr(method, "teacher") else TrainOptions()
+    same = _stored_options(entries, method)
     made = parse(kind, words, prog, kind(run=same, method=method, training=options))
     if suite is None or made.run.suite is not None or made.run.task:
         requested = requested_suite(made.run)
@@ -141,6 +157,16 @@ def _configured(
         # The user names the tasks of the file, and so trusts them.
         suite = dataclasses.replace(suite, tasks=tuple(task.trusted() for task in suite))
     return made, with_timeout(with_options(suite, option_words(made.run)), made.run)
+
+
+def _stored_options(config: Mapping[str, Any], method: Any) -> TrainOptions:
+    """The options of a chain or a sequence that a configuration contains."""
+    sequence = config.get(SEQUENTIAL)
+    steps = sequence.get("compress_steps", 0) if isinstance(sequence, Mapping) else 0
+    given: dict[str, Any] = {"sequential": sequence is not None, "compress_steps": steps}
+    if hasattr(method, "teacher"):
+        return ChainOptions(generations=config.get("generations", 0), **given)
+    return TrainOptions(**given)
 
 
 def _compare_teacher(path: Path, training: Run) -> None:
@@ -164,8 +190,7 @@ def _resumed(
             f"use `rltransfer train {config['agent']} --resume {folder}`."
         )
     method, suite, options = configured(config)
-    count = config.get("generations", 0)
-    same = ChainOptions(generations=count) if hasattr(method, "teacher") else TrainOptions()
+    same = _stored_options(config, method)
     made = parse(kind, words, prog, kind(run=same, method=method, training=options))
     if made.run.run_dir not in (None, folder):
         raise InputError(f"A run resumes in its own directory, {folder}: omit --run-dir.")
@@ -215,6 +240,22 @@ def _value_of(option: str, words: Sequence[str]) -> str | None:
         if name == option:
             return value if sign else next(iter(words[index + 1 :]), None)
     return None
+
+
+def print_sequence(run_dir: Path) -> None:
+    """Prints the returns of a sequence after each of its tasks."""
+    if distributed.rank() > 0:
+        return
+    out, found = console(), evaluations(run_dir)
+    if found:
+        table = FittedTable(("task", "when learned", "at the end"))
+        for number, name in enumerate(found[-1]):
+            ends = (found[number][name], found[-1][name])
+            table.add_row(name, *(with_interval(e["return_mean"], e["return_ci95"]) for e in ends))
+        out.print(table)
+    else:
+        out.print("no evaluations, as --episodes is 0")
+    out.print(f"curves: tensorboard --logdir {run_dir}", highlight=False, soft_wrap=True)
 
 
 def print_results(results: list[dict[str, Any]], run_dir: Path, generations: bool = False) -> None:

@@ -282,12 +282,20 @@ def generation_folder(folder: Path, number: int) -> Path:
     return folder / f"generation-{number}"
 
 
+def task_folder(folder: Path, number: int) -> Path:
+    """The run directory of a task of a sequence, counted from 1."""
+    return folder / f"task-{number}"
+
+
 def newest_generation(folder: Path) -> Path:
-    """The newest generation with a checkpoint if the folder is a chain, else the folder itself."""
-    number = 0
-    while checkpoints(generation_folder(folder, number + 1)):
-        number += 1
-    return generation_folder(folder, number) if number else folder
+    """The newest run with a checkpoint if the folder is a chain or a sequence, else the folder."""
+    for place in (generation_folder, task_folder):
+        number = 0
+        while checkpoints(place(folder, number + 1)):
+            number += 1
+        if number:
+            return place(folder, number)
+    return folder
 
 
 def remove_old(run_dir: Path, newest: Path) -> None:

@@ -72,6 +72,32 @@ class Method(metaclass=AcceptsAliases):
         """What "auto" means for a network of this method; "auto" if it depends on the tasks."""
         return "relu"
 
+    def first_task(self) -> Method:
+        """The method of the first task of a sequence."""
+        return self
+
+    def next_task(self, run_dir: str) -> tuple[Method, dict[str, Any]]:
+        """How a sequence goes on to its next task: by default, from the weights of the last one.
+
+        Args:
+            run_dir: The finished run of the task before.
+
+        Returns:
+            The method, and the options of the run that change.
+        """
+        return self, {"init_from": run_dir}
+
+    def compressed(self, run_dir: str) -> Method | None:
+        """The method that distils a finished run into a network of the size of one column.
+
+        Args:
+            run_dir: The run.
+
+        Returns:
+            The method; None if this one has no columns.
+        """
+        return None
+
     @abc.abstractmethod
     def build(self, context: TrainingContext) -> Agent:
         """Builds the agent; the context's seed determines its initial weights.

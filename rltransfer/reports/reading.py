@@ -222,7 +222,7 @@ def _run_folders(folder: Path, unreadable: list[str]) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a configuration is that of a run: not of a chain, and not of another program.
+    """Whether a configuration is that of a run: not of several runs, and not of another program.
 
     A damaged one counts as a run, so that it is named.
     """
@@ -232,7 +232,7 @@ def _is_run(folder: Path) -> bool:
         return True
     if not isinstance(config, dict) or "agent" not in config:
         return False
-    return not config.get("generations")
+    return not config.get("generations") and not config.get("sequential")
 
 
 def _sources(config: Mapping[str, Any]) -> Iterator[Source]:

@@ -19,7 +19,8 @@ from rltransfer.learning.agent import Method
 from rltransfer.runs.config import NOT_OPTIONS, RunOptions
 from rltransfer.tasks.task import Suite
 
-ENTRIES = ("agent", "method", "suite", "options", "generations", "teacher", *NOT_OPTIONS)
+ENTRIES = ("agent", "method", "suite", "options", "generations", "sequential",
+           "teacher", "init_from", *NOT_OPTIONS)  # fmt: skip
 """What a configuration may contain; only "agent" must be there."""
 
 

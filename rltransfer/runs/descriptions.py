@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rltransfer.learning.agent import Agent
 from rltransfer.learning.learner import METRICS
 
@@ -47,10 +49,23 @@ CURVES = {
     "final/teacher_return_mean (Student's t), in units of return.",
     "all_tasks/final_return": "Mean of final/return_mean over the tasks, in units of return.",
     "all_tasks/final_return_ratio": "Mean of final/return_ratio over the tasks.",
+    "sequence/return": "Mean return of the newest policy on a task of a sequence that it has "
+    f"learned, after each task. {_DEFINED_RETURN}",
+    "sequence/parameters": "Parameters that acting needs, after each task.",
+    "sequence/forgetting": "How far the returns on earlier tasks are below their best, mean over "
+    "these tasks, in units of return (Chaudhry 2018).",
     PICTURE: "The task at the start of an episode: rendered, or its image observation. Channels "
     "that are not colours, such as those of MinAtar, have one colour each.",
 }
 """Descriptions of what a run itself logs; the name of a task may follow."""
+
+
+def description_of(tag: str, texts: Mapping[str, str] = CURVES) -> str:
+    """The description of a tag, whose end may be a task's name; empty if there is none."""
+    front = tag
+    while front not in texts and "/" in front:
+        front = front.rpartition("/")[0]
+    return texts.get(front, "")
 
 
 class Descriptions:
@@ -72,7 +87,4 @@ class Descriptions:
 
     def __call__(self, tag: str) -> str:
         """The description of a tag; empty if a plug-in does not describe its metric."""
-        front = tag
-        while front not in self._texts and "/" in front:
-            front = front.rpartition("/")[0]
-        return self._texts.get(front, "")
+        return description_of(tag, self._texts)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,13 @@ def run_suite(source: Path) -> Suite:
     return Suite.from_json(read_config(newest_generation(source))["suite"])
 
 
+def sequence_tasks(source: Path) -> Suite:
+    """The tasks of a sequence that have been learned, at least in part."""
+    suite = Suite.from_json(read_config(source)["suite"])
+    count = int(newest_generation(source).name.rpartition("-")[2])
+    return Suite(suite.name, suite.tasks[:count])
+
+
 def _evaluate_run(
     source: Path,
     checkpoint: str | int,
@@ -128,6 +137,15 @@ def _evaluate_run(
     if how["device"].type == "cpu":
         use_threads(number_for(row_work(policy) * min(how["num_envs"], episodes), available()))
     trained = run_suite(source)
+    if requested is None and read_config(source).get("sequential"):
+        learned = sequence_tasks(source)
+        return {
+            name: one
+            for name, task in zip(learned.names(), learned, strict=True)
+            for one in evaluate_policy(
+                player_of(policy, task), Suite.of(task), episodes, **how
+            ).values()
+        }
     if requested is None:
         return evaluate_policy(policy, trained, episodes, **how)
     found: dict[str, Evaluation] = {}
@@ -140,20 +158,36 @@ def _evaluate_run(
     return found
 
 
+def players(policy: Policy, trained: Suite) -> Iterator[tuple[Policy, Suite]]:
+    """A policy and its parts, each with the tasks that it was trained on; the newest first."""
+    yield policy, trained
+    for part, suite in reversed(policy.parts()):
+        yield from players(part, suite)
+
+
+def player_of(policy: Policy, task: Task) -> Policy:
+    """The part of a policy that was trained on a task, or else the policy itself."""
+    parts = (part for own in policy.parts() for part in players(*own))
+    return next((part for part, suite in parts if task in suite.tasks), policy)
+
+
 def _player(policy: Policy, trained: Suite, requested: Task) -> tuple[Policy, Suite]:
     """The policy, or one of its parts, that was trained on a task, and that one's tasks.
 
     Args:
         policy: The run's policy.
         trained: The run's tasks.
-        requested: The requested task.
+        requested: The requested task; a part with exactly this task comes before one whose task
+            has other keyword arguments besides.
     """
-    players: list[tuple[Policy, Suite]] = [(policy, trained)]
-    for player, tasks in players:  # grows: the parts of a part follow
-        if any(task.id == requested.id and not task.contradicts(requested) for task in tasks):
-            return player, tasks
-        players += reversed(player.parts())
-    return policy, trained
+    everyone = list(players(policy, trained))
+    exact = (one for one in everyone if requested in one[1].tasks)
+    fitting = (
+        (player, tasks)
+        for player, tasks in everyone
+        if any(task.id == requested.id and not task.contradicts(requested) for task in tasks)
+    )
+    return next(itertools.chain(exact, fitting), (policy, trained))
 
 
 def _trained_task(

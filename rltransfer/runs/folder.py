@@ -165,7 +165,7 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
     """Checks that a folder contains a run with this configuration.
 
     Of the options of the run, `RunOptions`, only the seed and those of `TRANSFER` must be the same,
-    and in a chain the steps: its generations have learned from each other.
+    and in a chain or a sequence the steps: its runs have learned from each other.
 
     Args:
         run_dir: The folder.
@@ -185,11 +185,9 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
         weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
         if teacher_moves and None not in weights:
             old, new = _without_place(old), _without_place(new)
-    kind, requested = (
-        f"a chain with --generations {count}" if count else "a single run"
-        for count in (one.get("generations") for one in (old, new))
-    )
-    fixed = ("seed", *TRANSFER, *(["total_steps"] if new.get("generations") else []))
+    kind, requested = map(_kind, (old, new))
+    several = new.get("generations") or new.get("sequential")
+    fixed = ("seed", *TRANSFER, *(["total_steps"] if several else []))
     free = {name: value for name, value in new["options"].items() if name not in fixed}
     found = difference({**old, "options": {**old["options"], **free}}, new, "")
     if kind != requested or found:
@@ -198,6 +196,14 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
             f"{run_dir} contains {wrong}: resume it with its original settings, or use another "
             "--run-dir."
         )
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """What a configuration is one of."""
+    if config.get("sequential"):
+        return "a sequence of tasks"
+    count = config.get("generations")
+    return f"a chain with --generations {count}" if count else "a single run"
 
 
 def changed_options(run_dir: Path, options: RunOptions) -> dict[str, Any]:

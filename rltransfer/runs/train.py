@@ -16,6 +16,7 @@ from rltransfer.runs.callbacks import Callback
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.generations import Chain
 from rltransfer.runs.run import Run
+from rltransfer.runs.sequence import TaskSequence, check_sequence
 from rltransfer.tasks import families
 from rltransfer.tasks.families import SuiteLike
 
@@ -29,6 +30,8 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     generations: int = 0,
+    sequential: bool = False,
+    compress_steps: int = 0,
     callbacks: Sequence[Callback] = (),
     total_steps: int = 1_000_000,
     seed: int = 0,
@@ -61,6 +64,9 @@ def train(
         quiet: Hide progress.
         generations: Students in a chain, each the teacher of the next, see `generations.py`; the
             last one's run is returned. 0 trains a single run, in `run_dir` itself.
+        sequential: Learn the tasks one after the other, each for `total_steps`; see `sequence.py`.
+        compress_steps: Steps of the distillation of each column of a sequence into a knowledge base
+            (Progress & Compress); 0 for none.
         callbacks: Functions that the run calls with a `RunEvent` at its start and end, rollouts,
             evaluations and checkpoints, e.g. to log or to stop early: see `callbacks.py`.
         total_steps: Environment steps over all tasks and environments.
@@ -121,6 +127,10 @@ def train(
         name, method, families.as_suite(suite), options, folder, flag("quiet", quiet), callbacks
     )  # fmt: skip
     resume, count = flag("resume", resume), whole_number("generations", generations, "at least 0")
+    compress = whole_number("compress_steps", compress_steps, "at least 0")
+    check_sequence(flag("sequential", sequential), compress, count)
+    if sequential:
+        return TaskSequence(*settings, compress_steps=compress).train(resume)
     if count:
         return Chain(*settings, generations=count).train(resume)
     run = Run(*settings)

@@ -6,12 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from safetensors.torch import load_file
+from signs import FIRST, SECOND
 from test_initial_weights import policy
 from toy import TASK
 
@@ -23,40 +21,6 @@ from rltransfer.learning.learner import Learner, Loss
 from rltransfer.policies.network import mlp
 
 SMALL: dict[str, Any] = {"episodes": 0, "evaluate_episodes": 0, "quiet": True, "device": "cpu"}
-
-
-class Signs(gymnasium.Env[np.ndarray, np.int64]):
-    """Two signs: the first one shows the right action, or the second one, and the first the wrong.
-
-    A policy that follows the second sign where there is one knows both tasks.
-    """
-
-    def __init__(self, second: bool = False) -> None:
-        self.observation_space = spaces.Box(0, 1, (4,), np.float32)
-        self.action_space = spaces.Discrete(2)
-        self.second = second
-
-    def _show(self) -> np.ndarray:
-        self.right = int(self.np_random.integers(2))
-        signs = np.eye(2, dtype=np.float32)
-        if self.second:
-            return np.concatenate([signs[1 - self.right], signs[self.right]])
-        return np.concatenate([signs[self.right], 0 * signs[0]])
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return self._show(), {}
-
-    def step(self, action: np.int64):
-        earned = float(action == self.right)
-        self.steps += 1
-        return self._show(), earned, False, self.steps == 10, {}
-
-
-gymnasium.register("tests/Signs-v0", Signs)
-FIRST = rt.Task("tests/Signs-v0", {"second": False})
-SECOND = rt.Task("tests/Signs-v0", {"second": True})
 
 
 def ppo(**options: Any) -> rt.agents.PPO:
