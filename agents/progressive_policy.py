@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
@@ -30,7 +31,7 @@ from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.task import Suite
 
 MOST_COLUMNS = 100
-"""Columns of a policy in a file."""
+"""Earlier columns of a policy, those of progressive ones among them."""
 
 
 @dataclass(frozen=True)
@@ -428,8 +429,8 @@ def fitted(seen: Tensor, encoder: Encoder, spec: PolicySpec) -> Tensor:
     if seen.shape[1] > size:
         return seen[:, :size]
     if seen.shape[1] < size:
-        missing = seen.new_zeros(len(seen), size - seen.shape[1], *seen.shape[2:])
-        return torch.cat([seen, missing], 1)
+        # Pairs of sizes from the last axis on.
+        return F.pad(seen, (0, 0) * (seen.dim() - 2) + (0, size - seen.shape[1]))
     return seen
 
 
@@ -439,6 +440,24 @@ def _width(layer: nn.Module) -> int:
         return layer.out_channels
     assert isinstance(layer, nn.Linear)
     return layer.out_features
+
+
+def num_columns(spec: PolicySpec) -> int:
+    """The columns of a policy, those of its earlier policies included."""
+    return 1 + sum(map(num_columns, getattr(spec, "earlier", ())))
+
+
+def check_number_of_columns(number: int) -> None:
+    """Refuses more columns than a file may have.
+
+    Raises:
+        InputError: There are more.
+    """
+    if number > MOST_COLUMNS:
+        raise InputError(
+            f"There are {number} earlier columns, but at most {MOST_COLUMNS} are possible: pass "
+            "fewer --columns."
+        )
 
 
 def _check_columns(own: Encoder, earlier: Sequence[Encoder]) -> None:

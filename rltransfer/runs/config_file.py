@@ -16,10 +16,14 @@ from rltransfer.files.serialization import from_json
 from rltransfer.files.untrusted import damage_refused, read_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
-from rltransfer.runs.config import NOT_OPTIONS, RunOptions
+from rltransfer.runs.config import NOT_OPTIONS, SOURCES, RunOptions
+from rltransfer.runs.initialization import INIT_FROM
 from rltransfer.tasks.task import Suite
 
-ENTRIES = ("agent", "method", "suite", "options", "generations", "teacher", *NOT_OPTIONS)
+ENTRIES = (
+    "agent", "method", "suite", "options", "generations", "teacher", INIT_FROM, SOURCES,
+    *NOT_OPTIONS,
+)  # fmt: skip
 """What a configuration may contain; only "agent" must be there."""
 
 
