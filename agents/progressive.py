@@ -29,22 +29,25 @@ from rltransfer.agents.ppo import PPO, PPOAgent
 from rltransfer.agents.pqn import PQN, PQNAgent
 from rltransfer.errors import InputError, check_range
 from rltransfer.files.checkpoint import newest_checkpoint, newest_generation
+from rltransfer.files.checkpoint_names import check_not_checkpoint
+from rltransfer.files.hashing import weights_sha256
 from rltransfer.files.reading import is_folder
 from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.learning.network_size import check_network_size
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.policies.saving import load_policy
 from rltransfer.rollouts.rollout import Rollout
+from rltransfer.runs.config import read_config
 from rltransfer.tasks.task import Suite
-from rltransfer.teachers.loading import load_teacher
 from rltransfer.teachers.policy_teacher import PolicyTeacher
-from rltransfer.teachers.zoo import ZOO
+from rltransfer.teachers.zoo import ZOO, card_teacher
 
 from .progressive_policy import (
     Adapter,
     ProgressivePolicy,
     ProgressiveSpec,
     check_frozen,
+    check_layers,
     check_number_of_columns,
     num_columns,
 )
@@ -228,6 +231,10 @@ def build_policy(
     )
     check_number_of_columns(num_columns(whole) - 1)
     _check_kinds(spec, earlier, method.columns)
+    with torch.device("meta"):
+        column = Policy(spec).encoder
+    for name, one in zip(method.columns, earlier, strict=True):
+        check_layers(column, one.policy, name)
     policy = ProgressivePolicy(whole, method.alpha)
     for module, one in zip(policy.earlier, earlier, strict=True):
         module.load_state_dict(one.policy.state_dict())
@@ -288,17 +295,31 @@ def load_column(source: str) -> LoadedColumn:
     Raises:
         InputError: There is none, the run is not finished, or the policy cannot be a column.
     """
-    if is_folder(source):
-        run_dir = newest_generation(Path(source))
-        if (run_dir / "config.json").is_file() and not (run_dir / "result.json").is_file():
-            raise InputError(f"{source} is not finished: resume it with --resume {source}.")
-    teacher = load_teacher(source)
-    if not isinstance(teacher, PolicyTeacher) or teacher.suite is None:
+    if source.startswith(f"{ZOO}:"):
+        teacher = card_teacher(source.removeprefix(f"{ZOO}:"))
+        assert isinstance(teacher, PolicyTeacher) and teacher.suite is not None
+        column = LoadedColumn(teacher.module, teacher.suite, teacher.sha256)
+    elif is_folder(source):
+        column = _of_run(source)
+    elif os.path.exists(source):
         raise InputError(
-            f"{source} is not a policy of rltransfer, and columns are: distil it into a run first."
+            f"{source} is not a run of rltransfer, and columns are: distil it first, as the "
+            "--teacher of policy-distillation."
         )
-    check_frozen(teacher.module.spec, source)
-    return LoadedColumn(teacher.module, teacher.suite, teacher.sha256)
+    else:
+        raise InputError(f"There is no run {source}: pass finished runs, or zoo:ID, as --columns.")
+    check_frozen(column.policy.spec, source)
+    return column
+
+
+def _of_run(source: str) -> LoadedColumn:
+    check_not_checkpoint(Path(source))
+    run_dir = newest_generation(Path(source))
+    suite = Suite.from_json(read_config(run_dir)["suite"])
+    if not (run_dir / "result.json").is_file():
+        raise InputError(f"{source} is not finished: resume it with --resume {source}.")
+    stem = newest_checkpoint(run_dir) / "policy"
+    return LoadedColumn(load_policy(stem), suite, weights_sha256(stem))
 
 
 def _check_kinds(spec: PolicySpec, earlier: list[LoadedColumn], names: tuple[str, ...]) -> None:
@@ -306,18 +327,19 @@ def _check_kinds(spec: PolicySpec, earlier: list[LoadedColumn], names: tuple[str
 
     A group that the task does not have is refused where the encoder is built.
     """
+    if not set(spec.network.groups) <= set(spec.observation_space.spaces):
+        return
 
     def images(one: PolicySpec) -> list[tuple[int, ...]]:
-        known = one.observation_space.spaces
-        shapes = [known[group].shape or () for group in one.network.groups if group in known]
+        shapes = [one.observation_space[group].shape or () for group in one.network.groups]
         return [shape[1:] for shape in shapes if len(shape) == 3]
 
     for column, name in zip(earlier, names, strict=True):
         theirs = images(column.policy.spec)
         if theirs != images(spec):
             raise InputError(
-                f"{name} observes {_kind(theirs)}, and the task shows {_kind(images(spec))}: a "
-                "column must see observations of the same kind and size."
+                f"{name} observes {_kind(theirs)}, and the task shows {_kind(images(spec))}: use "
+                "columns that observe the same kind and size."
             )
 
 
