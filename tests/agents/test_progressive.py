@@ -282,6 +282,26 @@ def test_earlier_columns_are_bit_equal_after_training(
     assert rt.evaluate(tmp_path / "third", BREAKOUT, **how)[BREAKOUT] == now
 
 
+@SHAPES
+def test_frozen_columns_are_part_of_the_policy(network: Network, shape: tuple[int, ...]) -> None:
+    spec = plain(dataclasses.replace(network, normalize=True), shape)
+    policy = progressive(spec, progressive(spec, spec).spec)
+    frozen = {name for name in policy.state_dict() if name.startswith("earlier.")}
+    # Of both columns, the older one inside the newer one.
+    assert {f"earlier.0.{name}" for name in policy.policies[0].state_dict()} == frozen
+    assert any(name.startswith("earlier.0.earlier.0.encoder.") for name in frozen)
+    for name, parameter in policy.named_parameters():
+        assert parameter.requires_grad != name.startswith("earlier."), name
+    seen = {"policy": torch.rand(3, *shape)}
+    policy(seen).logits.sum().backward()
+    assert all(p.grad is None for p in policy.earlier.parameters())
+    moved = policy.to("meta")
+    assert all(tensor.is_meta for tensor in moved.state_dict().values())
+    features = moved.columns_of(seen["policy"].to("meta"))
+    assert [column[-1].shape for column in features] == [(3, 6)] * 3
+    assert all(layer.is_meta for column in features for layer in column)
+
+
 def test_alpha_is_as_asked() -> None:
     spec = plain(GRID, (3, 10, 10))
     for adapter in progressive(spec, spec, spec, alpha=0.25).adapters:

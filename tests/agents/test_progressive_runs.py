@@ -121,6 +121,51 @@ def test_the_new_column_has_the_layers_of_the_newest_one(columns: Columns) -> No
     assert policy_of(columns("vector q")).spec.network.activation == "tanh"
 
 
+# Frozen columns.
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "name", "options"),
+    [
+        (PPO, BREAKOUT, "freeway", {"precision": "bfloat16"}),
+        (PQN, BREAKOUT, "q", {"precision": "bfloat16"}),
+        # Over vectors, each column has statistics of its observations.
+        (PPO, "Acrobot-v1", "cartpole", {}),
+        (PQN, "Acrobot-v1", "cartpole", {}),
+        (PPO, BREAKOUT, "freeway", {"init_from": "two", "l2_to_source": 0.1}),
+    ],
+    ids=["ppo-bfloat16", "pqn-bfloat16", "ppo-vectors", "pqn-vectors", "l2-to-source"],
+)
+def test_earlier_columns_are_bit_equal_however_the_new_one_trains(
+    kind: Any, task: str, name: str, options: dict[str, Any], columns: Columns, tmp_path: Path
+) -> None:
+    of_run = {key: options[key] for key in ("init_from", "l2_to_source") if key in options}
+    if of_run:
+        of_run["init_from"] = columns(of_run["init_from"])
+    of_method = {key: value for key, value in options.items() if key not in of_run}
+    before: dict[str, torch.Tensor] = {}
+
+    def keep(event: rt.RunEvent) -> None:
+        if event.kind == "start":
+            before.update({n: t.clone() for n, t in event.policy.state_dict().items()})
+
+    method = kind(columns=(str(columns(name)),), learning_rate=0.01, **SMALL, **of_method)
+    run = train(method, task, tmp_path / "run", callbacks=[keep], **of_run)
+    after = run.agent.policy.state_dict()
+    moved = {key for key, tensor in after.items() if not torch.equal(tensor, before[key])}
+    column = load_policy(newest_checkpoint(columns(name)) / "policy").state_dict()
+    for key, tensor in column.items():
+        assert torch.equal(after[f"earlier.0.{key}"], tensor), key
+    assert not any(key.startswith("earlier.") for key in moved)
+    assert {"encoder.layers.0.weight", "adapters.0.alpha", "action_head.laterals.0.weight"} <= moved
+    assert ("encoder.normalizer.mean" in moved) == (task == "Acrobot-v1")
+    learned = {id(parameter) for parameter in run.agent.learner.parameters}
+    policy = run.agent.policy
+    assert learned == {
+        id(parameter) for key, parameter in policy.named_parameters() if "earlier." not in key
+    }
+
+
 # Exports.
 
 
