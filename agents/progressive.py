@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,16 +29,29 @@ from rltransfer.agents.policy_distillation import PolicyDistillation
 from rltransfer.agents.ppo import PPO, PPOAgent
 from rltransfer.agents.pqn import PQN, PQNAgent
 from rltransfer.errors import InputError, check_range
-from rltransfer.files.checkpoint import newest_generation
+from rltransfer.files.checkpoint import newest_checkpoint, newest_generation
+from rltransfer.files.checkpoint_names import check_not_checkpoint
+from rltransfer.files.hashing import weights_sha256
 from rltransfer.files.reading import is_folder
 from rltransfer.learning.agent import Agent, Method, TrainingContext
+from rltransfer.learning.network_size import check_network_size
 from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.policies.saving import load_policy
 from rltransfer.rollouts.rollout import Rollout
+from rltransfer.runs.config import read_config
 from rltransfer.tasks.task import Suite
-from rltransfer.teachers.loading import load_teacher
 from rltransfer.teachers.policy_teacher import PolicyTeacher
+from rltransfer.teachers.zoo import ZOO, card_teacher
 
-from .progressive_policy import Adapter, ProgressivePolicy, ProgressiveSpec, check_frozen
+from .progressive_policy import (
+    Adapter,
+    ProgressivePolicy,
+    ProgressiveSpec,
+    check_frozen,
+    check_layers,
+    check_number_of_columns,
+    num_columns,
+)
 
 StartName = Literal["fresh", "previous"]
 
@@ -86,7 +100,10 @@ class Progressive(ColumnOptions, PPO):
 
     def build(self, context: TrainingContext) -> PPOAgent:
         """Builds the agent."""
-        return ProgressivePPOAgent(self, build_policy(self, context), context)
+        policy, sources = build_policy(self, context)
+        agent = ProgressivePPOAgent(self, policy, context)
+        agent.sources = sources
+        return agent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +116,39 @@ class ProgressivePQN(ColumnOptions, PQN):
 
     def build(self, context: TrainingContext) -> PQNAgent:
         """Builds the agent."""
-        return ProgressivePQNAgent(self, build_policy(self, context), context)
+        policy, sources = build_policy(self, context)
+        agent = ProgressivePQNAgent(self, policy, context)
+        agent.sources = sources
+        return agent
+
+    def policy_spec(self, context: TrainingContext) -> PolicySpec:
+        """The specification of the new column.
+
+        Raises:
+            InputError: The actions are continuous.
+        """
+        if not context.spaces.is_discrete:
+            raise InputError(
+                "progressive-pqn needs discrete actions, but those of "
+                f"{context.suite.tasks[0].id!r} are continuous: use progressive."
+            )
+        return super().policy_spec(context)
 
 
 class ColumnCurves(Agent):
     """An agent with the scales of its columns as curves."""
+
+    method: Any
+    """`Progressive` or `ProgressivePQN`."""
+
+    def check_size(self, total_steps: int, run_dir: Path) -> Sequence[str]:
+        """Checks that the columns, and what learning keeps of them, fit into memory."""
+        method = self.method
+        rows = min(method.batch_size, method.num_envs * method.rollout_length)
+        remedy = "a smaller --batch-size or --width, or fewer --columns"
+        said = check_network_size(self.policy, self.learner, rows, remedy)
+        number = num_columns(self.policy.spec)
+        return () if said is None else (f"with {number} columns, {said}",)
 
     def learn(self, rollout: Rollout) -> dict[str, float]:
         """Learns from a rollout; the metrics contain the adapters' scales."""
@@ -145,16 +190,31 @@ def _check(method: Progressive | ProgressivePQN) -> None:
     )
     object.__setattr__(method, "columns", columns)
     check_range(method, "finite and at least 0", "alpha")
-    if len(set(columns)) < len(columns):
+    if len(set(map(os.path.realpath, columns))) < len(columns):
         raise InputError("columns contains a run twice: pass each column once.")
+    check_number_of_columns(len(columns))
     if method.network.gru:
         raise InputError("The columns of progressive networks have no GRU: leave out --gru.")
 
 
-def build_policy(method: Progressive | ProgressivePQN, context: TrainingContext) -> Policy:
-    """The policy with its earlier columns, on the context's device.
+@dataclass(frozen=True)
+class LoadedColumn:
+    """An earlier policy, with where it is from."""
 
-    A network of which only the width is set has the architecture of the newest column.
+    policy: Policy
+    suite: Suite
+    """The tasks that it was trained on."""
+    sha256: str = ""
+    """Hash of its file; empty if the file is gone."""
+
+
+def build_policy(
+    method: Progressive | ProgressivePQN, context: TrainingContext
+) -> tuple[Policy, list[dict[str, str]]]:
+    """The policy with its earlier columns, on the context's device, and where these are from.
+
+    A network of which only the width is set has the architecture of the newest column; one with
+    normalisation keeps it.
 
     Raises:
         InputError: A column cannot be used, or does not fit the task.
@@ -166,64 +226,140 @@ def build_policy(method: Progressive | ProgressivePQN, context: TrainingContext)
             f"A column learns one task, but there are {len(context.suite)}: train them one after "
             "the other, each with the earlier runs as --columns."
         )
-    earlier = [load_column(source) for source in method.columns]
-    newest, _ = earlier[-1]
-    if dataclasses.replace(method.network, width=1.0) == type(method).network:
-        network = dataclasses.replace(newest.spec.network, width=method.network.width)
+    earlier = _load_columns(method.columns, context.resumed)
+    newest = earlier[-1].policy.spec.network
+    default = type(method).network
+    default = default.with_activation(method.default_activation(default))
+    if dataclasses.replace(method.network, width=default.width) == default:
+        network = dataclasses.replace(
+            newest,
+            width=method.network.width,
+            layer_norm=newest.layer_norm or default.layer_norm,
+            # One task has one head and one set of statistics.
+            heads=default.heads,
+            statistics=default.statistics,
+        )
         method = dataclasses.replace(method, network=network)
     spec = method.policy_spec(context)
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(PolicySpec)}
-    _check_groups(spec, earlier, method.columns)
-    policy = ProgressivePolicy(
-        ProgressiveSpec(
-            **fields,
-            earlier=tuple(policy.spec for policy, _ in earlier),
-            suites=tuple(suite for _, suite in earlier),
-        ),
-        method.alpha,
+    whole = ProgressiveSpec(
+        **fields,
+        earlier=tuple(one.policy.spec for one in earlier),
+        suites=tuple(one.suite for one in earlier),
     )
-    for module, (trained, _) in zip(policy.earlier, earlier, strict=True):
-        module.load_state_dict(trained.state_dict())
+    check_number_of_columns(num_columns(whole) - 1)
+    _check_kinds(spec, earlier, method.columns)
+    with torch.device("meta"):
+        column = Policy(spec).encoder
+    for name, one in zip(method.columns, earlier, strict=True):
+        check_layers(column, one.policy, name)
+    policy = ProgressivePolicy(whole, method.alpha)
+    for module, one in zip(policy.earlier, earlier, strict=True):
+        module.load_state_dict(one.policy.state_dict())
     if method.start == "previous":
         policy.start_as_previous()
-    return policy.to(context.device)
+    sources = [
+        {"source": name, "sha256": one.sha256}
+        for name, one in zip(method.columns, earlier, strict=True)
+    ]
+    return policy.to(context.device), sources
 
 
-def load_column(source: str) -> tuple[Policy, Suite]:
+def _load_columns(names: tuple[str, ...], resumed: Path | None) -> list[LoadedColumn]:
+    """The earlier policies; those of a resumed run whose folders are gone are in its checkpoint.
+
+    Args:
+        names: Runs, or zoo:ID.
+        resumed: The folder of a run that resumes; None for a new one.
+
+    Raises:
+        InputError: A column cannot be used, has other weights than in the resumed run, or is there
+            twice.
+    """
+    stored: list[tuple[Policy, Suite]] = []
+    if resumed is not None:
+        policy = load_policy(newest_checkpoint(resumed, part="") / "policy")
+        # With other columns it is refused later, as any other setting would be.
+        if isinstance(policy, ProgressivePolicy) and len(policy.spec.earlier) == len(names):
+            stored = list(policy.parts())
+    found: list[LoadedColumn] = []
+    for index, name in enumerate(names):
+        if stored and not name.startswith(f"{ZOO}:") and not os.path.exists(name):
+            found.append(LoadedColumn(*stored[index]))
+            continue
+        column = load_column(name)
+        if stored and not _same_weights(column.policy, stored[index][0]):
+            raise InputError(
+                f"{name} has other weights now than the column of {resumed}: put back the earlier "
+                f"ones, or move {name} away, as {resumed} contains its columns."
+            )
+        for other, one in zip(names, found, strict=False):
+            if one.sha256 == column.sha256:
+                raise InputError(f"{other} and {name} are the same policy: pass each column once.")
+        found.append(column)
+    return found
+
+
+def _same_weights(one: Policy, other: Policy) -> bool:
+    tensors = other.state_dict()
+    return one.spec == other.spec and all(
+        torch.equal(tensor, tensors[name]) for name, tensor in one.state_dict().items()
+    )
+
+
+def load_column(source: str) -> LoadedColumn:
     """The policy of a finished run or of the zoo, and the tasks that it was trained on.
 
     Raises:
         InputError: There is none, the run is not finished, or the policy cannot be a column.
     """
-    if is_folder(source):
-        run_dir = newest_generation(Path(source))
-        if (run_dir / "config.json").is_file() and not (run_dir / "result.json").is_file():
-            raise InputError(f"{source} is not finished: resume it with --resume {source}.")
-    teacher = load_teacher(source)
-    if not isinstance(teacher, PolicyTeacher) or teacher.suite is None:
+    if source.startswith(f"{ZOO}:"):
+        teacher = card_teacher(source.removeprefix(f"{ZOO}:"))
+        assert isinstance(teacher, PolicyTeacher) and teacher.suite is not None
+        column = LoadedColumn(teacher.module, teacher.suite, teacher.sha256)
+    elif is_folder(source):
+        column = _of_run(source)
+    elif os.path.exists(source):
         raise InputError(
-            f"{source} is not a policy of rltransfer, and columns are: distil it into a run first."
+            f"{source} is not a run of rltransfer, and columns are: distil it first, as the "
+            "--teacher of policy-distillation."
         )
-    check_frozen(teacher.module.spec, source)
-    return teacher.module, teacher.suite
+    else:
+        raise InputError(f"There is no run {source}: pass finished runs, or zoo:ID, as --columns.")
+    check_frozen(column.policy.spec, source)
+    return column
 
 
-def _check_groups(
-    spec: PolicySpec, earlier: list[tuple[Policy, Suite]], names: tuple[str, ...]
-) -> None:
-    """Refuses columns that see vectors where the task shows images, or the other way round."""
+def _of_run(source: str) -> LoadedColumn:
+    check_not_checkpoint(Path(source))
+    run_dir = newest_generation(Path(source))
+    suite = Suite.from_json(read_config(run_dir)["suite"])
+    if not (run_dir / "result.json").is_file():
+        raise InputError(f"{source} is not finished: resume it with --resume {source}.")
+    stem = newest_checkpoint(run_dir) / "policy"
+    return LoadedColumn(load_policy(stem), suite, weights_sha256(stem))
 
-    def images(one: PolicySpec) -> Any:
+
+def _check_kinds(spec: PolicySpec, earlier: list[LoadedColumn], names: tuple[str, ...]) -> None:
+    """Refuses columns that see vectors where the task shows images, or the other way round.
+
+    A group that the task does not have is refused where the encoder is built.
+    """
+    if not set(spec.network.groups) <= set(spec.observation_space.spaces):
+        return
+
+    def images(one: PolicySpec) -> list[tuple[int, ...]]:
         shapes = [one.observation_space[group].shape or () for group in one.network.groups]
         return [shape[1:] for shape in shapes if len(shape) == 3]
 
-    for (policy, _), name in zip(earlier, names, strict=True):
-        if images(policy.spec) != images(spec):
+    for column, name in zip(earlier, names, strict=True):
+        theirs = images(column.policy.spec)
+        if theirs != images(spec):
             raise InputError(
-                f"{name} observes {_kind(images(policy.spec))}, and the task shows "
-                f"{_kind(images(spec))}: a column must see observations of the same kind and size."
+                f"{name} observes {_kind(theirs)}, and the task shows {_kind(images(spec))}: use "
+                "columns that observe the same kind and size."
             )
 
 
-def _kind(images: list[tuple[int, int]]) -> str:
+def _kind(images: list[tuple[int, ...]]) -> str:
     return f"images of {images[0][0]} x {images[0][1]} pixels" if images else "vectors"

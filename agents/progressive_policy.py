@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
@@ -30,7 +31,7 @@ from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.task import Suite
 
 MOST_COLUMNS = 100
-"""Columns of a policy in a file."""
+"""Earlier columns of a policy, those of progressive ones among them."""
 
 
 @dataclass(frozen=True)
@@ -263,8 +264,9 @@ class ProgressivePolicy(Policy):
         self.earlier = nn.ModuleList(one.build() for one in spec.earlier)
         self.earlier.requires_grad_(False)
         self._column = Column(self.encoder)
+        for index, policy in enumerate(self.policies, 1):
+            check_layers(self.encoder, policy, f"Column {index}")
         encoders = [encoder for policy in self.policies for encoder in encoders_of(policy)]
-        _check_columns(self.encoder, encoders)
         activation = self.encoder.layers[-1]
         own = self._column.weights()
         theirs = [Column(encoder).weights() for encoder in encoders]
@@ -356,6 +358,9 @@ class ProgressivePolicy(Policy):
         if self.log_std is not None and previous.log_std is not None:
             with torch.no_grad():
                 self.log_std.copy_(previous.log_std)
+        if previous.action_center is not None and previous.action_half_range is not None:
+            # Those of a student are its teacher's.
+            self.set_action_units(previous.action_center, previous.action_half_range)
 
     @staticmethod
     @torch.no_grad()
@@ -428,8 +433,8 @@ def fitted(seen: Tensor, encoder: Encoder, spec: PolicySpec) -> Tensor:
     if seen.shape[1] > size:
         return seen[:, :size]
     if seen.shape[1] < size:
-        missing = seen.new_zeros(len(seen), size - seen.shape[1], *seen.shape[2:])
-        return torch.cat([seen, missing], 1)
+        # Pairs of sizes from the last axis on.
+        return F.pad(seen, (0, 0) * (seen.dim() - 2) + (0, size - seen.shape[1]))
     return seen
 
 
@@ -441,18 +446,41 @@ def _width(layer: nn.Module) -> int:
     return layer.out_features
 
 
-def _check_columns(own: Encoder, earlier: Sequence[Encoder]) -> None:
-    """Refuses columns whose layers do not correspond.
+def num_columns(spec: PolicySpec) -> int:
+    """The columns of a policy, those of its earlier policies included."""
+    return 1 + sum(map(num_columns, getattr(spec, "earlier", ())))
+
+
+def check_number_of_columns(number: int) -> None:
+    """Refuses more columns than a file may have.
+
+    Raises:
+        InputError: There are more.
+    """
+    if number > MOST_COLUMNS:
+        raise InputError(
+            f"There are {number} earlier columns, but at most {MOST_COLUMNS} are possible: pass "
+            "fewer --columns."
+        )
+
+
+def check_layers(own: Encoder, policy: Policy, name: str) -> None:
+    """Refuses an earlier policy whose layers do not correspond to those of the new column.
+
+    Args:
+        own: The encoder of the new column.
+        policy: The earlier policy.
+        name: What messages call it.
 
     Raises:
         InputError: They differ in the kind or number of layers, or in the size of images.
     """
     expected = _layout(own)
-    for index, encoder in enumerate(earlier, 1):
+    for encoder in encoders_of(policy):
         found = _layout(encoder)
         if found != expected:
             raise InputError(
-                f"Column {index} has the layers {', '.join(found)}, and the new column "
+                f"{name} has the layers {', '.join(found)}, and the new column "
                 f"{', '.join(expected)}: give both the same ones, of any width, on images of the "
                 "same size."
             )
@@ -481,11 +509,12 @@ def _check_same_outputs(policy: ProgressivePolicy, previous: Policy) -> None:
         and new.q_values == old.q_values
         and max(new.num_heads, old.num_heads) == 1
         and new.action_mask == old.action_mask
+        and (policy.action_center is None) == (previous.action_center is None)
     )
     if not same:
         raise InputError(
             "The new column cannot start as the previous policy, as their outputs differ (actions, "
-            "masks, heads, or Q-values against logits): start it fresh."
+            "masks, heads, or Q-values against logits): leave out --start, or use --start fresh."
         )
 
 
@@ -497,9 +526,11 @@ def check_frozen(spec: PolicySpec, name: str) -> None:
             another kind.
     """
     if type(spec) not in (PolicySpec, ProgressiveSpec):
-        raise InputError(f"{name} has several networks: columns are policies of one network.")
+        raise InputError(
+            f"{name} has several networks, and a column has one: distil it into a run first."
+        )
     if spec.network.gru:
-        raise InputError(f"{name} is recurrent: columns have no GRU.")
+        raise InputError(f"{name} is recurrent, and columns are not: train it without --gru.")
     if spec.num_statistics > 1 or spec.image_bounds is not None:
         raise InputError(
             f"{name} scales the observations of each task by itself, and a new task is none of "

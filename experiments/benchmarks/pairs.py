@@ -150,6 +150,17 @@ def _minatar_ppo(num_envs: int, batch_size: int, bar: float) -> Pair:
     )  # fmt: skip
 
 
+def _columns(number: int, word: str, bar: float) -> Pair:
+    return Pair(
+        name=f"progressive-{word}",
+        what=f"Training a progressive network of {word} columns on MinAtar Breakout: steps per "
+        "second relative to one column",
+        unit="times",
+        ours=_script("progressive_columns", f"--columns {number}", "ratio", "rltransfer"),
+        bar=bar,
+    )
+
+
 PAIRS: dict[str, Pair] = {
     pair.name: pair
     for pair in (
@@ -237,6 +248,18 @@ PAIRS: dict[str, Pair] = {
             ours=_shell("teachers --suite minatar --repeats 3", "ratio"),
             bar=1.15,
             at_most=True,
+        ),
+        _columns(2, "two", 0.4),
+        _columns(3, "three", 0.3),
+        Pair(
+            name="learner-progressive",
+            what="PPO's updates of a progressive network of two columns, batch 256; the plain loop "
+            "has no metrics",
+            unit="samples/s",
+            ours=_script("progressive_learner", "", "samples_per_second", "rltransfer"),
+            peer=_script("bare_progressive", "", "samples_per_second", "a plain torch loop"),
+            bar=0.9,
+            tries_threads=True,
         ),
         Pair(
             name="memory-atari",

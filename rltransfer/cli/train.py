@@ -23,7 +23,7 @@ from rltransfer.machine import distributed
 from rltransfer.machine.tables import FittedTable
 from rltransfer.machine.terminal import console, print_line
 from rltransfer.options import path_value
-from rltransfer.runs.config import RunOptions, configured, read_config
+from rltransfer.runs.config import SOURCES, RunOptions, configured, read_config
 from rltransfer.runs.config_file import changed_weights, read_config_file, settings_of
 from rltransfer.runs.generations import Chain, generation_results, no_teacher
 from rltransfer.runs.report import result_table, with_interval
@@ -170,13 +170,20 @@ def _stored_options(config: Mapping[str, Any], method: Any) -> TrainOptions:
 
 
 def _compare_teacher(path: Path, training: Run) -> None:
-    """Says whether the teacher has other weights than the one in a configuration file."""
-    described = training.config()["teacher"]
-    with damage_refused(f"{path} is not a configuration: its teacher is nested too deeply."):
-        changed = changed_weights(read_config_file(path).get("teacher"), described)
-    if changed:
-        line = f"The teacher {training.agent.teacher} has other weights than in {path}."
-        print_line(line, quiet=distributed.rank() > 0)
+    """Says whether a teacher or a column has other weights than in a configuration file."""
+    described, entries = training.config(), read_config_file(path)
+    changed = []
+    with damage_refused(f"{path} is not a configuration: its sources are damaged."):
+        if changed_weights(entries.get("teacher"), described["teacher"]):
+            changed.append(f"The teacher {training.agent.teacher}")
+        known = {one["source"]: one["sha256"] for one in entries.get(SOURCES, ())}
+        changed += [
+            one["source"]
+            for one in training.agent.sources
+            if known.get(one["source"], one["sha256"]) != one["sha256"]
+        ]
+    for name in changed:
+        print_line(f"{name} has other weights than in {path}.", quiet=distributed.rank() > 0)
 
 
 def _resumed(

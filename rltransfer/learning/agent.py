@@ -39,6 +39,8 @@ class TrainingContext:
     """Environments, over all tasks."""
     seed: int
     device: torch.device
+    resumed: Path | None = None
+    """The folder of a run that resumes from a checkpoint; None for a new one."""
 
     @property
     def suite(self) -> Suite:
@@ -151,6 +153,7 @@ class Agent(abc.ABC):
         generator: Random numbers on the device, for acting.
         order: Random numbers on the CPU, for the order of samples.
         teacher: The policy's teacher; None without one.
+        sources: The policies inside the agent's: each one's "source" and the "sha256" of its file.
         teacher_seconds: Time spent on labels since it was last set to 0.
     """
 
@@ -164,6 +167,7 @@ class Agent(abc.ABC):
         self.generator = torch.Generator(context.device).manual_seed(context.seed)
         self.order = torch.Generator().manual_seed(context.seed + 1)
         self.teacher: Teacher | None = None
+        self.sources: Sequence[dict[str, str]] = ()
         self.teacher_seconds = 0.0
 
     def check_size(self, total_steps: int, run_dir: Path) -> Sequence[str]:

@@ -10,8 +10,18 @@ import torch
 from torch import Tensor
 
 from rltransfer.errors import InputError
-from rltransfer.learning.layers import HEAD, STATISTICS, layer_of, num_layers, part_of
+from rltransfer.learning.layers import (
+    HEAD,
+    STATISTICS,
+    frozen_tensors,
+    layer_of,
+    num_layers,
+    part_of,
+)
 from rltransfer.policies.policy import Policy
+
+FROZEN = "frozen, of an earlier column"
+"""Why the policies inside a policy keep their weights."""
 
 InitPart = Literal["head", "value", "statistics"]
 InitMatch = Literal["exact", "inputs", "any"]
@@ -53,18 +63,28 @@ def load_initial_weights(
             another number of inputs; "any": tensors of other shapes keep their fresh weights, too.
 
     Raises:
-        InputError: A shape differs, there are fewer layers, or no tensor matches.
+        InputError: A shape differs, there are fewer layers, no tensor matches, or the source needs
+            earlier columns that the target does not have.
     """
     if layers > num_layers(target):
         raise InputError(
             f"init_layers is {layers}, but the policy has {num_layers(target)} layers, heads "
             "included: use at most as many."
         )
+    if source.parts() and not target.parts():
+        raise InputError(
+            f"{name} contains earlier columns, which its newest one needs and the new network does "
+            "not have: train progressive with it as --columns, or distil it as the --teacher of "
+            "policy-distillation."
+        )
     loaded, new = source.state_dict(), target.state_dict()
+    frozen = frozen_tensors(target)
     rows = []
     for tensor_name, tensor in new.items():
         given = loaded.get(tensor_name)
-        reason = _left_out(tensor_name, target, without, layers)
+        reason = (
+            FROZEN if tensor_name in frozen else _left_out(tensor_name, target, without, layers)
+        )
         rows.append(_load(tensor_name, tensor, given, reason, match))
     _check(rows, name, without, match)
     return rows

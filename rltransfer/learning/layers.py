@@ -19,6 +19,8 @@ ENCODER = "encoder"
 """The part of all other tensors, a GRU among them."""
 
 _LAYER = re.compile(r"(?:.*\.)?(?:value_)?encoder\.layers\.(\d+)\.")
+_ADAPTER = re.compile(r"adapters\.(\d+)\.")
+"""Adapters of progressive networks: there is one for each layer of the encoder but the first."""
 
 
 def part_of(name: str) -> str:
@@ -27,7 +29,8 @@ def part_of(name: str) -> str:
         return STATISTICS
     if any(piece.startswith("value_") for piece in name.split(".")):
         return VALUE
-    return ENCODER if ".encoder." in f".{name}" or ".gru." in f".{name}" else HEAD
+    in_encoder = ".encoder." in f".{name}" or ".gru." in f".{name}" or _ADAPTER.match(name)
+    return ENCODER if in_encoder else HEAD
 
 
 def num_layers(policy: Policy) -> int:
@@ -38,7 +41,8 @@ def num_layers(policy: Policy) -> int:
 def layer_of(name: str, policy: Policy) -> int:
     """The layer of a tensor, counted from 1 at the observation; its normalisation belongs to it.
 
-    A value with an encoder of its own has the same layers.
+    A value with an encoder of its own has the same layers, and an adapter belongs to the layer that
+    it adds to.
 
     Args:
         name: The tensor's name in the policy's state dict.
@@ -49,9 +53,19 @@ def layer_of(name: str, policy: Policy) -> int:
     match = _LAYER.match(name)
     if match:
         return bisect.bisect_right(_weighted(policy), int(match[1]))
+    adapter = _ADAPTER.match(name)
+    if adapter:
+        return int(adapter[1]) + 2
     if name.startswith("gru."):
         return num_layers(policy) - 1
     return num_layers(policy)
+
+
+def frozen_tensors(policy: Policy) -> set[str]:
+    """The names, in a policy's state dict, of what belongs to the policies inside it."""
+    inside = {id(part) for part, _ in policy.parts()}
+    prefixes = tuple(f"{name}." for name, module in policy.named_modules() if id(module) in inside)
+    return {name for name in policy.state_dict() if name.startswith(prefixes)} if inside else set()
 
 
 def _weighted(policy: Policy) -> list[int]:

@@ -25,8 +25,8 @@ IGNORED = ("seed", "device", "threads", "compile", "episodes")
 IGNORED_BEGINNINGS = ("evaluate_", "checkpoint_")
 """How further such options begin."""
 
-SOURCES = ("teacher", "init_from", "distilled", "vecnormalize")
-"""Settings that name a source."""
+SOURCES = ("teacher", "init_from", "distilled", "columns", "vecnormalize")
+"""Settings that name sources."""
 
 LONGEST_VALUE = 48
 """Characters of a value in a label."""
@@ -188,6 +188,9 @@ class _SettingsOf:
         found: Settings = {"agent": run.agent}
         for name, value in _flat(method):
             if name in SOURCES and value is None:
+                continue
+            if name == "columns" and isinstance(value, list):
+                found[name] = ", ".join(sources.get(one, f"{one}") for one in value)
                 continue
             text = value if isinstance(value, str) else json.dumps(value)
             name = f"network.{name.removeprefix('student.')}" if "student." in name[:8] else name

@@ -18,7 +18,12 @@ from rltransfer.errors import InputError
 from rltransfer.files.reading import is_folder, must_be_readable
 from rltransfer.files.untrusted import DAMAGE, check_size, damage_refused, read_json
 from rltransfer.metrics.curves import Curve
-from rltransfer.runs.config import read_config, with_default_method, with_default_options
+from rltransfer.runs.config import (
+    SOURCES,
+    read_config,
+    with_default_method,
+    with_default_options,
+)
 from rltransfer.runs.curves import CurvePoint
 from rltransfer.runs.curves import curves as curve_points
 from rltransfer.runs.folder import stored_result
@@ -38,10 +43,10 @@ RETURNS = (
 
 @dataclass(frozen=True)
 class Source:
-    """What a run learned from: a teacher, or a run that its weights or its prior began with."""
+    """What a run learned from, e.g. a teacher or a run that its weights or prior began with."""
 
     kind: str
-    """"teacher", "init_from" or "distilled"."""
+    """"teacher", "init_from", "distilled" or "columns"."""
     text: str
     """Where it comes from, as the user wrote it."""
     sha256: str = ""
@@ -249,6 +254,20 @@ def _sources(config: Mapping[str, Any]) -> Iterator[Source]:
     distilled = config["method"].get("distilled")
     if isinstance(distilled, str) and distilled:
         yield Source("distilled", distilled)
+    yield from _columns(config)
+
+
+def _columns(config: Mapping[str, Any]) -> Iterator[Source]:
+    """The earlier columns of a progressive network; those of the method lack a hash."""
+    known = {
+        one["source"]: str(one.get("sha256") or "")
+        for one in config.get(SOURCES) or ()
+        if isinstance(one["source"], str)
+    }
+    columns = config["method"].get("columns")
+    for text in columns if isinstance(columns, list) else ():
+        if isinstance(text, str):
+            yield Source("columns", text, known.get(text, ""))
 
 
 def _leaves(description: Any) -> Iterator[Source]:

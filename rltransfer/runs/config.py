@@ -28,6 +28,8 @@ FRAMES = "frame_stack"
 SCALED_ACTIONS = "scaled_actions"
 """The entry of config.json that is true where continuous actions are learned in [-1, 1]; runs of
 earlier versions, which act in the environment's units, lack it."""
+SOURCES = "sources"
+"""The entry of config.json for the policies inside the run's policy, e.g. its earlier columns."""
 SOURCE_OPTIONS = ("init_without", "init_layers", "init_match", "l2_to_source")
 """The options that need initial weights."""
 TRANSFER = ("init_from", "freeze", "ewc_from", "ewc_weight", *SOURCE_OPTIONS)

@@ -26,6 +26,7 @@ from rltransfer.policies.saving import load_policy
 from rltransfer.runs.config import (
     FRAMES,
     NOT_OPTIONS,
+    SOURCES,
     TRANSFER,
     RunOptions,
     read_config,
@@ -182,6 +183,8 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
             stored["method"] = with_earlier_fields(stored["agent"], stored["method"])
     old, new = with_current_names(stored), with_current_names(json.loads(json.dumps(config)))
     with damage_refused(damaged):
+        known, sources = old.pop(SOURCES, ()), new.pop(SOURCES, ())
+        changed = [one["source"] for one in sources if known and one not in known]
         weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
         if teacher_moves and None not in weights:
             old, new = _without_place(old), _without_place(new)
@@ -195,6 +198,11 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
         raise InputError(
             f"{run_dir} contains {wrong}: resume it with its original settings, or use another "
             "--run-dir."
+        )
+    if changed:
+        raise InputError(
+            f"{changed[0]} has other weights now than when {run_dir} began: put back the earlier "
+            "ones, or use another --run-dir."
         )
 
 

@@ -49,6 +49,7 @@ from rltransfer.runs.callbacks import Callback, Callbacks, Kind
 from rltransfer.runs.config import (
     FRAMES,
     SCALED_ACTIONS,
+    SOURCES,
     RunOptions,
     check_consolidation,
     read_config,
@@ -149,6 +150,7 @@ class Run:
         self._evaluate_from = 0
         self.initial_weights: list[LoadedTensor] = []
         self._init_source: dict[str, str] | None = None
+        self._sources: Sequence[dict[str, str]] | None = None
         self._resumed = False
         self._held = contextlib.ExitStack()
         self._in_turn = False
@@ -181,6 +183,7 @@ class Run:
             num_rows=self.engine.num_rows,
             seed=seed,
             device=self.device,
+            resumed=run_dir if checkpoint.checkpoints(run_dir) else None,
         )
         torch.manual_seed(options.seed)
         with closed_if_refused(self.engine):
@@ -255,11 +258,12 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The run's settings and its teacher's description, as JSON."""
-        source = {INIT_FROM: self._init_source} if self._init_source else {}
+        sources = self.agent.sources if self._sources is None else self._sources
         return {
             **settings(self.name, self.method, self.suite, self.options),
             "teacher": self.agent.teacher.describe() if self.agent.teacher else None,
-            **source,
+            **({INIT_FROM: self._init_source} if self._init_source else {}),
+            **({SOURCES: list(sources)} if sources else {}),
         }
 
     def begin(self, resume: bool, teacher_moves: bool = False) -> None:
@@ -275,10 +279,12 @@ class Run:
         """
         with closed_if_refused(self.engine), closed_if_refused(self._held):
             if resume:
-                # Its source may be gone.
+                # Its sources may be gone.
                 self._init_source = read_config(self.run_dir).get(INIT_FROM)
             if not resume or not checkpoint.checkpoints(self.run_dir):
                 self._initialize()
+            else:
+                self._sources = read_config(self.run_dir).get(SOURCES, ())
             if resume:
                 self._resume(teacher_moves)
             elif distributed.rank() == 0:

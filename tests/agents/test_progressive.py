@@ -177,6 +177,22 @@ def test_it_may_start_as_the_previous_policy(network: Network, shape: tuple[int,
         other.start_as_previous()
 
 
+def test_a_start_as_the_previous_policy_has_its_units_of_actions() -> None:
+    box = spaces.Box(-2.0, 2.0, (2,), np.float32)
+    spec = dataclasses.replace(plain(VECTORS, (5,)), action_space=box, host_actions=(box,))
+    policy = progressive(spec, spec)
+    scrambled(policy)
+    # A student's units are those of its teacher's actions.
+    policy.policies[0].set_action_units(torch.tensor([[0.5, -1.0]]), torch.tensor([[0.1, 0.3]]))
+    policy.start_as_previous()
+    seen = {"policy": torch.randn(9, 5)}
+    ours, theirs = policy(seen), policy.policies[0](seen)
+    assert torch.equal(ours.mean, theirs.mean) and torch.equal(ours.log_std, theirs.log_std)
+    earlier_version = dataclasses.replace(spec, host_actions=None)
+    with pytest.raises(InputError, match="outputs differ"):
+        progressive(spec, earlier_version).start_as_previous()
+
+
 def test_tasks_may_differ_in_observations_and_actions() -> None:
     earlier = plain(GRID, (5, 10, 10), actions=2)
     policy = scrambled(progressive(plain(GRID, (3, 10, 10)), earlier))
@@ -266,6 +282,26 @@ def test_earlier_columns_are_bit_equal_after_training(
     assert rt.evaluate(tmp_path / "third", BREAKOUT, **how)[BREAKOUT] == now
 
 
+@SHAPES
+def test_frozen_columns_are_part_of_the_policy(network: Network, shape: tuple[int, ...]) -> None:
+    spec = plain(dataclasses.replace(network, normalize=True), shape)
+    policy = progressive(spec, progressive(spec, spec).spec)
+    frozen = {name for name in policy.state_dict() if name.startswith("earlier.")}
+    # Of both columns, the older one inside the newer one.
+    assert {f"earlier.0.{name}" for name in policy.policies[0].state_dict()} == frozen
+    assert any(name.startswith("earlier.0.earlier.0.encoder.") for name in frozen)
+    for name, parameter in policy.named_parameters():
+        assert parameter.requires_grad != name.startswith("earlier."), name
+    seen = {"policy": torch.rand(3, *shape)}
+    policy(seen).logits.sum().backward()
+    assert all(p.grad is None for p in policy.earlier.parameters())
+    moved = policy.to("meta")
+    assert all(tensor.is_meta for tensor in moved.state_dict().values())
+    features = moved.columns_of(seen["policy"].to("meta"))
+    assert [column[-1].shape for column in features] == [(3, 6)] * 3
+    assert all(layer.is_meta for column in features for layer in column)
+
+
 def test_alpha_is_as_asked() -> None:
     spec = plain(GRID, (3, 10, 10))
     for adapter in progressive(spec, spec, spec, alpha=0.25).adapters:
@@ -278,6 +314,8 @@ def test_alpha_is_as_asked() -> None:
         ({}, "needs earlier columns: pass --columns RUN"),
         ({"columns": ("a", "a")}, "contains a run twice"),
         ({"columns": ("a,b", "a")}, "contains a run twice"),
+        ({"columns": ("a", "./b/../a/")}, "contains a run twice"),
+        ({"columns": [f"run-{i}" for i in range(200)]}, "are 200 earlier columns, but at most 100"),
         ({"columns": ("a",), "alpha": -1.0}, "alpha is -1"),
         ({"columns": ("a",), "network": Network(gru=8)}, "have no GRU"),
     ],
@@ -285,20 +323,3 @@ def test_alpha_is_as_asked() -> None:
 def test_options_that_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         rt.agents.Progressive(**options)
-
-
-def test_columns_that_cannot_be_used(source: Path, tmp_path: Path) -> None:
-    def begin(task: str, **options: Any) -> None:
-        method = rt.agents.Progressive(num_envs=2, rollout_length=8, **options)
-        trained(method, task, tmp_path / "run", 16)
-
-    with pytest.raises(InputError, match="nowhere"):
-        begin(BREAKOUT, columns=("nowhere",))
-    with pytest.raises(InputError, match="observes images of 10 x 10 pixels, and the task shows v"):
-        begin("CartPole-v1", columns=(str(source),))
-    unfinished = tmp_path / "unfinished"
-    unfinished.mkdir()
-    (unfinished / "config.json").write_text((source / "config.json").read_text())
-    with pytest.raises(InputError, match="is not finished: resume it"):
-        begin(BREAKOUT, columns=(str(unfinished),))
-    assert not (tmp_path / "run").exists()

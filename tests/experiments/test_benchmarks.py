@@ -14,9 +14,15 @@ import torch
 
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
-from rltransfer.experiments.benchmarks import pairs
+from rltransfer.experiments.benchmarks import pairs, script
 from rltransfer.experiments.benchmarks.ale_bare import AleBare
 from rltransfer.experiments.benchmarks.atari_rollout import AtariRollout
+from rltransfer.experiments.benchmarks.bare_progressive import (
+    BareProgressive,
+    TwoColumns,
+    ppo_loss,
+    random_batches,
+)
 from rltransfer.experiments.benchmarks.bare_torch import BareTorch
 from rltransfer.experiments.benchmarks.compare import compare
 from rltransfer.experiments.benchmarks.curves import Curves, suite_of
@@ -26,6 +32,13 @@ from rltransfer.experiments.benchmarks.memory_atari import MemoryAtari
 from rltransfer.experiments.benchmarks.mlp_distillation import MlpDistillation
 from rltransfer.experiments.benchmarks.pairs import PAIRS, Pair, Side
 from rltransfer.experiments.benchmarks.ppo_return import PPOReturn
+from rltransfer.experiments.benchmarks.progressive_columns import ProgressiveColumns
+from rltransfer.experiments.benchmarks.progressive_learner import (
+    ProgressiveLearner,
+    fields_of,
+    loss,
+    two_columns,
+)
 from rltransfer.experiments.benchmarks.results import write_report
 from rltransfer.experiments.benchmarks.script import Timing
 from rltransfer.experiments.benchmarks.stable_baselines3_ppo import StableBaselines3PPO
@@ -248,7 +261,7 @@ def test_curves_over_environments_and_tasks(tmp_path: Path) -> None:
 
 def test_every_pair_runs_a_script_or_a_command_that_exists() -> None:
     bars = {name: pair.bar for name, pair in PAIRS.items()}
-    assert len(bars) == 14
+    assert len(bars) == 17
     assert bars["ppo-minatar-return-10"] == 5.0
     assert bars["atari-envs"] == 0.95
     for pair in PAIRS.values():
@@ -299,6 +312,46 @@ def test_ale_and_bare_torch() -> None:
     assert AleBare(timing=QUICK, num_envs=2).run()["steps_per_second"] > 0
     found = BareTorch(timing=QUICK, batch_size=4, num_batches=2).run()
     assert found["samples_per_second"] > 0
+
+
+def test_the_plain_loop_of_columns_has_the_network_and_loss_of_rltransfer() -> None:
+    policy, bare = two_columns(), TwoColumns()
+    older = policy.policies[0]
+    with torch.no_grad():
+        for layer, own in (
+            (bare.frozen_conv, older.encoder.layers[0]), (bare.conv, policy.encoder.layers[0]),
+            (bare.frozen_linear, older.encoder.layers[3]), (bare.linear, policy.encoder.layers[3]),
+            (bare.project, policy.adapters[0].project), (bare.unite, policy.adapters[0].unite),
+            (bare.action, policy.action_head), (bare.value, policy.value_head),
+            (bare.lateral_action, policy.action_head.laterals[0]),
+            (bare.lateral_value, policy.value_head.laterals[0]),
+        ):  # fmt: skip
+            layer.weight.copy_(own.weight)
+            if layer.bias is not None:
+                layer.bias.copy_(own.bias)
+    count = {p.requires_grad: 0 for p in policy.parameters()}
+    for parameter in policy.parameters():
+        count[parameter.requires_grad] += parameter.numel()
+    assert count[True] == sum(p.numel() for p in bare.parameters() if p.requires_grad)
+    (batch,) = random_batches(1, 32)
+    expected = loss(policy, fields_of(batch)).total
+    torch.testing.assert_close(ppo_loss(*bare(batch["observation"]), batch), expected)
+
+
+def test_speed_of_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--columns", "3", "--num-envs", "2", "--rollout-length", "4", "--batch-size", "4"]
+    words += ["--repeats", "1", "--seconds", "0", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["progressive_columns", *words])
+    assert script.main(ProgressiveColumns, "progressive_columns") == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["ratio"] == found["steps_per_second"] / found["steps_per_second_of_one"] > 0
+    with pytest.raises(InputError, match="columns is 1"):
+        ProgressiveColumns(columns=1)
+    for kind in (ProgressiveLearner, BareProgressive):
+        found = kind(timing=QUICK, batch_size=4, num_batches=2).run()
+        assert found["samples_per_second"] > 0
 
 
 def test_stable_baselines3() -> None:
