@@ -216,13 +216,13 @@ def evaluate_policy(
         name: evaluate(
             lambda _: PolicyActor(policy, generator), task, episodes, seed=seed, device=device,
             num_envs=num_envs, max_steps=max_steps, watcher=watcher,
-            pad=functools.partial(_policy_spaces, policy.spec, index), index=index,
+            pad=functools.partial(policy_spaces, policy.spec, index), index=index,
         )
         for index, (name, task) in enumerate(zip(suite.names(), suite, strict=True), first)
     }  # fmt: skip
 
 
-def _policy_spaces(spec: PolicySpec, index: int, own: SuiteSpaces) -> SuiteSpaces:
+def policy_spaces(spec: PolicySpec, index: int, own: SuiteSpaces) -> SuiteSpaces:
     """Pads a task's spaces to those of a policy, which must fit the task of this index."""
     (task,), task_id = own.own, own.suite.tasks[0].id
     reads = spaces.Dict([(name, spec.observation_space[name]) for name in spec.network.groups])

@@ -133,11 +133,31 @@ def _evaluate_run(
     found: dict[str, Evaluation] = {}
     same_ids = [task.id for task in requested] == [task.id for task in trained]
     for order, (name, task) in enumerate(zip(requested.names(), requested, strict=True)):
-        player, tasks = _player(policy, trained, task)
-        played, index = _trained_task(tasks, task, order if same_ids else None, player, source)
+        player, played, index = player_of(
+            policy, trained, task, source, order if same_ids else None
+        )
         alone = Suite.of(played)
         (found[name],) = evaluate_policy(player, alone, episodes, first=index, **how).values()
     return found
+
+
+def player_of(
+    policy: Policy, trained: Suite, requested: Task, source: Path, order: int | None = None
+) -> tuple[Policy, Task, int]:
+    """The policy that plays a task, the task as it plays it, and the task's index for the policy.
+
+    Args:
+        policy: The run's policy, of which a part may have been trained on the task.
+        trained: The run's tasks.
+        requested: The requested task.
+        source: The user's name of the run.
+        order: See `_trained_task`.
+
+    Raises:
+        InputError: See `_trained_task`.
+    """
+    player, tasks = _player(policy, trained, requested)
+    return player, *_trained_task(tasks, requested, order, player, source)
 
 
 def _player(policy: Policy, trained: Suite, requested: Task) -> tuple[Policy, Suite]:
