@@ -292,7 +292,8 @@ def test_curves_of_sensitivities_leave_training_as_it_is(
 
     def tensors(folder: str) -> dict[str, Tensor]:
         run = trained(method, task, tmp_path / folder, 512)
-        return {**run.agent.policy.state_dict(), "generator": run.agent.generator.get_state()}
+        states = {"generator": run.agent.generator.get_state(), "global": torch.get_rng_state()}
+        return {**run.agent.policy.state_dict(), **states}
 
     measured = tensors("measured")
     points = rt.curves(tmp_path / "measured", "train/fisher_sensitivity/*")
@@ -304,7 +305,8 @@ def test_curves_of_sensitivities_leave_training_as_it_is(
             values = [p.value for p in points if p.step == step and p.tag.startswith(front)]
             assert sum(values) == pytest.approx(1.0) and all(0 < value < 1 for value in values)
 
-    monkeypatch.setattr(progressive_agents, "fisher_sensitivities", lambda *_: {})
+    monkeypatch.setattr(progressive_agents, "SENSITIVITY_EVERY", 1_000)
+    monkeypatch.setattr(progressive_agents.ColumnCurves, "num_rollouts", 1)
     plainly = tensors("plain")
     assert not [one for one in rt.curves(tmp_path / "plain") if "fisher" in one.tag]
     for name, tensor in plainly.items():
