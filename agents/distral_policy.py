@@ -13,6 +13,7 @@ The tasks' columns are stacked (`stacked_layers.py`): one forward pass computes 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,10 @@ class DistralPolicy(Policy):
     ) -> PolicyOutput:
         """The output and value of each row's task policy; see `Policy`."""
         return self.both(observation, task)[1]
+
+    def feature_layers(self) -> Sequence[Sequence[nn.Module]]:
+        """See `Policy`: with columns, each task has a network next to that of pi_0."""
+        return super().feature_layers() if self.columns is None else ()
 
     def both(
         self, observation: Observation, task: Tensor | None, in_order: bool = False

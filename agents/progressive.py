@@ -17,6 +17,7 @@ earlier columns' features without an adapter, as in Rusu 2016b (1610.04286).
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.network_size import check_network_size
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.policies.saving import load_policy
+from rltransfer.policies.sensitivity import average_fisher_sensitivity, feature_statistics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.runs.config import read_config
 from rltransfer.tasks.task import Suite
@@ -55,8 +57,17 @@ from .progressive_policy import (
 
 StartName = Literal["fresh", "previous"]
 
+SENSITIVITY_EVERY = 10
+"""Rollouts from one measurement of the Fisher sensitivity to the next. On
+`SENSITIVITY_STATES`, they take less than 1 % of a run's time."""
+
+SENSITIVITY_STATES = 512
+"""States of a rollout on which it is measured, at most."""
+
 METRICS = {
     "alpha": "Scale of an earlier column's features in the adapter of a layer, without unit.",
+    "fisher_sensitivity": "Average Fisher sensitivity of the policy to a layer of a column, 0 to "
+    "1 (Rusu 2016, section 4): the columns of a layer sum to 1. The last column is the new one.",
 }
 """The metrics that columns add."""
 
@@ -136,7 +147,10 @@ class ProgressivePQN(ColumnOptions, PQN):
 
 
 class ColumnCurves(Agent):
-    """An agent with the scales of its columns as curves."""
+    """An agent with the scales and the sensitivities of its columns as curves."""
+
+    num_rollouts = 0
+    """Rollouts that it has learned from."""
 
     method: Any
     """`Progressive` or `ProgressivePQN`."""
@@ -151,8 +165,23 @@ class ColumnCurves(Agent):
         return () if said is None else (f"with {number} columns, {said}",)
 
     def learn(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a rollout; the metrics contain the adapters' scales."""
-        return {**super().learn(rollout), **scales(self)}
+        """Learns from a rollout; the metrics contain the columns' curves.
+
+        The sensitivities are those of the policy that collected the rollout.
+        """
+        measures = self.num_rollouts % SENSITIVITY_EVERY == 0
+        measured = fisher_sensitivities(self.policy, rollout) if measures else {}
+        self.num_rollouts += 1
+        return {**super().learn(rollout), **scales(self), **measured}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training depends on, with the number of rollouts."""
+        return {**super().state_dict(), "num_rollouts": self.num_rollouts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a state of `state_dict`."""
+        super().load_state_dict(state)
+        self.num_rollouts = operator.index(state.get("num_rollouts", 0))
 
     def describe_metrics(self) -> dict[str, str]:
         """See `METRICS`."""
@@ -160,11 +189,11 @@ class ColumnCurves(Agent):
 
 
 class ProgressivePPOAgent(ColumnCurves, PPOAgent):
-    """PPO with the scales of its columns as curves."""
+    """PPO with curves of its columns."""
 
 
 class ProgressivePQNAgent(ColumnCurves, PQNAgent):
-    """PQN with the scales of its columns as curves."""
+    """PQN with curves of its columns."""
 
 
 def scales(agent: Agent) -> dict[str, float]:
@@ -177,6 +206,25 @@ def scales(agent: Agent) -> dict[str, float]:
     return {
         f"alpha/layer-{layer}-column-{column}": value
         for layer, row in enumerate(values, 2)
+        for column, value in enumerate(row, 1)
+    }
+
+
+def fisher_sensitivities(policy: Policy, rollout: Rollout) -> dict[str, float]:
+    """The average Fisher sensitivity of each layer and column, on states of a rollout.
+
+    The same random numbers each time: those of training stay as they are.
+    """
+    device, states = rollout.task.device, rollout.num_steps
+    # Evenly over time and environments.
+    index = torch.linspace(0, states - 1, min(states, SENSITIVITY_STATES), device=device).long()
+    observation = {name: group.flatten(0, 1)[index] for name, group in rollout.observation.items()}
+    generator = torch.Generator(device).manual_seed(0)
+    statistics = feature_statistics(policy, observation, rollout.task.flatten()[index], generator)
+    # One transfer from the device for all.
+    return {
+        f"fisher_sensitivity/layer-{layer}-column-{column}": value
+        for layer, row in enumerate(average_fisher_sensitivity(statistics).tolist(), 1)
         for column, value in enumerate(row, 1)
     }
 

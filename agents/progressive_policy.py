@@ -300,13 +300,18 @@ class ProgressivePolicy(Policy):
         """The earlier policies and their tasks: each plays them as before."""
         return list(zip(self.policies, self.spec.suites, strict=True))
 
+    def feature_layers(self) -> list[list[nn.Module]]:
+        """See `Policy`."""
+        return [encoder.feature_layers() for encoder in encoders_of(self)]
+
     def _encoded(
         self, observation: Observation, task: Tensor | None, needs: Needs
     ) -> tuple[Tensor, Tensor | None]:
         """See `Policy`; the features are those of all columns, the new one's first."""
         seen = self._seen(observation, task)
-        with torch.no_grad():
-            others = [features for policy in self.policies for features in columns_of(policy, seen)]
+        # Without no_grad: the derivatives with respect to earlier features are those of the whole
+        # network. Frozen weights alone need no graph.
+        others = [features for policy in self.policies for features in columns_of(policy, seen)]
         own = self._own_features(_normalized(self.encoder, seen), others)
         maps = None
         if needs & MAPS:

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from rltransfer.runs.curves import curves as curves
     from rltransfer.runs.evaluate import evaluate as evaluate
     from rltransfer.runs.run import Run as Run
+    from rltransfer.runs.sensitivity import LayerSensitivity as LayerSensitivity
+    from rltransfer.runs.sensitivity import Sensitivity as Sensitivity
+    from rltransfer.runs.sensitivity import sensitivity as sensitivity
     from rltransfer.runs.train import train as train
     from rltransfer.schedule import Schedule as Schedule
     from rltransfer.tasks.observation import Observation as Observation

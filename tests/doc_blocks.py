@@ -50,6 +50,7 @@ SMALL = {
     },
     "evaluate": {"episodes": "1", "num-envs": "1", "max-steps": "20"},
     "export": {"samples": "4"},
+    "sensitivity": {"episodes": "1", "states": "16", "max-steps": "20"},
     "benchmark rollout": {"num-envs": "2", "rollout-length": "4"},
     "benchmark train": {"num-envs": "2", "rollout-length": "8"},
     "benchmark learner": {"batch-size": "4", "memory-steps": "64"},

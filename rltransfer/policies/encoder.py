@@ -133,6 +133,16 @@ class Encoder(nn.Module):
         features: Tensor = self.layers(self.inputs(observation, task))
         return features
 
+    def feature_layers(self) -> list[nn.Module]:
+        """The last module of each layer with weights, whose output are the layer's features."""
+        found: list[nn.Module] = []
+        for module in self.layers:
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                found.append(module)
+            elif not isinstance(module, nn.Flatten):
+                found[-1] = module
+        return found
+
 
 def through(layers: Iterable[nn.Module], inputs: Tensor) -> tuple[Tensor, Tensor | None]:
     """Applies layers one after the other, and keeps the last feature maps.

@@ -452,6 +452,13 @@ class Policy(nn.Module):
         """Policies of their own inside this one, with the tasks that they play."""
         return ()
 
+    def feature_layers(self) -> Sequence[Sequence[nn.Module]]:
+        """The modules that output the features of each layer, by column, the oldest column first.
+
+        A plain policy is one column. Empty if the actions depend on several separate networks.
+        """
+        return (self.encoder.feature_layers(),)
+
     def num_acting_parameters(self) -> int:
         """Number of parameters, without those of the value."""
         count = sum(parameter.numel() for parameter in self.parameters())

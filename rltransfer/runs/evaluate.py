@@ -143,7 +143,7 @@ def _evaluate_run(
             name: one
             for name, task in zip(learned.names(), learned, strict=True)
             for one in evaluate_policy(
-                player_of(policy, task), Suite.of(task), episodes, **how
+                part_for(policy, task), Suite.of(task), episodes, **how
             ).values()
         }
     if requested is None:
@@ -151,8 +151,9 @@ def _evaluate_run(
     found: dict[str, Evaluation] = {}
     same_ids = [task.id for task in requested] == [task.id for task in trained]
     for order, (name, task) in enumerate(zip(requested.names(), requested, strict=True)):
-        player, tasks = _player(policy, trained, task)
-        played, index = _trained_task(tasks, task, order if same_ids else None, player, source)
+        player, played, index = player_of(
+            policy, trained, task, source, order if same_ids else None
+        )
         alone = Suite.of(played)
         (found[name],) = evaluate_policy(player, alone, episodes, first=index, **how).values()
     return found
@@ -165,10 +166,29 @@ def players(policy: Policy, trained: Suite) -> Iterator[tuple[Policy, Suite]]:
         yield from players(part, suite)
 
 
-def player_of(policy: Policy, task: Task) -> Policy:
+def part_for(policy: Policy, task: Task) -> Policy:
     """The part of a policy that was trained on a task, or else the policy itself."""
     parts = (part for own in policy.parts() for part in players(*own))
     return next((part for part, suite in parts if task in suite.tasks), policy)
+
+
+def player_of(
+    policy: Policy, trained: Suite, requested: Task, source: Path, order: int | None = None
+) -> tuple[Policy, Task, int]:
+    """The policy that plays a task, the task as it plays it, and the task's index for the policy.
+
+    Args:
+        policy: The run's policy, of which a part may have been trained on the task.
+        trained: The run's tasks.
+        requested: The requested task.
+        source: The user's name of the run.
+        order: See `_trained_task`.
+
+    Raises:
+        InputError: See `_trained_task`.
+    """
+    player, tasks = _player(policy, trained, requested)
+    return player, *_trained_task(tasks, requested, order, player, source)
 
 
 def _player(policy: Policy, trained: Suite, requested: Task) -> tuple[Policy, Suite]:

@@ -48,7 +48,7 @@ from rltransfer.rollouts.evaluation import evaluate_policy, probe_spaces
 from rltransfer.runs.callbacks import Callback
 from rltransfer.runs.config import RunOptions, settings
 from rltransfer.runs.descriptions import description_of
-from rltransfer.runs.evaluate import player_of
+from rltransfer.runs.evaluate import part_for
 from rltransfer.runs.folder import (
     check_free,
     check_same,
@@ -262,7 +262,7 @@ class TaskSequence:
         returns = {}
         for task, name in zip(self.suite.tasks[:number], self.suite.names(), strict=False):
             (found,) = evaluate_policy(
-                player_of(policy, task), Suite.of(task), episodes, seed=self.options.seed + 2,
+                part_for(policy, task), Suite.of(task), episodes, seed=self.options.seed + 2,
                 device=device, max_steps=self.options.max_episode_steps,
             ).values()  # fmt: skip
             returns[name] = {

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 import rltransfer as rt
+from rltransfer.agents import progressive as progressive_agents
 from rltransfer.agents.progressive_policy import (
     Adapter,
     ProgressivePolicy,
@@ -30,6 +31,12 @@ BREAKOUT, FREEWAY = "rltransfer/MinAtar-Breakout-v0", "rltransfer/MinAtar-Freewa
 GRID = Network(encoder="grid", channels=(4,), hidden=(8, 6))
 VECTORS = Network(encoder="mlp", hidden=(8, 6), normalize=False)
 SUITE = Suite.of("a")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """One network in a hundred has no unit that is active, and so no output to look at."""
+    torch.manual_seed(0)
 
 
 def plain(network: Network, shape: tuple[int, ...], actions: int = 3, **rest: Any) -> PolicySpec:
@@ -238,10 +245,10 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert not any(p.requires_grad for p in loaded.earlier.parameters())  # type: ignore[operator]
 
 
-def trained(method: Any, task: str, run_dir: Path, steps: int = 2048) -> Any:
+def trained(method: Any, task: str, run_dir: Path, steps: int = 2048, **options: Any) -> Any:
     return rt.train(
         method, suite=task, total_steps=steps, run_dir=run_dir, episodes=1, evaluate_episodes=0,
-        quiet=True, device="cpu",
+        quiet=True, device="cpu", **options,
     )  # fmt: skip
 
 
@@ -300,6 +307,58 @@ def test_frozen_columns_are_part_of_the_policy(network: Network, shape: tuple[in
     features = moved.columns_of(seen["policy"].to("meta"))
     assert [column[-1].shape for column in features] == [(3, 6)] * 3
     assert all(layer.is_meta for column in features for layer in column)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [
+        (rt.agents.Progressive, BREAKOUT), (rt.agents.ProgressivePQN, BREAKOUT),
+        (rt.agents.Progressive, "CartPole-v1"),
+    ],
+    ids=["ppo", "pqn", "vectors"],
+)  # fmt: skip
+def test_curves_of_sensitivities_leave_training_as_it_is(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, task: str
+) -> None:
+    monkeypatch.setattr(progressive_agents, "SENSITIVITY_EVERY", 3)
+    if task != BREAKOUT:
+        source = tmp_path / "vectors"
+        trained(rt.agents.PPO(num_envs=2, rollout_length=16), task, source, 64)
+    method = kind(columns=(str(source),), num_envs=4, rollout_length=32)
+
+    def tensors(folder: str) -> dict[str, Tensor]:
+        run = trained(method, task, tmp_path / folder, 512)
+        states = {"generator": run.agent.generator.get_state(), "global": torch.get_rng_state()}
+        return {**run.agent.policy.state_dict(), **states}
+
+    measured = tensors("measured")
+    points = rt.curves(tmp_path / "measured", "train/fisher_sensitivity/*")
+    assert sorted({point.step for point in points}) == [128, 512]  # the first rollout, the fourth
+    assert len({point.tag for point in points}) == 4
+    for step in (128, 512):
+        for layer in (1, 2):
+            front = f"train/fisher_sensitivity/layer-{layer}-"
+            values = [p.value for p in points if p.step == step and p.tag.startswith(front)]
+            assert sum(values) == pytest.approx(1.0) and all(0 < value < 1 for value in values)
+
+    monkeypatch.setattr(progressive_agents, "SENSITIVITY_EVERY", 1_000)
+    monkeypatch.setattr(progressive_agents.ColumnCurves, "num_rollouts", 1)
+    plainly = tensors("plain")
+    assert not [one for one in rt.curves(tmp_path / "plain") if "fisher" in one.tag]
+    for name, tensor in plainly.items():
+        assert torch.equal(measured[name], tensor), name
+
+    # Statistics of vectors among them.
+    for name, tensor in load_run_policy(source).state_dict().items():
+        assert torch.equal(measured[f"earlier.0.{name}"], tensor), name
+
+    # A resumed run measures at the same rollouts as one that was not stopped.
+    monkeypatch.undo()
+    monkeypatch.setattr(progressive_agents, "SENSITIVITY_EVERY", 3)
+    trained(method, task, tmp_path / "resumed", 256)
+    trained(method, task, tmp_path / "resumed", 512, resume=True)
+    steps = {p.step for p in rt.curves(tmp_path / "resumed", "train/fisher_sensitivity/*")}
+    assert steps == {128, 512}
 
 
 def test_alpha_is_as_asked() -> None:
