@@ -10,7 +10,8 @@ Fisher information on the states that it visits:
     F_k,i = E[(d log pi(a | s) / d w_i)^2],  a ~ pi.
 
 A sum of quadratics is one quadratic: only sum F_k and sum F_k w_k are stored, whatever the number
-of tasks. Weights that the policy does not depend on, such as the value's, stay free.
+of tasks. Weights that the policy does not depend on, such as the value's, stay free. A run that
+begins with the weights of an earlier one also keeps its statistics of the observations.
 """
 
 from __future__ import annotations

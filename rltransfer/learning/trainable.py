@@ -105,6 +105,8 @@ class Trainable:
         self, policy: Policy, learner: Learner, freeze: Freeze | None = None, pull: float = 0.0
     ) -> None:
         self.policy, self.learner, self.freeze, self.pull = policy, learner, freeze, pull
+        self.keeps_statistics = False
+        """Whether the statistics of the observations stay as they are, even if all layers train."""
         self.layers = num_layers(policy)
         self._source: dict[str, Tensor] = {}
         if freeze is None:
@@ -141,6 +143,7 @@ class Trainable:
         Args:
             progress: Completed fraction of the run, 0 to 1.
         """
+        self.policy.frozen_statistics = self.keeps_statistics
         if self.freeze is None:
             return
         rates = {
@@ -148,7 +151,7 @@ class Trainable:
             for layer in range(1, self.layers + 1)
         }
         self.learner.set_rates({**rates, self.layers + 1: 1.0})
-        self.policy.frozen_statistics = rates[1] == 0
+        self.policy.frozen_statistics |= rates[1] == 0
 
     def state_dict(self) -> dict[str, Any]:
         """The source's weights, which parameters are pulled to."""

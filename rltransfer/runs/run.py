@@ -200,6 +200,8 @@ class Run:
             self.consolidation = Consolidation(
                 self.agent.policy, self.agent.learner, options.ewc_weight
             )
+            # Other statistics would change what the policy does on earlier tasks.
+            self.trainable.keeps_statistics = bool(options.ewc_from and options.init_from)
             if options.compile:
                 self.agent.policy.compile()
         use_threads(number)

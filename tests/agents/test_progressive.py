@@ -370,7 +370,6 @@ def test_alpha_is_as_asked() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "needs earlier columns: pass --columns RUN"),
         ({"columns": ("a", "a")}, "contains a run twice"),
         ({"columns": ("a,b", "a")}, "contains a run twice"),
         ({"columns": ("a", "./b/../a/")}, "contains a run twice"),
