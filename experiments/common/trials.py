@@ -31,6 +31,7 @@ from rltransfer.learning.agent import Method
 from rltransfer.runs.config import RunOptions, read_config, settings
 from rltransfer.runs.folder import difference
 from rltransfer.runs.run import Run
+from rltransfer.runs.sequence import SEQUENTIAL
 from rltransfer.runs.train import train
 from rltransfer.tasks.families import as_suite
 from rltransfer.tasks.task import Suite
@@ -154,9 +155,12 @@ def _difference(trial: Trial, stored: Mapping[str, Any]) -> str:
     machine = {name: stored["options"][name] for name in MACHINE if name in stored["options"]}
     options = {**trial.options, **machine}
     generations = options.pop("generations", 0)
+    sequential, compress_steps = options.pop("sequential", False), options.pop("compress_steps", 0)
     agent = methods.method_name(type(trial.method))
     requested = settings(agent, trial.method, as_suite(trial.suite), RunOptions(**options))
     requested["generations"] = generations
+    if sequential:
+        requested[SEQUENTIAL] = {"compress_steps": compress_steps}
     known = {name: stored[name] for name in requested if name in stored}
     old, new = with_current_names(known), with_current_names(json.loads(json.dumps(requested)))
     return difference(old, new, "", known_only=True)

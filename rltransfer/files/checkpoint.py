@@ -287,6 +287,11 @@ def task_folder(folder: Path, number: int) -> Path:
     return folder / f"task-{number}"
 
 
+def column_folder(folder: Path) -> Path:
+    """The run directory of the column that is distilled into a task's run."""
+    return folder.with_name(f"{folder.name}-column")
+
+
 def newest_generation(folder: Path) -> Path:
     """The newest run with a checkpoint if the folder is a chain or a sequence, else the folder."""
     for place in (generation_folder, task_folder):

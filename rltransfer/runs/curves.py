@@ -7,6 +7,7 @@ checksum of 4. Each record is an `Event` in the format of protocol buffers.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import math
 import struct
 import sys
@@ -18,7 +19,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from rltransfer.errors import printable, unknown
-from rltransfer.files.checkpoint import generation_folder
+from rltransfer.files.checkpoint import column_folder, generation_folder, task_folder
 from rltransfer.files.reading import is_folder, must_be_readable
 from rltransfer.files.untrusted import LimitError, check_size, is_regular
 from rltransfer.machine.terminal import print_line
@@ -38,7 +39,8 @@ class CurvePoint(NamedTuple):
     """A point of a curve."""
 
     run: str
-    """The run's folder, as it was passed; of a chain, that of the generation."""
+    """The run's folder, as it was passed; of a chain or a sequence, that of one of its
+    runs."""
     tag: str
     """The curve's name, e.g. "evaluate/return/CartPole-v1"."""
     step: int
@@ -58,7 +60,7 @@ def curves(
     TensorBoard. A table of them is `pandas.DataFrame(rt.curves("runs/x"))`.
 
     Args:
-        runs: One or more run directories; of a chain, all generations.
+        runs: One or more run directories; of a chain or a sequence, all of its runs.
         tags: The names of curves, or patterns such as "evaluate/*", where * stands for any text.
 
     Raises:
@@ -90,13 +92,23 @@ def _group(tag: str) -> str:
 
 
 def _folders(run_dir: Path) -> Iterator[Path]:
-    """The folder of a run, or those of a chain's generations.
+    """The folder of a run, those of a chain's generations, or a sequence's own and its runs'.
 
     Raises:
-        InputError: It is neither.
+        InputError: It is none of them.
     """
-    count = read_config(run_dir).get("generations")
-    if not count:
+    config = read_config(run_dir)
+    if config.get("sequential"):
+        yield run_dir
+        for number in itertools.count(1):
+            target = task_folder(run_dir, number)
+            found = [
+                one for one in (column_folder(target), target) if is_folder(one / "checkpoints")
+            ]
+            if not found:
+                return
+            yield from found
+    if not config.get("generations"):
         yield run_dir
         return
     number = 1

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rltransfer.errors import InputError, InterruptedRunError, check_number
-from rltransfer.files.checkpoint import newest_checkpoint, task_folder
+from rltransfer.files.checkpoint import column_folder, newest_checkpoint, task_folder
 from rltransfer.files.untrusted import read_json
 from rltransfer.learning.agent import Method
 from rltransfer.learning.methods import method_name
@@ -199,7 +199,7 @@ class TaskSequence:
             method, changes = self._begun(number)
             target = task_folder(self.folder, number)
             if self.compress_steps:
-                column = target.with_name(f"{target.name}-column")
+                column = column_folder(target)
                 self._finished(method, task, changes, column, number, resume, held)
                 compressing = self.method.compressed(str(column))
                 assert compressing is not None

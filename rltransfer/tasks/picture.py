@@ -19,7 +19,7 @@ from rltransfer.machine.generators import seeded_global_generators
 from rltransfer.tasks.env_layer import EnvMaker
 from rltransfer.tasks.families import family_of
 from rltransfer.tasks.gymnasium_env import find_spec
-from rltransfer.tasks.task import Task
+from rltransfer.tasks.task import OBSERVATION_TRANSFORM, Task
 
 Picture = NDArray[np.uint8]
 """(height, width, 3)"""
@@ -72,7 +72,8 @@ def render(task: Task, seed: int) -> Picture | None:
         task: The task.
         seed: Seeds the episode.
     """
-    kwargs = {name: v for name, v in task.kwargs.items() if name != "image_layout"}
+    own = ("image_layout", OBSERVATION_TRANSFORM)
+    kwargs = {name: value for name, value in task.kwargs.items() if name not in own}
     in_workers = kwargs.pop("vectorization_mode", "sync") == "async"
     if family_of(task) is not None or in_workers or "render_mode" in kwargs:
         return None

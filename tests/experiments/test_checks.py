@@ -15,7 +15,8 @@ from rltransfer.experiments.common import trials
 from rltransfer.experiments.common.checks import check_options, choice, page_folder
 from rltransfer.experiments.common.experiment import PaperExperiment
 
-TRAINING = {name: find_experiment(name) for name in experiment_names() if name != "benchmarks"}
+TRAINING = {name: find_experiment(name) for name in experiment_names()
+            if name not in ("benchmarks", "soups")}  # fmt: skip
 """Experiments that train."""
 
 CHOICE = {
@@ -119,8 +120,8 @@ def test_names_and_folders_follow_the_command_line(name: str) -> None:
     assert (kind.out, kind.results) == (Path("runs") / name, None)
 
 
-def test_twelve_experiments_write_a_page() -> None:
-    assert len(PAGES) == 12
+def test_fifteen_experiments_write_a_page() -> None:
+    assert len(PAGES) == 15
 
 
 def test_the_list_contains_how_long_each_takes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,6 +98,8 @@ def test_each_run_begins_with_what_the_last_one_learned(tmp_path: Path) -> None:
     assert run.run_dir == folder / "task-2"
     result = json.loads((folder / "result.json").read_text())
     assert result["env_steps"] == 320 and [*result["tasks"]] == [*SIGNS.names()]
+    tags = {point.tag for point in rt.curves(folder)}
+    assert "sequence/forgetting" in tags and "rollout/return/tests/Signs-v0" in tags
     curves = events_of(folder)
     steps = [one.step for one in curves.Scalars(f"sequence/return/{SIGNS.names()[0]}")]
     assert steps == [160, 320]

@@ -1,0 +1,1 @@
+"""Progressive networks against the paper's baselines, on MinAtar."""

@@ -1,0 +1,1 @@
+"""Forgetting and transfer over a sequence of tasks."""
