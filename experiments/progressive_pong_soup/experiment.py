@@ -2,8 +2,9 @@
 
     rltransfer experiment run progressive-pong-soup
 
-See the experiment progressive-minatar-soup, of which this is the same on Atari's Pong. Differs from
-the paper, besides: the network is that of Mnih 2015 with half of its channels.
+See the experiment progressive-minatar-soup, of which this is the same on Atari's Pong, with the
+paper's column: three convolutions of 12 channels, and 256 units. Differs from the paper, besides:
+its last convolution has kernels of 3 x 4, these are 3 x 3.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ class ProgressivePongSoup(ProgressiveSoup):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of PPO's Atari runs, with a smaller network."""
+        """Those of PPO's Atari runs, with the paper's column."""
         return {
             "num_envs": 16,
             "rollout_length": 128,
             "batch_size": 512,
             "epochs": 3,
             "learning_rate": 5e-4,
-            "network": Network(encoder="nature", width=0.5),
+            "network": Network(encoder="nature", channels=(12, 12, 12), hidden=(256,)),
         }
