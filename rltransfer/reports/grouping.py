@@ -5,12 +5,14 @@ Two runs are in one group if their method and all settings are equal. Left out o
 - the seed, and where and how a run is computed, stored and evaluated (`IGNORED`);
 - the task, if a run has a single one: a group is then compared on several tasks;
 - which seed of its source a run learned from: a source that is itself among the runs counts by its
-  group, and by its tasks if they are not the run's own.
+  group, and by its tasks if they are not the run's own; any other one by its name, without the
+  run's seed if it ends with it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -142,7 +144,9 @@ def group_runs(runs: Sequence[RunRecord], names: Names, lineage: Lineage) -> lis
             shown.append(settings.shown(run))
         members.setdefault(key, []).append(run)
     groups = []
-    for label, common, of in zip(label_settings(shown), shown, members.values(), strict=True):
+    origins = [settings.source_settings(of[0]) for of in members.values()]
+    labels = label_settings(shown, origins)
+    for label, common, of in zip(labels, shown, members.values(), strict=True):
         counted, repeated = _one_per_seed(of, names)
         groups.append(Group(label, common, tuple(counted), tuple(repeated)))
     return groups
@@ -181,6 +185,11 @@ class _SettingsOf:
     def shown(self, run: RunRecord) -> Settings:
         """The same settings for people: a source is shown by its method, not by all of it."""
         return self._settings(run, keys=False)
+
+    def source_settings(self, run: RunRecord) -> Settings:
+        """The settings for people of the first of the runs that a run learned from, if any."""
+        known = (self.lineage.run_of(source, run) for source in run.sources)
+        return next((self.shown(one) for one in known if one is not None), {})
 
     def _settings(self, run: RunRecord, keys: bool) -> Settings:
         method = run.method
@@ -241,7 +250,11 @@ def _replaced(text: str, sources: Mapping[str, str]) -> str:
 
 
 def _without_task(text: str, run: RunRecord) -> str:
-    """A source's text without the name of the run's only task, which groups do not depend on."""
+    """A source's text without the run's seed at its end, and without the name of its only task.
+
+    Groups depend on neither.
+    """
+    text = re.sub(rf"(?<=[-_/]){run.seed}/?$", "SEED", text)
     if len(run.suite) != 1:
         return text
     task = run.suite.tasks[0].id
@@ -260,21 +273,38 @@ def _flat(settings: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, A
             yield f"{front}{name}", value
 
 
-def label_settings(groups: Sequence[Mapping[str, str]]) -> list[str]:
-    """A label for each group: the method, and the fewest settings that tell its groups apart."""
+def label_settings(
+    groups: Sequence[Mapping[str, str]], origins: Sequence[Mapping[str, str]] = ()
+) -> list[str]:
+    """A label for each group: the method, and the fewest settings that tell its groups apart.
+
+    Args:
+        groups: The settings of each group.
+        origins: The settings of the runs that each group learned from, which tell groups apart that
+            are otherwise called the same.
+    """
     labels = [""] * len(groups)
     for agent in {group["agent"] for group in groups}:
         places = [place for place, group in enumerate(groups) if group["agent"] == agent]
         names = _telling([groups[place] for place in places])
         for place in places:
-            parts = [f"{_short(name, names)}={_cut(groups[place].get(name))}" for name in names]
-            labels[place] = " ".join([agent, *parts])
+            labels[place] = " ".join([agent, *_parts(groups[place], names)])
+    for label in {one for one in labels if labels.count(one) > 1}:
+        places = [place for place, one in enumerate(labels) if one == label]
+        same = [origins[place] for place in places] if origins else []
+        names = _telling(same) if all(same) else []
+        for place in places:
+            labels[place] = " ".join([label, *_parts(origins[place], names)] if names else [label])
     seen: dict[str, int] = {}
     for place, label in enumerate(labels):
         seen[label] = seen.get(label, 0) + 1
         if seen[label] > 1:
             labels[place] = f"{label} ({seen[label]})"
     return labels
+
+
+def _parts(settings: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    return [f"{_short(name, names)}={_cut(settings.get(name))}" for name in names]
 
 
 def _telling(groups: Sequence[Mapping[str, str]]) -> list[str]:

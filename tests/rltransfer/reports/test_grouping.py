@@ -181,3 +181,37 @@ def test_an_option_that_names_the_source_is_not_a_setting_besides(tmp_path: Path
         "ppo init_from=none": ["a"],
         "ppo init_from=ppo (own task)": ["b", "c"],
     }
+
+
+def test_a_source_elsewhere_counts_without_the_seed_at_its_end(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(tmp_path / f"a{seed}", seed=seed)
+        for name in ("near", "far"):
+            source = f"runs/{name}-{seed}"
+            make_run(tmp_path / f"{name}{seed}", seed=seed, changes=begun_with(source, "0" * 64))
+    # Another seed's source, and a number that is no seed, are others.
+    make_run(tmp_path / "other", seed=0, changes=begun_with("runs/near-10", "0" * 64))
+    assert found(tmp_path) == {
+        "ppo init_from=none": ["a0", "a1"],
+        "ppo init_from=runs/far-SEED": ["far0", "far1"],
+        "ppo init_from=runs/near-SEED": ["near0", "near1"],
+        "ppo init_from=runs/near-10": ["other"],
+    }
+
+
+def test_groups_of_one_name_are_told_apart_by_what_their_sources_differ_in(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for name, rate in (("slow", 1e-4), ("fast", 1e-2)):
+            method = rt.agents.PQN(learning_rate=rate)
+            sha256 = f"{name}{seed}".ljust(64, "0")
+            make_run(
+                tmp_path / f"{name}-source-{seed}", seed=seed, agent="pqn", method=method,
+                weights=sha256,
+            )  # fmt: skip
+            source = begun_with(f"{name}-source-{seed}", sha256)
+            make_run(tmp_path / f"{name}-run-{seed}", seed=seed, changes=source)
+    labels = found(tmp_path)
+    assert labels["ppo learning_rate=0.0001"] == [
+        "slow-run-0", "slow-run-1",
+    ]  # fmt: skip
+    assert labels["ppo learning_rate=0.01"] == ["fast-run-0", "fast-run-1"]
