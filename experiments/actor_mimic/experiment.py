@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -47,6 +47,7 @@ from rltransfer.experiments.common.training_curve import smooth_curves
 from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.experiments.zoo.experiment import GAMES, task_of
 from rltransfer.learning.agent import Method
+from rltransfer.learning.initial_weights import InitMatch
 from rltransfer.metrics.curves import Curve
 from rltransfer.metrics.intervals import Interval
 from rltransfer.metrics.thresholds import time_ratio, times_to_threshold
@@ -119,6 +120,39 @@ class ActorMimicTransfer(PaperExperiment):
     """Environment steps of each learner."""
     out: Path = Path("runs/actor-mimic")
 
+    init_match: ClassVar[InitMatch] = "inputs"
+    """How weights are matched: see the run's option."""
+
+    @property
+    def all_games(self) -> tuple[str, ...]:
+        """The games that the zoo has teachers of, in their order."""
+        return tuple(GAMES)
+
+    def task_of(self, game: str) -> str:
+        """The task of a game."""
+        return task_of(game)
+
+    def mimic(self, beta: float) -> ActorMimic:
+        """The mimic's method.
+
+        Args:
+            beta: The weight of the feature regression.
+        """
+        return ActorMimic(
+            teacher="zoo", student=NETWORK, beta=beta, num_envs=16, memory_steps=100_000
+        )
+
+    def learner(self, name: LearnerName) -> Method:
+        """The method of the game that was left out."""
+        return learning_method(name)
+
+    def sources(self, game: str, kind: StartName) -> list[str]:
+        """The games of the mimic whose weights a learner starts from."""
+        names = list(self.all_games)
+        first = names.index(game) + 1
+        others = (names[first:] + names)[: len(names) - 1]
+        return others[:1] if kind == "single" else others
+
     def make_page(self) -> Page:
         """Trains all mimics, then all learners, and builds the page."""
         mimics = self.run_trials(self.mimics())
@@ -130,10 +164,8 @@ class ActorMimicTransfer(PaperExperiment):
         return [
             Trial(
                 name=_mimic_name(game, kind, seed),
-                method=ActorMimic(
-                    teacher="zoo", student=NETWORK, beta=beta, num_envs=16, memory_steps=100_000
-                ),
-                suite=Suite.of(*map(task_of, sources(game, kind))),
+                method=self.mimic(beta),
+                suite=Suite.of(*map(self.task_of, self.sources(game, kind))),
                 options=run_options(self.mimic_steps, seed),
             )
             for seed in range(self.seeds)
@@ -146,8 +178,8 @@ class ActorMimicTransfer(PaperExperiment):
         return [
             Trial(
                 name=_name(game, learner, start, seed),
-                method=learning_method(learner),
-                suite=task_of(game),
+                method=self.learner(learner),
+                suite=self.task_of(game),
                 options={**run_options(self.steps, seed), **self._start(game, start, seed)},
             )
             for seed in range(self.seeds)
@@ -165,13 +197,13 @@ class ActorMimicTransfer(PaperExperiment):
         if start == "random":
             return {}
         source = str(self.out / _mimic_name(game, start, seed))
-        return {"init_from": source, "init_match": "inputs"}
+        return {"init_from": source, "init_match": self.init_match}
 
     def _curves(self) -> Curves:
         return {
             (game, learner, start): smooth_curves(
                 [self.out / _name(game, learner, start, seed) for seed in range(self.seeds)],
-                task_of(game),
+                self.task_of(game),
                 WINDOW * self.steps,
             )
             for game in self.games
@@ -239,13 +271,13 @@ class ActorMimicTransfer(PaperExperiment):
                 f"{markdown_table(head, rows)}\n"
             )
         counts = ", ".join(f"{start} {count}" for start, count in above.items())
-        return f"""# Actor-Mimic: the fifth game
+        return f"""# Actor-Mimic: the game that was left out
 
 Games of {len(self.games)} on which the area under PPO's curve is above that of random weights, with
 the whole 95 % interval over {self.seeds} seeds: **{counts}**.
 
 {chr(10).join(parts)}
-- policy, feature: the weights of a mimic of the four other games, without and with feature
+- policy, feature: the weights of a mimic of all other games, without and with feature
   regression. single: those of a mimic of one other game.
 - area ratio: the area under the curve of training returns, relative to random weights; 1 means
   without transfer.
@@ -267,14 +299,6 @@ def learning_method(learner: LearnerName) -> Method:
     if learner == "pqn":
         return PQN(network=NETWORK, **settings)
     return PPO(network=NETWORK, batch_size=256, epochs=3, **settings)
-
-
-def sources(game: str, kind: StartName) -> list[str]:
-    """The games of the mimic whose weights a learner starts from."""
-    names = list(GAMES)
-    first = names.index(game) + 1
-    others = (names[first:] + names)[: len(names) - 1]
-    return others[:1] if kind == "single" else others
 
 
 def _mimic_name(game: str, kind: str, seed: int) -> str:

@@ -10,19 +10,29 @@ from rltransfer.experiments.actor_mimic.experiment import (
     ActorMimicTransfer,
     Transfer,
     learning_method,
-    sources,
 )
+from rltransfer.experiments.actor_mimic_atari.experiment import ActorMimicAtari
 from rltransfer.metrics.curves import Curve
 
 
 def test_learners_start_from_mimics_of_the_other_games() -> None:
-    assert sources("Seaquest", "feature") == ["SpaceInvaders", "Asterix", "Breakout", "Freeway"]
-    assert sources("SpaceInvaders", "single") == ["Asterix"]
     experiment = ActorMimicTransfer(seeds=1)
+    others = ["SpaceInvaders", "Asterix", "Breakout", "Freeway"]
+    assert experiment.sources("Seaquest", "feature") == others
+    assert experiment.sources("SpaceInvaders", "single") == ["Asterix"]
     assert len(experiment.mimics()) == 15 and len(experiment.trials()) == 40
     for learner in ("ppo", "pqn"):
         assert learning_method(learner).network == NETWORK
     assert all(mimic.method.student == NETWORK for mimic in experiment.mimics())
+
+
+def test_on_atari_the_head_starts_fresh() -> None:
+    experiment = ActorMimicAtari(seeds=1)
+    assert len(experiment.mimics()) == 9 and len(experiment.trials()) == 12
+    assert experiment.sources("Pong", "policy") == ["Qbert", "Boxing"]
+    begun = [trial for trial in experiment.trials() if "init_from" in trial.options]
+    assert {trial.options["init_match"] for trial in begun} == {"any"} and len(begun) == 9
+    assert all(trial.suite.startswith("ALE/") for trial in experiment.trials())
 
 
 def curve(*returns: float) -> Curve:

@@ -1,0 +1,1 @@
+"""Actor-Mimic on three Atari games."""
