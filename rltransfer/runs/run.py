@@ -736,7 +736,7 @@ class Run:
                 print_line(note, self.quiet or distributed.rank() > 0)
         seed, episodes = self.options.seed + 3, self.options.evaluate_episodes
         with self._progress() as progress, self._evaluating(progress) as how:
-            found = teacher_check(self.agent, self.context, seed, **how)
+            found = teacher_check(self.agent, self.context, seed, self.options.total_steps, **how)
             self.teacher_returns, self.random_returns, sentences = found
             if self.agent.teacher is None:
                 self.random_returns = random_episodes(

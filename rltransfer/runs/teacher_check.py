@@ -19,6 +19,8 @@ MAX_EPISODES = 512
 """Largest number of episodes, per task."""
 MAX_STEPS = {"device": 500_000, "host": 50_000}
 """Steps per task, by where its environments are, that more than `CHECK_EPISODES` may take."""
+FRACTION = 0.1
+"""Steps of all tasks relative to those of training, unless the agent needs the returns."""
 SECOND_STAGE = 1_000_003
 """Added to the seed for all further episodes."""
 TINY = 1e-12
@@ -28,7 +30,7 @@ PRECISION = 0.1
 
 
 def teacher_check(
-    agent: Agent, context: TrainingContext, seed: int, **how: Any
+    agent: Agent, context: TrainingContext, seed: int, total_steps: int, **how: Any
 ) -> tuple[dict[str, Evaluation], dict[str, Evaluation], list[str]]:
     """Evaluates the teacher and a random policy before training starts.
 
@@ -38,6 +40,7 @@ def teacher_check(
         agent: The agent; nothing happens if it has no teacher.
         context: The agent's tasks and device.
         seed: Seed of the environments.
+        total_steps: Environment steps of the run.
         how: Further arguments of `evaluate`.
 
     Returns:
@@ -46,7 +49,8 @@ def teacher_check(
     """
     if agent.teacher is None:
         return {}, {}, []
-    teacher, random = _reference_episodes(agent, context, seed, False, how)
+    steps = math.inf if agent.needs_reference_returns else FRACTION * total_steps
+    teacher, random = _reference_episodes(agent, context, seed, False, steps, how)
     sentences = [
         f"The teacher's return on {name!r} is {format_return(one)} over {len(one.returns)} "
         f"episodes, no better than that of a random policy, {format_return(random[name])}."
@@ -57,7 +61,7 @@ def teacher_check(
         references = teacher, random
         if any(evaluation_task(task) != task for task in context.suite):
             # With another seed: each label of a vote needs independent noise.
-            references = _reference_episodes(agent, context, seed + 1, True, how)
+            references = _reference_episodes(agent, context, seed + 1, True, steps, how)
         agent.set_reference_returns(*map(means, references))
     return teacher, random, sentences
 
@@ -68,9 +72,16 @@ def format_return(found: Evaluation) -> str:
 
 
 def _reference_episodes(
-    agent: Agent, context: TrainingContext, seed: int, as_trained: bool, how: Mapping[str, Any]
+    agent: Agent,
+    context: TrainingContext,
+    seed: int,
+    as_trained: bool,
+    steps: float,
+    how: Mapping[str, Any],
 ) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
     """Episodes of the teacher and of a random policy, as many as `PRECISION` needs.
+
+    More than `CHECK_EPISODES` of each take at most `steps`.
 
     Source: Stein 1945 (two-stage sampling): the variance of the first episodes says how many more.
     """
@@ -87,7 +98,7 @@ def _reference_episodes(
         name: PRECISION * abs(one.mean - found[1][name].mean) for name, one in found[0].items()
     }
     for index, play in enumerate((teacher, random)):
-        more = _episodes_needed(found[index], widths, context) - CHECK_EPISODES
+        more = _episodes_needed(found[index], widths, context, steps) - CHECK_EPISODES
         if more > 0:
             rest = play(more, seed + SECOND_STAGE)
             found[index] = {name: _joined(one, rest[name]) for name, one in found[index].items()}
@@ -95,11 +106,14 @@ def _reference_episodes(
 
 
 def _episodes_needed(
-    found: Mapping[str, Evaluation], widths: Mapping[str, float], context: TrainingContext
+    found: Mapping[str, Evaluation],
+    widths: Mapping[str, float],
+    context: TrainingContext,
+    most: float,
 ) -> int:
     """Episodes per task until each mean's interval has this half-width, within the bounds."""
     on_device = all(family_of(task) is not None and not overlaps(task) for task in context.suite)
-    steps = MAX_STEPS["device" if on_device else "host"] * len(found)
+    steps = min(MAX_STEPS["device" if on_device else "host"] * len(found), most)
     affordable = steps / sum(float(np.mean(one.lengths)) for one in found.values())
     needed = max(
         len(one.returns) * (one.ci95 / max(widths[name], TINY)) ** 2 for name, one in found.items()

@@ -416,7 +416,7 @@ def test_lag_is_of_returns_as_they_are_trained(
         return evaluate_teacher(*given, seed=seed, **options)
 
     monkeypatch.setattr("rltransfer.runs.teacher_check.evaluate_teacher", taught)
-    returns, _, sentences = teacher_check(agent, run.context, seed=0)
+    returns, _, sentences = teacher_check(agent, run.context, seed=0, total_steps=1_000)
     # What is said of the teacher is as in an evaluation: ten rewards of 5.
     assert returns[name].mean == 50.0 and not sentences
     if weight == "lag":

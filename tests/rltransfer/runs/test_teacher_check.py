@@ -35,7 +35,9 @@ class Noisy(gymnasium.Env[np.ndarray, int]):
         return np.zeros(1, np.float32), reward, True, False, {}
 
 
-def checked(tmp_path: Path, gain: float = 9.0) -> tuple[Evaluation, list[str]]:
+def checked(
+    tmp_path: Path, gain: float = 9.0, total_steps: int = 1_000_000, needs: bool = False
+) -> tuple[Evaluation, list[str]]:
     if TASK not in gymnasium.registry:
         gymnasium.register(TASK, entry_point=Noisy)
 
@@ -44,7 +46,9 @@ def checked(tmp_path: Path, gain: float = 9.0) -> tuple[Evaluation, list[str]]:
 
     method = PolicyDistillation(teacher=rt.CallableTeacher(function), num_envs=2)
     run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path / "run")
-    found, _, sentences = teacher_check.teacher_check(run.agent, run.context, seed=0)
+    run.agent.needs_reference_returns = needs
+    run.agent.set_reference_returns = lambda teacher, random: None
+    found, _, sentences = teacher_check.teacher_check(run.agent, run.context, 0, total_steps)
     return found[TASK], sentences
 
 
@@ -59,6 +63,15 @@ def test_more_episodes_until_the_interval_is_narrow(tmp_path: Path) -> None:
 def test_episodes_are_bounded_by_steps_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(teacher_check.MAX_STEPS, "host", 20)
     assert len(checked(tmp_path)[0].returns) == 20
+
+
+def test_a_short_run_has_a_short_check_unless_the_returns_are_needed(tmp_path: Path) -> None:
+    found, _ = checked(tmp_path, total_steps=300)
+    assert len(found.returns) == 30
+    found, _ = checked(tmp_path, total_steps=10)
+    assert len(found.returns) == teacher_check.CHECK_EPISODES
+    found, _ = checked(tmp_path, total_steps=300, needs=True)
+    assert len(found.returns) > 100
 
 
 def test_a_bad_teacher_is_reported_with_its_interval(tmp_path: Path) -> None:
