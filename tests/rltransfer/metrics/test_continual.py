@@ -12,7 +12,7 @@ from rltransfer.metrics import Interval, backward_transfer, forgetting, forward_
 
 # R[i, j]: on task j after training on task i.
 SCORES = np.array([[0.9, 0.3, 0.1], [0.7, 0.8, 0.4], [0.5, 0.9, 1.0]])
-UNTRAINED = [0.1, 0.2, 0.1]
+UNTRAINED = [0.7, 0.2, 0.1]
 
 
 def estimate(found: Interval) -> float:

@@ -85,3 +85,13 @@ def test_what_is_refused() -> None:
         jumpstart(TRANSFER, BASELINE, 1.5)
     with pytest.raises(InputError, match="baseline's mean is 0"):
         area_ratio(TRANSFER, curves((0, 0, 0)))
+
+
+def test_fractions_count_from_the_first_compared_step() -> None:
+    """Of steps 100 to 200, the first tenth ends at 110 and the last begins at 190."""
+    steps = np.array([100.0, 110.0, 190.0, 200.0])
+    one = [Curve(steps, np.array([4.0, 4.0, 8.0, 8.0]))] * 2
+    other = [Curve(steps, np.array([1.0, 1.0, 2.0, 2.0]))] * 2
+    assert jumpstart(one, other).estimate == pytest.approx(3.0)
+    assert asymptotic_performance(one).estimate == pytest.approx(8.0)
+    assert asymptotic_gain(one, other).estimate == pytest.approx(6.0)

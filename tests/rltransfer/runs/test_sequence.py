@@ -20,6 +20,7 @@ from rltransfer.agents import PPO, PQN, PolicyDistillation, Progressive
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint
+from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.runs.config import read_config
 from rltransfer.runs.generations import SEED_STEP
 from rltransfer.runs.sequence import evaluations, returns_matrix
@@ -104,6 +105,47 @@ def test_each_run_begins_with_what_the_last_one_learned(tmp_path: Path) -> None:
     steps = [one.step for one in curves.Scalars(f"sequence/return/{SIGNS.names()[0]}")]
     assert steps == [160, 320]
     assert [one.step for one in curves.Scalars("sequence/forgetting")] == [320]
+
+
+@pytest.mark.usefixtures("brief_check")
+def test_a_knowledge_base_begins_with_the_last_one_and_is_the_next_column(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    tasks = [FIRST, SECOND, rt.Task("tests/Signs-v0")]
+    learn(
+        Progressive(**settings()), folder, suite=tasks, total_steps=160, compress_steps=320,
+        ewc_weight=2.0, episodes=2,
+    )  # fmt: skip
+    configs = {one.name: read_config(one) for one in folder.glob("task-*")}
+    assert sorted(configs) == [f"task-{n}{end}" for n in (1, 2, 3) for end in ("", "-column")]
+    for number in (1, 2, 3):
+        base, column = configs[f"task-{number}"], configs[f"task-{number}-column"]
+        assert base["method"]["teacher"] == str(folder / f"task-{number}-column")
+        assert base["options"]["total_steps"] == 320 and column["options"]["total_steps"] == 160
+        earlier = [str(folder / f"task-{one}") for one in range(1, number)]
+        assert base["options"]["ewc_from"] == earlier
+        assert base["options"]["init_from"] == (earlier[-1] if earlier else None)
+        assert column["options"]["ewc_from"] == []
+        assert column["method"].get("columns", []) == earlier[-1:]
+
+
+def test_evaluations_cut_episodes_as_the_options_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def watched(*args: Any, **how: Any) -> Any:
+        given.append(how["max_steps"])
+        return evaluate_policy(*args, **how)
+
+    monkeypatch.setattr("rltransfer.runs.sequence.evaluate_policy", watched)
+    learn(PPO(**settings()), tmp_path / "run", total_steps=160, evaluate_max_steps=7, episodes=2)
+    assert given == [7] * 3
+    # Resumed, finished tasks are not played again.
+    learn(
+        PPO(**settings()), tmp_path / "run", total_steps=160, evaluate_max_steps=7, episodes=2,
+        resume=True,
+    )  # fmt: skip
+    assert given == [7] * 3 and [len(row) for row in matrix(tmp_path / "run")] == [1, 2]
 
 
 @pytest.mark.parametrize("method", [Progressive, rt.agents.ProgressivePQN])

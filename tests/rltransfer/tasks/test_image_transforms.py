@@ -89,6 +89,20 @@ def test_noise_of_two_values_inverts_some_pixels() -> None:
     assert torch.equal(found[0], found[1]) and not torch.equal(changed[0], changed[1])
 
 
+def test_small_numbers() -> None:
+    """A range of 2, a height of 16 and three channels."""
+    images = torch.zeros(1, 1, 1, 40, 40)
+    found = TRANSFORMS["noise"](spec_of(images, low=-1.0, high=1.0))(images)
+    assert abs(found.std() - NOISE * 2) < 0.01
+    tall = torch.arange(16.0).view(1, 1, 1, 16, 1).expand(1, 1, 1, 16, 16)
+    # A tenth of 16 is 1.6, and so 2 rows.
+    moved = TRANSFORMS["shift"](spec_of(tall))(tall)
+    assert moved[0, 0, 0, :, 0].tolist() == [14, 15, *range(14)]
+    channels = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 3, 1, 1)
+    rotated = TRANSFORMS["rotate_channels"](spec_of(channels))(channels)
+    assert rotated.flatten().tolist() == [3, 1, 2]
+
+
 def test_floats_keep_their_numbers() -> None:
     rows = [[-1.0, 0.25], [0.5, 0.5]]
     bounds = {"low": -1.0, "high": 1.0}
@@ -157,12 +171,19 @@ class Blinking(VectorEnv):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize(("name", "shown"), [("invert", 155), ("white", 255), ("black", 0)])
+@pytest.mark.parametrize(
+    ("name", "shown"), [("invert", 155), ("white", 255), ("black", 0), ("flip_vertical", 100)]
+)
 def test_frames_before_the_start_stay_black(name: str, shown: int) -> None:
     """The replay buffer rebuilds them as black."""
     observation, _ = TransformedVectorEnv(Blinking(), [name], "T-v0").reset()
     assert observation[0, 0].unique().tolist() == [0]
     assert observation[0, 1].unique().tolist() == [shown]
+
+
+def test_noise_leaves_frames_before_the_start_black() -> None:
+    observation, _ = TransformedVectorEnv(Blinking(), ["noise"], "T-v0").reset()
+    assert not observation[0, 0].any() and len(observation[0, 1].unique()) > 10
 
 
 @pytest.mark.parametrize("name", ["noise", "black", "white", "zoom", "flip_horizontal"])
