@@ -84,7 +84,13 @@ class ColumnOptions:
     """previous: the new column starts as the newest earlier policy, whose outputs it takes over."""
 
     def first_task(self) -> Method:
-        """A plain network, the first column."""
+        """A plain network, the first column.
+
+        Raises:
+            InputError: There are columns already.
+        """
+        if self.columns:
+            raise InputError("A sequence begins with a column of its own: leave out --columns.")
         kind: type[Method] = PPO if isinstance(self, PPO) else PQN
         return kind(**{one.name: getattr(self, one.name) for one in dataclasses.fields(kind)})
 

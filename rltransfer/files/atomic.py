@@ -21,7 +21,7 @@ def written_whole(target: Path) -> Iterator[Path]:
     All files are on the disk before the folder gets its name, so that no interruption leaves an
     incomplete folder of that name.
     """
-    partial, aside = _partial(target), _aside(target)
+    partial, aside = partial_path(target), _aside(target)
     shutil.rmtree(partial, ignore_errors=True)
     if complete_folder(target) == aside:
         aside.rename(target)
@@ -56,7 +56,7 @@ def written_together(target: Path) -> Iterator[Path]:
             distributed.wait()
     else:
         distributed.wait()
-        yield _partial(target)
+        yield partial_path(target)
         distributed.wait()
     distributed.wait()
 
@@ -71,7 +71,8 @@ def _aside(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
-def _partial(target: Path) -> Path:
+def partial_path(target: Path) -> Path:
+    """Where a file or folder is written before it gets its name."""
     return target.with_name(f".{target.name}.partial")
 
 
@@ -82,7 +83,7 @@ def write_text_whole(path: Path, text: str) -> None:
 
 def write_bytes_whole(path: Path, data: bytes) -> None:
     """Writes a file completely or not at all."""
-    partial = _partial(path)
+    partial = partial_path(path)
     # What is left there may be a link, e.g. in the folder of somebody else's run.
     partial.unlink(missing_ok=True)
     try:

@@ -213,7 +213,9 @@ class _SettingsOf:
             if source.kind == "init_from":
                 found["init_from"] = sources[source.text]
         for name, value in run.options.items():
-            if name not in (*IGNORED, *SOURCES) and not name.startswith(IGNORED_BEGINNINGS):
+            if name == "ewc_from":
+                found[name] = f"{len(value)} runs" if value else "none"
+            elif name not in (*IGNORED, *SOURCES) and not name.startswith(IGNORED_BEGINNINGS):
                 found[name] = json.dumps(value)
         if len(run.suite) > 1:
             found["tasks"] = ", ".join(self.names.tasks(run))

@@ -124,8 +124,11 @@ def check_consolidation(options: RunOptions) -> None:
     """Refuses earlier tasks without a weight, or a weight without earlier tasks.
 
     Raises:
-        InputError: One of ewc_from and ewc_weight is set, and the other is not.
+        InputError: One of ewc_from and ewc_weight is set, and the other is not; or a run is named
+            twice.
     """
+    if len(set(options.ewc_from)) < len(options.ewc_from):
+        raise InputError("ewc_from contains a run twice: pass each run once.")
     if options.ewc_from and not options.ewc_weight:
         raise InputError("ewc_from names earlier runs, but ewc_weight is 0: set both or neither.")
     if options.ewc_weight and not options.ewc_from:

@@ -48,6 +48,8 @@ def remember(consolidation: Consolidation, source: str, device: torch.device, se
     run_dir = newest_generation(Path(source))
     suite = Suite.from_json(read_config(run_dir)["suite"])
     policy = load_policy(newest_checkpoint(run_dir) / "policy").to(device).eval()
+    if policy.state_size:
+        raise InputError(f"{source} is recurrent: ewc_from needs policies without recurrent state.")
     generator = torch.Generator(device).manual_seed(seed)
     for index in range(len(suite)):
         states = visited_states(policy, suite, index, generator, device, seed)
@@ -67,7 +69,7 @@ def visited_states(
     """States that a policy visits in one of its tasks.    (SAMPLES, ...) each
 
     Args:
-        policy: The policy, which samples its actions.
+        policy: The policy, which samples its actions, if it is not a Q-network.
         suite: Its tasks.
         index: The task's index.
         generator: Source of the actions.
@@ -80,7 +82,9 @@ def visited_states(
         engine = RolloutEngine(alone, NUM_ENVS, device, seed, pad)
         engine.task.fill_(index)
         with contextlib.closing(engine):
-            observation = engine.collect(PolicyActor(policy, generator), STEPS).observation
+            # A Q-network acts greedily, as it has no distribution to sample from.
+            actor = PolicyActor(policy, None if policy.spec.q_values else generator)
+            observation = engine.collect(actor, STEPS).observation
             order = torch.Generator().manual_seed(seed)
             chosen = torch.randperm(NUM_ENVS * STEPS, generator=order)[:SAMPLES].to(device)
             return {name: _flat(group)[chosen] for name, group in observation.items()}

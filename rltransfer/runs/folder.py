@@ -40,6 +40,9 @@ LONGEST_SHOWN = 60
 LOCK = ".lock"
 """The file of a run directory that the process which trains there has locked."""
 
+BEGUN = (LOCK, atomic.partial_path(Path("config.json")).name)
+"""Files of a run that was killed before it had a configuration."""
+
 RESULT_OPTIONS = frozenset({"total_steps", "episodes"})
 """Options of a run whose change makes its result out of date."""
 
@@ -122,14 +125,14 @@ os.register_at_fork(after_in_child=_close_locks)
 
 
 def check_free(run_dir: Path) -> None:
-    """Checks that a folder does not exist or is empty.
+    """Checks that a folder does not exist or is empty, but for what a killed start left.
 
     Raises:
         InputError: The folder contains something, or cannot be read.
     """
     with io_errors_as_input_errors(run_dir):
         there = run_dir.exists() and (
-            not run_dir.is_dir() or any(path.name != LOCK for path in run_dir.iterdir())
+            not run_dir.is_dir() or any(path.name not in BEGUN for path in run_dir.iterdir())
         )
     if there:
         raise InputError(
@@ -162,7 +165,12 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         atomic.write_text_whole(path, json.dumps(data, indent=1) + "\n")
 
 
-def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = False) -> None:
+def check_same(
+    run_dir: Path,
+    config: Mapping[str, Any],
+    teacher_moves: bool = False,
+    sources_move: bool = False,
+) -> None:
     """Checks that a folder contains a run with this configuration.
 
     Of the options of the run, `RunOptions`, only the seed and those of `TRANSFER` must be the same,
@@ -172,6 +180,8 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
         run_dir: The folder.
         config: The requested configuration.
         teacher_moves: Whether the teacher may be in another place: only its weights are compared.
+        sources_move: Whether the other runs that it begins with may be, e.g. as those of a sequence
+            move with it.
 
     Raises:
         InputError: A setting differs, or the folder is not a run.
@@ -188,6 +198,8 @@ def check_same(run_dir: Path, config: Mapping[str, Any], teacher_moves: bool = F
         weights = [(one.get("teacher") or {}).get("sha256") for one in (old, new)]
         if teacher_moves and None not in weights:
             old, new = _without_place(old), _without_place(new)
+    if sources_move:
+        old, new = _without_sources(old), _without_sources(new)
     kind, requested = map(_kind, (old, new))
     several = new.get("generations") or new.get("sequential")
     fixed = ("seed", *TRANSFER, *(["total_steps"] if several else []))
@@ -265,6 +277,13 @@ def _without_place(config: Mapping[str, Any]) -> dict[str, Any]:
     teacher = config["teacher"]
     read = (teacher.get("spec") or {}).get("preprocessing")
     return {**config, "method": method, "teacher": {"sha256": teacher["sha256"], "read": read}}
+
+
+def _without_sources(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the places of the runs that it begins with."""
+    method = {name: value for name, value in config["method"].items() if name != "columns"}
+    options = {**config["options"], "init_from": None, "ewc_from": []}
+    return {**config, "method": method, "options": options}
 
 
 def difference(old: Any, new: Any, path: str, known_only: bool = False) -> str:

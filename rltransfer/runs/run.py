@@ -268,12 +268,13 @@ class Run:
             **({SOURCES: list(sources)} if sources else {}),
         }
 
-    def begin(self, resume: bool, teacher_moves: bool = False) -> None:
+    def begin(self, resume: bool, teacher_moves: bool = False, sources_move: bool = False) -> None:
         """Creates the run's folder, or resumes the run in it.
 
         Args:
             resume: Whether to resume.
             teacher_moves: Whether the teacher may be in another place, with the same weights.
+            sources_move: Whether the runs that it begins with may be in another place.
 
         Raises:
             InputError: A new run's folder contains something or cannot be written, or a resumed
@@ -288,7 +289,7 @@ class Run:
             else:
                 self._sources = read_config(self.run_dir).get(SOURCES, ())
             if resume:
-                self._resume(teacher_moves)
+                self._resume(teacher_moves, sources_move)
             elif distributed.rank() == 0:
                 # The stacked frames are stored for students of this run; options determine them.
                 rest = {FRAMES: self.context.frame_stack, SCALED_ACTIONS: True}
@@ -317,8 +318,8 @@ class Run:
             self._say(f"measures which weights {source} needs")
             remember(self.consolidation, source, self.device, seed)
 
-    def _resume(self, teacher_moves: bool) -> None:
-        check_same(self.run_dir, self.config(), teacher_moves)
+    def _resume(self, teacher_moves: bool, sources_move: bool) -> None:
+        check_same(self.run_dir, self.config(), teacher_moves, sources_move)
         if distributed.rank() == 0:
             self._held.enter_context(lock(self.run_dir))
         self.restore()

@@ -46,7 +46,7 @@ from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
 from rltransfer.rollouts.evaluation import evaluate_policy, probe_spaces
 from rltransfer.runs.callbacks import Callback
-from rltransfer.runs.config import RunOptions, settings
+from rltransfer.runs.config import RunOptions, check_consolidation, settings
 from rltransfer.runs.descriptions import description_of
 from rltransfer.runs.evaluate import part_for
 from rltransfer.runs.folder import (
@@ -60,10 +60,13 @@ from rltransfer.runs.folder import (
 from rltransfer.runs.generations import SEED_STEP
 from rltransfer.runs.run import Run
 from rltransfer.runs.tensorboard import Tracker
+from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.tasks.task import Suite, Task
 
 SEQUENTIAL = "sequential"
 """The entry of config.json of a sequence: its own options."""
+Evaluations = Mapping[str, Mapping[str, Any]]
+"""The figures of each task so far, by its name."""
 EVALUATIONS = "after_task"
 """The entry of evaluations.json: the returns after each task."""
 
@@ -120,7 +123,15 @@ class TaskSequence:
                 f"{self.name} has no columns to compress: use progressive, or leave out "
                 "compress_steps."
             )
-        if self.options.ewc_weight and not self.compress_steps and not self._shares_weights:
+        options, fresh = self.options, not self._shares_weights
+        if options.ewc_from and not options.ewc_weight:
+            check_consolidation(options)
+        if fresh and options.freeze:
+            raise InputError(
+                f"Each column of {self.name} begins with fresh weights, which freeze would keep: "
+                "leave it out."
+            )
+        if options.ewc_weight and not self.compress_steps and fresh:
             raise InputError(
                 f"{self.name} never changes what earlier tasks learned: leave out ewc_weight, or "
                 "set compress_steps."
@@ -169,20 +180,25 @@ class TaskSequence:
         Raises:
             InputError: They differ.
         """
-        if not self._shares_weights and not self.compress_steps:
-            return
         device = find_device(self.options.device)
+        # Each task is made, so that an unknown one is refused before the first is learned.
         first, *others = (probe_spaces(Suite.of(task), device) for task in self.suite)
+        shared = self._shares_weights or self.compress_steps > 0
         for name, spaces in zip(self.suite.names()[1:], others, strict=True):
-            same = (spaces.observation_space, spaces.action_space) == (
+            if shared and (spaces.observation_space, spaces.action_space) != (
                 first.observation_space,
                 first.action_space,
-            )
-            if not same:
+            ):
                 raise InputError(
                     f"The task {name!r} has other observations or actions than "
                     f"{self.suite.names()[0]!r}: one network cannot learn both in turn. Use "
                     "progressive without compress_steps, or other tasks."
+                )
+            if _image_sizes(spaces) != _image_sizes(first):
+                raise InputError(
+                    f"The task {name!r} shows images of another size than "
+                    f"{self.suite.names()[0]!r}, or one of them shows vectors: columns need "
+                    "observations of the same kind."
                 )
 
     def _train(self, resume: bool, held: contextlib.ExitStack) -> Run:
@@ -214,9 +230,9 @@ class TaskSequence:
     def _begun(self, number: int) -> tuple[Method, dict[str, Any]]:
         """The method of a task, and its changes to the options."""
         if number == 1:
-            return self.method.first_task(), {"ewc_weight": 0.0}
+            return self.method.first_task(), {"ewc_weight": 0.0, "ewc_from": ()}
         method, changes = self.method.next_task(str(task_folder(self.folder, number - 1)))
-        return method, {"ewc_weight": 0.0, "init_from": None, **changes}
+        return method, {"ewc_weight": 0.0, "ewc_from": (), "init_from": None, **changes}
 
     def _remembering(self, number: int) -> dict[str, Any]:
         """The options of EWC for a task: all earlier tasks."""
@@ -242,11 +258,17 @@ class TaskSequence:
             self.callbacks,
         )  # fmt: skip
         if not resume and not (self.folder / "config.json").exists() and distributed.rank() == 0:
+            if self.options.ewc_weight and run.agent.policy.state_size:
+                run.engine.close()
+                raise InputError(
+                    "Elastic weight consolidation needs policies without recurrent state: leave "
+                    "out ewc_weight, or gru."
+                )
             # Written only now: the first run is built, and nothing was refused.
             held.enter_context(make_folder(self.folder, self.config()))
         exists = (run_dir / "config.json").exists()
         distributed.wait()
-        run.begin(resume=exists, teacher_moves=exists)
+        run.begin(resume=exists, teacher_moves=exists, sources_move=exists)
         run.execute()
         return run
 
@@ -254,7 +276,10 @@ class TaskSequence:
         """Plays all tasks so far with the newest policy, and stores the returns."""
         episodes = self.options.episodes
         stored = evaluations(self.folder)
-        if distributed.rank() > 0 or not episodes or len(stored) >= number:
+        if distributed.rank() > 0 or not episodes:
+            return
+        done = stored[number - 1].values() if len(stored) >= number else ()
+        if done and all(one["episodes"] == episodes for one in done):
             return
         run_dir = task_folder(self.folder, number)
         device = find_device(self.options.device)
@@ -270,20 +295,20 @@ class TaskSequence:
                 "return_ci95": found.ci95 if math.isfinite(found.ci95) else None,
                 "episodes": len(found.returns),
             }
-        write_json(self.folder / "evaluations.json", {EVALUATIONS: [*stored, returns]})
-        self._write_curves(number, policy)
+        rows = [*stored[: number - 1], returns, *stored[number:]]
+        self._write_curves(rows[:number], policy)
+        write_json(self.folder / "evaluations.json", {EVALUATIONS: rows})
         text = ", ".join(f"{one['return_mean']:.1f}" for one in returns.values())
         print_line(f"{self.name}  returns on the tasks so far: {text}", self.quiet)
 
-    def _write_curves(self, number: int, policy: Policy) -> None:
+    def _write_curves(self, found: Sequence[Evaluations], policy: Policy) -> None:
         """Curves of the whole sequence, in its own folder."""
-        found = evaluations(self.folder)
         values = {f"sequence/return/{name}": one["return_mean"] for name, one in found[-1].items()}
         values["sequence/parameters"] = float(policy.num_acting_parameters())
-        if number > 1:
+        if len(found) > 1:
             values["sequence/forgetting"] = forgetting(returns_matrix(found)).estimate
         tracker = Tracker(self.folder, describe=description_of)
-        tracker.scalars(values, number * self.options.total_steps)
+        tracker.scalars(values, len(found) * self.options.total_steps)
         tracker.close()
 
     def _finish(self, last: Run) -> None:
@@ -329,14 +354,20 @@ class TaskSequence:
         return [read_json(folder / "result.json") for folder in folders]
 
 
-def evaluations(folder: Path) -> list[dict[str, dict[str, Any]]]:
+def _image_sizes(spaces: SuiteSpaces) -> list[tuple[int, ...]]:
+    """Heights and widths of the images of a task; empty for vectors."""
+    shapes = [group.shape or () for group in spaces.observation_space.spaces.values()]
+    return [shape[1:] for shape in shapes if len(shape) == 3]
+
+
+def evaluations(folder: Path) -> list[Evaluations]:
     """The returns after each task of a sequence, by the name of each task so far."""
     path = folder / "evaluations.json"
-    found: list[dict[str, dict[str, Any]]] = read_json(path)[EVALUATIONS] if path.is_file() else []
+    found: list[Evaluations] = read_json(path)[EVALUATIONS] if path.is_file() else []
     return found
 
 
-def returns_matrix(found: Sequence[Mapping[str, Mapping[str, Any]]]) -> NDArray[np.float64]:
+def returns_matrix(found: Sequence[Evaluations]) -> NDArray[np.float64]:
     """R[i, j], the return on task j after the tasks up to i; see `metrics/continual.py`.
 
     Before a task is learned, its lowest return stands for the one that was not measured: neither

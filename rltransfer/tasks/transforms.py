@@ -36,6 +36,11 @@ def split_transform(task: Task) -> tuple[Task, tuple[str, ...]]:
     value = kwargs.pop(OPTION)
     names = tuple(value.split("+")) if isinstance(value, str) else (str(value),)
     for name in names:
+        if not name:
+            raise InputError(
+                f"The {OPTION} of {task.id!r} is {value!r}: join names by single pluses, e.g. "
+                "flip_horizontal+noise."
+            )
         if name not in TRANSFORMS:
             raise unknown(OPTION, name, TRANSFORMS)
     return dataclasses.replace(task, kwargs=kwargs), names

