@@ -58,7 +58,10 @@ SMALL = {
     "experiment run": {"total-steps": "64"},
 }  # fmt: skip
 """Options that every command of a kind is run with, whatever the page says."""
-ONLY_IF_GIVEN = {"batch-size": "16", "epochs": "1", "device": "cpu", "evaluate-episodes": "1"}
+ONLY_IF_GIVEN = {
+    "batch-size": "16", "epochs": "1", "device": "cpu", "evaluate-episodes": "1",
+    "compress-steps": "32",
+}  # fmt: skip
 """Options that are run with these values where the page has them."""
 EXTENDED = "128"
 """The steps that a run is extended to."""
