@@ -236,6 +236,7 @@ def test_suites_hold_games_that_there_are() -> None:
     assert {name: len(suite) for name, suite in suites.items()} == {
         "atari-pd10": 10,
         "atari-pd3": 3,
+        "pong-soup": 8,
     }
     for suite in suites.values():
         assert all(task.id in known for task in suite)

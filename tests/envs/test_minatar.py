@@ -94,6 +94,7 @@ def test_suites_hold_the_five_games_in_order() -> None:
     assert suites == {
         "minatar": [f"rltransfer/MinAtar-{name}-v0" for name in names],
         "minatar-minimal": [f"rltransfer/MinAtar-{name}-v1" for name in names],
+        "minatar-soup": ["rltransfer/MinAtar-Breakout-v0"] * 8,
     }
 
 

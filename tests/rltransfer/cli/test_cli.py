@@ -266,7 +266,7 @@ def test_help_shows_every_field_with_its_default(capsys: pytest.CaptureFixture[s
         ("help benchmark", "benchmark {rollout,train,", "Samples per second"),
         ("experiment -h", "experiment {list,run}", "List the experiments"),
         ("experiment list --help", "experiment list", "List the experiments"),
-        ("help experiment run", "experiment run {actor-mimic,atari,", "compression"),
+        ("help experiment run", "experiment run {actor-mimic,actor-mimic-atari,", "compression"),
         ("evaluate --help", "evaluate [OPTIONS] SOURCE", "--vecnormalize"),
         ("help export", "export [OPTIONS] RUN", "--actions-only"),
     ],
