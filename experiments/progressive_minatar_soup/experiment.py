@@ -46,6 +46,7 @@ from rltransfer.experiments.common.trials import Trial, run_options
 from rltransfer.metrics.curves import Curve, common_span
 from rltransfer.metrics.intervals import Interval, mean_interval
 from rltransfer.runs.curves import curves
+from rltransfer.tasks.families import find_suite
 from rltransfer.tasks.task import OBSERVATION_TRANSFORM, Suite, Task
 
 PLAIN = "plain"
@@ -67,6 +68,11 @@ Pair = tuple[str, str]
 """A source and a target."""
 Curves = Mapping[tuple[str, str, str], Sequence[Curve]]
 """The smoothed training returns, one per seed: by way, source ("" for none) and target."""
+
+
+def views_of(soup: str) -> tuple[str, ...]:
+    """The ways to see the task of a soup, a suite."""
+    return tuple(task.kwargs.get(OBSERVATION_TRANSFORM, PLAIN) for task in find_suite(soup))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,10 +345,7 @@ The docstring of `experiment.py` lists the differences from the paper.
 
 PICTURE = "picture.png"
 
-VIEWS = (
-    PLAIN, "noise", "invert", "rotate_channels", "shift", "flip_horizontal", "flip_vertical",
-    "flip_horizontal+flip_vertical",
-)  # fmt: skip
+VIEWS = views_of("minatar-soup")
 
 
 @dataclass(frozen=True, kw_only=True)

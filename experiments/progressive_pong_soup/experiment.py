@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.experiments.common.checks import choice
-from rltransfer.experiments.progressive_minatar_soup.experiment import PLAIN, ProgressiveSoup
+from rltransfer.experiments.progressive_minatar_soup.experiment import (
+    PLAIN,
+    ProgressiveSoup,
+    views_of,
+)
 from rltransfer.policies.network import Network
 
-VIEWS = (
-    PLAIN, "noise", "black", "white", "zoom", "flip_vertical", "flip_horizontal",
-    "flip_horizontal+flip_vertical",
-)  # fmt: skip
+VIEWS = views_of("pong-soup")
 
 
 @dataclass(frozen=True, kw_only=True)

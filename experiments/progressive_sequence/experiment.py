@@ -204,7 +204,7 @@ class ProgressiveSequence(PaperExperiment):
         return found
 
     def _run_dir(self, method: str, seed: int, number: int) -> Path:
-        """The run that learned a task by reinforcement learning."""
+        """The run that learned a task with RL."""
         folder = task_folder(self.out / f"{method}-{seed}", number)
         return column_folder(folder) if method == "compress" else folder
 

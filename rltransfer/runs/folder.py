@@ -21,6 +21,7 @@ from rltransfer.files import atomic
 from rltransfer.files.checkpoint_names import FINAL, find_checkpoint
 from rltransfer.files.serialization import from_json, to_json
 from rltransfer.files.untrusted import DAMAGE, damage_refused, read_json
+from rltransfer.machine import distributed
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
 from rltransfer.runs.config import (
@@ -153,6 +154,34 @@ def make_folder(run_dir: Path, config: Mapping[str, Any]) -> IO[str]:
     check_free(run_dir)  # another process may have been faster
     write_json(run_dir / "config.json", config)
     return held
+
+
+@contextlib.contextmanager
+def several_runs(
+    folder: Path, config: Mapping[str, Any], options: RunOptions, resume: bool
+) -> Iterator[contextlib.ExitStack]:
+    """Checks the folder of a chain or a sequence, and yields what holds its lock.
+
+    Args:
+        folder: The folder.
+        config: The requested configuration.
+        options: The options, which a resume stores.
+        resume: Whether it is resumed; its lock is then held. If not, whoever makes the folder adds
+            the lock.
+
+    Raises:
+        InputError: See `check_same` and `check_free`.
+    """
+    with contextlib.ExitStack() as held:
+        if resume:
+            check_same(folder, config)
+            distributed.wait()
+            if distributed.rank() == 0:
+                held.enter_context(lock(folder))
+                store_options(folder, options)
+        elif distributed.rank() == 0:
+            check_free(folder)
+        yield held
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

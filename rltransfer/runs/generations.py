@@ -36,11 +36,8 @@ from rltransfer.rollouts.engine import closed_if_refused
 from rltransfer.runs.callbacks import Callback
 from rltransfer.runs.config import RunOptions, settings
 from rltransfer.runs.folder import (
-    check_free,
-    check_same,
-    lock,
     make_folder,
-    store_options,
+    several_runs,
     write_json,
 )
 from rltransfer.runs.run import Run
@@ -99,15 +96,7 @@ class Chain:
             InterruptedRunError: Ctrl-C or SIGTERM stopped the run after a checkpoint.
             InputError: See `train`; nothing was written.
         """
-        with contextlib.ExitStack() as held:
-            if resume:
-                check_same(self.folder, self.config())
-                distributed.wait()
-                if distributed.rank() == 0:
-                    held.enter_context(lock(self.folder))
-                    store_options(self.folder, self.options)
-            elif distributed.rank() == 0:
-                check_free(self.folder)
+        with several_runs(self.folder, self.config(), self.options, resume) as held:
             return self._train(resume, held)
 
     def _train(self, resume: bool, held: contextlib.ExitStack) -> Run:

@@ -44,17 +44,15 @@ from rltransfer.machine.terminal import print_line
 from rltransfer.metrics.continual import backward_transfer, forgetting
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
+from rltransfer.rollouts.engine import closed_if_refused
 from rltransfer.rollouts.evaluation import evaluate_policy, probe_spaces
 from rltransfer.runs.callbacks import Callback
 from rltransfer.runs.config import RunOptions, check_consolidation, settings
 from rltransfer.runs.descriptions import description_of
 from rltransfer.runs.evaluate import part_for
 from rltransfer.runs.folder import (
-    check_free,
-    check_same,
-    lock,
     make_folder,
-    store_options,
+    several_runs,
     write_json,
 )
 from rltransfer.runs.generations import SEED_STEP
@@ -158,15 +156,7 @@ class TaskSequence:
             InterruptedRunError: Ctrl-C or SIGTERM stopped the run after a checkpoint.
             InputError: See `train`; or the tasks cannot share a network. Nothing was written.
         """
-        with contextlib.ExitStack() as held:
-            if resume:
-                check_same(self.folder, self.config())
-                distributed.wait()
-                if distributed.rank() == 0:
-                    held.enter_context(lock(self.folder))
-                    store_options(self.folder, self.options)
-            elif distributed.rank() == 0:
-                check_free(self.folder)
+        with several_runs(self.folder, self.config(), self.options, resume) as held:
             if not resume:
                 self._check_spaces()
             try:
@@ -258,14 +248,14 @@ class TaskSequence:
             self.callbacks,
         )  # fmt: skip
         if not resume and not (self.folder / "config.json").exists() and distributed.rank() == 0:
-            if self.options.ewc_weight and run.agent.policy.state_size:
-                run.engine.close()
-                raise InputError(
-                    "Elastic weight consolidation needs policies without recurrent state: leave "
-                    "out ewc_weight, or gru."
-                )
-            # Written only now: the first run is built, and nothing was refused.
-            held.enter_context(make_folder(self.folder, self.config()))
+            with closed_if_refused(run.engine):
+                if self.options.ewc_weight and run.agent.policy.state_size:
+                    raise InputError(
+                        "Elastic weight consolidation needs policies without recurrent state: "
+                        "leave out ewc_weight, or gru."
+                    )
+                # Written only now: the first run is built, and nothing was refused.
+                held.enter_context(make_folder(self.folder, self.config()))
         exists = (run_dir / "config.json").exists()
         distributed.wait()
         run.begin(resume=exists, teacher_moves=exists, sources_move=exists)

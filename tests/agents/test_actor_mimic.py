@@ -178,3 +178,8 @@ def test_every_setting_reaches_policy_distillation(tmp_path: Path) -> None:
     mimic = ActorMimic(**settings)
     for name in shared:
         assert getattr(mimic.distillation, name) == getattr(mimic, name)
+
+
+def test_the_objective_divides_by_the_variance() -> None:
+    found = rt.agents.ActorMimic(teacher="zoo", beta=0.25).objective
+    assert "0.25 * FeatureRegression(scale='variance')" in str(found)

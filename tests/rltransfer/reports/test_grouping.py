@@ -189,7 +189,7 @@ def test_a_source_elsewhere_counts_without_the_seed_at_its_end(tmp_path: Path) -
         for name in ("near", "far"):
             source = f"runs/{name}-{seed}"
             make_run(tmp_path / f"{name}{seed}", seed=seed, changes=begun_with(source, "0" * 64))
-    # Another seed's source, and a number that is no seed, are others.
+    # Another seed's source, and a number that is not a seed, are others.
     make_run(tmp_path / "other", seed=0, changes=begun_with("runs/near-10", "0" * 64))
     assert found(tmp_path) == {
         "ppo init_from=none": ["a0", "a1"],
