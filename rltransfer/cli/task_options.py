@@ -73,7 +73,7 @@ def with_options(suite: Suite, words: Sequence[str]) -> Suite:
         words: NAME=VALUE; the value is JSON or plain text.
 
     Raises:
-        InputError: A word is not of this form.
+        InputError: A word is not of this form, a name occurs twice, or tasks become the same.
     """
     if not words:
         return suite
@@ -82,6 +82,8 @@ def with_options(suite: Suite, words: Sequence[str]) -> Suite:
         key, sign, value = word.partition("=")
         if not sign:
             raise InputError(f"{word!r} is not a task option: write NAME=VALUE.")
+        if key in kwargs:
+            raise InputError(f"The task option {key!r} has two values: set it once.")
         try:
             kwargs[key] = parse_json(value)
         except json.JSONDecodeError:
@@ -89,4 +91,10 @@ def with_options(suite: Suite, words: Sequence[str]) -> Suite:
             kwargs[key] = {"True": True, "False": False}.get(value, value)
         except ValueError as error:
             raise InputError(f"The task option {key!r} is {shown(value)}: {error}.") from error
-    return Suite(suite.name, tuple(task.with_kwargs(**kwargs) for task in suite))
+    tasks = tuple(task.with_kwargs(**kwargs) for task in suite)
+    if len(set(tasks)) < len(set(suite)):
+        raise InputError(
+            f"With {', '.join(words)}, tasks of the suite {suite.name!r} are the same: its tasks "
+            "set that themselves. Leave it out, or pass one --task."
+        )
+    return Suite(suite.name, tasks)

@@ -22,8 +22,10 @@ METRICS = {
     "loss": "The loss that the optimizer minimises, mean over the minibatches of a rollout.",
     "gradient_norm": "Euclidean norm of the gradient before it is clipped, mean over the "
     "minibatches of a rollout.",
+    "ewc": "The pull of elastic weight consolidation, which the loss does not contain.",
+    "l2_to_source": "The pull towards the weights of `init_from`, which the loss does not contain.",
 }
-"""What every learner logs."""
+"""What every learner logs; the pulls only where there are any."""
 
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 """The tensors that Adam and RAdam keep of each parameter."""
@@ -53,14 +55,20 @@ class Pull:
     strengths: list[Tensor | None]
 
     @torch.no_grad()
-    def add_gradient(self) -> None:
-        """Adds the term's gradient to those of the parameters that train."""
+    def add_gradient(self) -> Tensor:
+        """Adds the term's gradient to those of the parameters that train; returns the term.
+
+        Returns:
+            Its value, over these parameters.    ()
+        """
+        total = torch.zeros((), device=self.parameters[0].device)
         for one, tensor, strength in zip(self.parameters, self.to, self.strengths, strict=True):
             if one.grad is not None:
                 distance = one - tensor
-                one.grad.add_(
-                    distance if strength is None else distance * strength, alpha=self.weight
-                )
+                force = distance if strength is None else distance * strength
+                one.grad.add_(force, alpha=self.weight)
+                total += (force * distance).sum()
+        return self.weight / 2 * total
 
 
 class Learner:
@@ -152,7 +160,7 @@ class Learner:
         """Adds weight / 2 * sum of strength * (parameter - tensor)^2 to every loss.
 
         Args:
-            name: Names this term; a later call with the same name replaces it.
+            name: Names this term and its metric; a later call with the same name replaces it.
             weight: The weight.
             pairs: Parameters, and the tensor that each is pulled to.
             strengths: The strength of each number in each parameter; None for 1.
@@ -215,8 +223,7 @@ class Learner:
         for parameter in self.parameters:
             parameter.grad = None
         result.total.backward()
-        for pull in self._pulls.values():
-            pull.add_gradient()
+        pulls = {name: pull.add_gradient() for name, pull in self._pulls.items()}
         distributed.average_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
@@ -231,7 +238,7 @@ class Learner:
         self.optimizer.step()
         self.num_steps += 1
         metrics = {name: value.detach() for name, value in result.metrics.items()}
-        return {**metrics, "loss": result.total.detach(), "gradient_norm": norm}
+        return {**metrics, **pulls, "loss": result.total.detach(), "gradient_norm": norm}
 
     def _describe(self, result: Loss) -> str:
         faulty = [

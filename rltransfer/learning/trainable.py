@@ -134,7 +134,7 @@ class Trainable:
         named = dict(self.policy.named_parameters())
         self._source = {name: tensor.to(named[name].device) for name, tensor in source.items()}
         self.learner.pull(
-            "source", self.pull, [(named[name], to) for name, to in self._source.items()]
+            "l2_to_source", self.pull, [(named[name], to) for name, to in self._source.items()]
         )
 
     def begin_rollout(self, progress: float) -> None:

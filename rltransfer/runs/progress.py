@@ -13,6 +13,8 @@ from rich.text import Text
 from rltransfer.machine.tables import FittedTable, split_front
 from rltransfer.machine.terminal import progress_console
 
+TRAINING_RETURN = "training return"
+"""The live table's name of the mean return of a rollout's episodes."""
 PLAIN_SECONDS = 10.0
 """Seconds between two lines of progress if the output is not a terminal."""
 
@@ -140,3 +142,19 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def live_figures(metrics: Mapping[str, float]) -> dict[str, str | Mapping[str, str]]:
+    """What the live table shows of a rollout's metrics."""
+    shown: dict[str, str | Mapping[str, str]] = {}
+    if "train/agreement" in metrics:
+        shown["agreement"] = f"{metrics['train/agreement']:.3f}"
+    for curve, name in (("evaluate/return/", "return"), ("rollout/return/", TRAINING_RETURN)):
+        returns = {n.removeprefix(curve): v for n, v in metrics.items() if n.startswith(curve)}
+        if returns:
+            shown[name] = _as_text(returns)
+    return shown
+
+
+def _as_text(values: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{value:.1f}" for name, value in values.items()}

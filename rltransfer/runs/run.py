@@ -40,11 +40,9 @@ from rltransfer.machine.terminal import console, print_line
 from rltransfer.machine.threads import AUTO, available, one_thread, restored, use_threads
 from rltransfer.policies.saving import save_policy
 from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
-from rltransfer.rollouts.evaluation import Evaluation, evaluate_policy
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.rollouts.rollout_size import check_rollout_size
-from rltransfer.runs.best import Best, load_best, save_best, score
 from rltransfer.runs.callbacks import Callback, Callbacks, Kind
 from rltransfer.runs.config import (
     FRAMES,
@@ -59,13 +57,12 @@ from rltransfer.runs.consolidation import remember
 from rltransfer.runs.cpu_threads import stored_threads, threads_for
 from rltransfer.runs.descriptions import (
     EVALUATE_RETURN,
-    EVALUATE_RETURNS,
     PICTURE,
     RANDOM_RETURN,
     TEACHER_RETURN,
     Descriptions,
 )
-from rltransfer.runs.evaluation_progress import EvaluationProgress
+from rltransfer.runs.evaluator import Evaluator, passed
 from rltransfer.runs.folder import (
     RESULT_OPTIONS,
     changed_options,
@@ -81,19 +78,14 @@ from rltransfer.runs.folder import (
 from rltransfer.runs.hyperparameters import hyperparameters
 from rltransfer.runs.initialization import INIT_FROM, initialize, load_source, loading_table
 from rltransfer.runs.pictures import task_pictures
-from rltransfer.runs.progress import Progress
-from rltransfer.runs.reference_lines import random_episodes, reference_lines
-from rltransfer.runs.result import final_curves, final_evaluation
-from rltransfer.runs.teacher_check import format_return, means, teacher_check
+from rltransfer.runs.progress import TRAINING_RETURN, live_figures
+from rltransfer.runs.result import final_curves
+from rltransfer.runs.teacher_check import format_return
 from rltransfer.runs.tensorboard import Tracker, write_settings
-from rltransfer.tasks.host_env import HostVectorEnv
 from rltransfer.tasks.normalising import describe_normalising
 from rltransfer.tasks.observation import grouped
 from rltransfer.tasks.task import Suite
 from rltransfer.tasks.vector_env import VectorEnv
-
-TRAINING_RETURN = "training return"
-"""The live table's name of the mean return of a rollout's episodes."""
 
 GENERATORS = "generators"
 """Key of the global generators in a checkpoint; those of earlier versions lack it."""
@@ -106,10 +98,7 @@ TRACEBACK = "environment-error.txt"
 """The file of a run directory with the traceback of an environment's error."""
 
 
-EVALUATION_FRACTION = 0.1
-"""Steps of evaluations relative to those of training, unless --evaluate-every is set."""
-
-LONGEST_TITLE = 60
+LONGEST_TITLE = 80
 """Characters of a suite's name in titles; several ids without a common name may have more."""
 
 
@@ -143,17 +132,11 @@ class Run:
         self.env_steps = 0
         self.wall_seconds = 0.0
         self.result: dict[str, Any] = {}
-        self.teacher_returns: dict[str, Evaluation] = {}
-        self.random_returns: dict[str, Evaluation] = {}
-        self.best: Best | None = None
-        self.reference_lines: dict[str, float] = {}
-        self._evaluate_from = 0
         self.initial_weights: list[LoadedTensor] = []
         self._init_source: dict[str, str] | None = None
         self._sources: Sequence[dict[str, str]] | None = None
         self._resumed = False
         self._held = contextlib.ExitStack()
-        self._in_turn = False
         self._in_loop = False
         self._stop = False
         self._signal: int = signal.SIGINT
@@ -206,54 +189,18 @@ class Run:
                 self.agent.policy.compile()
         use_threads(number)
         self.options = dataclasses.replace(options, threads=number)
-
-    @contextlib.contextmanager
-    def _evaluating(self, progress: Progress, trains_on: bool = True) -> Iterator[dict[str, Any]]:
-        """Yields further arguments of an evaluation.
-
-        Environments that cannot exist twice: those of training are closed first, and made again.
-
-        Args:
-            progress: Where the progress is shown.
-            trains_on: Whether training's environments are needed afterwards.
-        """
-        options = self.options
-        if self._in_turn or not trains_on:
-            self.engine.close()
-        yield {
-            "num_envs": options.evaluate_num_envs or self._default_evaluation_envs(),
-            "max_steps": options.max_episode_steps,
-            "watcher": EvaluationProgress(
-                progress, options.max_episode_steps, self._make_room if trains_on else None
-            ),
-        }
-        if self._in_turn and trains_on:
-            self.engine.reopen(same_episodes=not self._in_loop)
-
-    def _default_evaluation_envs(self) -> int:
-        """Environments on the device cost little; others may be few, e.g. robots or licences."""
-        return 64 if self._on_device else min(self.method.num_envs, 64)
-
-    @property
-    def _on_device(self) -> bool:
-        return not any(isinstance(one.env, HostVectorEnv) for one in self.engine.env_slices)
-
-    def _make_room(self, error: Exception) -> None:
-        """Closes training's environments, as others cannot be made while they exist."""
-        if self._in_turn:
-            raise error
-        self._in_turn = True
-        self.engine.close()
-        reason = str(error).rstrip(".")
-        print_line(
-            f"{self._title}  environments for evaluation cannot be made alongside those of "
-            f"training ({reason}): training closes its own before each evaluation, and begins new "
-            "episodes afterwards"
-        )
+        self.evaluator = Evaluator(
+            self.agent, self.context, self.engine, self.options, run_dir, self._title,
+            self._hides_progress,
+        )  # fmt: skip
 
     @property
     def _title(self) -> str:
-        name = self.suite.name
+        tasks = self.suite.tasks
+        alone = len(tasks) == 1 and self.suite.name == tasks[0].id
+        name = str(tasks[0]) if alone else self.suite.name
+        if len(name) > LONGEST_TITLE and alone:
+            name = tasks[0].id
         return (
             f"{self.name} on {name if len(name) <= LONGEST_TITLE else f'{len(self.suite)} tasks'}"
         )
@@ -346,7 +293,7 @@ class Run:
 
         The best policy so far stays the best, even if it is newer than the checkpoint.
         """
-        self.best = load_best(self.run_dir, quiet=self._hides_progress)
+        self.evaluator.load_best()
         if not checkpoint.checkpoints(self.run_dir):
             return
         folder = checkpoint.newest_checkpoint(self.run_dir, part="")
@@ -363,7 +310,7 @@ class Run:
             self.trainable.load_state_dict(state.get("source", {}))
             if self.options.ewc_from:
                 self.consolidation.load_state_dict(state["ewc"])
-            self._evaluate_from = operator.index(state.get(EVALUATE_FROM, 0))
+            self.evaluator.next_step = operator.index(state.get(EVALUATE_FROM, 0))
             lost = self.engine.load_state_dict(state["engine"])
             # Afterwards, as playing episodes again may draw from them.
             if GENERATORS in state:
@@ -399,7 +346,7 @@ class Run:
                 for sentence in self._sizes:
                     self._say(sentence)
                 self._draw_tasks(tracker)
-                self._check_teacher()
+                self.evaluator.check_teacher()
                 self._print_groups()
                 self._call("start")
                 self._loop(tracker)
@@ -412,7 +359,7 @@ class Run:
                 f"the last checkpoint is {found[-1]}" if found else "there is no earlier checkpoint"
             )
             raise InputError(
-                f"{str(error).rstrip('.')}; {last}: use a smaller learning rate."
+                f"{str(error).rstrip('.')}; {last}: use a smaller {self._steps_of_what()}."
             ) from error
         finally:
             self.engine.close()
@@ -420,6 +367,11 @@ class Run:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return self.result
+
+    def _steps_of_what(self) -> str:
+        """What makes the steps of a network that diverged smaller."""
+        pulls = {"ewc_weight": self.options.ewc_weight, "l2_to_source": self.options.l2_to_source}
+        return " or ".join(["learning rate", *(name for name, value in pulls.items() if value)])
 
     @contextlib.contextmanager
     def _tracked(self) -> Iterator[Tracker]:
@@ -469,25 +421,25 @@ class Run:
         options = self.options
         save_every = options.checkpoint_every or max(options.total_steps // 10, 1)
         figures: dict[str, str | Mapping[str, str]] = {}
-        if self.teacher_returns:
-            returns = self.teacher_returns.items()
+        if self.evaluator.teacher_returns:
+            returns = self.evaluator.teacher_returns.items()
             figures["teacher"] = {name: format_return(found) for name, found in returns}
         began, first_step = time.monotonic(), self.env_steps
         before = self.wall_seconds
         self._in_loop = True
-        with self._progress() as progress:
+        with self.evaluator.progress() as progress:
             while self.env_steps < options.total_steps and not self.callbacks.stopped:
                 last_step = self.env_steps
                 metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
                 evaluated = {}
-                if self._evaluates(last_step):
-                    evaluated = self._evaluate_quickly(progress, tracker)
+                if self.evaluator.is_due(last_step, self.env_steps):
+                    evaluated = self.evaluator.evaluate(progress, tracker, self.env_steps)
                 with io_errors_as_input_errors(self.run_dir):
                     tracker.scalars({**metrics, **evaluated}, self.env_steps)
                 # Without finished episodes in this rollout, no older training return is shown.
                 figures.pop(TRAINING_RETURN, None)
-                figures.update(_live_figures({**metrics, **evaluated}))
+                figures.update(live_figures({**metrics, **evaluated}))
                 speed = (self.env_steps - first_step) / (time.monotonic() - began)
                 progress.show(self.env_steps, speed, figures)
                 self._call("rollout", metrics)
@@ -495,7 +447,7 @@ class Run:
                     self._call("evaluation", evaluated)
                 ended = self.env_steps >= options.total_steps or self.callbacks.stopped
                 stops = distributed.any_of(self._stop)
-                if ended or stops or _passed(last_step, self.env_steps, save_every):
+                if ended or stops or passed(last_step, self.env_steps, save_every):
                     self.save()
                     self._call("checkpoint")
                 if stops:
@@ -552,49 +504,6 @@ class Run:
                 f"environment {row % self.method.num_envs}: the environment is at fault."
             )
 
-    def _evaluates(self, last_step: int) -> bool:
-        """Whether to evaluate after a rollout that began at a step."""
-        options = self.options
-        if not options.evaluate_episodes:
-            return False
-        every = options.evaluate_every or max(options.total_steps // 10, 1)
-        due = _passed(last_step, self.env_steps, every)
-        if options.evaluate_every:
-            return due
-        return self.env_steps >= options.total_steps or (
-            due and self.env_steps >= self._evaluate_from
-        )
-
-    def _evaluate_quickly(self, progress: Progress, tracker: Tracker) -> dict[str, float]:
-        self.agent.policy.eval()
-        with self._evaluating(progress) as how:
-            found = evaluate_policy(
-                self.agent.policy, self.suite, self.options.evaluate_episodes,
-                seed=self.options.seed + 1, device=self.device, **how,
-            )  # fmt: skip
-        self.agent.policy.train()
-        self._keep_best(means(found))
-        played = sum(sum(one.lengths) for one in found.values())
-        self._evaluate_from = self.env_steps + round(played / EVALUATION_FRACTION)
-        returns = {f"{EVALUATE_RETURNS}/{task}": one.returns for task, one in found.items()}
-        with io_errors_as_input_errors(self.run_dir):
-            tracker.histograms(returns, self.env_steps)
-        curves = {f"{EVALUATE_RETURN}/{task}": one.mean for task, one in found.items()}
-        return {**self.reference_lines, **curves}
-
-    def _keep_best(self, returns: dict[str, float]) -> None:
-        """Saves the policy if no earlier evaluation has a score as high as its own."""
-        if distributed.rank() > 0:
-            return
-        references = means(self.teacher_returns), means(self.random_returns)
-        scored = score(returns, *references)
-        if not math.isfinite(scored):
-            return
-        if self.best is None or scored > score(self.best.returns, *references):
-            self.best = Best(self.env_steps, returns)
-            with io_errors_as_input_errors(self.run_dir):
-                save_best(self.run_dir, self.agent.policy, self.best)
-
     def _failed(self, failure: EnvironmentFailureError) -> EnvironmentFailureError:
         """Saves what was learned before an environment failed; the error says how to resume."""
         sentence = str(failure).rstrip(".")
@@ -640,7 +549,7 @@ class Run:
             GENERATORS: global_state(),
             "env_steps": self.env_steps,
             "wall_seconds": self.wall_seconds,
-            EVALUATE_FROM: self._evaluate_from,
+            EVALUATE_FROM: self.evaluator.next_step,
             "agent": self.agent.state_dict(),
             "source": self.trainable.state_dict(),
             "ewc": self.consolidation.state_dict(),
@@ -661,13 +570,14 @@ class Run:
     def _finish(self, tracker: Tracker) -> None:
         """Evaluates policy, teacher and random policy, and writes `result.json`."""
         options, agent = self.options, self.agent
-        found = self._evaluate_finally() if options.episodes else {}
+        found = self.evaluator.evaluate_finally() if options.episodes else {}
         # JSON has no infinity, the interval of a single episode.
         tasks = {
             task: {name: None if math.isinf(value) else value for name, value in figures.items()}
             for task, figures in found.items()
         }
         teacher_figures = agent.teacher.figures() if agent.teacher else {}
+        best = self.evaluator.best
         self.result = {
             "agent": self.name,
             "suite": self.suite.name,
@@ -680,7 +590,7 @@ class Run:
             **{f"teacher_{name}": value for name, value in teacher_figures.items()},
             "device": str(self.device),
             "hardware": hardware(self.device),
-            "best": None if self.best is None else dataclasses.asdict(self.best),
+            "best": None if best is None else dataclasses.asdict(best),
             "final_evaluation": bool(found),
             "tasks": tasks,
         }
@@ -710,43 +620,9 @@ class Run:
             if sentence and distributed.rank() == 0:
                 print_line(sentence)
 
-    def _evaluate_finally(self) -> dict[str, dict[str, float]]:
-        options = self.options
-        policies = "policy, teacher and random" if self.agent.teacher else "policy and random"
-        print_line(
-            f"{self._title}  evaluating {policies} policy, {options.episodes} episodes per task, "
-            f"each of at most {options.max_episode_steps:,} steps",
-            self._hides_progress,
-        )
-        with self._progress() as progress, self._evaluating(progress, trains_on=False) as how:
-            return final_evaluation(
-                self.agent, self.context, options.episodes, options.seed + 2, **how
-            )
-
     @property
     def _hides_progress(self) -> bool:
         return self.quiet or distributed.rank() > 0
-
-    def _progress(self) -> Progress:
-        return Progress(self._title, self.options.total_steps, self._hides_progress)
-
-    def _check_teacher(self) -> None:
-        """Evaluates the teacher, and warns if it is not better than a random policy."""
-        if self.agent.teacher is not None:
-            for note in self.agent.teacher.notes():
-                print_line(note, self.quiet or distributed.rank() > 0)
-        seed, episodes = self.options.seed + 3, self.options.evaluate_episodes
-        with self._progress() as progress, self._evaluating(progress) as how:
-            found = teacher_check(self.agent, self.context, seed, self.options.total_steps, **how)
-            self.teacher_returns, self.random_returns, sentences = found
-            if self.agent.teacher is None:
-                self.random_returns = random_episodes(
-                    self.context, episodes, seed, self._on_device, **how
-                )
-        self.reference_lines = reference_lines(self.teacher_returns, self.random_returns)
-        if distributed.rank() == 0:
-            for sentence in sentences:
-                print_line(sentence)
 
 
 def scales_actions(run_dir: Path) -> bool:
@@ -764,23 +640,3 @@ def _frame_stack(envs: Sequence[VectorEnv]) -> int:
         stacks = any(image[0] == env.frame_stack for image in images)
         found.add(env.frame_stack if stacks else 0)
     return found.pop() if len(found) == 1 else 0
-
-
-def _passed(before: int, now: int, every: int) -> bool:
-    """Whether a multiple of `every` is in (before, now]."""
-    return every > 0 and now // every > before // every
-
-
-def _live_figures(metrics: Mapping[str, float]) -> dict[str, str | Mapping[str, str]]:
-    shown: dict[str, str | Mapping[str, str]] = {}
-    if "train/agreement" in metrics:
-        shown["agreement"] = f"{metrics['train/agreement']:.3f}"
-    for curve, name in (("evaluate/return/", "return"), ("rollout/return/", TRAINING_RETURN)):
-        returns = {n.removeprefix(curve): v for n, v in metrics.items() if n.startswith(curve)}
-        if returns:
-            shown[name] = _as_text(returns)
-    return shown
-
-
-def _as_text(values: Mapping[str, float]) -> dict[str, str]:
-    return {name: f"{value:.1f}" for name, value in values.items()}

@@ -41,6 +41,12 @@ def test_options_are_each_tasks() -> None:
         ),
         (("--task", "a", "--task-option", "x=" + "[" * 9000), r"option 'x' is '\[\[.* too deeply"),
         (("--task", "a", "--task-option", "x=" + "9" * 9000), "option 'x' is '99.* digits"),
+        (("--task", "a", "--task-option", "x=1", "x=2"), "'x' has two values: set it once"),
+        (
+            ("--task", "a", "--transform", "noise", "--task-option", "observation_transform=zoom"),
+            "'observation_transform' has two values",
+        ),
+        (("--suite", "minatar-soup", "--transform", "noise"), "set that themselves. Leave it out"),
     ],
 )
 def test_refusals(words: tuple[str, ...], sentence: str) -> None:

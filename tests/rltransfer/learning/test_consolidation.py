@@ -65,10 +65,14 @@ def test_the_pull_of_two_tasks_by_hand() -> None:
             {name: torch.full_like(one, importance) for name, one in start.items()},
         )
     no_loss = [{}], lambda _: Loss(0 * torch.stack([p.sum() for p in made.parameters()]).sum())
-    learner.update(*no_loss)
+    metrics = learner.update(*no_loss)
     # The gradient is 0.5 * (0.25 * (0 - 1) + 0.75 * (0 + 2)) = 0.625.
     for name, one in made.named_parameters():
         torch.testing.assert_close(one.detach(), start[name] - 0.625)
+    # The sum is least at (0.25 * 1 + 0.75 * -2) / (0.25 + 0.75) = -1.25 from the start:
+    # 0.5 / 2 * 1.25^2 for each weight.
+    count = sum(one.numel() for one in start.values())
+    assert metrics["ewc"] == pytest.approx(0.390625 * count, rel=1e-5)
 
     state = consolidation.state_dict()
     other = policy(mlp(hidden=(8,)), value=False)

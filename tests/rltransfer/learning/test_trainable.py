@@ -98,9 +98,11 @@ def test_the_pull_is_the_gradient_of_half_the_squared_distance():
     made.encoder.layers[0].weight.data += 2.0
     bias = made.encoder.layers[0].bias.detach().clone() + 5.0
     made.encoder.layers[0].bias.data += 5.0
-    learner.update(
+    metrics = learner.update(
         [{}], lambda _: Loss(0 * torch.stack([p.sum() for p in made.parameters()]).sum())
     )
+    # 0.25 / 2 * 2^2 for each weight.
+    assert metrics["l2_to_source"] == pytest.approx(0.5 * source.numel(), rel=1e-5)
     # 2 - 0.25 * 2; the bias was not loaded.
     torch.testing.assert_close(made.encoder.layers[0].weight.detach(), source + 1.5)
     assert torch.equal(made.encoder.layers[0].bias.detach(), bias)

@@ -17,8 +17,8 @@ import rltransfer as rt
 from rltransfer.cli.main import main
 from rltransfer.files.checkpoint import best_folder, checkpoints
 from rltransfer.rollouts.evaluation import Evaluation
+from rltransfer.runs import evaluator as module
 from rltransfer.runs import onnx_export
-from rltransfer.runs import run as run_module
 from rltransfer.runs.best import EVALUATION, Best, load_best, score
 from rltransfer.runs.config import RunOptions
 from rltransfer.runs.run import Run
@@ -46,8 +46,8 @@ def returns(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             mean = next(left)
             return {name: Evaluation((mean,), (1,)) for name in suite.names()}
 
-        monkeypatch.setattr(run_module, "evaluate_policy", evaluated)
-        monkeypatch.setattr(Run, "_evaluate_finally", lambda run: {})
+        monkeypatch.setattr(module, "evaluate_policy", evaluated)
+        monkeypatch.setattr(module.Evaluator, "evaluate_finally", lambda _: {})
 
     return set_returns
 
@@ -130,7 +130,7 @@ def test_the_best_is_known_after_a_resume(tmp_path: Path, returns: Callable[...,
     stop_at(begun(tmp_path / "run", checkpoint_every=1_000), 3)
     assert not checkpoints(tmp_path / "run") and best_step(tmp_path / "run") == 80
     run = begun(tmp_path / "run", resume=True, total_steps=120)
-    assert run.best == Best(80, {TASK: 3.0})
+    assert run.evaluator.best == Best(80, {TASK: 3.0})
     assert run.execute()["best"]["env_steps"] == 80
     # A finished run that is extended knows it too.
     returns(2.9, 3.5)
@@ -223,8 +223,8 @@ def test_evaluations_of_a_student_count_relative_to_its_teacher(
 
     teacher, random = ({TASK: a, SHORT_TASK: b} for a, b in ((10.0, 100.0), (0.0, 0.0)))
     checked = evaluation(teacher), evaluation(random), []
-    monkeypatch.setattr(run_module, "teacher_check", lambda *_, **how: checked)
-    monkeypatch.setattr(run_module, "evaluate_policy", lambda *_, **how: evaluation(next(played)))
+    monkeypatch.setattr(module, "teacher_check", lambda *_, **how: checked)
+    monkeypatch.setattr(module, "evaluate_policy", lambda *_, **how: evaluation(next(played)))
     method = rt.agents.PolicyDistillation(
         teacher=rt.PerTask(dict.fromkeys(teacher, rt.load_teacher(tmp_path / "teacher"))),
         num_envs=2, rollout_length=10, batch_size=40,
@@ -243,10 +243,10 @@ def run_with_best(tmp_path: Path) -> Path:
     found = iter([9.0, 1.0, 2.0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            run_module, "evaluate_policy",
+            module, "evaluate_policy",
             lambda *_, **how: {TASK: Evaluation((next(found),), (1,))},
         )  # fmt: skip
-        patch.setattr(Run, "_evaluate_finally", lambda run: {})
+        patch.setattr(module.Evaluator, "evaluate_finally", lambda _: {})
         run.execute()
     return run.run_dir
 

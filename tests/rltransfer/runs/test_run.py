@@ -133,10 +133,10 @@ def test_signal_to_all_processes_lets_workers_finish(
 METHOD = PPO(num_envs=4, rollout_length=10, batch_size=40)
 
 
-def begun(run_dir: Path, **options: Any) -> Run:
+def begun(run_dir: Path, quiet: bool = True, **options: Any) -> Run:
     """A run of 40 steps an iteration that has begun."""
     asked = RunOptions(**{"total_steps": 10_000, "evaluate_episodes": 0, "episodes": 2, **options})
-    run = Run("ppo", METHOD, rt.Suite.of(TASK), asked, run_dir, quiet=True)
+    run = Run("ppo", METHOD, rt.Suite.of(TASK), asked, run_dir, quiet=quiet)
     run.begin(resume=False)
     return run
 
@@ -454,6 +454,15 @@ def test_divergence_is_said_in_a_sentence(number: int, left: str, tmp_path: Path
         run.execute()
 
 
+def test_divergence_with_a_pull_may_be_the_pulls_fault(tmp_path: Path) -> None:
+    quick_run(tmp_path / "earlier", episodes=0, evaluate_episodes=0)
+    earlier = str(tmp_path / "earlier")
+    run = begun(tmp_path / "run", init_from=earlier, ewc_from=(earlier,), ewc_weight=1e30)
+    fail_at(run, 1, NonFiniteGradientError("The gradient of w is not finite at step 3."))
+    with pytest.raises(rt.InputError, match="use a smaller learning rate or ewc_weight"):
+        run.execute()
+
+
 def test_what_is_refused_closes_its_environments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -588,7 +597,7 @@ def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
         configured(damaged)
 
 
-@pytest.mark.parametrize("phase", ["_check_teacher", "_finish"])
+@pytest.mark.parametrize("phase", ["_draw_tasks", "_finish"])
 def test_outside_the_loop_a_signal_stops_at_once(
     phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -684,8 +693,6 @@ def test_it_says_when_it_evaluates_unless_it_is_quiet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for quiet in (False, True):
-        run = begun(tmp_path / f"run-{quiet}", total_steps=40)
-        run.quiet = quiet
-        run.execute()
+        begun(tmp_path / f"run-{quiet}", quiet, total_steps=40).execute()
         said = capsys.readouterr().err
         assert ("evaluating policy and random policy, 2 episodes per task" in said) is not quiet

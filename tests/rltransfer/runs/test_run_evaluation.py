@@ -215,7 +215,7 @@ def test_a_random_policy_whose_episodes_do_not_end_has_no_line(
     for length, lines in ((100, 1), (101, 0)):
         Counted.length = length
         run = trained(tmp_path / f"{length}", **options, evaluate_max_steps=1000)
-        assert len(run.reference_lines) == lines
+        assert len(run.evaluator.reference_lines) == lines
 
 
 def test_a_resumed_run_is_evaluated_at_the_same_steps(tmp_path: Path) -> None:
