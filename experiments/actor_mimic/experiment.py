@@ -274,7 +274,7 @@ class ActorMimicTransfer(PaperExperiment):
         return f"""# Actor-Mimic: the game that was left out
 
 Games of {len(self.games)} on which the area under PPO's curve is above that of random weights, with
-the whole 95 % interval over {self.seeds} seeds: **{counts}**.
+the whole 95 % interval over {self.seed_count}: **{counts}**.
 
 {chr(10).join(parts)}
 - policy, feature: the weights of a mimic of all other games, without and with feature

@@ -234,7 +234,7 @@ class AtariDistillation(PaperExperiment):
         return f"""# Atari
 
 Student return in per cent of the teacher's return, and the geometric mean over {len(self.games)}
-games, with 95 % intervals over {self.seeds} seeds. Where a return is negative, both are counted
+games, with 95 % intervals over {self.seed_count}. Where a return is negative, both are counted
 from the return of a random policy.
 
 {markdown_table(head, rows)}

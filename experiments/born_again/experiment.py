@@ -171,7 +171,7 @@ class BornAgain(PaperExperiment):
 
 Return in per cent of the zoo's teacher, for {self.generations} generations of students and for the
 ensemble of all of them. Each student taught the next one. Geometric mean over {len(self.games)}
-MinAtar games, with its 95 % interval over {self.seeds} seeds.
+MinAtar games, with its 95 % interval over {self.seed_count}.
 
 {markdown_table(["generation", "return ratio, %"], rows)}
 

@@ -51,6 +51,11 @@ class PaperExperiment(abc.ABC):
         """Runs the trials that are not finished yet, and returns all results by name."""
         return run_trials(trials, self.out, self.jobs)
 
+    @property
+    def seed_count(self) -> str:
+        """The number of seeds in words: "1 seed" or "5 seeds"."""
+        return f"{self.seeds} seed" if self.seeds == 1 else f"{self.seeds} seeds"
+
     def option_values(self, *names: str) -> dict[str, Any]:
         """The values of some options, for `results.json`."""
         return {name: getattr(self, name) for name in names}

@@ -176,7 +176,7 @@ class Compression(PaperExperiment):
 
 Student return in per cent of the teacher's return, by student size (in per cent of the teacher's
 parameters) and loss: geometric mean over {len(self.games)} MinAtar games, with its 95 % interval
-over {self.seeds} seeds.
+over {self.seed_count}.
 
 {markdown_table(["loss", *self.sizes], percent_rows(table))}
 

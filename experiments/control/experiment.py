@@ -122,7 +122,7 @@ class Control(PaperExperiment):
         head = ["task", "steps", "random policy", "bar", "return", "learned", "each seed"]
         return f"""# PPO's defaults on control tasks
 
-Return of PPO with its default options, the mean over {self.seeds} seeds. Each final policy played
+Return of PPO with its default options, the mean over {self.seed_count}. Each final policy played
 {self.episodes} whole episodes greedily. The bar is Gymnasium's threshold; Pendulum has none, and is
 solved from about -200.
 

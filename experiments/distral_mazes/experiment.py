@@ -332,7 +332,7 @@ class DistralMazes(PaperExperiment):
 Seven variants of Distral learn {self.mazes} mazes together, {self.steps:,} environment steps in
 all. Returns are training returns, means over the mazes; the optimal policy has
 {findings.optimal.mean():.2f}. The area is the mean return over the run, the final return the mean
-over its last tenth. Means over {self.seeds} seeds with their 95 % intervals.
+over its last tenth. Means over {self.seed_count} with their 95 % intervals.
 
 {markdown_table(head, rows)}
 

@@ -221,7 +221,7 @@ class DistralMinAtar(PaperExperiment):
 {len(self.games)} MinAtar games are learned together, {self.steps:,} environment steps in all: by
 A2C with one policy per game, by A2C with one policy for all games (multitask), and by Distral with
 two columns. The final return is the mean training return over the last tenth of a run, with its
-95 % interval over {self.seeds} seeds.
+95 % interval over {self.seed_count}.
 
 {markdown_table(["final return", *self.games], returns)}
 

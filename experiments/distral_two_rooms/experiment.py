@@ -224,7 +224,7 @@ class DistralTwoRooms(PaperExperiment):
         return f"""# Distral in two rooms
 
 Steps per task until the mean return of the stochastic policies reaches {LEVEL:.0%} of the optimum,
-with the distilled policy and without it: means over {self.seeds} seeds with 95 % intervals, and
+with the distilled policy and without it: means over {self.seed_count} with 95 % intervals, and
 geometric means of the ratios between runs of the same seed. "2 not" means that two runs did not
 reach this level. Each of them counts as its {self.steps:,} steps, so that a mean or a ratio with
 such runs is a bound and has no interval.

@@ -173,7 +173,7 @@ class Multitask(PaperExperiment):
         return f"""# Multi-task
 
 Return of one network in per cent of each teacher's return, in {len(self.games)} MinAtar games, and
-the geometric mean over all games, with 95 % intervals over {self.seeds} seeds. Learners:
+the geometric mean over all games, with 95 % intervals over {self.seed_count}. Learners:
 
 - a loss: one student of all teachers, distilled with this loss (KL+MSE: KL + 0.1 MSE of the logits)
 - PPO: a network of the same shape that learned the games with RL, from as many steps

@@ -313,11 +313,11 @@ class ProgressiveSoup(PaperExperiment):
             [way, *(f"{100 * value:.0f}" for value in row.values())] for way, row in pairs.items()
         ]
         layers = [[way, *(f"{value:.2f}" for value in values)] for way, values in used.items()]
-        several = "" if self.seeds > BEST else f" With {self.seeds} seeds, these are all."
+        several = "" if self.seeds > BEST else f" With {self.seed_count}, these are all."
         return f"""# Progressive networks: {len(self.pairs)} pairs of a soup
 
 The area under the curve of training returns on the target, relative to B1 (from scratch), in per
-cent. Brackets are 95 % intervals over {self.seeds} seeds.{several}
+cent. Brackets are 95 % intervals over {self.seed_count}.{several}
 
 {markdown_table(head, rows)}
 

@@ -248,7 +248,7 @@ class ProgressiveSequence(PaperExperiment):
         return f"""# A sequence of {len(self.views)} tasks
 
 In per cent of the returns of networks that learned one task alone. Brackets are 95 % intervals
-over {self.seeds} seeds.
+over {self.seed_count}.
 
 {markdown_table(head, table)}
 

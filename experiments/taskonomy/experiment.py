@@ -190,7 +190,7 @@ class Taskonomy(PaperExperiment):
         ]
         return f"""# Which game helps which
 
-**{"; ".join(counts)}**, by the 95 % interval of the area ratio over {self.seeds} seeds.
+**{"; ".join(counts)}**, by the 95 % interval of the area ratio over {self.seed_count}.
 
 Area ratio by source (rows) and game that is learned from it (columns): the area under the curve of
 training returns, relative to random weights. 1 means without transfer.

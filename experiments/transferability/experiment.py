@@ -202,7 +202,7 @@ The area under the curve of training returns, relative to the base network:
 - AnB: the first n of {LAYERS} layers are those of another game's network and stay frozen. AnB+:
   they train on. BnB and BnB+: the same with the network of {self.game} itself.
 - near: {self.game} with its channels moved by one place; far: {self.far}.
-- Intervals over {self.seeds} seeds: Student's for returns, Fieller's for ratios. {self.steps:,}
+- Intervals over {self.seed_count}: Student's for returns, Fieller's for ratios. {self.steps:,}
   steps per run; those of the source are not counted.
 
 {self.footer(results.values())}

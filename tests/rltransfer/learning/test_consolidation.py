@@ -107,6 +107,19 @@ def test_a_task_is_remembered_while_another_is_learned(first: Path, tmp_path: Pa
     assert returns(tmp_path / "plain", FIRST) <= 7
 
 
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("remembered", [True, False])
+def test_who_begins_with_what_it_remembers_keeps_its_statistics(
+    first: Path, begun: bool, remembered: bool, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"init_from": first} if begun else {}
+    options |= {"ewc_from": [first], "ewc_weight": 1.0} if remembered else {}
+    rt.train(ppo(), suite=SECOND, total_steps=640, run_dir=tmp_path / "run", **options, **SMALL)
+    name = "encoder.normalizer.mean"
+    same = torch.equal(weights(tmp_path / "run")[name], weights(first)[name])
+    assert same is (begun and remembered)
+
+
 def test_resumed_equals_unbroken_without_the_earlier_run(first: Path, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     shutil.copytree(first, gone)

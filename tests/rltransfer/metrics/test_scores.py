@@ -135,6 +135,13 @@ def test_rliable_finds_the_same_profile(rliable: dict[str, Any]) -> None:
     assert np.array(ends) == pytest.approx(np.array(rliable["profile intervals"]), abs=0.051)
 
 
+def test_a_profiles_interval_is_that_of_a_binomial() -> None:
+    # Four of eight runs are above the threshold, and so Binomial(8, 1/2) of a resample are:
+    # P(X <= 0) = 0.4 %, P(X <= 1) = 3.5 %, so that 2.5 % lie at 1/8, and 5 % would at 2/8.
+    (found,) = profile_intervals([[0.0]] * 4 + [[1.0]] * 4, [0.5], repetitions=5000)
+    assert (found.low, found.estimate, found.high) == (1 / 8, 1 / 2, 7 / 8)
+
+
 def test_what_is_refused() -> None:
     for wrong, sentence in (
         ([0.5, 0.6], r"shape \(2,\): it must be \(runs, tasks\)"),
