@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rltransfer.errors import check_range
 from rltransfer.learning.agent import GradientMethod, TrainingContext
@@ -40,6 +41,13 @@ from rltransfer.schedule import Schedule
 from rltransfer.teachers.teacher import Teacher
 
 from .policy_distillation import PolicyDistillation, PolicyDistillationAgent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mimicry(PolicyDistillation):
+    """Policy distillation into the network of the run that the mimic is to start."""
+
+    layers_of_teacher: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +101,7 @@ class ActorMimic(GradientMethod):
     @property
     def distillation(self) -> PolicyDistillation:
         """The policy distillation with these settings."""
-        return PolicyDistillation(
+        return Mimicry(
             num_envs=self.num_envs,
             rollout_length=self.rollout_length,
             learning_rate=self.learning_rate,

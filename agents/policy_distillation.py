@@ -37,25 +37,28 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError, check_range
+from rltransfer.files.serialization import to_json
 from rltransfer.learning.action_spread import ActionSpread
 from rltransfer.learning.agent import Agent, GradientMethod, TrainingContext
+from rltransfer.learning.distillation_recipe import AUTO, recipe, stored_choices
 from rltransfer.learning.exploration import epsilon_greedy
 from rltransfer.learning.learner import Loss
 from rltransfer.learning.memory_size import check_memory_size
 from rltransfer.learning.minibatches import Batch, minibatches
 from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.learning.return_gap import ReturnGap
+from rltransfer.learning.student_network import check_size, like_teacher, with_size
 from rltransfer.objectives.objective import FittedObjective, Objective
-from rltransfer.policies.network import Network
+from rltransfer.policies.network import ActivationName, Network
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.policies.scores import is_masked
@@ -97,6 +100,10 @@ class PolicyDistillation(GradientMethod):
     Source: Rusu 2015 (arXiv 1511.06295).
     """
 
+    earlier: ClassVar[Mapping[str, Any]] = {"size": ""}
+    layers_of_teacher: ClassVar[bool] = True
+    """Whether a student that names no layers has its teacher's."""
+
     teacher: str | Teacher
     """A run directory; a file (Stable-Baselines3 zip, rsl_rl checkpoint, TorchScript; also
     "hf:REPO/FILE"); "zoo" for the installed teacher of each task; or a composition of these, e.g.
@@ -105,14 +112,20 @@ class PolicyDistillation(GradientMethod):
     """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
     default, those next to the zip are used, as rl-zoo stores them."""
     student: Network = Network()
-    """The student's network."""
-    objective: str | Objective = "kl"
+    """The student's network. Unless it names layers, they are the teacher's where these are known;
+    `width` is then a factor on the teacher's."""
+    size: str = ""
+    """The student's size: its width is chosen so that it has about this percentage of the teacher's
+    parameters, e.g. "25%"."""
+    objective: str | Objective = AUTO
     """"kl", "nll", "mse", or a weighted sum, e.g. "KL(temperature=0.01) + 0.5 * MSE()". Terms: KL,
     ReverseKL, JS, NLL, MSE, Huber, FeatureRegression, AttentionTransfer, RepresentationalDistance,
     JacobianMatching. Weights may follow a schedule, "'1->0@0.5' * MSE()", or differ per task,
-    "KL(weights={'CartPole-v1': 2})"."""
-    teacher_acts: str | float | Schedule = 1.0
-    """Probability that the teacher acts: a number, or a schedule such as "1->0@0.5"."""
+    "KL(weights={'CartPole-v1': 2})". "auto": KL, or MSE for continuous actions without a Gaussian.
+    """
+    teacher_acts: str | float | Schedule = AUTO
+    """Probability that the teacher acts: a number, or a schedule such as "1->0@0.5". "auto": 1->0,
+    0 with RL, and with "lag" 1->0@0.2."""
     distillation_weight: str | float | Schedule = 1.0
     """Weight of the objective: a number, a schedule, or "lag". "lag" weights each task by
     (teacher - student) / (teacher - random) of the returns. The student must then act alone at some
@@ -129,9 +142,10 @@ class PolicyDistillation(GradientMethod):
     """Capacity of the replay buffer, in steps; has no effect with RL or a recurrent student."""
     memory_dir: Path | None = None
     """Folder of a memory-mapped replay buffer; None keeps it in RAM."""
-    epochs: float = 4.0
+    epochs: float = 0.0
     """Average number of times that each step is learned from; an integer with RL or a recurrent
-    student."""
+    student. 0 means 16, 5 where environments are simulated on the device, and 4 with RL or a
+    recurrent student."""
     batch_size: int = 512
     learning_rate: float = 2e-3
     surrogate: Surrogate = Surrogate()
@@ -139,12 +153,14 @@ class PolicyDistillation(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.parsed_objective  # noqa: B018 - an objective that cannot be read is refused here
+        if self.objective != AUTO:
+            self.parsed_objective  # noqa: B018 - an objective that cannot be read is refused here
+        check_size(self.size, self.student)
         for name, schedule in self.schedules.items():
             schedule.check(name, "from 0 to 1" if name == "teacher_acts" else "at least 0")
         check_range(self, "from 0 to 1", "exploration")
         check_range(self, "at least 1", "memory_steps")
-        check_range(self, "finite and above 0", "epochs")
+        check_range(self, "finite and at least 0", "epochs")
         check_range(self, "at most 10,000", "epochs")
         if not self.remembers:
             self._check_without_memory()
@@ -158,7 +174,7 @@ class PolicyDistillation(GradientMethod):
 
     @functools.cached_property
     def schedules(self) -> dict[str, Schedule]:
-        """The numbers over time by their names, but for a `distillation_weight` of "lag"."""
+        """The numbers over time by their names, but for "lag" and "auto"."""
         values = {
             "teacher_acts": self.teacher_acts,
             "distillation_weight": self.distillation_weight,
@@ -166,6 +182,8 @@ class PolicyDistillation(GradientMethod):
         }
         if self.distillation_weight == LAG:
             del values["distillation_weight"]
+        if self.teacher_acts == AUTO:
+            del values["teacher_acts"]
         return {name: Schedule.of(value) for name, value in values.items()}
 
     @property
@@ -178,9 +196,13 @@ class PolicyDistillation(GradientMethod):
         """Whether it uses a memory; on-policy steps and sequences are learned once, without one."""
         return not self.reinforces and not self.student.gru
 
+    def default_activation(self, network: Network) -> ActivationName:
+        """That of the teacher, which is not known yet."""
+        return "auto"
+
     def _check_learning(self) -> None:
         """Checks that something is learned, and that the student acts if RL needs it."""
-        reinforces, acts = self.reinforces, self.schedules["teacher_acts"]
+        reinforces, acts = self.reinforces, self.schedules.get("teacher_acts")
         weight = self.schedules.get("distillation_weight")
         distils = weight is None or not weight.is_zero
         if not reinforces and not distils:
@@ -188,7 +210,7 @@ class PolicyDistillation(GradientMethod):
                 "distillation_weight and reinforcement_weight are both 0, so nothing is learned: "
                 "set one above 0."
             )
-        if reinforces and acts.start == acts.end == 1:
+        if reinforces and acts is not None and acts.start == acts.end == 1:
             raise InputError(
                 f"reinforcement_weight is {self.reinforcement_weight}, but teacher_acts is 1, so "
                 "the student never acts and cannot learn with RL: set teacher_acts to 0."
@@ -217,7 +239,9 @@ class PolicyDistillation(GradientMethod):
 
     def _check_lag(self) -> None:
         """Checks that the student acts alone at some point, if the return gap is needed."""
-        acts = self.schedules["teacher_acts"]
+        acts = self.schedules.get("teacher_acts")
+        if acts is None:
+            return
         if self.uses_lag and not acts.is_zero and (acts.end > 0 or acts.until == 1):
             raise InputError(
                 f"teacher_acts is {acts}, so the student never acts alone and its lag is unknown: "
@@ -230,6 +254,41 @@ class PolicyDistillation(GradientMethod):
         teacher = teacher.fitted(context.spaces).to(context.device)
         teacher.seed(context.seed)
         blank = teacher.label_state()
+        if context.resumed is None:
+            chosen = self._choices(teacher, context)
+        else:
+            chosen = stored_choices(context.resumed)
+        read: dict[str, Any] = dict(self.schedules)  # what was read from text is not read again
+        if self.objective != AUTO:
+            read["objective"] = self.parsed_objective
+        agent = replace(self, **{**read, **chosen, "size": ""})._build(teacher, context)
+        # These labels are not part of the run: a vote must not count them.
+        teacher.load_label_state(blank)
+        agent.chosen = to_json(chosen)
+        return agent
+
+    def _choices(self, teacher: Teacher, context: TrainingContext) -> dict[str, Any]:
+        """The settings that were left to the teacher."""
+        mask = context.spaces.mask_tensor(context.device)
+        task = torch.arange(len(context.suite), device=context.device)
+        labeller = Labeller(teacher, (), self.student.groups, mask)
+        label = labeller(context.spaces.first_observations(context.device), task)
+        found = recipe(
+            label, on_device=context.on_device, reinforces=self.reinforces,
+            remembers=self.remembers, uses_lag=self.uses_lag,
+        )  # fmt: skip
+        left = {"objective": AUTO, "teacher_acts": AUTO, "epochs": 0}
+        chosen = {name: found[name] for name, auto in left.items() if getattr(self, name) == auto}
+        student = self.student
+        if self.layers_of_teacher:
+            student = like_teacher(student, teacher)
+        if self.size:
+            spec = PolicySpec.of_suite(student, context.spaces, value=self.reinforces)
+            student = with_size(spec, self.size, teacher)
+        return chosen if student == self.student else {**chosen, "student": student}
+
+    def _build(self, teacher: Teacher, context: TrainingContext) -> PolicyDistillationAgent:
+        """Builds the agent, where no setting is left to the teacher."""
         objective = self.parsed_objective
         mask = context.spaces.mask_tensor(context.device)
         labeller = Labeller(teacher, objective.needs, self.student.groups, mask)
@@ -259,8 +318,6 @@ class PolicyDistillation(GradientMethod):
         # Evaluated once before the run, so that a teacher without the needed outputs is refused.
         fitted.eval()(output, label, task)
         fitted.train()
-        # These labels are not part of the run: a vote must not count them.
-        teacher.load_label_state(blank)
         example = seen, {"label": label.tensors(), "task": task}
         return PolicyDistillationAgent(self, fitted, teacher, labeller, student, example, context)
 

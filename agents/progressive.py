@@ -103,7 +103,7 @@ class ColumnOptions:
         assert isinstance(self, PPO | PQN)
         return PolicyDistillation(
             teacher=run_dir, student=self.network, num_envs=self.num_envs,
-            rollout_length=self.rollout_length,
+            rollout_length=self.rollout_length, objective="kl", teacher_acts=1.0, epochs=4.0,
         )  # fmt: skip
 
 

@@ -80,7 +80,13 @@ class Taskonomy(PaperExperiment):
             Trial(
                 name=_source_name(game, seed),
                 method=PolicyDistillation(
-                    teacher="zoo", student=NETWORK, num_envs=16, memory_steps=100_000
+                    teacher="zoo",
+                    student=NETWORK,
+                    num_envs=16,
+                    memory_steps=100_000,
+                    objective="kl",
+                    teacher_acts=1.0,
+                    epochs=4.0,
                 ),
                 suite=task_of(game),
                 options=run_options(self.source_steps, seed),

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import (
     DEFAULT_GROUP,
@@ -56,6 +57,10 @@ class ImportedPolicy(nn.Module, abc.ABC):
     def num_parameters(self) -> int:
         """The number of parameters that acting needs."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def architecture(self) -> Network | None:
+        """The layers as a student of the same shape would have them; None if unknown."""
+        return None
 
     def preprocessing(self) -> dict[str, Any]:
         """What is done to observations before the first layer, as JSON."""
@@ -161,3 +166,17 @@ class ImportedPolicy(nn.Module, abc.ABC):
 def shapes_of(space: spaces.Dict) -> list[tuple[int, ...]]:
     """The shape of each group; (1,) for a scalar."""
     return [shown_shape(part) or (1,) for part in space.spaces.values()]
+
+
+def mlp_of(layers: nn.Module) -> Network | None:
+    """The fully connected network with these hidden layers; None if they are of another kind.
+
+    Args:
+        layers: Linear layers with an activation after each.
+    """
+    units = tuple(one.out_features for one in layers.modules() if isinstance(one, nn.Linear))
+    kinds = {type(one) for one in layers.children() if not isinstance(one, nn.Linear)}
+    if not units or len(kinds) != 1 or 2 * len(units) != len(list(layers.children())):
+        return None
+    # Every other activation of Stable-Baselines3 and rsl_rl is closer to ReLU.
+    return Network(encoder="mlp", hidden=units, activation="tanh" if nn.Tanh in kinds else "relu")

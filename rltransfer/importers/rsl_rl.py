@@ -33,9 +33,10 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError, unknown
 from rltransfer.files.hashing import tensors_sha256
 from rltransfer.importers.damage import DAMAGE, read_file
-from rltransfer.importers.imported_policy import ImportedPolicy, shapes_of
+from rltransfer.importers.imported_policy import ImportedPolicy, mlp_of, shapes_of
 from rltransfer.importers.saved_tensors import is_finite, load_tensors
 from rltransfer.policies.linear import Linear
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
 
@@ -126,6 +127,10 @@ class RslRlActor(ImportedPolicy):
         mean = self.head(features)
         log_std = None if self.log_std is None else self.log_std.expand_as(mean)
         return PolicyOutput(mean=mean, log_std=log_std, features=features)
+
+    def architecture(self) -> Network | None:
+        """The hidden layers of the actor."""
+        return mlp_of(self.hidden)
 
     def preprocessing(self) -> dict[str, Any]:
         """The groups, and the statistics that normalise them, if any."""

@@ -20,12 +20,13 @@ from rltransfer.errors import InputError
 from rltransfer.files.untrusted import JSON_GROWTH, check_size, damage_refused, parse_json
 from rltransfer.importers.archive import unpacked
 from rltransfer.importers.damage import read_file
-from rltransfer.importers.imported_policy import ImportedPolicy
+from rltransfer.importers.imported_policy import ImportedPolicy, mlp_of
 from rltransfer.importers.saved_tensors import load_tensors
 from rltransfer.importers.sb3_networks import ActionBounds, ActorCritic, Inputs, SingleHead
 from rltransfer.importers.sb3_spaces import read_action_space, read_observation_space
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_vecnormalize
 from rltransfer.importers.sb3_weights import ACTIVATIONS, Settings, StoredTensors, build_network
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.image_layout import ImageBox
@@ -106,6 +107,15 @@ class ZipPolicy(ImportedPolicy):
         unused = ("value", "log_std")
         named = self.named_parameters()
         return sum(p.numel() for name, p in named if not any(part in name for part in unused))
+
+    def architecture(self) -> Network | None:
+        """The layers of the actor, or of DQN's network."""
+        network = self.network
+        shared = network.shared if isinstance(network, ActorCritic) else nn.Sequential()
+        layers = nn.Sequential(*shared.children(), *network.hidden.children())
+        if not self.inputs.is_image:
+            return mlp_of(layers)
+        return None if len(layers) else Network(encoder="nature", activation="relu")
 
     def preprocessing(self) -> dict[str, Any]:
         """The scale, the order of channels and the statistics; the frame stack is unknown."""

@@ -39,6 +39,8 @@ class TrainingContext:
     """Environments, over all tasks."""
     seed: int
     device: torch.device
+    on_device: bool = True
+    """Whether all environments are simulated on the device, where their steps cost little."""
     resumed: Path | None = None
     """The folder of a run that resumes from a checkpoint; None for a new one."""
 
@@ -154,6 +156,7 @@ class Agent(abc.ABC):
         order: Random numbers on the CPU, for the order of samples.
         teacher: The policy's teacher; None without one.
         sources: The policies inside the agent's: each one's "source" and the "sha256" of its file.
+        chosen: The options that a method left to its teacher, by name, as JSON.
         teacher_seconds: Time spent on labels since it was last set to 0.
     """
 
@@ -168,6 +171,7 @@ class Agent(abc.ABC):
         self.order = torch.Generator().manual_seed(context.seed + 1)
         self.teacher: Teacher | None = None
         self.sources: Sequence[dict[str, str]] = ()
+        self.chosen: Mapping[str, Any] = {}
         self.teacher_seconds = 0.0
 
     def check_size(self, total_steps: int, run_dir: Path) -> Sequence[str]:

@@ -23,7 +23,6 @@ from rltransfer.runs.reference_lines import random_episodes, reference_lines
 from rltransfer.runs.result import final_evaluation
 from rltransfer.runs.teacher_check import means, teacher_check
 from rltransfer.runs.tensorboard import Tracker
-from rltransfer.tasks.host_env import HostVectorEnv
 
 EVALUATION_FRACTION = 0.1
 """Steps of evaluations relative to those of training, unless --evaluate-every is set."""
@@ -63,11 +62,6 @@ class Evaluator:
         """The step of the next evaluation at the earliest, where options do not set it."""
         self._in_turn = False
 
-    @property
-    def on_device(self) -> bool:
-        """Whether all environments are on the device."""
-        return not any(isinstance(one.env, HostVectorEnv) for one in self.engine.env_slices)
-
     def progress(self) -> Progress:
         """Where the progress of the run is shown."""
         return Progress(self.title, self.options.total_steps, self.quiet)
@@ -87,7 +81,7 @@ class Evaluator:
             self.teacher_returns, self.random_returns, sentences = found
             if self.agent.teacher is None:
                 self.random_returns = random_episodes(
-                    self.context, episodes, seed, self.on_device, **how
+                    self.context, episodes, seed, self.context.on_device, **how
                 )
         self.reference_lines = reference_lines(self.teacher_returns, self.random_returns)
         if distributed.rank() == 0:
@@ -192,7 +186,7 @@ class Evaluator:
 
     def _default_num_envs(self) -> int:
         """Environments on the device cost little; others may be few, e.g. robots or licences."""
-        return 64 if self.on_device else min(self.engine.num_envs, 64)
+        return 64 if self.context.on_device else min(self.engine.num_envs, 64)
 
     def _make_room(self, error: Exception) -> None:
         """Closes training's environments, as others cannot be made while they exist."""

@@ -28,6 +28,7 @@ from rltransfer.files import atomic, checkpoint
 from rltransfer.files.untrusted import damage_refused
 from rltransfer.learning.agent import Agent, Method, TrainingContext
 from rltransfer.learning.consolidation import Consolidation
+from rltransfer.learning.distillation_recipe import CHOSEN, format_choices
 from rltransfer.learning.initial_weights import LoadedTensor
 from rltransfer.learning.learner import NonFiniteGradientError
 from rltransfer.learning.trainable import Freeze, Trainable
@@ -82,6 +83,7 @@ from rltransfer.runs.progress import TRAINING_RETURN, live_figures
 from rltransfer.runs.result import final_curves
 from rltransfer.runs.teacher_check import format_return
 from rltransfer.runs.tensorboard import Tracker, write_settings
+from rltransfer.tasks.host_env import HostVectorEnv
 from rltransfer.tasks.normalising import describe_normalising
 from rltransfer.tasks.observation import grouped
 from rltransfer.tasks.task import Suite
@@ -164,6 +166,7 @@ class Run:
             spaces=spaces if scales_actions(run_dir) else spaces.without_host_actions(),
             frame_stack=_frame_stack([env_slice.env for env_slice in self.engine.env_slices]),
             num_rows=self.engine.num_rows,
+            on_device=on_device(self.engine),
             seed=seed,
             device=self.device,
             resumed=run_dir if checkpoint.checkpoints(run_dir) else None,
@@ -213,6 +216,7 @@ class Run:
             "teacher": self.agent.teacher.describe() if self.agent.teacher else None,
             **({INIT_FROM: self._init_source} if self._init_source else {}),
             **({SOURCES: list(sources)} if sources else {}),
+            **({CHOSEN: self.agent.chosen} if self.agent.chosen else {}),
         }
 
     def begin(self, resume: bool, teacher_moves: bool = False, sources_move: bool = False) -> None:
@@ -343,6 +347,8 @@ class Run:
         try:
             with self._tracked() as tracker:
                 self._print_normalising()
+                if self.agent.chosen:
+                    self._say(format_choices(self.agent.chosen))
                 for sentence in self._sizes:
                     self._say(sentence)
                 self._draw_tasks(tracker)
@@ -623,6 +629,11 @@ class Run:
     @property
     def _hides_progress(self) -> bool:
         return self.quiet or distributed.rank() > 0
+
+
+def on_device(engine: RolloutEngine) -> bool:
+    """Whether all environments are simulated on the device."""
+    return not any(isinstance(one.env, HostVectorEnv) for one in engine.env_slices)
 
 
 def scales_actions(run_dir: Path) -> bool:

@@ -30,6 +30,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.serialization import to_json
 from rltransfer.machine.devices import restore_generator
 from rltransfer.options import to_builtin
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.scores import is_masked
 from rltransfer.tasks.suite_spaces import SuiteSpaces
@@ -112,6 +113,13 @@ class Composition(Teacher):
         """The notes of all members, each once."""
         return tuple(dict.fromkeys(note for one in self.members for note in one.notes()))
 
+    def network(self) -> Network | None:
+        """The architecture of its largest member, if all differ only in their width."""
+        known = [member.network() for member in self.members]
+        if any(one is None for one in known) or len({_plain(one) for one in known if one}) > 1:
+            return None
+        return max((one for one in known if one), key=lambda one: one.width)
+
     def generators(self) -> Sequence[torch.Generator]:
         """Its own generator and those of its members, each once."""
         own = [] if self.generator is None else [self.generator]
@@ -174,6 +182,13 @@ class Composition(Teacher):
     def quoted(self) -> str:
         """Its text, without quotes."""
         return self.source
+
+
+def _plain(network: Network) -> Network:
+    """A network without what its observations and tasks determine, and without its width."""
+    return dataclasses.replace(
+        network, width=1.0, heads="shared", groups=Network.groups, statistics="shared"
+    )
 
 
 def repr_option(value: Any) -> str:

@@ -23,6 +23,7 @@ from rltransfer.importers.sb3_zoo import WITHOUT, find_statistics
 from rltransfer.importers.source import SOURCES, is_zip, located, split_source
 from rltransfer.importers.torch_file import SUFFIXES, load_torch_file
 from rltransfer.importers.torchscript import is_torchscript
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.work import multiply_adds
 from rltransfer.tasks.observation import Observation
@@ -71,6 +72,10 @@ class FileTeacher(ModuleTeacher):
         """The output of the policy."""
         output: PolicyOutput = self.module(observation, needs)
         return output
+
+    def network(self) -> Network | None:
+        """The architecture of the file's policy."""
+        return self.module.architecture()
 
     def row_work(self) -> int:
         """Multiply-adds of the network; of TorchScript, only its parameters are known."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from rltransfer.errors import InputError
 from rltransfer.files.checkpoint_names import FINAL
 from rltransfer.files.hashing import tensors_sha256
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, LABELS, Needs, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.work import row_work
@@ -110,6 +111,10 @@ class PolicyTeacher(ModuleTeacher):
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the policy."""
         return self.cropped(self.module(*self.inputs(observation, task), needs=needs))
+
+    def network(self) -> Network:
+        """The architecture of the policy."""
+        return self.module.spec.network
 
     def row_work(self) -> int:
         """Multiply-adds of the policy on one row."""

@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation, copied
 from rltransfer.tasks.suite_spaces import SuiteSpaces
@@ -106,6 +107,10 @@ class Teacher(nn.Module, abc.ABC):
 
     def bounds_in(self, task: Task) -> spaces.Box | None:
         """The bounds of its continuous actions in a task, where it knows them by itself."""
+        return None
+
+    def network(self) -> Network | None:
+        """Its architecture, where that is known and one of `Network`'s."""
         return None
 
     def notes(self) -> tuple[str, ...]:

@@ -1,0 +1,91 @@
+"""How a student learns where a user leaves it open: settings that follow from the teacher.
+
+- The objective: KL where the teacher tells a distribution over actions or Q-values, MSE where it
+  tells continuous actions alone, or actions whose distribution no Gaussian student can match.
+- Who acts: the teacher at first, so that the student sees good states, and the student then, so
+  that it learns to mend its own errors. With RL, the student alone.
+- Epochs: many where environments run on the host, as a step of a simulator costs more than
+  learning from it once more; few where they run on the device. With RL, or without a memory, the
+  few that rollouts allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rltransfer.files.serialization import from_json
+from rltransfer.files.untrusted import damage_refused, read_json
+from rltransfer.policies.network import Network
+from rltransfer.policies.output import PolicyOutput
+
+AUTO = "auto"
+"""What stands for a setting that follows from the teacher."""
+TEACHER_ACTS = "1->0"
+"""The teacher acts less and less, until the student acts alone at the end."""
+TEACHER_ACTS_EARLY = "1->0@0.2"
+"""The same where the student must act alone for long, as its return is needed."""
+EPOCHS = 16.0
+"""How often each step is learned from out of a memory."""
+EPOCHS_ON_DEVICE = 5.0
+"""The same where steps cost less than learning from them."""
+EPOCHS_ON_POLICY = 4.0
+"""The same without a memory."""
+
+
+CHOICES = ("objective", "teacher_acts", "epochs", "student")
+"""The options that may be left to the teacher."""
+CHOSEN = "chosen"
+"""The entry of config.json with the settings that a run chose itself, by the option's name."""
+
+
+def recipe(
+    label: PolicyOutput, *, on_device: bool, reinforces: bool, remembers: bool, uses_lag: bool
+) -> dict[str, Any]:
+    """The settings for a teacher, by the option's name.
+
+    Args:
+        label: Labels of the teacher.
+        on_device: Whether all environments are on the device.
+        reinforces: Whether the student learns with RL too.
+        remembers: Whether it learns from a memory, and not from each rollout once.
+        uses_lag: Whether its return relative to the teacher's is needed.
+    """
+    gaussian = label.mean is None or label.log_std is not None
+    acts: str | float = TEACHER_ACTS_EARLY if uses_lag else TEACHER_ACTS
+    epochs = EPOCHS_ON_DEVICE if on_device else EPOCHS
+    return {
+        "objective": "kl" if gaussian else "mse",
+        "teacher_acts": 0.0 if reinforces else acts,
+        "epochs": epochs if remembers else EPOCHS_ON_POLICY,
+    }
+
+
+def stored_choices(run_dir: Path) -> dict[str, Any]:
+    """What a run chose when it began; nothing in those of earlier versions.
+
+    Raises:
+        InputError: Its configuration is damaged.
+    """
+    with damage_refused(f"{run_dir} is not a complete run: its config.json is damaged."):
+        stored = read_json(run_dir / "config.json").get(CHOSEN, {})
+        found = {name: stored[name] for name in CHOICES if name in stored}
+        if "student" in found:
+            found["student"] = from_json(Network, found["student"])
+        return found
+
+
+def format_choices(chosen: Mapping[str, Any]) -> str:
+    """What a run chose itself, in words.
+
+    Args:
+        chosen: The options by name, as JSON.
+    """
+    words = [f"{name} {value}" for name, value in chosen.items() if name != "student"]
+    if "student" in chosen:
+        network = from_json(Network, chosen["student"])
+        units = ", ".join(str(network.scaled(units)) for units in network.hidden)
+        layers = f"{units} hidden units" if network.encoder == "mlp" else f"width {network.width:g}"
+        words.append(f"a student with {layers}")
+    return f"chooses by its teacher: {'; '.join(words)}"
