@@ -69,6 +69,9 @@ class RunOptions:
     """
     episodes: int = 100
     """Episodes of each evaluation at the end: policy, teacher and random policy; 0 for none."""
+    until: float = 0.0
+    """Stop when evaluations are sure that the student keeps this fraction of its teacher's return
+    on every task, with random play as 0, e.g. 0.95; --total-steps is then the most. 0: never."""
 
     init_from: str | None = None
     """Start from the weights of another policy: a run directory, or zoo:ID. Prints what is loaded.
@@ -97,7 +100,7 @@ class RunOptions:
         object.__setattr__(self, "threads", checked_threads(self.threads))
         check_range(self, "at least 1", "total_steps")
         check_range(self, "at least 0", "init_layers")
-        check_range(self, "finite and at least 0", "l2_to_source", "ewc_weight")
+        check_range(self, "finite and at least 0", "l2_to_source", "ewc_weight", "until")
         Freeze.of(self.freeze)
         if not self.init_from:
             given = [
@@ -113,6 +116,11 @@ class RunOptions:
             "evaluate_max_steps", "checkpoint_every", "evaluate_every", "seed",
         )  # fmt: skip
         check_range(self, "at most 10,000,000", "episodes", "evaluate_episodes")
+        if self.until and not self.evaluate_episodes:
+            raise InputError(
+                f"until is {self.until:g}, but evaluate_episodes is 0: evaluations tell when the "
+                "student is there, so set it above 0."
+            )
 
     @property
     def max_episode_steps(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ from rltransfer.runs.descriptions import EVALUATE_RETURN, EVALUATE_RETURNS
 from rltransfer.runs.evaluation_progress import EvaluationProgress
 from rltransfer.runs.folder import io_errors_as_input_errors
 from rltransfer.runs.progress import Progress
+from rltransfer.runs.reaching import Evaluations, confirmed
 from rltransfer.runs.reference_lines import random_episodes, reference_lines
 from rltransfer.runs.result import final_evaluation
-from rltransfer.runs.teacher_check import means, teacher_check
+from rltransfer.runs.teacher_check import evaluate_agent_teacher, means, teacher_check
 from rltransfer.runs.tensorboard import Tracker
 
+SEED_STEP = 1_000_003
+"""Between the seeds of further episodes."""
 EVALUATION_FRACTION = 0.1
 """Steps of evaluations relative to those of training, unless --evaluate-every is set."""
 
@@ -60,6 +63,8 @@ class Evaluator:
         self.best: Best | None = None
         self.next_step = 0
         """The step of the next evaluation at the earliest, where options do not set it."""
+        self.reached: int | None = None
+        """The step at which the student was as good as `until` asks for."""
         self._in_turn = False
 
     def progress(self) -> Progress:
@@ -121,8 +126,10 @@ class Evaluator:
                 self.agent.policy, self.engine.suite, self.options.evaluate_episodes,
                 seed=self.options.seed + 1, device=self.context.device, **how,
             )  # fmt: skip
+            self._keep_best(means(found), step)
+            if self.options.until and self._is_there(found, step, how):
+                self.reached = step
         self.agent.policy.train()
-        self._keep_best(means(found), step)
         played = sum(sum(one.lengths) for one in found.values())
         self.next_step = step + round(played / EVALUATION_FRACTION)
         returns = {f"{EVALUATE_RETURNS}/{task}": one.returns for task, one in found.items()}
@@ -130,6 +137,21 @@ class Evaluator:
             tracker.histograms(returns, step)
         curves = {f"{EVALUATE_RETURN}/{task}": one.mean for task, one in found.items()}
         return {**self.reference_lines, **curves}
+
+    def _is_there(self, found: Evaluations, step: int, how: Mapping[str, Any]) -> bool:
+        """Whether the policy surely keeps `until` of its teacher's return; see `reaching.py`."""
+        seed, device = self.options.seed + 1, self.context.device
+
+        def play(episodes: int, batch: int) -> tuple[Evaluations, Evaluations]:
+            more = {"seed": seed + (batch + 1) * SEED_STEP + step, "device": device, **how}
+            student = evaluate_policy(self.agent.policy, self.engine.suite, episodes, **more)
+            return student, evaluate_agent_teacher(self.agent, self.context, episodes, **more)
+
+        is_there, teacher = confirmed(
+            found, self.teacher_returns, self.random_returns, self.options.until, play
+        )
+        self.teacher_returns = dict(teacher)
+        return is_there
 
     def _keep_best(self, returns: dict[str, float], step: int) -> None:
         """Saves the policy if no earlier evaluation has a score as high as its own."""

@@ -44,7 +44,7 @@ LOCK = ".lock"
 BEGUN = (LOCK, atomic.partial_path(Path("config.json")).name)
 """Files of a run that was killed before it had a configuration."""
 
-RESULT_OPTIONS = frozenset({"total_steps", "episodes"})
+RESULT_OPTIONS = frozenset({"total_steps", "episodes", "until"})
 """Options of a run whose change makes its result out of date."""
 
 MEASURED_FIELDS = (FRAMES, "recorded_return")

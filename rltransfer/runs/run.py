@@ -176,6 +176,11 @@ class Run:
             with one_thread():  # initial weights do not depend on the number
                 self.agent: Agent = method.build(self.context)
                 distributed.broadcast(self.agent.policy)
+                if options.until and self.agent.teacher is None:
+                    raise InputError(
+                        f"until is {options.until:g}, but {self.name} has no teacher to compare "
+                        "with: leave it out."
+                    )
                 self._sizes = self.agent.check_size(options.total_steps, run_dir)
                 if number == AUTO:
                     number = threads_for(self.agent, method, self.engine.num_rows, most)
@@ -281,8 +286,10 @@ class Run:
                 f"total_steps is {total}, but {self.run_dir} has done {self.env_steps} steps "
                 "already: use more, or leave it as it was."
             )
-        if self.env_steps >= total and not changed.keys() & RESULT_OPTIONS:
-            self.result = stored_result(self.run_dir)
+        result = stored_result(self.run_dir)
+        ended = self.env_steps >= total or result.get("reached") == self.env_steps
+        if ended and not changed.keys() & RESULT_OPTIONS:
+            self.result = result
         distributed.wait()  # until all processes have read what the first one changes
         if distributed.rank() == 0:
             if not self.result:
@@ -434,7 +441,7 @@ class Run:
         before = self.wall_seconds
         self._in_loop = True
         with self.evaluator.progress() as progress:
-            while self.env_steps < options.total_steps and not self.callbacks.stopped:
+            while self.env_steps < options.total_steps and not self._stops_early:
                 last_step = self.env_steps
                 metrics = self.iterate()
                 self.wall_seconds = before + time.monotonic() - began
@@ -451,7 +458,7 @@ class Run:
                 self._call("rollout", metrics)
                 if evaluated:
                     self._call("evaluation", evaluated)
-                ended = self.env_steps >= options.total_steps or self.callbacks.stopped
+                ended = self.env_steps >= options.total_steps or self._stops_early
                 stops = distributed.any_of(self._stop)
                 if ended or stops or passed(last_step, self.env_steps, save_every):
                     self.save()
@@ -459,13 +466,20 @@ class Run:
                 if stops:
                     raise InterruptedRunError(self.name, self.run_dir, self._signal)
         self._in_loop = False
-        if self.callbacks.stopped and self.env_steps < options.total_steps:
+        if self.evaluator.reached is not None:
+            self._say(f"keeps {options.until:.0%} of the teacher's return at step {self.env_steps}")
+        elif self.callbacks.stopped and self.env_steps < options.total_steps:
             self._say(f"was stopped by a callback at step {self.env_steps}")
             if not self._is_saved():  # it was stopped before its first rollout
                 self.save()
         if self._stop:
             # The signal arrived during the last checkpoint.
             raise InterruptedRunError(self.name, self.run_dir, self._signal)
+
+    @property
+    def _stops_early(self) -> bool:
+        """Whether a callback stopped the run, or the student is as good as it must be."""
+        return self.callbacks.stopped or self.evaluator.reached is not None
 
     def iterate(self) -> dict[str, float]:
         """Collects one rollout, learns from it, and returns the metrics to log."""
@@ -596,6 +610,7 @@ class Run:
             **{f"teacher_{name}": value for name, value in teacher_figures.items()},
             "device": str(self.device),
             "hardware": hardware(self.device),
+            **({"reached": self.evaluator.reached} if options.until else {}),
             "best": None if best is None else dataclasses.asdict(best),
             "final_evaluation": bool(found),
             "tasks": tasks,

@@ -10,6 +10,7 @@ import numpy as np
 
 from rltransfer.learning.agent import Agent, TrainingContext
 from rltransfer.rollouts.evaluation import Evaluation, evaluate_random, evaluate_teacher
+from rltransfer.runs.reaching import joined
 from rltransfer.tasks.families import evaluation_task, family_of
 from rltransfer.tasks.making import overlaps
 
@@ -101,7 +102,7 @@ def _reference_episodes(
         more = _episodes_needed(found[index], widths, context, steps) - CHECK_EPISODES
         if more > 0:
             rest = play(more, seed + SECOND_STAGE)
-            found[index] = {name: _joined(one, rest[name]) for name, one in found[index].items()}
+            found[index] = joined(found[index], rest)
     return found[0], found[1]
 
 
@@ -119,10 +120,6 @@ def _episodes_needed(
         len(one.returns) * (one.ci95 / max(widths[name], TINY)) ** 2 for name, one in found.items()
     )
     return math.ceil(min(needed, affordable, MAX_EPISODES))
-
-
-def _joined(one: Evaluation, other: Evaluation) -> Evaluation:
-    return Evaluation(one.returns + other.returns, one.lengths + other.lengths)
 
 
 def means(found: Mapping[str, Evaluation]) -> dict[str, float]:

@@ -44,6 +44,7 @@ def train(
     evaluate_num_envs: int = 0,
     evaluate_max_steps: int = 0,
     episodes: int = 100,
+    until: float = 0.0,
     init_from: str | Path | None = None,
     init_without: Sequence[InitPart] = (),
     init_layers: int = 0,
@@ -84,6 +85,8 @@ def train(
         evaluate_max_steps: Steps after which an evaluation cuts an episode; 0 means 108,000, or
             `total_steps` if fewer.
         episodes: Episodes of each evaluation at the end; 0 for none.
+        until: Stop when evaluations are sure that the student keeps this fraction of its teacher's
+            return on every task, see `reaching.py`; 0 for never.
         init_from: A run directory, or "zoo:ID", whose weights the policy starts from; see
             `run.initial_weights` for what was loaded.
         init_without: Parts that start fresh: "head", "value", "statistics".
@@ -112,6 +115,7 @@ def train(
         evaluate_num_envs=evaluate_num_envs,
         evaluate_max_steps=evaluate_max_steps,
         episodes=episodes,
+        until=until,
         init_from=None if init_from is None else str(init_from),
         init_without=tuple(init_without),
         init_layers=init_layers,
