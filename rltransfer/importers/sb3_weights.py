@@ -10,7 +10,6 @@ import itertools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,41 +24,14 @@ from rltransfer.importers.sb3_networks import (
     SingleHead,
     StateDependentStd,
 )
+from rltransfer.importers.sb3_settings import ON_POLICY, Settings
 from rltransfer.policies.linear import Linear
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    activation.__name__: activation
-    for activation in (
-        nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity,
-        nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid,
-        nn.Softplus, nn.Softsign, nn.Tanh, nn.Tanhshrink,
-    )
-}  # fmt: skip
-"""The activations without parameters, by name."""
 
 NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Channels, kernel size and stride of the three convolutions.
 
 Source: Mnih et al. 2015, Methods, "Model architecture".
 """
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a policy that do not follow from its tensors."""
-
-    algorithm: str
-    """One of `ALGORITHMS`."""
-    activation: type[nn.Module]
-    """The activation between fully connected layers."""
-    squash: bool
-    """Whether a tanh maps actions into their bounds; else they are clipped."""
-    clip_mean: float
-    """Bound on the output of the head of SAC with gSDE, before the tanh."""
-    expln: bool
-    """Whether the standard deviation of gSDE grows only like a logarithm: its `use_expln`."""
-    separate_sde: bool
-    """Whether gSDE has layers of its own, perhaps none: `sde_net_arch` of old versions."""
 
 
 class StoredTensors:
@@ -188,7 +160,7 @@ def build_network(
         discrete: Whether actions are discrete.
     """
     network: ActorCritic | SingleHead
-    if stored.algorithm in ("A2C", "PPO", "TRPO"):
+    if stored.algorithm in ON_POLICY:
         network = _actor_critic(stored, shape, actions, discrete)
     else:
         network = _single_head(stored, shape, actions)

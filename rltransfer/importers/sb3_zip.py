@@ -7,14 +7,13 @@ closed and the readable forms are used, and the tensors of `policy.pth`.
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.files.untrusted import JSON_GROWTH, check_size, damage_refused, parse_json
@@ -23,9 +22,10 @@ from rltransfer.importers.damage import read_file
 from rltransfer.importers.imported_policy import ImportedPolicy, mlp_of
 from rltransfer.importers.saved_tensors import load_tensors
 from rltransfer.importers.sb3_networks import ActionBounds, ActorCritic, Inputs, SingleHead
+from rltransfer.importers.sb3_settings import Settings, entry, find_algorithm, flag, read_settings
 from rltransfer.importers.sb3_spaces import read_action_space, read_observation_space
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_vecnormalize
-from rltransfer.importers.sb3_weights import ACTIVATIONS, Settings, StoredTensors, build_network
+from rltransfer.importers.sb3_weights import StoredTensors, build_network
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size
@@ -38,19 +38,8 @@ from rltransfer.tasks.observation import (
 )
 from rltransfer.tasks.suite_spaces import check_bounds
 
-ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3", "TQC", "TRPO")
-"""The algorithms whose policies can be read; TQC acts like SAC, and TRPO like PPO."""
-
-ON_POLICY = ("A2C", "PPO", "TRPO")
-"""Those with an actor and a critic in one policy."""
-
-TQC = "sb3_contrib.tqc."
-"""The beginning of the modules of TQC."""
-
 MEMBERS = ("data", "policy.pth")
 """The files of a zip that are read."""
-
-READABLE = f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {ALGORITHMS[-1]} are"
 
 
 class ZipPolicy(ImportedPolicy):
@@ -247,18 +236,18 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     """
     content = read_file(path, "a Stable-Baselines3 zip")
     data, tensors = _open(content, path)
-    algorithm = _algorithm(data, tensors, path)
-    kwargs = _entry(data, "policy_kwargs", path)
-    observations, is_image = read_observation_space(_entry(data, "observation_space", path), path)
-    actions, bounded = read_action_space(_entry(data, "action_space", path), path)
+    algorithm = find_algorithm(data, tensors, path)
+    kwargs = entry(data, "policy_kwargs", path)
+    observations, is_image = read_observation_space(entry(data, "observation_space", path), path)
+    actions, bounded = read_action_space(entry(data, "action_space", path), path)
     discrete = isinstance(actions, spaces.Discrete)
     if algorithm in (("DDPG", "SAC", "TD3", "TQC") if discrete else ("DQN",)):
         kind = "discrete" if discrete else "continuous"
         raise InputError(f"{path} is inconsistent: {algorithm} has no {kind} actions.")
     normalizer, vecnormalize_sha256 = _normalizer(vecnormalize, observations, path)
-    divide = is_image and _flag(kwargs, "normalize_images", True, path)
+    divide = is_image and flag(kwargs, "normalize_images", True, path)
     inputs = Inputs(observations, is_image=is_image, divide=divide, normalizer=normalizer)
-    settings = _settings(kwargs, algorithm, path)
+    settings = read_settings(kwargs, algorithm, path)
     stored = StoredTensors(tensors, settings, path)
     network = build_network(stored, inputs.shape, action_size(actions), discrete)
     policy = ZipPolicy(
@@ -300,51 +289,9 @@ def _open(content: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]
     return data, dict(tensors)
 
 
-def _entry(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """An object of the JSON, without its pickle."""
-    entry = data.get(name)
-    if not isinstance(entry, dict):
-        raise InputError(
-            f"{path} is not a Stable-Baselines3 zip: its 'data' does not contain {name!r}."
-        )
-    return entry
-
-
 def _same_numbers(space: spaces.Space[Any] | None, stored: spaces.Discrete) -> bool:
     """Whether a space of a task is Discrete with the numbers of a stored one."""
     return isinstance(space, spaces.Discrete) and (space.n, space.start) == (stored.n, stored.start)
-
-
-def _algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> str:
-    """The name of the algorithm. A zip omits it: it follows from settings and tensors."""
-    module = _entry(data, "policy_class", path).get("__module__")
-    if not isinstance(module, str) or not module.startswith(("stable_baselines3.", TQC)):
-        raise InputError(
-            f"{path} contains a policy that {module!r} defines, but {READABLE} read: load it with "
-            "the library that trained it, and pass a function that calls it, as a CallableTeacher."
-        )
-
-    def has(prefix: str) -> bool:
-        return any(name.startswith(prefix) for name in tensors)
-
-    if has("q_net.q_net."):
-        return "DQN"
-    if has("action_net."):
-        return "TRPO" if "cg_max_steps" in data else "PPO" if "clip_range" in data else "A2C"
-    if has("actor.mu.") and has("actor.log_std"):
-        return "TQC" if module.startswith(TQC) else "SAC"
-    if has("actor.mu."):
-        # DDPG is TD3 without the delay and the clipped noise.
-        ddpg = data.get("policy_delay") == 1 and data.get("target_noise_clip") == 0
-        return "DDPG" if ddpg else "TD3"
-    raise InputError(f"{path} contains a policy of another algorithm: {READABLE} read.")
-
-
-def _flag(kwargs: dict[str, Any], name: str, default: bool, path: Path) -> bool:
-    value = kwargs.get(name, default)
-    if not isinstance(value, bool):
-        raise InputError(f"{path} cannot be read: its {name} is {value!r}, not true or false.")
-    return value
 
 
 def _normalizer(
@@ -363,33 +310,3 @@ def _normalizer(
             "both must be the same."
         )
     return ObservationNormalizer(statistics), statistics.sha256
-
-
-def _settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
-    on_policy = algorithm in ON_POLICY
-    text = kwargs.get("activation_fn")
-    activation: type[nn.Module] | None = nn.Tanh if on_policy else nn.ReLU
-    if text is not None:
-        match = re.fullmatch(r"<class 'torch\.nn\.modules\.\w+\.(\w+)'>", str(text))
-        activation = ACTIVATIONS.get(match[1]) if match else None
-    if activation is None:
-        raise InputError(
-            f"{path} cannot be read: its activation_fn is {text!r}, not one of "
-            f"{', '.join(sorted(ACTIVATIONS))} of torch.nn."
-        )
-    extractor = kwargs.get("features_extractor_class")
-    own = r"<class 'stable_baselines3\.common\.torch_layers\.(FlattenExtractor|NatureCNN)'>"
-    if extractor is not None and not re.fullmatch(own, str(extractor)):
-        raise InputError(
-            f"{path} cannot be read: its features_extractor_class is {extractor!r}, not "
-            "Stable-Baselines3's own FlattenExtractor or NatureCNN."
-        )
-    clip_mean = kwargs.get("clip_mean", 2.0)
-    if not isinstance(clip_mean, int | float):
-        raise InputError(f"{path} cannot be read: its clip_mean is {clip_mean!r}, not a number.")
-    squash = not on_policy or _flag(kwargs, "squash_output", False, path)
-    return Settings(
-        algorithm, activation, squash, float(clip_mean),
-        expln=_flag(kwargs, "use_expln", False, path),
-        separate_sde=kwargs.get("sde_net_arch") is not None,
-    )  # fmt: skip

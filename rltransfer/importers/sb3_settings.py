@@ -1,0 +1,147 @@
+"""The algorithm and the settings of a Stable-Baselines3 zip, read from its JSON."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from rltransfer.errors import InputError
+
+ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3", "TQC", "TRPO")
+"""The algorithms whose policies can be read; TQC acts like SAC, and TRPO like PPO."""
+
+ON_POLICY = ("A2C", "PPO", "TRPO")
+"""Those with an actor and a critic in one policy."""
+
+TQC = "sb3_contrib.tqc."
+"""The beginning of the modules of TQC."""
+
+READABLE = f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {ALGORITHMS[-1]} are"
+"""What can be read, for errors: the beginning of a sentence that ends with "read"."""
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    activation.__name__: activation
+    for activation in (
+        nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity,
+        nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid,
+        nn.Softplus, nn.Softsign, nn.Tanh, nn.Tanhshrink,
+    )
+}  # fmt: skip
+"""The activations without parameters, by name."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a policy that do not follow from its tensors."""
+
+    algorithm: str
+    """One of `ALGORITHMS`."""
+    activation: type[nn.Module]
+    """The activation between fully connected layers."""
+    squash: bool
+    """Whether a tanh maps actions into their bounds; else they are clipped."""
+    clip_mean: float
+    """Bound on the output of the head of SAC with gSDE, before the tanh."""
+    expln: bool
+    """Whether the standard deviation of gSDE grows only like a logarithm: its `use_expln`."""
+    separate_sde: bool
+    """Whether gSDE has layers of its own, perhaps none: `sde_net_arch` of old versions."""
+
+
+def entry(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """An object of the JSON, without its pickle.
+
+    Raises:
+        InputError: There is no such object.
+    """
+    value = data.get(name)
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{path} is not a Stable-Baselines3 zip: its 'data' does not contain {name!r}."
+        )
+    return value
+
+
+def find_algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> str:
+    """The name of the algorithm. A zip omits it: it follows from settings and tensors.
+
+    Raises:
+        InputError: It is not one of `ALGORITHMS`.
+    """
+    module = entry(data, "policy_class", path).get("__module__")
+    if not isinstance(module, str) or not module.startswith(("stable_baselines3.", TQC)):
+        raise InputError(
+            f"{path} contains a policy that {module!r} defines, but {READABLE} read: load it with "
+            "the library that trained it, and pass a function that calls it, as a CallableTeacher."
+        )
+
+    def has(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in tensors)
+
+    if has("q_net.q_net."):
+        return "DQN"
+    if has("action_net."):
+        return "TRPO" if "cg_max_steps" in data else "PPO" if "clip_range" in data else "A2C"
+    if has("actor.mu.") and has("actor.log_std"):
+        return "TQC" if module.startswith(TQC) else "SAC"
+    if has("actor.mu."):
+        # DDPG is TD3 without the delay and the clipped noise.
+        ddpg = data.get("policy_delay") == 1 and data.get("target_noise_clip") == 0
+        return "DDPG" if ddpg else "TD3"
+    raise InputError(f"{path} contains a policy of another algorithm: {READABLE} read.")
+
+
+def flag(kwargs: dict[str, Any], name: str, default: bool, path: Path) -> bool:
+    """A setting that is true or false.
+
+    Raises:
+        InputError: It is something else.
+    """
+    value = kwargs.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{path} cannot be read: its {name} is {value!r}, not true or false.")
+    return value
+
+
+def read_settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
+    """The settings of a policy.
+
+    Args:
+        kwargs: The policy's arguments, from the JSON.
+        algorithm: One of `ALGORITHMS`.
+        path: The zip, for errors.
+
+    Raises:
+        InputError: A setting has another type, or is a class that cannot be read.
+    """
+    on_policy = algorithm in ON_POLICY
+    text = kwargs.get("activation_fn")
+    activation: type[nn.Module] | None = nn.Tanh if on_policy else nn.ReLU
+    if text is not None:
+        match = re.fullmatch(r"<class 'torch\.nn\.modules\.\w+\.(\w+)'>", str(text))
+        activation = ACTIVATIONS.get(match[1]) if match else None
+    if activation is None:
+        raise InputError(
+            f"{path} cannot be read: its activation_fn is {text!r}, not one of "
+            f"{', '.join(sorted(ACTIVATIONS))} of torch.nn."
+        )
+    extractor = kwargs.get("features_extractor_class")
+    own = r"<class 'stable_baselines3\.common\.torch_layers\.(FlattenExtractor|NatureCNN)'>"
+    if extractor is not None and not re.fullmatch(own, str(extractor)):
+        raise InputError(
+            f"{path} cannot be read: its features_extractor_class is {extractor!r}, not "
+            "Stable-Baselines3's own FlattenExtractor or NatureCNN."
+        )
+    clip_mean = kwargs.get("clip_mean", 2.0)
+    if not isinstance(clip_mean, int | float):
+        raise InputError(f"{path} cannot be read: its clip_mean is {clip_mean!r}, not a number.")
+    squash = not on_policy or flag(kwargs, "squash_output", False, path)
+    return Settings(
+        algorithm, activation, squash, float(clip_mean),
+        expln=flag(kwargs, "use_expln", False, path),
+        separate_sde=kwargs.get("sde_net_arch") is not None,
+    )  # fmt: skip
