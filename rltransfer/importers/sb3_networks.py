@@ -180,7 +180,7 @@ class StateDependentStd(nn.Module):
 
 
 class SingleHead(nn.Module):
-    """The policy of DQN, or the actor of SAC, TD3 and DDPG, before the action bounds."""
+    """The policy of DQN or QR-DQN, or the actor of SAC, TD3 and DDPG, before the action bounds."""
 
     def __init__(
         self,

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 
-ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3", "TQC", "TRPO")
+ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "QR-DQN", "SAC", "TD3", "TQC", "TRPO")
 """The algorithms whose policies can be read; TQC acts like SAC, and TRPO like PPO."""
 
 ON_POLICY = ("A2C", "PPO", "TRPO")
 """Those with an actor and a critic in one policy."""
 
-TQC = "sb3_contrib.tqc."
-"""The beginning of the modules of TQC."""
+CONTRIB = {"sb3_contrib.qrdqn.": "QR-DQN", "sb3_contrib.tqc.": "TQC"}
+"""The algorithms of sb3-contrib that have policies of their own, by the beginning of the module."""
+
+MOST_QUANTILES = 100_000
+"""More quantiles than any QR-DQN has."""
 
 READABLE = f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {ALGORITHMS[-1]} are"
 """What can be read, for errors: the beginning of a sentence that ends with "read"."""
@@ -50,6 +53,8 @@ class Settings:
     """Whether the standard deviation of gSDE grows only like a logarithm: its `use_expln`."""
     separate_sde: bool
     """Whether gSDE has layers of its own, perhaps none: `sde_net_arch` of old versions."""
+    n_quantiles: int
+    """Quantiles of each action's return in QR-DQN."""
 
 
 def entry(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -73,7 +78,11 @@ def find_algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path)
         InputError: It is not one of `ALGORITHMS`.
     """
     module = entry(data, "policy_class", path).get("__module__")
-    if not isinstance(module, str) or not module.startswith(("stable_baselines3.", TQC)):
+    name = str(module)
+    for beginning, algorithm in CONTRIB.items():
+        if name.startswith(beginning):
+            return algorithm
+    if not name.startswith("stable_baselines3."):
         raise InputError(
             f"{path} contains a policy that {module!r} defines, but {READABLE} read: load it with "
             "the library that trained it, and pass a function that calls it, as a CallableTeacher."
@@ -87,7 +96,7 @@ def find_algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path)
     if has("action_net."):
         return "TRPO" if "cg_max_steps" in data else "PPO" if "clip_range" in data else "A2C"
     if has("actor.mu.") and has("actor.log_std"):
-        return "TQC" if module.startswith(TQC) else "SAC"
+        return "SAC"
     if has("actor.mu."):
         # DDPG is TD3 without the delay and the clipped noise.
         ddpg = data.get("policy_delay") == 1 and data.get("target_noise_clip") == 0
@@ -139,9 +148,16 @@ def read_settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Setting
     clip_mean = kwargs.get("clip_mean", 2.0)
     if not isinstance(clip_mean, int | float):
         raise InputError(f"{path} cannot be read: its clip_mean is {clip_mean!r}, not a number.")
+    n_quantiles = kwargs.get("n_quantiles", 200)
+    if type(n_quantiles) is not int or not 1 <= n_quantiles <= MOST_QUANTILES:
+        raise InputError(
+            f"{path} cannot be read: its n_quantiles is {n_quantiles!r}, not a whole number from 1 "
+            f"to {MOST_QUANTILES}."
+        )
     squash = not on_policy or flag(kwargs, "squash_output", False, path)
     return Settings(
         algorithm, activation, squash, float(clip_mean),
         expln=flag(kwargs, "use_expln", False, path),
         separate_sde=kwargs.get("sde_net_arch") is not None,
+        n_quantiles=n_quantiles,
     )  # fmt: skip

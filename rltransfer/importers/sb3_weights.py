@@ -33,6 +33,9 @@ NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 Source: Mnih et al. 2015, Methods, "Model architecture".
 """
 
+Q_NETWORKS = {"DQN": "q_net", "QR-DQN": "quantile_net"}
+"""The name of the network of those algorithms that output Q-values."""
+
 
 class StoredTensors:
     """The tensors of a zip, taken one by one and checked against the previous layer."""
@@ -99,6 +102,26 @@ class StoredTensors:
         bias = self.take(f"{name}.bias", (len(weight),))
         layer = Linear(inputs, len(weight), device="meta")
         layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+        return layer
+
+    def mean_of_quantiles(self, name: str, inputs: int, actions: int) -> nn.Linear:
+        """A layer whose outputs are the Q-values of QR-DQN: the mean over each action's quantiles.
+
+        The mean of linear functions is the linear function of the mean weights, so it is taken
+        here, once.
+
+        Source: Dabney 2017 (arXiv 1710.10044), algorithm 1.
+
+        Args:
+            name: The layer that outputs the quantiles, quantile by quantile.
+            inputs: Number of inputs.
+            actions: Number of actions.
+        """
+        count = self.settings.n_quantiles
+        quantiles = self.linear(name, inputs, count * actions)
+        layer = Linear(inputs, actions, device="meta")
+        layer.weight = nn.Parameter(quantiles.weight.detach().view(count, actions, -1).mean(0))
+        layer.bias = nn.Parameter(quantiles.bias.detach().view(count, actions).mean(0))
         return layer
 
     def hidden(self, prefix: str, inputs: int, but_last: bool = False) -> tuple[nn.Sequential, int]:
@@ -222,11 +245,12 @@ def _same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) -> SingleHead:
-    """The policy of DQN, or the actor of SAC, TD3 or DDPG."""
-    is_q = stored.algorithm == "DQN"
-    network, layers = ("q_net", "q_net.q_net") if is_q else ("actor", "actor.mu")
+    """The policy of DQN or QR-DQN, or the actor of SAC, TD3 or DDPG."""
+    is_q = stored.algorithm in Q_NETWORKS
+    network = Q_NETWORKS.get(stored.algorithm, "actor")
+    layers = f"{network}.{network}" if is_q else "actor.mu"
     # Target networks and critics, and the extractor that old policies list a second time.
-    unused = ("q_net_target.",) if is_q else ("critic.", "critic_target.", "actor_target.")
+    unused = (f"{network}_target.",) if is_q else ("critic.", "critic_target.", "actor_target.")
     stored.ignore("features_extractor.", *unused)
     extractor, size = stored.extractor(f"{network}.features_extractor", shape)
     if stored.algorithm in ("SAC", "TQC"):
@@ -243,5 +267,6 @@ def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) ->
         head = nn.Sequential(stored.linear(f"{layers}.0", size, actions), nn.Hardtanh(-clip, clip))
         return SingleHead(extractor, hidden, head, "mean", log_std)
     hidden, size = stored.hidden(layers, size, but_last=True)
-    last = stored.linear(f"{layers}.{len(hidden)}", size, actions)
+    layer = stored.mean_of_quantiles if stored.algorithm == "QR-DQN" else stored.linear
+    last = layer(f"{layers}.{len(hidden)}", size, actions)
     return SingleHead(extractor, hidden, last, "q_values" if is_q else "mean")

@@ -45,9 +45,10 @@ MEMBERS = ("data", "policy.pth")
 class ZipPolicy(ImportedPolicy):
     """The policy of a Stable-Baselines3 zip.
 
-    DQN outputs Q-values. PPO, A2C and TRPO output logits, or a Gaussian whose actions are clipped
-    to the action bounds, and a value. SAC and TQC output the greedy action and the squashed
-    Gaussian that they sample from, TD3 and DDPG the action alone.
+    DQN and QR-DQN output Q-values; those of QR-DQN are the means over its quantiles. PPO, A2C and
+    TRPO output logits, or a Gaussian whose actions are clipped to the action bounds, and a value.
+    SAC and TQC output the greedy action and the squashed Gaussian that they sample from, TD3 and
+    DDPG the action alone.
     """
 
     kind = "stable-baselines3"
@@ -241,7 +242,7 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     observations, is_image = read_observation_space(entry(data, "observation_space", path), path)
     actions, bounded = read_action_space(entry(data, "action_space", path), path)
     discrete = isinstance(actions, spaces.Discrete)
-    if algorithm in (("DDPG", "SAC", "TD3", "TQC") if discrete else ("DQN",)):
+    if algorithm in (("DDPG", "SAC", "TD3", "TQC") if discrete else ("DQN", "QR-DQN")):
         kind = "discrete" if discrete else "continuous"
         raise InputError(f"{path} is inconsistent: {algorithm} has no {kind} actions.")
     normalizer, vecnormalize_sha256 = _normalizer(vecnormalize, observations, path)

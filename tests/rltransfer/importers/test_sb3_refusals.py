@@ -86,6 +86,14 @@ def dqn() -> tuple[JSON, Tensors]:
     return data, linear(q_net__q_net__0=(4, 3), q_net__q_net__2=(2, 4))
 
 
+def qrdqn() -> tuple[JSON, Tensors]:
+    """Returns a QR-DQN policy of one hidden layer and five quantiles."""
+    data = discrete(policy_json("sb3_contrib.qrdqn.policies"))
+    data["policy_kwargs"] = {"n_quantiles": 5}
+    layers = "quantile_net__quantile_net__"
+    return data, linear(**{f"{layers}0": (4, 3), f"{layers}2": (10, 4)})
+
+
 def sac() -> tuple[JSON, Tensors]:
     """Returns a SAC policy of one hidden layer, with gSDE."""
     data = policy_json("stable_baselines3.sac.policies", use_sde=True)
@@ -132,7 +140,7 @@ def test_a_task_without_the_time_is_told(tmp_path: Path) -> None:
     assert "TimeFeatureWrapper" not in str(error.value)
 
 
-@pytest.mark.parametrize("make", [ppo, dqn, sac])
+@pytest.mark.parametrize("make", [ppo, dqn, qrdqn, sac])
 def test_the_policies_of_these_tests_are_read(
     make: Callable[[], tuple[JSON, Tensors]], tmp_path: Path
 ) -> None:
@@ -304,16 +312,33 @@ def without(entry: str) -> Callable[[JSON, Tensors], None]:
     return lambda data, tensors: data.__delitem__(entry)
 
 
-ONLY = "only MlpPolicy and CnnPolicy of A2C, DDPG, DQN, PPO, SAC, TD3, TQC and TRPO are read"
+ONLY = (
+    "only MlpPolicy and CnnPolicy of A2C, DDPG, DQN, PPO, QR-DQN, SAC, TD3, TQC and TRPO are read"
+)
 DICT = "<class 'gymnasium.spaces.dict.Dict'>"
 MULTI_DISCRETE = "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>"
 IMAGE = {"_shape": [1, 36, 36], "dtype": "uint8", "low": "[0]", "high": "[255]"}
 
 REFUSED: dict[str, tuple[Any, Any, str]] = {
-    "QR-DQN": (
-        dqn,
-        put("policy_class", __module__="sb3_contrib.qrdqn.policies"),
-        f"contains a policy that 'sb3_contrib.qrdqn.policies' defines, but {ONLY}",
+    "QR-DQN of continuous actions": (
+        qrdqn,
+        lambda data, tensors: data.update(action_space=ppo()[0]["action_space"]),
+        "is inconsistent: QR-DQN has no continuous actions",
+    ),
+    "odd quantiles": (
+        qrdqn,
+        put("policy_kwargs", n_quantiles=2.5),
+        "its n_quantiles is 2.5, not a whole number from 1 to 100000",
+    ),
+    "no quantiles": (
+        qrdqn,
+        put("policy_kwargs", n_quantiles=0),
+        "its n_quantiles is 0, not a whole number from 1 to 100000",
+    ),
+    "other quantiles": (
+        qrdqn,
+        put("policy_kwargs", n_quantiles=7),
+        "its tensor 'quantile_net.quantile_net.2.weight' has the shape [10, 4], but must have [14,",
     ),
     "RecurrentPPO": (
         ppo,

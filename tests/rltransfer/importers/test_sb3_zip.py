@@ -10,13 +10,27 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 from fitting import spaces_of
 from gymnasium import spaces
-from numpy.typing import NDArray
+from sb3_models import (
+    FIRST,
+    FLOATS,
+    LAST,
+    MOVES,
+    NATURE,
+    THREE,
+    VECTOR,
+    Noise,
+    close,
+    fitted,
+    observations,
+    saved,
+    shown,
+    trained,
+)
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -27,90 +41,8 @@ from rltransfer.errors import InputError
 from rltransfer.importers import sb3_zip
 from rltransfer.importers.sb3_networks import ActorCritic
 from rltransfer.importers.sb3_zip import ZipPolicy, load_zip
-from rltransfer.tasks.observation import Observation
 from rltransfer.tasks.task import Suite
 from rltransfer.teachers.file_teacher import load_file_teacher
-
-TOLERANCE = 1e-5
-"""Both compute in float32, but sum in different orders: the last digits of long sums differ."""
-
-VECTOR = spaces.Box(-3.0, 3.0, (5,), np.float32)
-LAST = spaces.Box(0, 255, (40, 36, 1), np.uint8)
-FIRST = spaces.Box(0, 255, (2, 36, 36), np.uint8)
-FLOATS = spaces.Box(-1.0, 1.0, (2, 36, 36), np.float32)
-MOVES = spaces.Box(np.array([-1.0, -0.125], np.float32), np.array([0.3, 2.5], np.float32))
-THREE = spaces.Discrete(3)
-
-
-class Noise(gymnasium.Env[Any, Any]):
-    """Shows random observations."""
-
-    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]):
-        self.observation_space = observation_space
-        self.action_space = action_space
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        return self.observation_space.sample(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return self.observation_space.sample(), 0.0, False, False, {}
-
-
-def trained(
-    algorithm: type[BaseAlgorithm],
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
-    policy: str = "MlpPolicy",
-    use_sde: bool = False,
-    **kwargs: Any,
-) -> BaseAlgorithm:
-    """Returns a model whose every weight is away from where it starts."""
-    options: dict[str, Any] = {"device": "cpu", "seed": 0, "policy_kwargs": kwargs}
-    if algorithm not in (PPO, A2C):
-        options["buffer_size"] = 10
-    if use_sde:
-        options["use_sde"] = True
-    model = algorithm(policy, Noise(observation_space, action_space), **options)
-    with torch.no_grad():
-        for parameter in model.policy.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    return model
-
-
-def saved(model: BaseAlgorithm, folder: Path) -> Path:
-    """Writes a model and returns where it is."""
-    path = folder / "model.zip"
-    model.save(path)
-    return path
-
-
-def observations(space: spaces.Space[Any], count: int = 32) -> NDArray[Any]:
-    """Returns random observations, the same at each call.    (count, *shape)"""
-    space.seed(7)
-    return np.stack([space.sample() for _ in range(count)])
-
-
-def shown(space: spaces.Space[Any], seen: NDArray[Any]) -> Observation:
-    """Returns observations as tasks show them: numbers as one-hot vectors.    (count, ...)"""
-    tensor = torch.from_numpy(seen)
-    if isinstance(space, spaces.Discrete):
-        tensor = nn.functional.one_hot(tensor, int(space.n)).float()
-    return {"policy": tensor}
-
-
-def fitted(policy: ZipPolicy, observed: spaces.Space[Any], acted: spaces.Space[Any]) -> ZipPolicy:
-    """Returns a policy that is fitted to a task with these spaces."""
-    return policy.fitted("a task", spaces.Dict(policy=observed), acted)
-
-
-def close(ours: torch.Tensor | None, theirs: torch.Tensor | NDArray[Any]) -> None:
-    """Checks that two tensors are the same to within the tolerance."""
-    assert ours is not None
-    expected = torch.as_tensor(theirs)
-    torch.testing.assert_close(ours, expected, rtol=TOLERANCE, atol=TOLERANCE)
-
-
-NATURE = {"policy": "CnnPolicy", "features_extractor_kwargs": {"features_dim": 16}}
 
 Q_NETWORKS = {
     "default": (VECTOR, {}),
