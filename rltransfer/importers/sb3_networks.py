@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer
 from rltransfer.policies.encoder import through
 from rltransfer.policies.output import EMPTY, MAPS, Needs, PolicyOutput
+from rltransfer.policies.scores import one_hot_logits
 from rltransfer.policies.squashed import SquashedGaussian, squash
 from rltransfer.tasks.observation import shown_shape
 
@@ -179,15 +180,38 @@ class StateDependentStd(nn.Module):
         return 0.5 * (variance + GSDE_EPSILON).log()
 
 
+class BestAction(nn.Module):
+    """The discrete actions of ARS, one-hot: the action with the highest score, and no other.
+
+    A search over weights only compares the returns of greedy actions, so nothing trains the scores
+    to be log-probabilities or returns. As logits or Q-values they would pass their arbitrary scale
+    on to a student: the temperature of a KL would decide how random it becomes. The label therefore
+    contains what the policy does, as the logits of a policy that always takes this action.
+    """
+
+    def __init__(self, scores: nn.Linear) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The logit 0 for the best action, `LOSING` for the others.    (batch, num_actions)
+
+        Args:
+            features: The last hidden layer.    (batch, num_features)
+        """
+        scores: Tensor = self.scores(features)
+        return one_hot_logits(scores.argmax(-1, keepdim=True), torch.ones_like(scores).bool())
+
+
 class SingleHead(nn.Module):
-    """The policy of DQN or QR-DQN, or the actor of SAC, TD3 and DDPG, before the action bounds."""
+    """The policy of DQN, QR-DQN and ARS, or the actor of SAC, TD3 and DDPG, before the bounds."""
 
     def __init__(
         self,
         extractor: nn.Module,
         hidden: nn.Module,
         head: nn.Module,
-        output: Literal["q_values", "mean"],
+        output: Literal["logits", "q_values", "mean"],
         log_std: nn.Module | None = None,
     ) -> None:
         """Creates the policy from its parts.

@@ -11,19 +11,26 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 
-ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "QR-DQN", "SAC", "TD3", "TQC", "TRPO")
+ALGORITHMS = ("A2C", "ARS", "DDPG", "DQN", "PPO", "QR-DQN", "SAC", "TD3", "TQC", "TRPO")
 """The algorithms whose policies can be read; TQC acts like SAC, and TRPO like PPO."""
 
 ON_POLICY = ("A2C", "PPO", "TRPO")
 """Those with an actor and a critic in one policy."""
 
-CONTRIB = {"sb3_contrib.qrdqn.": "QR-DQN", "sb3_contrib.tqc.": "TQC"}
+CONTRIB = {
+    "sb3_contrib.ars.": "ARS",
+    "sb3_contrib.qrdqn.": "QR-DQN",
+    "sb3_contrib.tqc.": "TQC",
+}
 """The algorithms of sb3-contrib that have policies of their own, by the beginning of the module."""
 
 MOST_QUANTILES = 100_000
 """More quantiles than any QR-DQN has."""
 
-READABLE = f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {ALGORITHMS[-1]} are"
+READABLE = (
+    f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {ALGORITHMS[-1]}, and "
+    "LinearPolicy of ARS, are"
+)
 """What can be read, for errors: the beginning of a sentence that ends with "read"."""
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -116,17 +123,18 @@ def flag(kwargs: dict[str, Any], name: str, default: bool, path: Path) -> bool:
     return value
 
 
-def read_settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Settings:
+def read_settings(data: dict[str, Any], algorithm: str, path: Path) -> Settings:
     """The settings of a policy.
 
     Args:
-        kwargs: The policy's arguments, from the JSON.
+        data: The JSON.
         algorithm: One of `ALGORITHMS`.
         path: The zip, for errors.
 
     Raises:
         InputError: A setting has another type, or is a class that cannot be read.
     """
+    kwargs = entry(data, "policy_kwargs", path)
     on_policy = algorithm in ON_POLICY
     text = kwargs.get("activation_fn")
     activation: type[nn.Module] | None = nn.Tanh if on_policy else nn.ReLU
@@ -154,10 +162,27 @@ def read_settings(kwargs: dict[str, Any], algorithm: str, path: Path) -> Setting
             f"{path} cannot be read: its n_quantiles is {n_quantiles!r}, not a whole number from 1 "
             f"to {MOST_QUANTILES}."
         )
-    squash = not on_policy or flag(kwargs, "squash_output", False, path)
+    squash = True
+    if on_policy:
+        squash = flag(kwargs, "squash_output", False, path)
+    elif algorithm == "ARS":
+        squash = flag(kwargs, "squash_output", not _is_linear(data, path), path)
     return Settings(
         algorithm, activation, squash, float(clip_mean),
         expln=flag(kwargs, "use_expln", False, path),
         separate_sde=kwargs.get("sde_net_arch") is not None,
         n_quantiles=n_quantiles,
     )  # fmt: skip
+
+
+def _is_linear(data: dict[str, Any], path: Path) -> bool:
+    """Whether a policy of ARS is its LinearPolicy, whose actions are clipped and not squashed.
+
+    Raises:
+        InputError: It is neither this nor its MlpPolicy.
+    """
+    text = str(entry(data, "policy_class", path).get("__init__"))
+    match = re.match(r"<function ARS(Linear)?Policy\.__init__ at ", text)
+    if match is None:
+        raise InputError(f"{path} contains a policy of ARS of another kind: {READABLE} read.")
+    return match[1] is not None

@@ -19,6 +19,7 @@ from rltransfer.errors import InputError
 from rltransfer.importers.saved_tensors import is_finite
 from rltransfer.importers.sb3_networks import (
     ActorCritic,
+    BestAction,
     DiagonalStd,
     LayerStd,
     SingleHead,
@@ -93,15 +94,19 @@ class StoredTensors:
         if self.left:
             raise InputError(
                 f"{self.path} contains the tensor {min(self.left)!r}, which no MlpPolicy or "
-                f"CnnPolicy of {self.algorithm} has: only these two can be read."
+                f"{'LinearPolicy' if self.algorithm == 'ARS' else 'CnnPolicy'} of {self.algorithm} "
+                "has: only these two can be read."
             )
 
-    def linear(self, name: str, inputs: int, outputs: int | None = None) -> nn.Linear:
+    def linear(
+        self, name: str, inputs: int, outputs: int | None = None, bias: bool = True
+    ) -> nn.Linear:
         """A fully connected layer."""
         weight = self.take(f"{name}.weight", (outputs, inputs))
-        bias = self.take(f"{name}.bias", (len(weight),))
-        layer = Linear(inputs, len(weight), device="meta")
-        layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+        layer = Linear(inputs, len(weight), bias=bias, device="meta")
+        layer.weight = nn.Parameter(weight)
+        if bias:
+            layer.bias = nn.Parameter(self.take(f"{name}.bias", (len(weight),)))
         return layer
 
     def mean_of_quantiles(self, name: str, inputs: int, actions: int) -> nn.Linear:
@@ -124,20 +129,23 @@ class StoredTensors:
         layer.bias = nn.Parameter(quantiles.bias.detach().view(count, actions).mean(0))
         return layer
 
-    def hidden(self, prefix: str, inputs: int, but_last: bool = False) -> tuple[nn.Sequential, int]:
+    def hidden(
+        self, prefix: str, inputs: int, but_last: bool = False, bias: bool = True
+    ) -> tuple[nn.Sequential, int]:
         """Fully connected layers with an activation after each, and their number of outputs.
 
         Args:
             prefix: The beginning of the names.
             inputs: Number of inputs of the first layer.
             but_last: Whether to leave out the last layer, which is the head.
+            bias: Whether the layers have biases.
         """
         pattern = re.compile(rf"{re.escape(prefix)}\.(\d{{1,4}})\.weight")
         found = sorted(int(match[1]) for name in self.tensors if (match := pattern.fullmatch(name)))
         layers: list[nn.Module] = []
         # Every second index is an activation. Any other spacing is refused as a missing tensor.
         for index in range(0, 2 * (len(found) - but_last), 2):
-            layer = self.linear(f"{prefix}.{index}", inputs)
+            layer = self.linear(f"{prefix}.{index}", inputs, bias=bias)
             layers += [layer, self.settings.activation()]
             inputs = layer.out_features
         return nn.Sequential(*layers), inputs
@@ -185,6 +193,8 @@ def build_network(
     network: ActorCritic | SingleHead
     if stored.algorithm in ON_POLICY:
         network = _actor_critic(stored, shape, actions, discrete)
+    elif stored.algorithm == "ARS":
+        network = _search(stored, shape, actions, discrete)
     else:
         network = _single_head(stored, shape, actions)
     stored.check_all_taken()
@@ -270,3 +280,20 @@ def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) ->
     layer = stored.mean_of_quantiles if stored.algorithm == "QR-DQN" else stored.linear
     last = layer(f"{layers}.{len(hidden)}", size, actions)
     return SingleHead(extractor, hidden, last, "q_values" if is_q else "mean")
+
+
+def _search(
+    stored: StoredTensors, shape: tuple[int, ...], actions: int, discrete: bool
+) -> SingleHead:
+    """The policy of ARS: all layers have biases, or none has."""
+    name, size = "action_net", math.prod(shape)
+    bias = any(key.endswith(".bias") for key in stored.tensors)
+    hidden = nn.Sequential()
+    if f"{name}.weight" not in stored.tensors:
+        hidden, size = stored.hidden(name, size, but_last=True, bias=bias)
+        name = f"{name}.{len(hidden)}"
+    # Else a linear policy of an old version: a layer without a number.
+    head = stored.linear(name, size, actions, bias)
+    if discrete:
+        return SingleHead(nn.Flatten(), hidden, BestAction(head), "logits")
+    return SingleHead(nn.Flatten(), hidden, head, "mean")

@@ -48,7 +48,7 @@ class ZipPolicy(ImportedPolicy):
     DQN and QR-DQN output Q-values; those of QR-DQN are the means over its quantiles. PPO, A2C and
     TRPO output logits, or a Gaussian whose actions are clipped to the action bounds, and a value.
     SAC and TQC output the greedy action and the squashed Gaussian that they sample from, TD3 and
-    DDPG the action alone.
+    DDPG the action alone, and so does ARS: a discrete one as one-hot logits, see `BestAction`.
     """
 
     kind = "stable-baselines3"
@@ -248,7 +248,7 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     normalizer, vecnormalize_sha256 = _normalizer(vecnormalize, observations, path)
     divide = is_image and flag(kwargs, "normalize_images", True, path)
     inputs = Inputs(observations, is_image=is_image, divide=divide, normalizer=normalizer)
-    settings = read_settings(kwargs, algorithm, path)
+    settings = read_settings(data, algorithm, path)
     stored = StoredTensors(tensors, settings, path)
     network = build_network(stored, inputs.shape, action_size(actions), discrete)
     policy = ZipPolicy(

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rltransfer.policies.output import MASKED, upcast
+
+LOSING = -20.0
+"""The logit of an available action that a policy never takes; that of the action it takes is 0.
+
+Its probability, e^-20, vanishes next to 1 in float32, but a temperature can soften it, and no
+objective treats the action as masked.
+"""
+
+
+def one_hot_logits(action: Tensor, available: Tensor) -> Tensor:
+    """Logits of a policy that always takes one action.    (..., num_actions)
+
+    Args:
+        action: This action, with the logit 0; that of the others is `LOSING`.    (..., 1)
+        available: Which actions are not masked.    (..., num_actions)
+    """
+    logits = torch.full(available.shape, LOSING, device=available.device)
+    return logits.masked_fill(~available, MASKED).scatter(-1, action, 0.0)
 
 
 def log_policy(scores: Tensor, temperature: float) -> Tensor:

@@ -14,18 +14,11 @@ from rltransfer.errors import InputError, check_number
 from rltransfer.machine import distributed
 from rltransfer.options import to_builtin
 from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
-from rltransfer.policies.scores import is_masked
+from rltransfer.policies.scores import is_masked, one_hot_logits
 from rltransfer.tasks.observation import Observation
 from rltransfer.teachers.composition import Composition
 from rltransfer.teachers.privacy import ORDERS, epsilon_of_moments, laplace_epsilon, vote_moments
 from rltransfer.teachers.teacher import Teacher
-
-LOSING = -20.0
-"""The logit of an available action that lost; that of the winner is 0.
-
-Its probability, e^-20, vanishes next to 1 in float32, but a temperature can soften it, and no
-objective treats the action as masked.
-"""
 
 FIGURES = {
     "labels": "Number of labels so far.",
@@ -95,8 +88,7 @@ class Vote(Composition):
         noise.exponential_(generator=self.generator)
         noisy = counts + self.noise_scale * (noise[0] - noise[1])
         winner = noisy.masked_fill(~available, -math.inf).argmax(-1, keepdim=True)
-        logits = torch.full_like(noisy, LOSING).masked_fill(~available, MASKED)
-        return PolicyOutput(logits=logits.scatter(-1, winner, 0.0))
+        return PolicyOutput(logits=one_hot_logits(winner, available))
 
     @staticmethod
     def _scores(member: Teacher, observation: Observation, task: Tensor, needs: Needs) -> Tensor:

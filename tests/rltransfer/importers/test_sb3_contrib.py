@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from sb3_contrib import QRDQN
+from sb3_contrib import ARS, QRDQN
 from sb3_models import (
     FIRST,
     LAST,
+    MOVES,
     NATURE,
     THREE,
     VECTOR,
@@ -21,6 +23,7 @@ from sb3_models import (
     shown,
     trained,
 )
+from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
 from rltransfer.importers.sb3_zip import load_zip
@@ -64,3 +67,72 @@ def test_the_features_of_qr_dqn_are_its_last_hidden_layer(tmp_path: Path) -> Non
         close(loaded({"policy": seen}).features, model.policy.quantile_net.quantile_net[:4](seen))
     # 5 x 8 + 8, 8 x 4 + 4 and, as the mean over quantiles is taken once, 4 x 3 + 3.
     assert loaded.num_parameters() == 48 + 36 + 15
+
+
+SEARCHED = {
+    "linear": (VECTOR, {"policy": "LinearPolicy"}),
+    "linear with a bias": (VECTOR, {"policy": "LinearPolicy", "with_bias": True}),
+    "linear and squashed": (VECTOR, {"policy": "LinearPolicy", "squash_output": True}),
+    "default": (VECTOR, {}),
+    "other": (VECTOR, {"net_arch": [7], "activation_fn": nn.Tanh, "squash_output": False}),
+    "without a bias": (VECTOR, {"net_arch": [8, 4], "with_bias": False}),
+    "without hidden layers": (VECTOR, {"net_arch": []}),
+    "discrete": (spaces.Discrete(6), {"net_arch": [8]}),
+    "images": (LAST, {"net_arch": [8]}),
+}
+
+
+def searched(
+    observed: spaces.Space[Any], acted: spaces.Space[Any], kwargs: dict[str, Any]
+) -> BaseAlgorithm:
+    """A model of ARS, whose weights begin at 0, with large ones, and small biases."""
+    model = trained(ARS, observed, acted, steps=20, **kwargs)
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter *= 10.0 if parameter.dim() == 2 else 1.0
+    return model
+
+
+@pytest.mark.parametrize("case", SEARCHED)
+def test_ars_clips_or_squashes_the_same_actions(case: str, tmp_path: Path) -> None:
+    space, kwargs = SEARCHED[case]
+    model = searched(space, MOVES, kwargs)
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(space)
+    output = loaded(shown(space, seen))
+    expected, _ = model.predict(seen, deterministic=True)
+    # Neither all at the bounds, where a squashed action equals a clipped one, nor all inside.
+    at_bounds = ((expected == MOVES.low) | (expected == MOVES.high)).mean()
+    assert at_bounds < 0.9 and (at_bounds > 0 or model.policy.squash_output)
+    close(output.mean, expected)
+    assert loaded.settings.squash == model.policy.squash_output
+    assert output.squashed is None and output.log_std is None and not output.is_stochastic
+
+
+@pytest.mark.parametrize("case", SEARCHED)
+def test_ars_always_takes_its_best_discrete_action(case: str, tmp_path: Path) -> None:
+    space, kwargs = SEARCHED[case]
+    kwargs = {name: value for name, value in kwargs.items() if name != "squash_output"}
+    model = searched(space, THREE, kwargs)
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(space)
+    output = loaded(shown(space, seen))
+    greedy = torch.from_numpy(model.predict(seen, deterministic=True)[0])
+    assert len(greedy.unique()) > 1
+    # Nothing of the scale of the scores is left: a distribution of one action, sampled or not.
+    assert torch.equal(output.log_probs().exp().round(decimals=6), nn.functional.one_hot(greedy, 3))
+    assert torch.equal(output.sample(torch.Generator().manual_seed(0)), greedy)
+    assert output.entropy().max() < 1e-6
+    assert loaded.settings.algorithm == "ARS" and output.q_values is None
+
+
+def test_the_features_of_ars_are_its_last_hidden_layer(tmp_path: Path) -> None:
+    model = trained(ARS, VECTOR, THREE, net_arch=[8, 4])
+    loaded = load_zip(saved(model, tmp_path))
+    seen = torch.from_numpy(observations(VECTOR))
+    with torch.no_grad():
+        close(loaded({"policy": seen}).features, model.policy.action_net[:4](seen))
+    assert loaded.num_parameters() == sum(p.numel() for p in model.policy.parameters())
+    linear = load_zip(saved(trained(ARS, VECTOR, THREE, policy="LinearPolicy"), tmp_path))
+    assert torch.equal(linear({"policy": seen}).features, seen)
+    assert linear.num_parameters() == 5 * 3

@@ -94,6 +94,13 @@ def qrdqn() -> tuple[JSON, Tensors]:
     return data, linear(**{f"{layers}0": (4, 3), f"{layers}2": (10, 4)})
 
 
+def ars() -> tuple[JSON, Tensors]:
+    """Returns an ARS policy of one hidden layer."""
+    data = policy_json("sb3_contrib.ars.policies")
+    data["policy_class"]["__init__"] = "<function ARSPolicy.__init__ at 0x7f135d1f02c0>"
+    return data, linear(action_net__0=(4, 3), action_net__2=(2, 4))
+
+
 def sac() -> tuple[JSON, Tensors]:
     """Returns a SAC policy of one hidden layer, with gSDE."""
     data = policy_json("stable_baselines3.sac.policies", use_sde=True)
@@ -130,6 +137,20 @@ def test_trpo_and_tqc_act_like_ppo_and_sac(tmp_path: Path) -> None:
         assert loaded(seen).is_stochastic
 
 
+def test_linear_policies_of_old_versions_of_ars(tmp_path: Path) -> None:
+    # Their layer has no number, and no bias: 1 * 1 + 0.5 * 2 - 0.25 * 4 = 1, clipped to 0.5.
+    data, _ = ars()
+    data["policy_class"]["__init__"] = "<function ARSLinearPolicy.__init__ at 0x7f135d1f02c0>"
+    tensors = {"action_net.weight": torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]])}
+    seen = {"policy": torch.tensor([[1.0, 0.5, -0.25]])}
+    loaded = load_zip(written(tmp_path / "policy.zip", data, tensors))
+    assert loaded(seen).greedy().tolist() == [[1.0, 0.5]]
+    # Of discrete actions, the second: 1 * 0 + 0.5 * 2 - 0.25 * 0 = 1 is below 1.125.
+    tensors = {"action_net.weight": torch.tensor([[0.0, 2.0, 0.0], [0.125, 2.0, 0.0]])}
+    loaded = load_zip(written(tmp_path / "policy.zip", discrete(data), tensors))
+    assert loaded(seen).greedy().tolist() == [1]
+
+
 def test_a_task_without_the_time_is_told(tmp_path: Path) -> None:
     loaded = load_zip(written(tmp_path / "policy.zip", *ppo()))
     sentence = r"observes float32\[3\] .*TimeFeatureWrapper adds.* the task shows float32\[2\]"
@@ -140,7 +161,7 @@ def test_a_task_without_the_time_is_told(tmp_path: Path) -> None:
     assert "TimeFeatureWrapper" not in str(error.value)
 
 
-@pytest.mark.parametrize("make", [ppo, dqn, qrdqn, sac])
+@pytest.mark.parametrize("make", [ppo, dqn, qrdqn, ars, sac])
 def test_the_policies_of_these_tests_are_read(
     make: Callable[[], tuple[JSON, Tensors]], tmp_path: Path
 ) -> None:
@@ -313,7 +334,8 @@ def without(entry: str) -> Callable[[JSON, Tensors], None]:
 
 
 ONLY = (
-    "only MlpPolicy and CnnPolicy of A2C, DDPG, DQN, PPO, QR-DQN, SAC, TD3, TQC and TRPO are read"
+    "only MlpPolicy and CnnPolicy of A2C, ARS, DDPG, DQN, PPO, QR-DQN, SAC, TD3, TQC and TRPO, and "
+    "LinearPolicy of ARS, are read"
 )
 DICT = "<class 'gymnasium.spaces.dict.Dict'>"
 MULTI_DISCRETE = "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>"
@@ -339,6 +361,26 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
         qrdqn,
         put("policy_kwargs", n_quantiles=7),
         "its tensor 'quantile_net.quantile_net.2.weight' has the shape [10, 4], but must have [14,",
+    ),
+    "ARS of another kind": (
+        ars,
+        put("policy_class", __init__="<function SafePolicy.__init__ at 0x7f135d1f02c0>"),
+        f"contains a policy of ARS of another kind: {ONLY}",
+    ),
+    "ARS of more layers": (
+        ars,
+        tensor("critic.0.weight", torch.zeros(2, 4)),
+        "contains the tensor 'critic.0.weight', which no MlpPolicy or LinearPolicy of ARS has",
+    ),
+    "ARS with one bias": (
+        ars,
+        tensor("action_net.0.bias", None),
+        "does not contain the tensor 'action_net.0.bias', which ARS needs",
+    ),
+    "ARS without layers": (
+        ars,
+        renamed("action_net", "net"),
+        "does not contain the tensor 'action_net.0.weight', which ARS needs",
     ),
     "RecurrentPPO": (
         ppo,

@@ -14,9 +14,9 @@ from toy import TASK
 
 import rltransfer as rt
 from rltransfer.policies.output import MASKED, PolicyOutput
+from rltransfer.policies.scores import LOSING
 from rltransfer.rollouts.evaluation import evaluate_teacher, probe_spaces
 from rltransfer.teachers.privacy import laplace_epsilon
-from rltransfer.teachers.vote import LOSING
 
 CPU = torch.device("cpu")
 SHARE_TOLERANCE = 0.015
