@@ -129,7 +129,7 @@ class DiagonalStd(nn.Module):
 
 
 class LayerStd(nn.Module):
-    """A log standard deviation from a layer of its own, bounded: SAC."""
+    """A log standard deviation from a layer of its own, bounded: SAC, CrossQ."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -180,6 +180,44 @@ class StateDependentStd(nn.Module):
         return 0.5 * (variance + GSDE_EPSILON).log()
 
 
+class BatchRenorm(nn.Module):
+    """A batch renormalisation outside training: by its running statistics, then scale and bias.
+
+    Source: Ioffe 2017 (arXiv 1702.03275), algorithm 1, "Inference"; Bhatt 2019 (arXiv 1902.05605)
+    uses it in CrossQ.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(
+        self, mean: Tensor, variance: Tensor, scale: Tensor, bias: Tensor, epsilon: float
+    ) -> None:
+        """Creates it.
+
+        Args:
+            mean: The running mean.    (num_features,)
+            variance: The running variance.    (num_features,)
+            scale: What normalised features are multiplied by.    (num_features,)
+            bias: What is then added.    (num_features,)
+            epsilon: Added to the variance.
+        """
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("variance", variance)
+        self.scale, self.bias = nn.Parameter(scale), nn.Parameter(bias)
+        self.epsilon = epsilon
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The normalised features.    (batch, num_features)
+
+        Args:
+            features: Those before it.    (batch, num_features)
+        """
+        std = (self.variance + self.epsilon).sqrt()
+        return self.scale * ((features - self.mean) / std) + self.bias
+
+
 class BestAction(nn.Module):
     """The discrete actions of ARS, one-hot: the action with the highest score, and no other.
 
@@ -204,7 +242,7 @@ class BestAction(nn.Module):
 
 
 class SingleHead(nn.Module):
-    """The policy of DQN, QR-DQN and ARS, or the actor of SAC, TD3 and DDPG, before the bounds."""
+    """The policy of DQN, QR-DQN and ARS, or the actor of the others, before the action bounds."""
 
     def __init__(
         self,
@@ -221,7 +259,7 @@ class SingleHead(nn.Module):
             hidden: The hidden layers.
             head: The last layer.
             output: What it outputs.
-            log_std: From the last hidden layer to the log standard deviation of SAC.
+            log_std: From the last hidden layer to the log standard deviation of SAC or CrossQ.
         """
         super().__init__()
         self.log_std = log_std

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 
-ALGORITHMS = ("A2C", "ARS", "DDPG", "DQN", "PPO", "QR-DQN", "SAC", "TD3", "TQC", "TRPO")
+ALGORITHMS = (
+    "A2C", "ARS", "CrossQ", "DDPG", "DQN", "PPO", "QR-DQN", "SAC", "TD3", "TQC", "TRPO"
+)  # fmt: skip
 """The algorithms whose policies can be read; TQC acts like SAC, and TRPO like PPO."""
 
 ON_POLICY = ("A2C", "PPO", "TRPO")
@@ -19,6 +21,7 @@ ON_POLICY = ("A2C", "PPO", "TRPO")
 
 CONTRIB = {
     "sb3_contrib.ars.": "ARS",
+    "sb3_contrib.crossq.": "CrossQ",
     "sb3_contrib.qrdqn.": "QR-DQN",
     "sb3_contrib.tqc.": "TQC",
 }
@@ -62,6 +65,8 @@ class Settings:
     """Whether gSDE has layers of its own, perhaps none: `sde_net_arch` of old versions."""
     n_quantiles: int
     """Quantiles of each action's return in QR-DQN."""
+    renorm_epsilon: float
+    """Added to the variances of CrossQ's batch renormalisation: its `batch_norm_eps`."""
 
 
 def entry(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -123,6 +128,19 @@ def flag(kwargs: dict[str, Any], name: str, default: bool, path: Path) -> bool:
     return value
 
 
+def _number(kwargs: dict[str, Any], name: str, default: float, path: Path) -> float:
+    """A setting that is a number.
+
+    Raises:
+        InputError: It is something else, or not finite.
+    """
+    value = kwargs.get(name, default)
+    # Integers of any size are compared, and not turned into floats, until they are known to fit.
+    if not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise InputError(f"{path} cannot be read: its {name} is {value!r}, not a number.")
+    return float(value)
+
+
 def read_settings(data: dict[str, Any], algorithm: str, path: Path) -> Settings:
     """The settings of a policy.
 
@@ -153,9 +171,11 @@ def read_settings(data: dict[str, Any], algorithm: str, path: Path) -> Settings:
             f"{path} cannot be read: its features_extractor_class is {extractor!r}, not "
             "Stable-Baselines3's own FlattenExtractor or NatureCNN."
         )
-    clip_mean = kwargs.get("clip_mean", 2.0)
-    if not isinstance(clip_mean, int | float):
-        raise InputError(f"{path} cannot be read: its clip_mean is {clip_mean!r}, not a number.")
+    renorm_epsilon = _number(kwargs, "batch_norm_eps", 0.001, path)
+    if renorm_epsilon <= 0:
+        raise InputError(
+            f"{path} is inconsistent: its batch_norm_eps is {renorm_epsilon}, but must be above 0."
+        )
     n_quantiles = kwargs.get("n_quantiles", 200)
     if type(n_quantiles) is not int or not 1 <= n_quantiles <= MOST_QUANTILES:
         raise InputError(
@@ -168,10 +188,10 @@ def read_settings(data: dict[str, Any], algorithm: str, path: Path) -> Settings:
     elif algorithm == "ARS":
         squash = flag(kwargs, "squash_output", not _is_linear(data, path), path)
     return Settings(
-        algorithm, activation, squash, float(clip_mean),
+        algorithm, activation, squash, _number(kwargs, "clip_mean", 2.0, path),
         expln=flag(kwargs, "use_expln", False, path),
         separate_sde=kwargs.get("sde_net_arch") is not None,
-        n_quantiles=n_quantiles,
+        n_quantiles=n_quantiles, renorm_epsilon=renorm_epsilon,
     )  # fmt: skip
 
 

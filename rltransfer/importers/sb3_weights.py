@@ -19,6 +19,7 @@ from rltransfer.errors import InputError
 from rltransfer.importers.saved_tensors import is_finite
 from rltransfer.importers.sb3_networks import (
     ActorCritic,
+    BatchRenorm,
     BestAction,
     DiagonalStd,
     LayerStd,
@@ -150,6 +151,29 @@ class StoredTensors:
             inputs = layer.out_features
         return nn.Sequential(*layers), inputs
 
+    def renormalized(self, prefix: str, inputs: int) -> tuple[nn.Sequential, int]:
+        """The hidden layers of CrossQ, each between two batch renormalisations; see `hidden`."""
+        layers: list[nn.Module] = []
+        index = 0
+        while self.has(f"{prefix}.{index + 1}."):
+            layer = self.linear(f"{prefix}.{index + 1}", inputs)
+            layers += [self._renorm(f"{prefix}.{index}", inputs), layer, self.settings.activation()]
+            inputs = layer.out_features
+            index += 3
+        return nn.Sequential(*layers, self._renorm(f"{prefix}.{index}", inputs)), inputs
+
+    def _renorm(self, name: str, size: int) -> BatchRenorm:
+        mean, variance, scale, bias = (
+            self.take(f"{name}.{part}", (size,)) for part in ("ra_mean", "ra_var", "scale", "bias")
+        )
+        self.left.discard(f"{name}.steps")
+        if bool((variance < 0).any()):
+            raise InputError(
+                f"{self.path} cannot be used: its tensor '{name}.ra_var' contains a negative "
+                "variance."
+            )
+        return BatchRenorm(mean, variance, scale, bias, self.settings.renorm_epsilon)
+
     def extractor(self, prefix: str, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
         """Convolutions, or flattening where there are none, and their number of outputs.
 
@@ -255,7 +279,7 @@ def _same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) -> SingleHead:
-    """The policy of DQN or QR-DQN, or the actor of SAC, TD3 or DDPG."""
+    """The policy of DQN or QR-DQN, or the actor of CrossQ, SAC, TQC, TD3 or DDPG."""
     is_q = stored.algorithm in Q_NETWORKS
     network = Q_NETWORKS.get(stored.algorithm, "actor")
     layers = f"{network}.{network}" if is_q else "actor.mu"
@@ -263,8 +287,11 @@ def _single_head(stored: StoredTensors, shape: tuple[int, ...], actions: int) ->
     unused = (f"{network}_target.",) if is_q else ("critic.", "critic_target.", "actor_target.")
     stored.ignore("features_extractor.", *unused)
     extractor, size = stored.extractor(f"{network}.features_extractor", shape)
-    if stored.algorithm in ("SAC", "TQC"):
-        hidden, size = stored.hidden("actor.latent_pi", size)
+    if stored.algorithm in ("CrossQ", "SAC", "TQC"):
+        # CrossQ with `batch_norm=False` has an activation here, and without hidden layers nothing.
+        renorm = stored.algorithm == "CrossQ" and stored.has("actor.latent_pi.1.")
+        layers_of = stored.renormalized if renorm else stored.hidden
+        hidden, size = layers_of("actor.latent_pi", size)
         log_std = _log_std(stored, "actor.", size, actions)
         if not stored.has("actor.mu.0."):
             mean = stored.linear(layers, size, actions)

@@ -47,8 +47,9 @@ class ZipPolicy(ImportedPolicy):
 
     DQN and QR-DQN output Q-values; those of QR-DQN are the means over its quantiles. PPO, A2C and
     TRPO output logits, or a Gaussian whose actions are clipped to the action bounds, and a value.
-    SAC and TQC output the greedy action and the squashed Gaussian that they sample from, TD3 and
-    DDPG the action alone, and so does ARS: a discrete one as one-hot logits, see `BestAction`.
+    SAC, TQC and CrossQ output the greedy action and the squashed Gaussian that they sample from.
+    TD3, DDPG and ARS output the action alone: ARS a discrete one as one-hot logits, see
+    `BestAction`.
     """
 
     kind = "stable-baselines3"
@@ -242,7 +243,7 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     observations, is_image = read_observation_space(entry(data, "observation_space", path), path)
     actions, bounded = read_action_space(entry(data, "action_space", path), path)
     discrete = isinstance(actions, spaces.Discrete)
-    if algorithm in (("DDPG", "SAC", "TD3", "TQC") if discrete else ("DQN", "QR-DQN")):
+    if algorithm in (("CrossQ", "DDPG", "SAC", "TD3", "TQC") if discrete else ("DQN", "QR-DQN")):
         kind = "discrete" if discrete else "continuous"
         raise InputError(f"{path} is inconsistent: {algorithm} has no {kind} actions.")
     normalizer, vecnormalize_sha256 = _normalizer(vecnormalize, observations, path)
@@ -280,7 +281,10 @@ def _open(content: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]
     if not isinstance(data, dict):
         raise InputError(f"{path} cannot be read: its 'data' is not a JSON object.")
     named = isinstance(tensors, dict) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        # Batch renormalisation counts its steps in a whole number.
+        and (tensor.is_floating_point() or name.endswith(".steps"))
         for name, tensor in tensors.items()
     )
     if not named:

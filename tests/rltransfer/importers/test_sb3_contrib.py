@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from sb3_contrib import ARS, QRDQN
+from sb3_contrib import ARS, QRDQN, CrossQ
 from sb3_models import (
     FIRST,
     LAST,
@@ -24,6 +24,7 @@ from sb3_models import (
     trained,
 )
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from rltransfer.importers.sb3_zip import load_zip
@@ -136,3 +137,69 @@ def test_the_features_of_ars_are_its_last_hidden_layer(tmp_path: Path) -> None:
     linear = load_zip(saved(trained(ARS, VECTOR, THREE, policy="LinearPolicy"), tmp_path))
     assert torch.equal(linear({"policy": seen}).features, seen)
     assert linear.num_parameters() == 5 * 3
+
+
+RENORMALISED = {
+    "default": (VECTOR, {}),
+    "other": (VECTOR, {"net_arch": {"pi": [8, 4, 6], "qf": [4]}, "activation_fn": nn.Tanh}),
+    "large epsilon": (VECTOR, {"net_arch": [8], "batch_norm_eps": 0.5}),
+    "not normalised": (VECTOR, {"net_arch": [8], "batch_norm": False}),
+    "linear": (VECTOR, {"net_arch": {"pi": [], "qf": [4]}}),
+    "gSDE": (VECTOR, {"net_arch": [8], "use_sde": True}),
+    "gSDE without a clip, expln": (
+        VECTOR,
+        {"net_arch": [8], "use_sde": True, "clip_mean": 0.0, "use_expln": True},
+    ),
+    "discrete": (spaces.Discrete(6), {"net_arch": [8]}),
+    "images": (
+        LAST,
+        {
+            "net_arch": [8],
+            "features_extractor_class": NatureCNN,
+            "features_extractor_kwargs": {"features_dim": 16},
+        },
+    ),
+}
+
+
+def crossq(space: spaces.Space[Any], kwargs: dict[str, Any]) -> BaseAlgorithm:
+    """A model of CrossQ, whose running statistics are far from their beginning."""
+    model = trained(CrossQ, space, MOVES, steps=12, **kwargs)
+    with torch.no_grad():
+        for name, buffer in model.policy.actor.named_buffers():
+            if name.endswith("ra_mean"):
+                buffer += 0.5 * torch.randn_like(buffer)
+            elif name.endswith("ra_var"):
+                buffer *= torch.rand_like(buffer) + 0.1
+    return model
+
+
+@pytest.mark.parametrize("case", RENORMALISED)
+def test_crossq_has_the_same_squashed_gaussian(case: str, tmp_path: Path) -> None:
+    space, kwargs = RENORMALISED[case]
+    model = crossq(space, kwargs)
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(space)
+    output = loaded(shown(space, seen))
+    # In evaluation mode, as `predict` leaves it.
+    close(output.mean, model.predict(seen, deterministic=True)[0])
+    actor = model.policy.actor
+    with torch.no_grad():
+        mean, log_std, rest = actor.get_action_dist_params(model.policy.obs_to_tensor(seen)[0])
+        distribution = actor.action_dist.proba_distribution(mean, log_std, **rest).distribution
+    assert output.squashed is not None
+    close(output.squashed.mean, distribution.mean)
+    close(output.squashed.log_std.exp(), distribution.stddev)
+    assert loaded.settings.algorithm == "CrossQ"
+    assert output.log_std is None and output.value is None
+
+
+def test_the_features_of_crossq_are_its_last_hidden_layer(tmp_path: Path) -> None:
+    model = crossq(VECTOR, {"net_arch": [8]})
+    loaded = load_zip(saved(model, tmp_path))
+    seen = torch.from_numpy(observations(VECTOR))
+    model.policy.set_training_mode(False)
+    with torch.no_grad():
+        close(loaded({"policy": seen}).features, model.policy.actor.latent_pi(seen))
+    # Scale and bias of 5 and of 8 features, 5 x 8 + 8 and 8 x 2 + 2.
+    assert loaded.num_parameters() == 10 + 48 + 16 + 18

@@ -101,6 +101,17 @@ def ars() -> tuple[JSON, Tensors]:
     return data, linear(action_net__0=(4, 3), action_net__2=(2, 4))
 
 
+def crossq() -> tuple[JSON, Tensors]:
+    """Returns a CrossQ policy of one hidden layer."""
+    data = policy_json("sb3_contrib.crossq.policies")
+    tensors = linear(actor__latent_pi__1=(4, 3), actor__mu=(2, 4), actor__log_std=(2, 4))
+    for index, size in ((0, 3), (3, 4)):
+        tensors[f"actor.latent_pi.{index}.steps"] = torch.tensor(7)
+        for name in ("ra_mean", "ra_var", "scale", "bias"):
+            tensors[f"actor.latent_pi.{index}.{name}"] = torch.ones(size)
+    return data, tensors
+
+
 def sac() -> tuple[JSON, Tensors]:
     """Returns a SAC policy of one hidden layer, with gSDE."""
     data = policy_json("stable_baselines3.sac.policies", use_sde=True)
@@ -161,7 +172,7 @@ def test_a_task_without_the_time_is_told(tmp_path: Path) -> None:
     assert "TimeFeatureWrapper" not in str(error.value)
 
 
-@pytest.mark.parametrize("make", [ppo, dqn, qrdqn, ars, sac])
+@pytest.mark.parametrize("make", [ppo, dqn, qrdqn, ars, crossq, sac])
 def test_the_policies_of_these_tests_are_read(
     make: Callable[[], tuple[JSON, Tensors]], tmp_path: Path
 ) -> None:
@@ -334,8 +345,8 @@ def without(entry: str) -> Callable[[JSON, Tensors], None]:
 
 
 ONLY = (
-    "only MlpPolicy and CnnPolicy of A2C, ARS, DDPG, DQN, PPO, QR-DQN, SAC, TD3, TQC and TRPO, and "
-    "LinearPolicy of ARS, are read"
+    "only MlpPolicy and CnnPolicy of A2C, ARS, CrossQ, DDPG, DQN, PPO, QR-DQN, SAC, TD3, TQC and "
+    "TRPO, and LinearPolicy of ARS, are read"
 )
 DICT = "<class 'gymnasium.spaces.dict.Dict'>"
 MULTI_DISCRETE = "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>"
@@ -392,10 +403,40 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
         put("policy_class", __module__="__main__"),
         f"contains a policy that '__main__' defines, but {ONLY}",
     ),
-    "CrossQ": (
-        sac,
-        put("policy_class", __module__="sb3_contrib.crossq.policies"),
-        f"{ONLY}: load it with the library that trained it, and pass a function that calls it, as",
+    "CrossQ of discrete actions": (
+        crossq,
+        lambda data, tensors: discrete(data),
+        "is inconsistent: CrossQ has no discrete actions",
+    ),
+    "negative variance": (
+        crossq,
+        tensor("actor.latent_pi.3.ra_var", torch.tensor([1.0, -0.5, 1.0, 1.0])),
+        "its tensor 'actor.latent_pi.3.ra_var' contains a negative variance",
+    ),
+    "no statistics": (
+        crossq,
+        tensor("actor.latent_pi.3.ra_mean", None),
+        "does not contain the tensor 'actor.latent_pi.3.ra_mean', which CrossQ needs",
+    ),
+    "no first statistics": (
+        crossq,
+        tensor("actor.latent_pi.0.ra_mean", None),
+        "does not contain the tensor 'actor.latent_pi.0.ra_mean', which CrossQ needs",
+    ),
+    "odd epsilon": (
+        crossq,
+        put("policy_kwargs", batch_norm_eps="little"),
+        "its batch_norm_eps is 'little', not a number",
+    ),
+    "no epsilon": (
+        crossq,
+        put("policy_kwargs", batch_norm_eps=0),
+        "its batch_norm_eps is 0.0, but must be above 0",
+    ),
+    "whole numbers": (
+        crossq,
+        tensor("actor.latent_pi.3.scale", torch.ones(4, dtype=torch.int64)),
+        "its 'policy.pth' is not a dictionary of named tensors",
     ),
     "unknown tensors": (
         dqn,
@@ -438,6 +479,11 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
         sac,
         put("policy_kwargs", clip_mean="much"),
         "its clip_mean is 'much', not a number",
+    ),
+    "huge clip": (
+        sac,
+        put("policy_kwargs", clip_mean=10**400),
+        "000, not a number",
     ),
     "no clip": (
         sac,
