@@ -12,8 +12,10 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from rltransfer.importers.sb3_zip import ZipPolicy
@@ -56,6 +58,7 @@ def trained(
     policy: str = "MlpPolicy",
     use_sde: bool = False,
     steps: int = 0,
+    statistics: bool = False,
     **kwargs: Any,
 ) -> BaseAlgorithm:
     """Returns a model that learned for some steps, and whose weights are then all moved a little.
@@ -67,6 +70,7 @@ def trained(
         policy: The name of its policy.
         use_sde: Whether it explores with gSDE.
         steps: For how many steps it learns.
+        statistics: Whether it observes by VecNormalize.
         kwargs: The arguments of its policy.
     """
     options: dict[str, Any] = {"device": "cpu", "seed": 0, "policy_kwargs": kwargs}
@@ -74,10 +78,12 @@ def trained(
         options["buffer_size"] = 10
         options["learning_starts"] = 4
     elif issubclass(algorithm, OnPolicyAlgorithm):
-        options["n_steps"] = 64
+        options["n_steps"] = 128
     if use_sde:
         options["use_sde"] = True
-    env = TimeLimit(Noise(observation_space, action_space), 10)
+    env: Any = TimeLimit(Noise(observation_space, action_space), 10)
+    if statistics:
+        env = VecNormalize(DummyVecEnv([lambda: Monitor(env)]), clip_obs=1.5)
     model = algorithm(policy, env, **options)
     if steps:
         model.learn(steps)

@@ -66,6 +66,10 @@ class ImportedPolicy(nn.Module, abc.ABC):
         """What is done to observations before the first layer, as JSON."""
         return {"groups": list(self.groups)}
 
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that a user should read before the policy acts."""
+        return ()
+
     def known_spaces(self) -> tuple[spaces.Dict | None, spaces.Space[Any] | None]:
         """The observation and action spaces for a `TeacherSpec`; None while unknown."""
         return self.observation_space, self.action_space

@@ -12,20 +12,25 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError
 
 ALGORITHMS = (
-    "A2C", "ARS", "CrossQ", "DDPG", "DQN", "PPO", "QR-DQN", "SAC", "TD3", "TQC", "TRPO"
+    "A2C", "ARS", "CrossQ", "DDPG", "DQN", "MaskablePPO", "PPO", "QR-DQN", "SAC", "TD3", "TQC",
+    "TRPO",
 )  # fmt: skip
-"""The algorithms whose policies can be read; TQC acts like SAC, and TRPO like PPO."""
+"""The algorithms whose policies can be read. TQC acts like SAC, TRPO and MaskablePPO like PPO."""
 
-ON_POLICY = ("A2C", "PPO", "TRPO")
+ON_POLICY = ("A2C", "MaskablePPO", "PPO", "TRPO")
 """Those with an actor and a critic in one policy."""
 
 CONTRIB = {
     "sb3_contrib.ars.": "ARS",
+    "sb3_contrib.common.maskable.": "MaskablePPO",
     "sb3_contrib.crossq.": "CrossQ",
     "sb3_contrib.qrdqn.": "QR-DQN",
     "sb3_contrib.tqc.": "TQC",
 }
 """The algorithms of sb3-contrib that have policies of their own, by the beginning of the module."""
+
+RECURRENT = "sb3_contrib.common.recurrent."
+"""The beginning of the module of RecurrentPPO's policies."""
 
 MOST_QUANTILES = 100_000
 """More quantiles than any QR-DQN has."""
@@ -94,6 +99,12 @@ def find_algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path)
     for beginning, algorithm in CONTRIB.items():
         if name.startswith(beginning):
             return algorithm
+    if name.startswith(RECURRENT):
+        raise InputError(
+            f"{path} contains a policy of RecurrentPPO, whose LSTM keeps a state between "
+            "observations: load it with sb3-contrib, and pass a function that keeps a state for "
+            "each row, as a CallableTeacher."
+        )
     if not name.startswith("stable_baselines3."):
         raise InputError(
             f"{path} contains a policy that {module!r} defines, but {READABLE} read: load it with "

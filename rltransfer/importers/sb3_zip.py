@@ -45,11 +45,12 @@ MEMBERS = ("data", "policy.pth")
 class ZipPolicy(ImportedPolicy):
     """The policy of a Stable-Baselines3 zip.
 
-    DQN and QR-DQN output Q-values; those of QR-DQN are the means over its quantiles. PPO, A2C and
-    TRPO output logits, or a Gaussian whose actions are clipped to the action bounds, and a value.
-    SAC, TQC and CrossQ output the greedy action and the squashed Gaussian that they sample from.
-    TD3, DDPG and ARS output the action alone: ARS a discrete one as one-hot logits, see
-    `BestAction`.
+    - DQN and QR-DQN output Q-values; those of QR-DQN are the means over its quantiles.
+    - PPO, A2C and TRPO output logits, or a Gaussian whose actions are clipped to the action bounds,
+      and a value. MaskablePPO outputs logits and a value, without the masks of its environment:
+      tasks do not show any.
+    - SAC, TQC and CrossQ output the greedy action and the squashed Gaussian that they sample from.
+    - TD3, DDPG and ARS output the action alone; if it is discrete, as in `BestAction`.
     """
 
     kind = "stable-baselines3"
@@ -117,6 +118,15 @@ class ZipPolicy(ImportedPolicy):
             "channels": "first" if self.inputs.is_image else None,
             "normalizer": None if sha256 is None else {"kind": "VecNormalize", "sha256": sha256},
         }
+
+    def notes(self) -> tuple[str, ...]:
+        """That the masks of MaskablePPO are not applied."""
+        if self.settings.algorithm != "MaskablePPO":
+            return ()
+        return (
+            f"{self.path} was trained by MaskablePPO, but the action masks of its environment are "
+            "not applied: it may choose actions that the environment masks.",
+        )
 
     def known_spaces(self) -> tuple[spaces.Dict, spaces.Space[Any] | None]:
         """The observations that the policy was trained on, and its actions."""
@@ -243,7 +253,9 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     observations, is_image = read_observation_space(entry(data, "observation_space", path), path)
     actions, bounded = read_action_space(entry(data, "action_space", path), path)
     discrete = isinstance(actions, spaces.Discrete)
-    if algorithm in (("CrossQ", "DDPG", "SAC", "TD3", "TQC") if discrete else ("DQN", "QR-DQN")):
+    if algorithm in (
+        ("CrossQ", "DDPG", "SAC", "TD3", "TQC") if discrete else ("DQN", "MaskablePPO", "QR-DQN")
+    ):
         kind = "discrete" if discrete else "continuous"
         raise InputError(f"{path} is inconsistent: {algorithm} has no {kind} actions.")
     normalizer, vecnormalize_sha256 = _normalizer(vecnormalize, observations, path)

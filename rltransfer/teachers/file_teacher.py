@@ -92,10 +92,12 @@ class FileTeacher(ModuleTeacher):
         return FileTeacher(module, self.source, self.origin, self.vecnormalize, self.is_found)
 
     def notes(self) -> tuple[str, ...]:
-        """The observation statistics that nobody passed."""
+        """Those of the policy, and the observation statistics that nobody passed."""
+        notes = self.module.notes()
         if not self.is_found or self.module.preprocessing()["normalizer"] is None:
-            return ()
+            return notes
         return (
+            *notes,
             f"{self.source} observes with the statistics {self.vecnormalize}, found next to it "
             f"(vecnormalize={WITHOUT!r} plays it without).",
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from sb3_contrib import ARS, QRDQN, CrossQ
+from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ, MaskablePPO, RecurrentPPO
 from sb3_models import (
     FIRST,
     LAST,
@@ -27,7 +27,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
+from rltransfer.errors import InputError
 from rltransfer.importers.sb3_zip import load_zip
+from rltransfer.teachers.file_teacher import load_file_teacher
+from rltransfer.teachers.loading import load_teacher
 
 Q_NETWORKS = {
     "default": (VECTOR, {}),
@@ -203,3 +206,83 @@ def test_the_features_of_crossq_are_its_last_hidden_layer(tmp_path: Path) -> Non
         close(loaded({"policy": seen}).features, model.policy.actor.latent_pi(seen))
     # Scale and bias of 5 and of 8 features, 5 x 8 + 8 and 8 x 2 + 2.
     assert loaded.num_parameters() == 10 + 48 + 16 + 18
+
+
+MASKED = {
+    "default": (VECTOR, {}),
+    "separate": (VECTOR, {"net_arch": {"pi": [8], "vf": [4, 6]}, "activation_fn": nn.ReLU}),
+    "discrete": (spaces.Discrete(6), {"net_arch": [8]}),
+    "images": (LAST, NATURE),
+    "images, one extractor each": (FIRST, {**NATURE, "share_features_extractor": False}),
+}
+
+
+@pytest.mark.parametrize("case", MASKED)
+def test_maskable_ppo_has_the_same_logits_and_value(case: str, tmp_path: Path) -> None:
+    space, kwargs = MASKED[case]
+    model = trained(MaskablePPO, space, THREE, steps=64, **kwargs)
+    loaded = load_zip(saved(model, tmp_path))
+    seen = observations(space)
+    with torch.no_grad():
+        tensor, _ = model.policy.obs_to_tensor(seen)
+        expected = model.policy.get_distribution(tensor).distribution.logits
+        value = model.policy.predict_values(tensor).squeeze(-1)
+    output = loaded(shown(space, seen))
+    close(output.logits.log_softmax(-1), expected)
+    close(output.value, value)
+    assert loaded.settings.algorithm == "MaskablePPO"
+
+
+def test_a_note_says_that_masks_are_not_applied(tmp_path: Path) -> None:
+    path = saved(trained(MaskablePPO, VECTOR, THREE, net_arch=[4]), tmp_path)
+    (note,) = load_file_teacher(str(path)).notes()
+    assert note == (
+        f"{path} was trained by MaskablePPO, but the action masks of its environment are not "
+        "applied: it may choose actions that the environment masks."
+    )
+    assert load_teacher(f"Ensemble('{path}', '{path}')").notes() == (note,)
+
+
+def test_trpo_and_tqc_act_the_same(tmp_path: Path) -> None:
+    seen = observations(VECTOR)
+    for algorithm, kwargs in ((TRPO, {}), (TQC, {"net_arch": [8]})):
+        model = trained(algorithm, VECTOR, MOVES, steps=12, **kwargs)
+        loaded = load_zip(saved(model, tmp_path))
+        output = loaded({"policy": torch.from_numpy(seen)})
+        close(output.greedy(), model.predict(seen, deterministic=True)[0])
+        assert loaded.settings.algorithm == algorithm.__name__
+
+
+def test_recurrent_ppo_is_refused_with_what_works(tmp_path: Path) -> None:
+    model = trained(RecurrentPPO, VECTOR, THREE, "MlpLstmPolicy", net_arch=[4], lstm_hidden_size=4)
+    path = saved(model, tmp_path)
+    with pytest.raises(InputError) as error:
+        load_zip(path)
+    assert str(error.value) == (
+        f"{path} contains a policy of RecurrentPPO, whose LSTM keeps a state between observations: "
+        "load it with sb3-contrib, and pass a function that keeps a state for each row, as a "
+        "CallableTeacher."
+    )
+
+
+@pytest.mark.parametrize("algorithm", [ARS, QRDQN, CrossQ, MaskablePPO])
+def test_statistics_normalise_as_vecnormalize_does(
+    algorithm: type[BaseAlgorithm], tmp_path: Path
+) -> None:
+    space = spaces.Box(-30.0, 70.0, (4,), np.float64)
+    actions = MOVES if algorithm is CrossQ else THREE
+    model = trained(algorithm, space, actions, statistics=True, steps=64, net_arch=[8])
+    env = model.get_vec_normalize_env()
+    assert env is not None
+    env.save(str(tmp_path / "model.vecnormalize.pkl"))
+    teacher = load_teacher(saved(model, tmp_path))
+    seen = observations(space)
+    output = teacher(shown(space, seen), torch.zeros(len(seen), dtype=torch.int64))
+    expected, _ = model.predict(env.normalize_obs(seen), deterministic=True)
+    assert len(np.unique(expected, axis=0)) > 1
+    close(output.greedy(), expected)
+    if algorithm is QRDQN:
+        with torch.no_grad():
+            quantiles = model.policy.quantile_net(torch.from_numpy(env.normalize_obs(seen)))
+        close(output.q_values, quantiles.mean(1))
+    assert teacher.spec().preprocessing["normalizer"]["kind"] == "VecNormalize"

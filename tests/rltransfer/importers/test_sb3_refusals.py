@@ -345,8 +345,8 @@ def without(entry: str) -> Callable[[JSON, Tensors], None]:
 
 
 ONLY = (
-    "only MlpPolicy and CnnPolicy of A2C, ARS, CrossQ, DDPG, DQN, PPO, QR-DQN, SAC, TD3, TQC and "
-    "TRPO, and LinearPolicy of ARS, are read"
+    "only MlpPolicy and CnnPolicy of A2C, ARS, CrossQ, DDPG, DQN, MaskablePPO, PPO, "
+    "QR-DQN, SAC, TD3, TQC and TRPO, and LinearPolicy of ARS, are read"
 )
 DICT = "<class 'gymnasium.spaces.dict.Dict'>"
 MULTI_DISCRETE = "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>"
@@ -396,7 +396,17 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "RecurrentPPO": (
         ppo,
         put("policy_class", __module__="sb3_contrib.common.recurrent.policies"),
-        f"contains a policy that 'sb3_contrib.common.recurrent.policies' defines, but {ONLY}",
+        "contains a policy of RecurrentPPO, whose LSTM keeps a state between observations: load it",
+    ),
+    "other policy of sb3-contrib": (
+        ppo,
+        put("policy_class", __module__="sb3_contrib.new.policies"),
+        f"contains a policy that 'sb3_contrib.new.policies' defines, but {ONLY}",
+    ),
+    "MaskablePPO of continuous actions": (
+        ppo,
+        put("policy_class", __module__="sb3_contrib.common.maskable.policies"),
+        "is inconsistent: MaskablePPO has no continuous actions",
     ),
     "own policy": (
         ppo,
