@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 from rltransfer.files.untrusted import JSON_GROWTH, check_size, damage_refused, parse_json
@@ -21,7 +21,13 @@ from rltransfer.importers.archive import unpacked
 from rltransfer.importers.damage import read_file
 from rltransfer.importers.imported_policy import ImportedPolicy, mlp_of
 from rltransfer.importers.saved_tensors import load_tensors
-from rltransfer.importers.sb3_networks import ActionBounds, ActorCritic, Inputs, SingleHead
+from rltransfer.importers.sb3_networks import (
+    ActionBounds,
+    ActorCritic,
+    BatchRenorm,
+    Inputs,
+    SingleHead,
+)
 from rltransfer.importers.sb3_settings import Settings, entry, find_algorithm, flag, read_settings
 from rltransfer.importers.sb3_spaces import read_action_space, read_observation_space
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_vecnormalize
@@ -104,7 +110,8 @@ class ZipPolicy(ImportedPolicy):
         """The layers of the actor, or of DQN's network."""
         network = self.network
         shared = network.shared if isinstance(network, ActorCritic) else nn.Sequential()
-        layers = nn.Sequential(*shared.children(), *network.hidden.children())
+        modules = (*shared.children(), *network.hidden.children())
+        layers = nn.Sequential(*(one for one in modules if not isinstance(one, BatchRenorm)))
         if not self.inputs.is_image:
             return mlp_of(layers)
         return None if len(layers) else Network(encoder="nature", activation="relu")
