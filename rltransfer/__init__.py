@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from rltransfer.runs.sensitivity import LayerSensitivity as LayerSensitivity
     from rltransfer.runs.sensitivity import Sensitivity as Sensitivity
     from rltransfer.runs.sensitivity import sensitivity as sensitivity
+    from rltransfer.runs.teacher_summary import TeacherSummary as TeacherSummary
+    from rltransfer.runs.teacher_summary import summarize_teacher as summarize_teacher
     from rltransfer.runs.train import train as train
     from rltransfer.schedule import Schedule as Schedule
     from rltransfer.tasks.observation import Observation as Observation

@@ -50,6 +50,7 @@ SMALL = {
     },
     "evaluate": {"episodes": "1", "num-envs": "1", "max-steps": "20"},
     "export": {"samples": "4"},
+    "teachers": {"episodes": "2", "num-envs": "1", "max-steps": "20"},
     "sensitivity": {"episodes": "1", "states": "16", "max-steps": "20"},
     "benchmark rollout": {"num-envs": "2", "rollout-length": "4"},
     "benchmark train": {"num-envs": "2", "rollout-length": "8"},
@@ -246,6 +247,8 @@ def small(words: list[str]) -> list[str]:
         wanted.update(MEASURING)
     given = [word[2:] for word in words if word.startswith("--")]
     wanted.update({name: value for name, value in ONLY_IF_GIVEN.items() if name in given})
+    if "until" in given:  # which evaluations during training decide
+        wanted["evaluate-episodes"] = "1"
     words = [word for word in words if word != "--compile"]  # which takes up to a minute
     for name, value in wanted.items():
         if name in given:

@@ -42,6 +42,8 @@ def test_every_curve_is_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "policy-distillation": (
             "--task", "CartPole-v1", "--teacher", str(teacher), "--teacher-acts", "0",
             "--distillation-weight", "lag", "--reinforcement-weight", "1",
+            "--init-from", str(teacher), "--l2-to-source", "0.1",
+            "--ewc-from", str(teacher), "--ewc-weight", "1",
         ),
         "actor-mimic": ("--task", "CartPole-v1", "--teacher", str(teacher)),
         "progressive": ("--task", "CartPole-v1", "--columns", str(teacher)),

@@ -20,6 +20,7 @@ COMMANDS = {
     "list": "List agents, suites, zoo teachers and experiments; `list tasks` lists every task.",
     "train": "Train an agent; `train AGENT --help` shows its options.",
     "evaluate": "Play whole episodes with a run's policy or any other teacher.",
+    "teachers": "Say what a teacher is and how well it plays: `teachers check SOURCE --task ID`.",
     "sensitivity": "Measure how much a run's policy depends on each layer of its columns.",
     "curves": "List the curves of runs, or print them as CSV.",
     "report": "Compare runs on one page: curves, transfer, settings that differ.",
