@@ -398,6 +398,11 @@ class PolicyDistillationAgent(Agent):
         )
 
     @property
+    def student_acts(self) -> bool:
+        """Whether the teacher does not act all the time."""
+        return not self.teacher_acts.start == self.teacher_acts.end == 1
+
+    @property
     def graph_key(self) -> tuple[bool, bool]:
         """Whether the teacher acts at times, and whether it always acts."""
         probability = self.teacher_acts(self.progress)

@@ -190,6 +190,11 @@ class Agent(abc.ABC):
         return ()
 
     @property
+    def student_acts(self) -> bool:
+        """Whether the policy in training acts at some time of the run."""
+        return True
+
+    @property
     def state_size(self) -> int:
         """Size of the policy's recurrent state."""
         return self.policy.state_size

@@ -44,6 +44,7 @@ from rltransfer.rollouts.engine import RolloutEngine, closed_if_refused
 from rltransfer.rollouts.metrics import rollout_metrics
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.rollouts.rollout_size import check_rollout_size
+from rltransfer.runs.advice import Advice
 from rltransfer.runs.callbacks import Callback, Callbacks, Kind
 from rltransfer.runs.config import (
     FRAMES,
@@ -138,6 +139,7 @@ class Run:
         self._init_source: dict[str, str] | None = None
         self._sources: Sequence[dict[str, str]] | None = None
         self._resumed = False
+        self._advice = Advice()
         self._held = contextlib.ExitStack()
         self._in_loop = False
         self._stop = False
@@ -444,6 +446,7 @@ class Run:
             while self.env_steps < options.total_steps and not self._stops_early:
                 last_step = self.env_steps
                 metrics = self.iterate()
+                self._advice.see(metrics)
                 self.wall_seconds = before + time.monotonic() - began
                 evaluated = {}
                 if self.evaluator.is_due(last_step, self.env_steps):
@@ -615,6 +618,9 @@ class Run:
             "final_evaluation": bool(found),
             "tasks": tasks,
         }
+        advice = self._advice.sentence(found, agent.student_acts)
+        if advice and self.env_steps:
+            self._say(advice)
         final = final_curves(found)
         if distributed.rank() == 0:
             write_json(self.run_dir / "result.json", self.result)
