@@ -48,6 +48,7 @@ SMALL = {
         "total-steps": "64", "episodes": "1", "evaluate-episodes": "0", "num-envs": "2",
         "rollout-length": "16", "evaluate-max-steps": "20",
     },
+    "train sb3": {"total-steps": "64", "episodes": "1", "evaluate-max-steps": "20"},
     "evaluate": {"episodes": "1", "num-envs": "1", "max-steps": "20"},
     "export": {"samples": "4"},
     "teachers": {"episodes": "2", "num-envs": "1", "max-steps": "20"},
@@ -241,7 +242,8 @@ def small(words: list[str]) -> list[str]:
     if "--resume" in words:
         more = words.index("--total-steps") + 1 if "--total-steps" in words else len(words)
         return [*words[:more], *[EXTENDED] * (more < len(words)), *words[more + 1 :]]
-    kind = " ".join(words[:2]) if words[0] in ("benchmark", "experiment") else words[0]
+    two = words[0] in ("benchmark", "experiment") or words[:2] == ["train", "sb3"]
+    kind = " ".join(words[:2]) if two else words[0]
     wanted = dict(SMALL.get(kind, {}))
     if words[0] == "benchmark":
         wanted.update(MEASURING)

@@ -94,7 +94,7 @@ def test_options_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
     agents = methods.method_names()
     for words in (
         *(["train", agent] for agent in agents), ["evaluate"], ["export"], ["curves"], ["report"],
-        ["sensitivity"], ["teachers", "check"],
+        ["sensitivity"], ["teachers", "check"], ["train", "sb3"],
         *(["benchmark", what] for what in ("rollout", "learner", "teachers")),
         *(["experiment", "run", name] for name in experiment_names()),
         ["benchmark", "train", agents[0]],

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rltransfer.errors import InputError, check_range
-from rltransfer.expression import shown
-from rltransfer.files.untrusted import parse_json
+from rltransfer.files.named_values import named_values
 from rltransfer.tasks import families
 from rltransfer.tasks.task import OBSERVATION_TRANSFORM, Suite
 
@@ -77,20 +75,7 @@ def with_options(suite: Suite, words: Sequence[str]) -> Suite:
     """
     if not words:
         return suite
-    kwargs = {}
-    for word in words:
-        key, sign, value = word.partition("=")
-        if not sign:
-            raise InputError(f"{word!r} is not a task option: write NAME=VALUE.")
-        if key in kwargs:
-            raise InputError(f"The task option {key!r} has two values: set it once.")
-        try:
-            kwargs[key] = parse_json(value)
-        except json.JSONDecodeError:
-            # Anything but JSON is text.
-            kwargs[key] = {"True": True, "False": False}.get(value, value)
-        except ValueError as error:
-            raise InputError(f"The task option {key!r} is {shown(value)}: {error}.") from error
+    kwargs = named_values(words, "task option")
     tasks = tuple(task.with_kwargs(**kwargs) for task in suite)
     if len(set(tasks)) < len(set(suite)):
         raise InputError(

@@ -16,6 +16,7 @@ from rltransfer.cli.task_options import (
     with_options,
     with_timeout,
 )
+from rltransfer.entry_points import entries, load_entry, summarize
 from rltransfer.errors import InputError
 from rltransfer.files.untrusted import damage_refused
 from rltransfer.learning import methods
@@ -31,6 +32,8 @@ from rltransfer.runs.run import Run
 from rltransfer.runs.sequence import SEQUENTIAL, TaskSequence, check_sequence, evaluations
 from rltransfer.tasks.task import Suite
 
+TRAINERS = "rltransfer.trainers"
+"""The group of entry points of what trains by itself: dataclasses of options with a `run`."""
 LONGEST_NAME = 100
 """Bytes of the tasks in the name of a folder; longer lists of tasks are shortened."""
 
@@ -70,7 +73,15 @@ def run(words: list[str]) -> None:
     """Trains an agent."""
     if words and words[0].startswith("-"):
         words = [*_agent_of(words), *words]
-    name, options = choose_agent(words, "rltransfer train", "Train an agent.")
+    trainers = {entry.name: entry for entry in entries(TRAINERS)}
+    name, options = choose(
+        "agent", [*methods.method_names(), *trainers], words, "rltransfer train",
+        "Train an agent.",
+        lambda one: summarize(trainers[one]) if one in trainers else methods.summarize_method(one),
+    )  # fmt: skip
+    if name in trainers:
+        parse(load_entry(trainers[name]), options, f"rltransfer train {name}").run()
+        return
     prog = f"rltransfer train {name}"
     method = methods.find_method(name)
     # Only a method with a teacher can learn from the previous generation.

@@ -87,7 +87,7 @@ def make_host_env(task: Task, num_envs: int, device: torch.device) -> VectorEnv:
         raise
     except (Exception, SystemExit) as failure:
         # Whatever the environment raises: a missing file, licence or port is the user's to mend.
-        raise _not_made(task, spec, failure, mode) from failure
+        raise not_made(task, spec, failure, mode) from failure
     return HostVectorEnv(env, device, name=task.id, image_layout=layout)
 
 
@@ -189,7 +189,7 @@ def _not_installed(task: Task, spec: EnvSpec, failure: ModuleNotFoundError) -> I
     )
 
 
-def _not_made(task: Task, spec: EnvSpec, failure: BaseException, mode: str) -> InputError:
+def not_made(task: Task, spec: EnvSpec, failure: BaseException, mode: str = "sync") -> InputError:
     """The error to raise when an environment's constructor has raised one."""
     if isinstance(failure, ModuleNotFoundError) and failure.name:
         return _not_installed(task, spec, failure)
