@@ -65,7 +65,10 @@ from rltransfer.policies.scores import is_masked
 from rltransfer.rollouts.rollout import Rollout
 from rltransfer.schedule import Schedule
 from rltransfer.tasks.action import action_size, center_and_half_range
+from rltransfer.tasks.families import family_of
+from rltransfer.tasks.making import overlaps
 from rltransfer.tasks.observation import Observation
+from rltransfer.tasks.task import Suite
 from rltransfer.teachers.labeller import Labeller
 from rltransfer.teachers.loading import load_teacher
 from rltransfer.teachers.teacher import Teacher
@@ -199,6 +202,11 @@ class PolicyDistillation(GradientMethod):
     def default_activation(self, network: Network) -> ActivationName:
         """That of the teacher, which is not known yet."""
         return "auto"
+
+    def default_steps(self, suite: Suite) -> int:
+        """Fewer where environments run on the host, as each of their steps is learned from more."""
+        on_device = all(family_of(task) is not None and not overlaps(task) for task in suite)
+        return super().default_steps(suite) if on_device or self.reinforces else 200_000
 
     def _check_learning(self) -> None:
         """Checks that something is learned, and that the student acts if RL needs it."""

@@ -76,6 +76,10 @@ class Method(metaclass=AcceptsAliases):
         """What "auto" means for a network of this method; "auto" if it depends on the tasks."""
         return "relu"
 
+    def default_steps(self, suite: Suite) -> int:
+        """Environment steps of a run on these tasks, where a user does not say how many."""
+        return 1_000_000
+
     def first_task(self) -> Method:
         """The method of the first task of a sequence."""
         return self

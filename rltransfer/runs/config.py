@@ -42,8 +42,9 @@ NOT_OPTIONS = (FRAMES, SCALED_ACTIONS)
 class RunOptions:
     """Options of every run, whatever the method."""
 
-    total_steps: int = 1_000_000
-    """Environment steps over all tasks and environments, rounded up to whole rollouts."""
+    total_steps: int = 0
+    """Environment steps over all tasks and environments, rounded up to whole rollouts. 0 means
+    1,000,000; for policy distillation 200,000 where environments run on the host."""
     seed: int = 0
     """Seed of weights, environments and sampling order."""
     device: str = "auto"
@@ -98,8 +99,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         normalize(self)
         object.__setattr__(self, "threads", checked_threads(self.threads))
-        check_range(self, "at least 1", "total_steps")
-        check_range(self, "at least 0", "init_layers")
+        check_range(self, "at least 0", "total_steps", "init_layers")
         check_range(self, "finite and at least 0", "l2_to_source", "ewc_weight", "until")
         Freeze.of(self.freeze)
         if not self.init_from:
@@ -126,6 +126,13 @@ class RunOptions:
     def max_episode_steps(self) -> int:
         """Steps after which an evaluation cuts an episode; for short runs at least 1,000."""
         return self.evaluate_max_steps or min(max(self.total_steps, 1_000), LONGEST)
+
+
+def with_total_steps(options: RunOptions, method: Method, suite: Suite) -> RunOptions:
+    """The options with the method's own number of steps, if they leave it to the method."""
+    if options.total_steps:
+        return options
+    return dataclasses.replace(options, total_steps=method.default_steps(suite))
 
 
 def check_consolidation(options: RunOptions) -> None:

@@ -34,7 +34,7 @@ from rltransfer.machine import distributed
 from rltransfer.options import whole_number
 from rltransfer.rollouts.engine import closed_if_refused
 from rltransfer.runs.callbacks import Callback
-from rltransfer.runs.config import RunOptions, settings
+from rltransfer.runs.config import RunOptions, settings, with_total_steps
 from rltransfer.runs.folder import (
     make_folder,
     several_runs,
@@ -78,6 +78,8 @@ class Chain:
         number = whole_number("generations", self.generations, "at least 1")
         check_number("generations", number, "at most 10,000")
         object.__setattr__(self, "generations", number)
+        options = with_total_steps(self.options, self.method, self.suite)
+        object.__setattr__(self, "options", options)
         if not hasattr(self.method, "teacher"):
             raise no_teacher(self.name)
 

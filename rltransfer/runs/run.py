@@ -54,6 +54,7 @@ from rltransfer.runs.config import (
     check_consolidation,
     read_config,
     settings,
+    with_total_steps,
 )
 from rltransfer.runs.consolidation import remember
 from rltransfer.runs.cpu_threads import stored_threads, threads_for
@@ -126,7 +127,7 @@ class Run:
         self.name = name
         self.method = method
         self.suite = suite
-        self.options = options
+        self.options = options = with_total_steps(options, method, suite)
         self.run_dir = run_dir
         self.quiet = quiet
         self.device = find_device(options.device)

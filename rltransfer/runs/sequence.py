@@ -47,7 +47,7 @@ from rltransfer.policies.saving import load_policy
 from rltransfer.rollouts.engine import closed_if_refused
 from rltransfer.rollouts.evaluation import evaluate_policy, probe_spaces
 from rltransfer.runs.callbacks import Callback
-from rltransfer.runs.config import RunOptions, check_consolidation, settings
+from rltransfer.runs.config import RunOptions, check_consolidation, settings, with_total_steps
 from rltransfer.runs.descriptions import description_of
 from rltransfer.runs.evaluate import part_for
 from rltransfer.runs.folder import (
@@ -111,6 +111,8 @@ class TaskSequence:
     compress_steps: int = 0
 
     def __post_init__(self) -> None:
+        options = with_total_steps(self.options, self.method, self.suite)
+        object.__setattr__(self, "options", options)
         check_number("compress_steps", self.compress_steps, "at least 0")
         if len(self.suite) < 2:
             raise InputError(

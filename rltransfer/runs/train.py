@@ -33,7 +33,7 @@ def train(
     sequential: bool = False,
     compress_steps: int = 0,
     callbacks: Sequence[Callback] = (),
-    total_steps: int = 1_000_000,
+    total_steps: int = 0,
     seed: int = 0,
     device: str = "auto",
     threads: Threads = AUTO,
@@ -70,7 +70,8 @@ def train(
             (Progress & Compress); 0 for none.
         callbacks: Functions that the run calls with a `RunEvent` at its start and end, rollouts,
             evaluations and checkpoints, e.g. to log or to stop early: see `callbacks.py`.
-        total_steps: Environment steps over all tasks and environments.
+        total_steps: Environment steps over all tasks and environments; 0 for the method's own
+            number, see `Method.default_steps`.
         seed: Seed of weights, environments and sampling order.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if available.
         threads: CPU threads of torch; 0 for torch's default. "auto": one for small networks, more

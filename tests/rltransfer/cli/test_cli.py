@@ -137,7 +137,7 @@ def test_bad_words_are_refused_in_a_sentence(
         ("train", "ppo", "--task", "ALE/Pnog-v5"): "did you mean 'ALE/Pong-v5'?",
         ("train", "ppo", "--task", TASK, "--learning-rte", "1"): "did you mean '--learning-rate'?",
         ("train", "ppo", "--task", TASK, "--steps", "many"): "'many' is not a whole number",
-        ("train", "ppo", "--task", TASK, "--steps", "0"): "steps is 0",
+        ("train", "ppo", "--task", TASK, "--steps", "-1"): "steps is -1",
         ("train", "ppo", "--task", TASK, "--num-envs", "-3"): "num_envs is -3",
         ("train", "ppo", TASK): f"did you mean '--task {TASK}'?",
         ("train", "ppo", "--task", "My/Env-v0"): "'my_module:My/Env-v0'",

@@ -85,7 +85,7 @@ def test_folders_of_any_name_work(
         ("--run-dir", "/proc/a", "/proc/a cannot be written"),
         ("--resume", "", "--resume is empty"),
         ("--total-steps", "nan", "'nan' is not a whole number"),
-        ("--total-steps", "-0", "total_steps is 0: it must be at least 1"),
+        ("--total-steps", "-1", "total_steps is -1: it must be at least 0"),
         ("--num-envs", "1.5", "'1.5' is not a whole number"),
         ("--num-envs", "True", "'True' is not a whole number"),
         ("--seed", "½", "'½' is not a whole number"),

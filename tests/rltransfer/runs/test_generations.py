@@ -210,7 +210,7 @@ def test_what_cannot_be_done_writes_nothing(tmp_path: Path, teacher: Path) -> No
     cases = [
         (PPO(**SMALL), {}, "ppo has no teacher"),
         (distil, {"generations": -1}, "generations is -1: it must be at least 0"),
-        (distil, {"total_steps": 0}, "total_steps is 0"),
+        (distil, {"total_steps": -1}, "total_steps is -1"),
         (distil, {"suite": "CartPole-v1"}, "does not fit the task 'CartPole-v1'"),
         (recurrent, {}, "A recurrent student cannot teach the next generation"),
     ]

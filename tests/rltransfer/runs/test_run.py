@@ -509,7 +509,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"total_steps": 0}, "total_steps is 0"),
+        ({"total_steps": -1}, "total_steps is -1"),
         ({"episodes": -1}, "episodes is -1"),
         ({"seed": -1}, "seed is -1"),
         ({"device": "cuda:99"}, "There is no device 'cuda:99'"),
