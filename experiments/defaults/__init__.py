@@ -1,0 +1,1 @@
+"""Students with default options, of any teacher."""
