@@ -424,6 +424,7 @@ class PolicyDistillationAgent(Agent):
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Batch:
         """Labels the observations, and chooses actions of teacher or student."""
         began = time.perf_counter()
+        self.teacher.begin_step(start, task)
         label = self.labeller(observation, task)
         self.teacher_seconds += time.perf_counter() - began
         step: Batch = {"label": label.tensors()}

@@ -62,6 +62,7 @@ class TeacherActor:
 
     def act(self, observation: Observation, task: Tensor, state: Tensor, start: Tensor) -> Nested:
         """The teacher's action."""
+        self.teacher.begin_step(start, task)
         output = self.teacher(observation, task)
         return {"action": _action(output, self.generator, f"The teacher {self.teacher.source}")}
 

@@ -252,7 +252,7 @@ def evaluate_teacher(
     """Evaluates a teacher on each task of a suite; see `evaluate`.
 
     Args:
-        teacher: The teacher; its random state is the same afterwards.
+        teacher: The teacher; its random and recurrent states are the same afterwards.
         suite: The tasks.
         episodes: Number of episodes of each task.
         seed: Seeds the environments and the teacher.
@@ -298,13 +298,17 @@ def evaluate_teacher(
 
 @contextlib.contextmanager
 def _seeded(teacher: Teacher, seed: int) -> Iterator[None]:
-    """Seeds a teacher's generators and restores them afterwards."""
+    """Seeds a teacher's generators, and restores them and its recurrent states afterwards."""
     generators = teacher.generators()
     states = [generator.get_state() for generator in generators]
+    recurrent = teacher.row_states()
+    aside = [one.set_aside() for one in recurrent]
     teacher.seed(seed)
     try:
         yield
     finally:
+        for one, kept in zip(recurrent, aside, strict=True):
+            one.take_up(kept)
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
 

@@ -109,6 +109,11 @@ class Composition(Teacher):
         """Fits every member to every task."""
         return self._again([member.fitted(spaces) for member in self.members])
 
+    def begin_step(self, start: Tensor, task: Tensor) -> None:
+        """Tells all members."""
+        for member in self.members:
+            member.begin_step(start, task)
+
     def notes(self) -> tuple[str, ...]:
         """The notes of all members, each once."""
         return tuple(dict.fromkeys(note for one in self.members for note in one.notes()))

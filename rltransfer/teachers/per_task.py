@@ -96,6 +96,15 @@ class PerTask(Composition):
         self._stacks = len(policies) == len(self.members) and can_stack(policies)
         self._stacked = StackedPolicies(policies) if self._stacks else None
 
+    def begin_step(self, start: Tensor, task: Tensor) -> None:
+        """Tells each teacher of the rows of its task."""
+        begin = 0
+        counts = self._counted(task) if len(self.members) > 1 else [len(task)]
+        for teacher, count in zip(self.members, counts, strict=True):
+            rows = slice(begin, begin + count)
+            teacher.begin_step(start[rows], task[rows])
+            begin += count
+
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the teacher of each row; with a single task, its bits."""
         if len(self.members) == 1:

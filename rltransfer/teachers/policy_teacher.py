@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from gymnasium.spaces import Box, Dict
@@ -24,6 +26,7 @@ from rltransfer.tasks.suite_spaces import (
     check_observation,
 )
 from rltransfer.tasks.task import Suite, Task
+from rltransfer.teachers.row_states import RowStates
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import ModuleTeacher, Teacher, in_this_package
 
@@ -32,7 +35,7 @@ class PolicyTeacher(ModuleTeacher):
     """A policy that rltransfer trained.
 
     Args:
-        policy: The policy, without a recurrent state.
+        policy: The policy. One with a recurrent state remembers each row from step to step.
         source: Where it comes from.
         sha256: Hash of its weights.
         suite: The tasks that it was trained on, in the order of its task indices. If None, it only
@@ -41,9 +44,6 @@ class PolicyTeacher(ModuleTeacher):
         frame_stack: The number of stacked frames in its observations, 0 for none; None if unknown.
         recorded_return: Mean return that was measured before, by task id.
         checkpoint: The checkpoint of the run at `source` that the policy is from.
-
-    Raises:
-        InputError: The policy is recurrent.
     """
 
     module: Policy
@@ -63,10 +63,7 @@ class PolicyTeacher(ModuleTeacher):
     ) -> None:
         super().__init__(policy, source, sha256, policy.num_acting_parameters())
         if policy.state_size:
-            raise InputError(
-                f"The teacher {source} is recurrent: its labels depend on a state that is not "
-                "stored. Use a teacher without a GRU."
-            )
+            self.states = RowStates(policy.state_size)
         self.suite = suite
         self.kind = kind
         self.frame_stack = frame_stack
@@ -110,7 +107,23 @@ class PolicyTeacher(ModuleTeacher):
 
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the policy."""
-        return self.cropped(self.module(*self.inputs(observation, task), needs=needs))
+        groups, index = self.inputs(observation, task)
+        if self.states is None:
+            return self.cropped(self.module(groups, index, needs=needs))
+        state, start = self.states.before(len(task), task.device)
+        output: PolicyOutput = self.module(groups, index, state, start, needs)
+        assert output.state is not None
+        self.states.after(output.state)
+        return self.cropped(dataclasses.replace(output, state=None))
+
+    def label_state(self) -> dict[str, Any]:
+        """The recurrent states of all rows."""
+        return {} if self.states is None else self.states.state_dict()
+
+    def load_label_state(self, state: dict[str, Any]) -> None:
+        """Restores what `label_state` returned."""
+        if self.states is not None:
+            self.states.load_state_dict(state, next(self.module.parameters()).device)
 
     def network(self) -> Network:
         """The architecture of the policy."""

@@ -17,6 +17,7 @@ from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.observation import Observation, copied
 from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.tasks.task import Task
+from rltransfer.teachers.row_states import RowStates
 from rltransfer.teachers.spec import TeacherSpec
 
 
@@ -43,6 +44,8 @@ class Teacher(nn.Module, abc.ABC):
     num_parameters: int
     sha256: str | None = None
     loadable = False
+    states: RowStates | None = None
+    """The recurrent states of the rows that it labels; None for a teacher without any."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,6 +80,23 @@ class Teacher(nn.Module, abc.ABC):
                 rows as rows of that task.            (rows,)
             needs: The fields that are needed in addition to `LABELS`.
         """
+
+    def row_states(self) -> list[RowStates]:
+        """The recurrent states of this teacher and of all within it."""
+        teachers = (one for one in self.modules() if isinstance(one, Teacher))
+        return [one.states for one in teachers if one.states is not None]
+
+    def begin_step(self, start: Tensor, task: Tensor) -> None:
+        """Tells a recurrent teacher that its next call labels a step of all environments.
+
+        Other calls are of single observations, as at the beginning of an episode.
+
+        Args:
+            start: Whether a row's observation is the first of its episode.    (rows,)
+            task: Index of each row's task, sorted.                            (rows,)
+        """
+        if self.states is not None:
+            self.states.begin_step(start)
 
     def train(self, mode: bool = True) -> Self:
         """Keeps the teacher in evaluation mode, whatever a module that holds it does."""

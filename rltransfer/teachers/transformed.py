@@ -137,6 +137,11 @@ class MonteCarloDropout(Wrapper):
                 f"MonteCarloDropout drops features of one last hidden layer, but {teacher.source} "
                 f"is a {type(teacher.module).__name__}: use a teacher that another method trained."
             )
+        if teacher.module.state_size:
+            raise InputError(
+                f"MonteCarloDropout drops features of one observation, but {teacher.source} is "
+                "recurrent: use a teacher without a GRU."
+            )
         samples = whole_number("The number of samples of MonteCarloDropout", samples, "at least 1")
         check_number("The number of samples of MonteCarloDropout", samples, "at most 10,000")
         check_number("The p of MonteCarloDropout", to_builtin(p), "at least 0 and below 1")

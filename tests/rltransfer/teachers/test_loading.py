@@ -165,21 +165,6 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path: Path, zip_path: Path) ->
         fitted_teacher(teacher, CARTPOLE, CPU)
 
 
-def test_a_recurrent_teacher_is_refused(tmp_path: Path) -> None:
-    method = rt.agents.PPO(num_envs=4, rollout_length=10, network=rt.policies.mlp(gru=8))
-    rt.train(
-        method,
-        suite=TASK,
-        total_steps=40,
-        run_dir=tmp_path / "run",
-        episodes=1,
-        evaluate_episodes=0,
-        quiet=True,
-    )
-    with pytest.raises(rt.InputError, match="is recurrent"):
-        rt.load_teacher(tmp_path / "run")
-
-
 def test_no_such_source() -> None:
     with pytest.raises(rt.InputError, match=r"There is no teacher 'nothing'"):
         rt.load_teacher("nothing")
