@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rltransfer.errors import InputError, check_range
 from rltransfer.files.named_values import named_values
 from rltransfer.tasks import families
+from rltransfer.tasks.history import OPTION as OBSERVATION_HISTORY
 from rltransfer.tasks.task import OBSERVATION_TRANSFORM, Suite
 
 
@@ -25,6 +26,9 @@ class TaskOptions:
     transform: str = ""
     """How images are transformed before the policy sees them, e.g. noise or
     flip_horizontal+invert: sets the task option `observation_transform`."""
+    history: int = 0
+    """Shows the last observations of a vector, this many, as the group `history`, which a student
+    reads with --groups history: sets the task option `observation_history`."""
     env_timeout: float = 0.0
     """Seconds that a step of an environment may take, with `--task-option
     vectorization_mode=async`; 0 for any time."""
@@ -43,8 +47,9 @@ def requested_suite(where: TaskOptions) -> Suite:
 
 
 def option_words(where: TaskOptions) -> tuple[str, ...]:
-    """The task options, with that of `--transform`."""
-    return (*where.task_option, *transform_words(where.transform))
+    """The task options, with those of `--transform` and `--history`."""
+    history = (f"{OBSERVATION_HISTORY}={where.history}",) if where.history else ()
+    return (*where.task_option, *transform_words(where.transform), *history)
 
 
 def transform_words(transform: str) -> tuple[str, ...]:

@@ -85,7 +85,6 @@ from rltransfer.runs.progress import TRAINING_RETURN, live_figures
 from rltransfer.runs.result import final_curves
 from rltransfer.runs.teacher_check import format_return
 from rltransfer.runs.tensorboard import Tracker, write_settings
-from rltransfer.tasks.host_env import HostVectorEnv
 from rltransfer.tasks.normalising import describe_normalising
 from rltransfer.tasks.observation import grouped
 from rltransfer.tasks.task import Suite
@@ -655,7 +654,7 @@ class Run:
 
 def on_device(engine: RolloutEngine) -> bool:
     """Whether all environments are simulated on the device."""
-    return not any(isinstance(one.env, HostVectorEnv) for one in engine.env_slices)
+    return not any(env_slice.env.on_host for env_slice in engine.env_slices)
 
 
 def scales_actions(run_dir: Path) -> bool:

@@ -61,6 +61,8 @@ class HostVectorEnv(VectorEnv):
         InputError: A space of the environment or its autoreset mode is not supported.
     """
 
+    on_host = True
+
     def __init__(
         self,
         env: NumpyVectorEnv,

@@ -13,6 +13,7 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.expression import shown
 from rltransfer.tasks.families import family_of, suites, task_ids
 from rltransfer.tasks.gymnasium_env import host_env_overlaps, make_host_env
+from rltransfer.tasks.history import HistoryVectorEnv, split_history
 from rltransfer.tasks.task import Task
 from rltransfer.tasks.transforms import TransformedVectorEnv, split_transform
 from rltransfer.tasks.vector_env import VectorEnv
@@ -30,12 +31,13 @@ def make_vector_env(task: Task, num_envs: int, device: torch.device) -> VectorEn
     if num_envs < 1:
         raise InputError(f"The number of environments is {num_envs}: it must be at least 1.")
     _check_arguments(task)
-    plain, transforms = split_transform(task)
+    seen, length = split_history(task)
+    plain, transforms = split_transform(seen)
     env = _make_plain(plain, num_envs, device)
-    if not transforms:
-        return env
     try:
-        return TransformedVectorEnv(env, transforms, task.id)
+        if transforms:
+            env = TransformedVectorEnv(env, transforms, task.id)
+        return HistoryVectorEnv(env, length, task.id) if length else env
     except InputError:
         env.close()
         raise

@@ -82,7 +82,7 @@ class TransformedVectorEnv(VectorEnv):
         self.single_observation_space = self._transformed_space(space, names)
         self.single_action_space = env.single_action_space
         self.host_action_space = env.host_action_space
-        self.truncates, self.overlaps = env.truncates, env.overlaps
+        self.truncates, self.overlaps, self.on_host = env.truncates, env.overlaps, env.on_host
         self.capturable, self.frame_stack = env.capturable, env.frame_stack
         self.metadata = env.metadata
 

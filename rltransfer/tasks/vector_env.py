@@ -44,6 +44,8 @@ class VectorEnv(gymnasium.vector.VectorEnv, abc.ABC):
     """Whether episodes can be truncated; if not, `final_obs` is never needed."""
     overlaps: bool = False
     """Whether `send` returns while the step is still running, so that pipelining pays off."""
+    on_host: bool = False
+    """Whether it is simulated on the host, where a step costs more than on the device."""
     capturable: bool = False
     """Whether a step can be part of a CUDA graph: it does not wait for the device, allocates no
     tensor that outlives it, always returns the same tensors, and always returns `final_obs`."""
