@@ -33,7 +33,7 @@ def program(tmp_path: Path) -> Path:
 def test_each_file_is_what_is_in_it(checkpoint: Path, program: Path) -> None:
     actor = load_torch_file(checkpoint, {"activation": ["tanh"], "group": ["a", "b"]})
     assert isinstance(actor, RslRlActor) and actor.groups == ("a", "b")
-    assert isinstance(actor.hidden[1], nn.Tanh)
+    assert isinstance(actor.network.hidden[1], nn.Tanh)
     policy = load_torch_file(program, {"output": ["q_values"], "scale": ["1/255"]})
     assert isinstance(policy, ScriptedPolicy) and policy.output == "q_values"
     assert policy.scale == 1 / 255 and policy.groups == ("policy",)
