@@ -1,28 +1,52 @@
-"""Files of torch (`.pt`, `.pth`): a TorchScript program or a checkpoint of rsl_rl.
+"""Files of torch: a TorchScript program, or tensors that another library saved.
 
-Both are zips: TorchScript's has a program under `code/`, rsl_rl's is written by `torch.save`.
-Options supply what a file does not contain, e.g. `model_1500.pt?activation=relu`: see
-docs/teachers.md.
+Both are zips: TorchScript's has a program under `code/`, the others are written by `torch.save`.
+Which library wrote a file follows from what it contains. Options supply what it does not contain,
+e.g. `model_1500.pt?activation=relu`: see docs/teachers.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, unknown
 from rltransfer.importers.imported_policy import ImportedPolicy
-from rltransfer.importers.rsl_rl import load_rsl_rl
+from rltransfer.importers.rsl_rl import is_rsl_rl, read_rsl_rl
+from rltransfer.importers.saved_file import EXPORT, SavedFile, keys_of, open_saved
+from rltransfer.importers.state_dict import is_state_dict, read_state_dict
 from rltransfer.importers.torchscript import is_torchscript, load_torchscript
 from rltransfer.tasks.observation import DEFAULT_GROUP
 
 SUFFIXES = (".pt", ".pth")
 """The suffixes of the files."""
 
+RECOGNISED: dict[str, Callable[[SavedFile], bool]] = {
+    "rsl_rl": is_rsl_rl,
+    "state_dict": is_state_dict,
+}
+"""What tells whether a file is of a library, in the order in which they are asked."""
+
+READERS: dict[str, Callable[..., ImportedPolicy]] = {
+    "rsl_rl": read_rsl_rl,
+    "state_dict": read_state_dict,
+}
+"""The readers of open files."""
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "torchscript": ("output", "scale"),
+    "rsl_rl": ("activation",),
+    "state_dict": ("activation", "library", "network", "output", "prefix"),
+}
+"""The options of each kind of file, next to `group`."""
+
+LIBRARIES = ("state_dict",)
+"""The values of the option `library`, for files of named tensors alone."""
+
 
 def load_torch_file(path: Path, options: Mapping[str, list[str]] | None = None) -> ImportedPolicy:
-    """The policy of a TorchScript file or of an rsl_rl checkpoint.
+    """The policy of a TorchScript file, or of a file of tensors.
 
     Args:
         path: The file.
@@ -33,8 +57,45 @@ def load_torch_file(path: Path, options: Mapping[str, list[str]] | None = None) 
     """
     given = dict(options or {})
     groups = given.pop("group", [DEFAULT_GROUP])
-    scripted = is_torchscript(path)
-    known = ("output", "scale") if scripted else ("activation",)
+    if is_torchscript(path):
+        once = _checked(given, "torchscript", path)
+        if "scale" in once:
+            once["scale"] = _number(once["scale"], path)
+        return load_torchscript(path, groups=groups, **once)
+    saved = open_saved(path)
+    library = _library(saved, given.get("library", []))
+    once = _checked(given, library, path)
+    once.pop("library", None)
+    return READERS[library](saved, groups=groups, **once)
+
+
+def _library(saved: SavedFile, requested: Sequence[str]) -> str:
+    """The library that wrote a file.
+
+    Args:
+        saved: The open file.
+        requested: The values of the option `library`.
+    """
+    for library in requested:
+        if library not in LIBRARIES:
+            raise unknown("library", library, LIBRARIES)
+    found = [library for library, is_one in RECOGNISED.items() if is_one(saved)]
+    if requested and is_state_dict(saved):
+        return requested[0]
+    if found:
+        return found[0]
+    keys = sorted(keys_of(saved.value))
+    content = f"the entries {', '.join(map(repr, keys))}" if keys else "no named entries"
+    raise InputError(
+        f"{saved.path} contains {content}, so that it is not a plain state_dict "
+        f"or a checkpoint of rsl_rl: save the policy's state_dict alone, or "
+        f"{EXPORT}."
+    )
+
+
+def _checked(given: Mapping[str, list[str]], kind: str, path: Path) -> dict[str, Any]:
+    """The value of each option, which is known and set once."""
+    known = OPTIONS[kind]
     for name, values in given.items():
         if name not in known:
             raise unknown(f"option of the teacher {path}", name, (*known, "group"))
@@ -42,12 +103,7 @@ def load_torch_file(path: Path, options: Mapping[str, list[str]] | None = None) 
             raise InputError(
                 f"The option {name!r} of the teacher {path} is set twice: set it once."
             )
-    once: dict[str, Any] = {name: values[0] for name, values in given.items()}
-    if not scripted:
-        return load_rsl_rl(path, groups=groups, **once)
-    if "scale" in once:
-        once["scale"] = _number(once["scale"], path)
-    return load_torchscript(path, groups=groups, **once)
+    return {name: values[0] for name, values in given.items()}
 
 
 def _number(text: str, path: Path) -> float:
