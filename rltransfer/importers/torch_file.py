@@ -15,6 +15,7 @@ from rltransfer.errors import InputError, unknown
 from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.rsl_rl import is_rsl_rl, read_rsl_rl
 from rltransfer.importers.saved_file import EXPORT, SavedFile, keys_of, open_saved
+from rltransfer.importers.skrl import is_skrl, read_skrl
 from rltransfer.importers.state_dict import is_state_dict, read_state_dict
 from rltransfer.importers.torchscript import is_torchscript, load_torchscript
 from rltransfer.tasks.observation import DEFAULT_GROUP
@@ -24,12 +25,14 @@ SUFFIXES = (".pt", ".pth")
 
 RECOGNISED: dict[str, Callable[[SavedFile], bool]] = {
     "rsl_rl": is_rsl_rl,
+    "skrl": is_skrl,
     "state_dict": is_state_dict,
 }
 """What tells whether a file is of a library, in the order in which they are asked."""
 
 READERS: dict[str, Callable[..., ImportedPolicy]] = {
     "rsl_rl": read_rsl_rl,
+    "skrl": read_skrl,
     "state_dict": read_state_dict,
 }
 """The readers of open files."""
@@ -37,6 +40,7 @@ READERS: dict[str, Callable[..., ImportedPolicy]] = {
 OPTIONS: dict[str, tuple[str, ...]] = {
     "torchscript": ("output", "scale"),
     "rsl_rl": ("activation",),
+    "skrl": ("activation",),
     "state_dict": ("activation", "library", "network", "output", "prefix"),
 }
 """The options of each kind of file, next to `group`."""
@@ -88,7 +92,7 @@ def _library(saved: SavedFile, requested: Sequence[str]) -> str:
     content = f"the entries {', '.join(map(repr, keys))}" if keys else "no named entries"
     raise InputError(
         f"{saved.path} contains {content}, so that it is not a plain state_dict "
-        f"or a checkpoint of rsl_rl: save the policy's state_dict alone, or "
+        f"or a checkpoint of rsl_rl or skrl: save the policy's state_dict alone, or "
         f"{EXPORT}."
     )
 
