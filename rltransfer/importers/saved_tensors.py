@@ -100,6 +100,11 @@ class _Shape(tuple[Any, ...]):
 STORAGES = {name: type(name, (_Storage,), {"dtype": dtype}) for name, dtype in DTYPES.items()}
 
 KNOWN: dict[tuple[str, str], type] = {
+    # Numbers of NumPy, e.g. the best return in a checkpoint of rl_games.
+    ("_codecs", "encode"): Record,
+    ("numpy", "dtype"): Record,
+    ("numpy.core.multiarray", "scalar"): Record,
+    ("numpy._core.multiarray", "scalar"): Record,
     ("builtins", "set"): Record,
     ("collections", "Counter"): _Table,
     ("collections", "OrderedDict"): _Table,

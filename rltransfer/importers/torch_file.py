@@ -13,6 +13,7 @@ from typing import Any
 
 from rltransfer.errors import InputError, unknown
 from rltransfer.importers.imported_policy import ImportedPolicy
+from rltransfer.importers.rl_games import is_rl_games, read_rl_games
 from rltransfer.importers.rsl_rl import is_rsl_rl, read_rsl_rl
 from rltransfer.importers.saved_file import EXPORT, SavedFile, keys_of, open_saved
 from rltransfer.importers.skrl import is_skrl, read_skrl
@@ -25,6 +26,7 @@ SUFFIXES = (".pt", ".pth")
 
 RECOGNISED: dict[str, Callable[[SavedFile], bool]] = {
     "rsl_rl": is_rsl_rl,
+    "rl_games": is_rl_games,
     "skrl": is_skrl,
     "state_dict": is_state_dict,
 }
@@ -32,6 +34,7 @@ RECOGNISED: dict[str, Callable[[SavedFile], bool]] = {
 
 READERS: dict[str, Callable[..., ImportedPolicy]] = {
     "rsl_rl": read_rsl_rl,
+    "rl_games": read_rl_games,
     "skrl": read_skrl,
     "state_dict": read_state_dict,
 }
@@ -40,6 +43,7 @@ READERS: dict[str, Callable[..., ImportedPolicy]] = {
 OPTIONS: dict[str, tuple[str, ...]] = {
     "torchscript": ("output", "scale"),
     "rsl_rl": ("activation",),
+    "rl_games": ("activation", "clip_actions"),
     "skrl": ("activation",),
     "state_dict": ("activation", "library", "network", "output", "prefix"),
 }
@@ -92,7 +96,7 @@ def _library(saved: SavedFile, requested: Sequence[str]) -> str:
     content = f"the entries {', '.join(map(repr, keys))}" if keys else "no named entries"
     raise InputError(
         f"{saved.path} contains {content}, so that it is not a plain state_dict "
-        f"or a checkpoint of rsl_rl or skrl: save the policy's state_dict alone, or "
+        f"or a checkpoint of rsl_rl, skrl or rl_games: save the policy's state_dict alone, or "
         f"{EXPORT}."
     )
 
