@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rltransfer.errors import InputError, unknown
+from rltransfer.importers import cleanrl
+from rltransfer.importers.cleanrl import is_cleanrl, read_cleanrl
 from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.rl_games import is_rl_games, read_rl_games
 from rltransfer.importers.rsl_rl import is_rsl_rl, read_rsl_rl
@@ -21,13 +23,14 @@ from rltransfer.importers.state_dict import is_state_dict, read_state_dict
 from rltransfer.importers.torchscript import is_torchscript, load_torchscript
 from rltransfer.tasks.observation import DEFAULT_GROUP
 
-SUFFIXES = (".pt", ".pth")
+SUFFIXES = (".pt", ".pth", cleanrl.SUFFIX)
 """The suffixes of the files."""
 
 RECOGNISED: dict[str, Callable[[SavedFile], bool]] = {
     "rsl_rl": is_rsl_rl,
     "rl_games": is_rl_games,
     "skrl": is_skrl,
+    "cleanrl": is_cleanrl,
     "state_dict": is_state_dict,
 }
 """What tells whether a file is of a library, in the order in which they are asked."""
@@ -36,6 +39,7 @@ READERS: dict[str, Callable[..., ImportedPolicy]] = {
     "rsl_rl": read_rsl_rl,
     "rl_games": read_rl_games,
     "skrl": read_skrl,
+    "cleanrl": read_cleanrl,
     "state_dict": read_state_dict,
 }
 """The readers of open files."""
@@ -45,11 +49,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "rsl_rl": ("activation",),
     "rl_games": ("activation", "clip_actions"),
     "skrl": ("activation",),
+    "cleanrl": ("library",),
     "state_dict": ("activation", "library", "network", "output", "prefix"),
 }
 """The options of each kind of file, next to `group`."""
 
-LIBRARIES = ("state_dict",)
+LIBRARIES = ("cleanrl", "state_dict")
 """The values of the option `library`, for files of named tensors alone."""
 
 
@@ -95,7 +100,7 @@ def _library(saved: SavedFile, requested: Sequence[str]) -> str:
     keys = sorted(keys_of(saved.value))
     content = f"the entries {', '.join(map(repr, keys))}" if keys else "no named entries"
     raise InputError(
-        f"{saved.path} contains {content}, so that it is not a plain state_dict "
+        f"{saved.path} contains {content}, so that it is not a plain state_dict, a CleanRL model, "
         f"or a checkpoint of rsl_rl, skrl or rl_games: save the policy's state_dict alone, or "
         f"{EXPORT}."
     )
