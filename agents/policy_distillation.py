@@ -108,9 +108,9 @@ class PolicyDistillation(GradientMethod):
     """Whether a student that names no layers has its teacher's."""
 
     teacher: str | Teacher
-    """A run directory; a file (Stable-Baselines3 zip, rsl_rl checkpoint, TorchScript; also
-    "hf:REPO/FILE"); "zoo" for the installed teacher of each task; or a composition of these, e.g.
-    "Ensemble('a.zip', 'runs/b')"."""
+    """A run directory; a file (Stable-Baselines3 zip, TorchScript, tensors of rsl_rl, skrl,
+    rl_games or CleanRL, any state_dict; also "hf:REPO/FILE"); "zoo" for the installed teacher of
+    each task; or a composition of these, e.g. "Ensemble('a.zip', 'runs/b')"."""
     vecnormalize: Path | None = None
     """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
     default, those next to the zip are used, as rl-zoo stores them."""

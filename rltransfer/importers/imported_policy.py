@@ -182,5 +182,5 @@ def mlp_of(layers: nn.Module) -> Network | None:
     kinds = {type(one) for one in layers.children() if not isinstance(one, nn.Linear)}
     if not units or len(kinds) != 1 or 2 * len(units) != len(list(layers.children())):
         return None
-    # Every other activation of Stable-Baselines3 and rsl_rl is closer to ReLU.
+    # Every other activation of these libraries is closer to ReLU.
     return Network(encoder="mlp", hidden=units, activation="tanh" if nn.Tanh in kinds else "relu")

@@ -11,8 +11,8 @@ from rltransfer.expression import shown
 from rltransfer.importers.hub import fetch, is_on_hub
 
 SOURCES = (
-    "use a run directory, a Stable-Baselines3 zip, an rsl_rl checkpoint or a TorchScript file, "
-    "hf:OWNER/NAME/FILE, or 'zoo'"
+    "use a run directory, a Stable-Baselines3 zip, a checkpoint of rsl_rl, skrl, rl_games or "
+    "CleanRL, a state_dict, a TorchScript file, hf:OWNER/NAME/FILE, or 'zoo'"
 )
 """The possible sources of a teacher, for errors."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rltransfer.errors import InputError, unknown
+from rltransfer.errors import FEW, InputError, unknown
 from rltransfer.importers import cleanrl
 from rltransfer.importers.cleanrl import is_cleanrl, read_cleanrl
 from rltransfer.importers.imported_policy import ImportedPolicy
@@ -98,7 +98,9 @@ def _library(saved: SavedFile, requested: Sequence[str]) -> str:
     if found:
         return found[0]
     keys = sorted(keys_of(saved.value))
-    content = f"the entries {', '.join(map(repr, keys))}" if keys else "no named entries"
+    more = ", ..." if len(keys) > FEW else ""
+    names = ", ".join(map(repr, keys[:FEW])) + more
+    content = f"the entries {names}" if keys else "no named entries"
     raise InputError(
         f"{saved.path} contains {content}, so that it is not a plain state_dict, a CleanRL model, "
         f"or a checkpoint of rsl_rl, skrl or rl_games: save the policy's state_dict alone, or "

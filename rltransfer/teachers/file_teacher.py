@@ -1,4 +1,4 @@
-"""Teachers from files, local or on the Hugging Face hub: zips, checkpoints, TorchScript.
+"""Teachers from files, local or on the Hugging Face hub: zips, tensors, TorchScript.
 
 A source is a path or `hf:REPO/FILE[@REVISION]`. Options after it supply what a file does not
 contain, `model_1500.pt?activation=relu`; see `torch_file.py`.
@@ -42,7 +42,7 @@ OTHERS = {
 
 
 class FileTeacher(ModuleTeacher):
-    """A policy from a Stable-Baselines3 zip, an rsl_rl checkpoint or a TorchScript file.
+    """A policy from a Stable-Baselines3 zip, a file of tensors or a TorchScript file.
 
     Args:
         module: The policy.

@@ -22,8 +22,8 @@ class TeacherSpec:
     source: str
     """Where it comes from, as a user would write it."""
     kind: str
-    """"run", "zoo", "stable-baselines3", "rsl_rl", "torchscript" or "callable"; for any other
-    teacher the name of its class, e.g. "Ensemble"."""
+    """"run", "zoo", "stable-baselines3", "rsl_rl", "skrl", "rl_games", "cleanrl", "state_dict",
+    "torchscript" or "callable"; for any other teacher the name of its class, e.g. "Ensemble"."""
     sha256: str | None = None
     """Hash of the file with its weights, in hexadecimal; None where there is no file."""
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -19,6 +19,7 @@ from torch import nn
 
 from rltransfer.errors import InputError
 from rltransfer.importers.source import is_zip
+from rltransfer.policies.network import Network
 from rltransfer.rollouts.evaluation import evaluate_teacher
 from rltransfer.tasks.task import Suite
 from rltransfer.teachers.file_teacher import FileTeacher, load_file_teacher
@@ -162,6 +163,29 @@ def test_an_actor_of_rsl_rl_teaches(folder: Path) -> None:
     assert teacher.describe()["spec"]["kind"] == "rsl_rl"
     with pytest.raises(InputError, match="does not fit the task 'CartPole-v1'"):
         fitted_teacher(load_file_teacher(source), CARTPOLE, CPU)
+
+
+def test_tensors_of_cleanrl_and_others_teach(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    actor = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+    tensors = {f"actor_mean.{name}": part for name, part in actor.state_dict().items()}
+    tensors |= {name.replace("actor_mean", "critic"): part for name, part in tensors.items()}
+    tensors["actor_logstd"] = torch.zeros(1, 1)
+    pendulum = Suite.of("Pendulum-v1")
+    for name, kind, notes in (
+        ("ppo.cleanrl_model", "cleanrl", 1),
+        ("ppo.pth?activation=tanh&prefix=actor_mean", "state_dict", 0),
+    ):
+        torch.save(tensors, tmp_path / name.partition("?")[0])
+        source = str(tmp_path / name)
+        teacher = fitted_teacher(load_file_teacher(source), pendulum, CPU)
+        assert teacher.network() == Network(encoder="mlp", hidden=(5, 4), activation="tanh")
+        assert len(teacher.notes()) == notes
+        # 3 x 5 + 5 x 4 + 4 x 1 products, and 10 biases.
+        assert teacher.row_work() == 39 and teacher.num_parameters == 49
+        assert teacher.describe()["spec"]["kind"] == kind and str(teacher) == source
+        found = evaluate_teacher(teacher, pendulum, 2, seed=0, device=CPU)
+        assert len(found["Pendulum-v1"].returns) == 2
 
 
 def test_what_is_no_teacher_is_refused(folder: Path) -> None:
