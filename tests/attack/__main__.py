@@ -37,7 +37,7 @@ from typing import Any
 import torch
 from inputs import Inputs
 from seeds import MOVES, Seeds, build, copied_run, offline
-from worker import START, TASKS, Worker, is_left_behind, resumed, shell
+from worker import OPTIONS, START, TASKS, Worker, is_left_behind, resumed, shell
 
 import rltransfer as rt
 from rltransfer.errors import InputError
@@ -140,7 +140,8 @@ def _warm_up(seeds: Seeds, folder: Path) -> None:
             path = folder / name
             path.write_bytes(content)
             if not name.endswith(".pkl"):
-                rt.evaluate(str(path), TASKS.get(name, MOVES), 1, device="cpu")
+                source = f"{path}{OPTIONS.get(name, '')}"
+                rt.evaluate(source, TASKS.get(name, MOVES), 1, device="cpu")
         rt.load_teacher(folder / "sac.zip", vecnormalize=folder / "sac.pkl")
         for name in seeds.runs:
             run = copied_run(seeds, name, folder / name)

@@ -153,7 +153,31 @@ def _torch_files(seeds: Seeds) -> None:
         **{name.replace("mlp", "actor"): tensor for name, tensor in state.items() if "mlp" in name},
         "std": torch.ones(1),
     }
-    for name, saved in {"rsl": checkpoint, "rsl3": {"model_state_dict": third}}.items():
+    begin = {"mlp.0": "net.0", "mlp.2": "net.2"}
+    plain = {begin[name[:5]] + name[5:]: tensor for name, tensor in state.items() if name in layers}
+    statistics = {"running_mean": torch.zeros(3)}
+    policy = {
+        **{f"net_container{name[3:]}": tensor for name, tensor in plain.items()},
+        "log_std_parameter": torch.zeros(1),
+    }
+    scaler = {**statistics, "running_variance": torch.ones(3)}
+    games = {f"a2c_network.actor_mlp{name[3:]}": plain[name] for name in plain if ".0." in name}
+    games |= {f"a2c_network.mu{name[5:]}": plain[name] for name in plain if ".2." in name}
+    games |= {"a2c_network.sigma": torch.zeros(1), "running_mean_std.running_var": torch.ones(3)}
+    games |= {f"running_mean_std.{name}": tensor for name, tensor in statistics.items()}
+    actor = nn.ModuleDict(
+        {"fc1": nn.Linear(3, 8), "fc2": nn.Linear(8, 8), "fc_mu": nn.Linear(8, 1)}
+    ).state_dict()
+    actor |= {"action_scale": torch.full((1,), 2.0), "action_bias": torch.zeros(1)}
+    for name, saved in {
+        "rsl": checkpoint,
+        "rsl3": {"model_state_dict": third},
+        "plain": {**plain, "log_std": torch.zeros(1)},
+        "skrl": {"policy": policy, "state_preprocessor": scaler},
+        "games": {"model": games, "last_mean_rewards": 1.0},
+        "cleanrl": actor,
+        "cleanrl-pair": (actor, plain),
+    }.items():
         file = io.BytesIO()
         torch.save(saved, file)
         seeds.files[f"{name}.pt"] = file.getvalue()

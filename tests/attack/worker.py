@@ -32,6 +32,17 @@ SECONDS = 20
 TASKS = {"ppo.zip": VECTOR, "dqn.zip": VECTOR}
 """The task of each file; the others play `MOVES`."""
 
+OPTIONS = {
+    "plain.pt": "?activation=tanh",
+    "skrl.pt": "?activation=elu",
+    "games.pt": "?activation=elu&clip_actions=true",
+    "cleanrl.pt": "?library=cleanrl",
+}
+"""What some files do not contain."""
+
+SAVED = ("rsl", "plain", "skrl", "games", "cleanrl.")
+"""The beginnings of the names of those files of torch.save whose tensors are changed by name."""
+
 FEW = ("--episodes", "1", "--max-steps", "50")
 """Options of evaluations."""
 
@@ -132,14 +143,15 @@ class Worker:
         content = self.inputs.seeds.files[name]
         archive = draw.random() < 0.7
         change = self.inputs.archived if archive else self.inputs.changed
-        if name.startswith("rsl") and draw.random() < 0.5:
+        if name.startswith(SAVED) and draw.random() < 0.5:
             change = self.inputs.saved
         Path(name).write_bytes(change(draw, content))
         return name
 
     def _file(self, draw: random.Random) -> Any:
         name = self._changed_file(draw)
-        return lambda: rt.evaluate(name, TASKS.get(name, MOVES), 1, num_envs=1, device="cpu")
+        source, task = name + OPTIONS.get(name, ""), TASKS.get(name, MOVES)
+        return lambda: rt.evaluate(source, task, 1, num_envs=1, device="cpu")
 
     def _pickle(self, draw: random.Random) -> Any:
         change = draw.choice((self.inputs.pickled, self.inputs.changed))
@@ -197,8 +209,8 @@ class Worker:
     def _command(self, draw: random.Random) -> Any:
         if draw.random() < 0.3:
             name = self._changed_file(draw)
-            words = ["evaluate", name, "--task", TASKS.get(name, MOVES), *FEW]
-            return shell(words)
+            source, task = name + OPTIONS.get(name, ""), TASKS.get(name, MOVES)
+            return shell(["evaluate", source, "--task", task, *FEW])
         run = self._changed_run(draw, ODD)
         return shell(
             draw.choice((
