@@ -40,6 +40,7 @@ class ImportedPolicy(nn.Module, abc.ABC):
         observation_space: These groups in the task that it is fitted to; None before.
         action_space: The actions of that task; None before.
         as_shown: Whether it reads images as the environment shows them, not with channels first.
+        state_size: Numbers in the recurrent state of a row; 0 without any.
     """
 
     kind: ClassVar[str]
@@ -53,6 +54,7 @@ class ImportedPolicy(nn.Module, abc.ABC):
         self.observation_space: spaces.Dict | None = None
         self.action_space: spaces.Space[Any] | None = None
         self.as_shown = False
+        self.state_size = 0
 
     def num_parameters(self) -> int:
         """The number of parameters that acting needs."""
@@ -96,12 +98,21 @@ class ImportedPolicy(nn.Module, abc.ABC):
         return parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
 
     @abc.abstractmethod
-    def forward(self, observation: Observation, needs: Needs = EMPTY) -> PolicyOutput:
+    def forward(
+        self,
+        observation: Observation,
+        needs: Needs = EMPTY,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> PolicyOutput:
         """The output of the network.
 
         Args:
             observation: The groups.    (rows, ...)
             needs: See `Policy`.
+            state: The recurrent state before these observations; None at the start of all rows'
+                episodes.    (rows, state_size)
+            start: Whether a row is an episode's first, where its state is reset.    (rows,)
         """
 
     def fitted(

@@ -16,6 +16,7 @@ from rltransfer.errors import InputError
 from rltransfer.files.hashing import tensors_sha256
 from rltransfer.importers.imported_policy import ImportedPolicy, mlp_of, shapes_of
 from rltransfer.importers.linear_layers import Normalizer
+from rltransfer.importers.memory import Memory
 from rltransfer.importers.saved_file import SavedFile
 from rltransfer.importers.sb3_networks import SingleHead
 from rltransfer.policies.network import Network
@@ -32,6 +33,7 @@ class NetworkPolicy(ImportedPolicy):
     """A fully connected network with what precedes and follows it.
 
     Attributes:
+        memory: An LSTM or GRU before the network; None without any.
         network: Extractor, hidden layers, head and log standard deviation.
         output: What the head outputs; None until a task determines it.
         bounds: What turns the output into actions of the environment; None if it is one.
@@ -49,6 +51,7 @@ class NetworkPolicy(ImportedPolicy):
         saved: SavedFile,
         groups: Sequence[str] = (DEFAULT_GROUP,),
         normalizer: Normalizer | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """Creates a policy from its parts.
 
@@ -61,8 +64,11 @@ class NetworkPolicy(ImportedPolicy):
             saved: The file.
             groups: The observation groups that it reads, in order.
             normalizer: Normalises the observations.
+            memory: Reads the normalised observations, and outputs what the network reads.
         """
         super().__init__(saved.path, saved.sha256, groups)
+        self.memory = memory
+        self.state_size = 0 if memory is None else memory.state_size
         self.network = network
         self.num_inputs, self.num_actions = num_inputs, num_actions
         self.output = output
@@ -75,8 +81,8 @@ class NetworkPolicy(ImportedPolicy):
         return sum(one.numel() for name, one in named if "log_std" not in name)
 
     def architecture(self) -> Network | None:
-        """The hidden layers."""
-        return mlp_of(self.network.hidden)
+        """The hidden layers; None after a memory, as students have theirs after these layers."""
+        return mlp_of(self.network.hidden) if self.memory is None else None
 
     def preprocessing(self) -> dict[str, Any]:
         """The groups, and the statistics that normalise them, if any."""
@@ -91,12 +97,20 @@ class NetworkPolicy(ImportedPolicy):
                 told["limit"] = self.normalizer.limit
         return {**super().preprocessing(), "normalizer": told}
 
-    def forward(self, observation: Observation, needs: Needs = EMPTY) -> PolicyOutput:
+    def forward(
+        self,
+        observation: Observation,
+        needs: Needs = EMPTY,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> PolicyOutput:
         """The output of the policy, with actions in the units of the environment.
 
         Args:
             observation: The groups.    (rows, ...)
             needs: See `Policy`.
+            state: The recurrent state before these observations; see `ImportedPolicy`.
+            start: Whether a row is an episode's first.    (rows,)
 
         Raises:
             ValueError: The kind of output is unknown, as no task has determined it.
@@ -109,7 +123,11 @@ class NetworkPolicy(ImportedPolicy):
         seen = self.read(observation)
         if self.normalizer is not None:
             seen = self.normalizer(seen.flatten(1))
+        after: Tensor | None = None
+        if self.memory is not None:
+            seen, after = self.memory(seen.flatten(1), state, start)
         output: PolicyOutput = self.network(seen, needs)
+        output.state = after
         if self.bounds is not None:
             self.bounds(output)
         return output

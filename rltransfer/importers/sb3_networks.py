@@ -275,10 +275,10 @@ class SingleHead(nn.Module):
             inputs: The output of `Inputs`.    (batch, ...)
             needs: See `Policy`.
         """
-        extracted, maps = _extracted(self.extractor, inputs, needs)
+        extracted, maps = extracted_by(self.extractor, inputs, needs)
         features = self.hidden(extracted)
         output = PolicyOutput(**{self.output: self.head(features)}, features=features)
-        output.log_std = _log_std(self.log_std, features, output.mean)
+        output.log_std = log_std_by(self.log_std, features, output.mean)
         output.add_maps(maps, needs)
         return output
 
@@ -323,7 +323,7 @@ class ActorCritic(nn.Module):
             inputs: The output of `Inputs`.    (batch, ...)
             needs: See `Policy`.
         """
-        extracted, maps = _extracted(self.extractor, inputs, needs)
+        extracted, maps = extracted_by(self.extractor, inputs, needs)
         extracted = value_inputs = self.shared(extracted)
         if self.value_extractor is not self.extractor:
             value_inputs = self.value_extractor(inputs)
@@ -335,17 +335,19 @@ class ActorCritic(nn.Module):
             output.logits = scores
         else:
             output.mean = scores
-            output.log_std = _log_std(self.log_std, features, scores)
+            output.log_std = log_std_by(self.log_std, features, scores)
         output.add_maps(maps, needs)
         return output
 
 
-def _log_std(layer: nn.Module | None, features: Tensor, mean: Tensor | None) -> Tensor | None:
+def log_std_by(layer: nn.Module | None, features: Tensor, mean: Tensor | None) -> Tensor | None:
     """The log standard deviation, if known.    (batch, action_dim)"""
     return None if layer is None or mean is None else layer(features).expand_as(mean)
 
 
-def _extracted(extractor: nn.Module, inputs: Tensor, needs: Needs) -> tuple[Tensor, Tensor | None]:
+def extracted_by(
+    extractor: nn.Module, inputs: Tensor, needs: Needs
+) -> tuple[Tensor, Tensor | None]:
     """The output of an extractor, and its last feature maps where they are needed."""
     if needs & MAPS and isinstance(extractor, nn.Sequential):
         return through(extractor, inputs)

@@ -12,32 +12,38 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError
 
 ALGORITHMS = (
-    "A2C", "ARS", "CrossQ", "DDPG", "DQN", "MaskablePPO", "PPO", "QR-DQN", "SAC", "TD3", "TQC",
-    "TRPO",
+    "A2C", "ARS", "CrossQ", "DDPG", "DQN", "MaskablePPO", "PPO", "QR-DQN", "RecurrentPPO", "SAC",
+    "TD3", "TQC", "TRPO",
 )  # fmt: skip
 """The algorithms whose policies can be read. TQC acts like SAC, TRPO and MaskablePPO like PPO."""
 
-ON_POLICY = ("A2C", "MaskablePPO", "PPO", "TRPO")
+ON_POLICY = ("A2C", "MaskablePPO", "PPO", "RecurrentPPO", "TRPO")
 """Those with an actor and a critic in one policy."""
 
 CONTRIB = {
     "sb3_contrib.ars.": "ARS",
     "sb3_contrib.common.maskable.": "MaskablePPO",
     "sb3_contrib.crossq.": "CrossQ",
+    "sb3_contrib.common.recurrent.": "RecurrentPPO",
     "sb3_contrib.qrdqn.": "QR-DQN",
     "sb3_contrib.tqc.": "TQC",
 }
 """The algorithms of sb3-contrib that have policies of their own, by the beginning of the module."""
 
-RECURRENT = "sb3_contrib.common.recurrent."
-"""The beginning of the module of RecurrentPPO's policies."""
-
 MOST_QUANTILES = 100_000
 """More quantiles than any QR-DQN has."""
 
+POLICIES = {
+    "ARS": ("MlpPolicy", "LinearPolicy"),
+    "RecurrentPPO": ("MlpLstmPolicy", "CnnLstmPolicy"),
+}
+"""The policies that can be read of each algorithm; MlpPolicy and CnnPolicy of the others."""
+
+_OTHERS = [name for name in ALGORITHMS if name != "RecurrentPPO"]
+
 READABLE = (
-    f"only MlpPolicy and CnnPolicy of {', '.join(ALGORITHMS[:-1])} and {ALGORITHMS[-1]}, and "
-    "LinearPolicy of ARS, are"
+    f"only MlpPolicy and CnnPolicy of {', '.join(_OTHERS[:-1])} and {_OTHERS[-1]}, "
+    "LinearPolicy of ARS, and MlpLstmPolicy and CnnLstmPolicy of RecurrentPPO are"
 )
 """What can be read, for errors: the beginning of a sentence that ends with "read"."""
 
@@ -99,12 +105,6 @@ def find_algorithm(data: dict[str, Any], tensors: dict[str, Tensor], path: Path)
     for beginning, algorithm in CONTRIB.items():
         if name.startswith(beginning):
             return algorithm
-    if name.startswith(RECURRENT):
-        raise InputError(
-            f"{path} contains a policy of RecurrentPPO, whose LSTM keeps a state between "
-            "observations: load it with sb3-contrib, and pass a function that keeps a state for "
-            "each row, as a CallableTeacher."
-        )
     if not name.startswith("stable_baselines3."):
         raise InputError(
             f"{path} contains a policy that {module!r} defines, but {READABLE} read: load it with "
@@ -198,12 +198,31 @@ def read_settings(data: dict[str, Any], algorithm: str, path: Path) -> Settings:
         squash = flag(kwargs, "squash_output", False, path)
     elif algorithm == "ARS":
         squash = flag(kwargs, "squash_output", not _is_linear(data, path), path)
+    if algorithm == "RecurrentPPO" and _lstm_kwargs(kwargs, path).get("batch_first"):
+        raise InputError(
+            f"{path} cannot be read: its lstm_kwargs set batch_first, with which sb3-contrib takes "
+            "environments for steps."
+        )
     return Settings(
         algorithm, activation, squash, _number(kwargs, "clip_mean", 2.0, path),
         expln=flag(kwargs, "use_expln", False, path),
         separate_sde=kwargs.get("sde_net_arch") is not None,
         n_quantiles=n_quantiles, renorm_epsilon=renorm_epsilon,
     )  # fmt: skip
+
+
+def _lstm_kwargs(kwargs: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The arguments of the LSTM.
+
+    Raises:
+        InputError: They are not a dictionary.
+    """
+    value = kwargs.get("lstm_kwargs")
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path} cannot be read: its lstm_kwargs are {value!r}, not a dictionary.")
+    return value
 
 
 def _is_linear(data: dict[str, Any], path: Path) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
+from rltransfer.importers.memory import Memory, read_memory
 from rltransfer.importers.saved_tensors import is_finite
 from rltransfer.importers.sb3_networks import (
     ActorCritic,
@@ -26,7 +27,8 @@ from rltransfer.importers.sb3_networks import (
     SingleHead,
     StateDependentStd,
 )
-from rltransfer.importers.sb3_settings import ON_POLICY, Settings
+from rltransfer.importers.sb3_recurrent import RecurrentActorCritic
+from rltransfer.importers.sb3_settings import ON_POLICY, POLICIES, Settings
 from rltransfer.policies.linear import Linear
 
 NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -93,11 +95,17 @@ class StoredTensors:
             InputError: One was not, so the policy is of another kind.
         """
         if self.left:
+            policies = " or ".join(POLICIES.get(self.algorithm, ("MlpPolicy", "CnnPolicy")))
             raise InputError(
-                f"{self.path} contains the tensor {min(self.left)!r}, which no MlpPolicy or "
-                f"{'LinearPolicy' if self.algorithm == 'ARS' else 'CnnPolicy'} of {self.algorithm} "
-                "has: only these two can be read."
+                f"{self.path} contains the tensor {min(self.left)!r}, which no {policies} of "
+                f"{self.algorithm} has: only these two can be read."
             )
+
+    def memory(self, prefix: str, inputs: int) -> Memory:
+        """The layers of an LSTM."""
+        memory = read_memory(dict(self.tensors), prefix, self.path, inputs, ("LSTM",))
+        self.ignore(prefix)
+        return memory
 
     def linear(
         self, name: str, inputs: int, outputs: int | None = None, bias: bool = True
@@ -205,7 +213,7 @@ class StoredTensors:
 
 def build_network(
     stored: StoredTensors, shape: tuple[int, ...], actions: int, discrete: bool
-) -> ActorCritic | SingleHead:
+) -> ActorCritic | RecurrentActorCritic | SingleHead:
     """The network of a policy, before the action bounds.
 
     Args:
@@ -214,8 +222,10 @@ def build_network(
         actions: Number of discrete actions or of action dimensions.
         discrete: Whether actions are discrete.
     """
-    network: ActorCritic | SingleHead
-    if stored.algorithm in ON_POLICY:
+    network: ActorCritic | RecurrentActorCritic | SingleHead
+    if stored.algorithm == "RecurrentPPO":
+        network = _recurrent(stored, shape, actions, discrete)
+    elif stored.algorithm in ON_POLICY:
         network = _actor_critic(stored, shape, actions, discrete)
     elif stored.algorithm == "ARS":
         network = _search(stored, shape, actions, discrete)
@@ -247,6 +257,43 @@ def _actor_critic(
     log_std = None if discrete else _log_std(stored, "", size, actions)
     extractors = (extractor, value_extractor)
     return ActorCritic(extractors, shared, (hidden, value_hidden), heads, log_std, discrete)
+
+
+def _recurrent(
+    stored: StoredTensors, shape: tuple[int, ...], actions: int, discrete: bool
+) -> RecurrentActorCritic:
+    """The policy of RecurrentPPO.
+
+    The tensors tell what the critic reads: an LSTM of its own (`lstm_critic`), a layer (`critic`),
+    or the LSTM of the actor.
+    """
+    mlp, prefix = "mlp_extractor", "features_extractor"
+    if stored.has("pi_features_extractor."):
+        stored.ignore("features_extractor.")
+        prefix = "pi_features_extractor"
+    extractor, size = stored.extractor(prefix, shape)
+    memory = stored.memory("lstm_actor.", size)
+    shared, size = stored.hidden(f"{mlp}.shared_net", memory.num_features)
+    hidden, features = stored.hidden(f"{mlp}.policy_net", size)
+    network = RecurrentActorCritic(
+        extractor, memory, nn.Sequential(*shared, *hidden),
+        stored.linear("action_net", features, actions),
+        None if discrete else _log_std(stored, "", features, actions), discrete,
+    )  # fmt: skip
+    if stored.has("lstm_critic."):
+        stored.ignore("lstm_critic.", f"{mlp}.value_net.", "value_net.", "vf_features_extractor.")
+        return network
+    value_inputs = memory.num_inputs
+    if stored.has("vf_features_extractor."):
+        network.value_extractor, value_inputs = stored.extractor("vf_features_extractor", shape)
+        if _same(network.value_extractor, extractor):
+            network.value_extractor = extractor
+    if stored.has("critic."):
+        network.value_layer = stored.linear("critic", value_inputs, memory.num_features)
+    value_hidden, size = stored.hidden(f"{mlp}.value_net", size)
+    network.value_hidden = nn.Sequential(*shared, *value_hidden)
+    network.value_head = stored.linear("value_net", size, 1)
+    return network
 
 
 def _log_std(stored: StoredTensors, prefix: str, size: int, actions: int) -> nn.Module | None:

@@ -28,6 +28,7 @@ from rltransfer.importers.sb3_networks import (
     Inputs,
     SingleHead,
 )
+from rltransfer.importers.sb3_recurrent import RecurrentActorCritic
 from rltransfer.importers.sb3_settings import Settings, entry, find_algorithm, flag, read_settings
 from rltransfer.importers.sb3_spaces import read_action_space, read_observation_space
 from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_vecnormalize
@@ -54,7 +55,8 @@ class ZipPolicy(ImportedPolicy):
     - DQN and QR-DQN output Q-values; those of QR-DQN are the means over its quantiles.
     - PPO, A2C and TRPO output logits, or a Gaussian whose actions are clipped to the action bounds,
       and a value. MaskablePPO outputs logits and a value, without the masks of its environment:
-      tasks do not show any.
+      tasks do not show any. RecurrentPPO also outputs the state after its LSTM, and no value if the
+      critic has a separate LSTM.
     - SAC, TQC and CrossQ output the greedy action and the squashed Gaussian that they sample from.
     - TD3, DDPG and ARS output the action alone; if it is discrete, as in `BestAction`.
     """
@@ -65,7 +67,7 @@ class ZipPolicy(ImportedPolicy):
     def __init__(
         self,
         inputs: Inputs,
-        network: ActorCritic | SingleHead,
+        network: ActorCritic | RecurrentActorCritic | SingleHead,
         actions: spaces.Box | spaces.Discrete,
         *,
         bounded: bool,
@@ -92,6 +94,8 @@ class ZipPolicy(ImportedPolicy):
         super().__init__(path, sha256)
         self.inputs = inputs
         self.network = network
+        if isinstance(network, RecurrentActorCritic):
+            self.state_size = network.memory.state_size
         self.actions = actions
         self.settings = settings
         self.vecnormalize_sha256 = vecnormalize_sha256
@@ -109,6 +113,8 @@ class ZipPolicy(ImportedPolicy):
     def architecture(self) -> Network | None:
         """The layers of the actor, or of DQN's network."""
         network = self.network
+        if isinstance(network, RecurrentActorCritic):
+            return None  # students have their GRU after the hidden layers, and not before
         shared = network.shared if isinstance(network, ActorCritic) else nn.Sequential()
         modules = (*shared.children(), *network.hidden.children())
         layers = nn.Sequential(*(one for one in modules if not isinstance(one, BatchRenorm)))
@@ -140,17 +146,30 @@ class ZipPolicy(ImportedPolicy):
         unknown = isinstance(self.actions, spaces.Box) and self.bounds is None
         return spaces.Dict({DEFAULT_GROUP: self.inputs.space}), None if unknown else self.actions
 
-    def forward(self, observation: Observation, needs: Needs = EMPTY) -> PolicyOutput:
+    def forward(
+        self,
+        observation: Observation,
+        needs: Needs = EMPTY,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> PolicyOutput:
         """The output of the policy, with actions in the units of the environment.
 
         Args:
             observation: The groups.    (rows, ...)
             needs: See `Policy`.
+            state: The recurrent state before these observations; see `ImportedPolicy`.
+            start: Whether a row is an episode's first.    (rows,)
 
         Raises:
             InputError: The zip does not contain its action bounds, and no task has given them.
         """
-        output: PolicyOutput = self.network(self.inputs(*self.unpadded(observation)), needs)
+        inputs = self.inputs(*self.unpadded(observation))
+        output: PolicyOutput
+        if isinstance(self.network, RecurrentActorCritic):
+            output = self.network(inputs, needs, state, start)
+        else:
+            output = self.network(inputs, needs)
         if output.mean is not None:
             if self.bounds is None:
                 raise InputError(

@@ -97,12 +97,20 @@ class ScriptedPolicy(ImportedPolicy):
         self.scale = scale
         self.rows: RowMode = "together"
 
-    def forward(self, observation: Observation, needs: Needs = EMPTY) -> PolicyOutput:
+    def forward(
+        self,
+        observation: Observation,
+        needs: Needs = EMPTY,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> PolicyOutput:
         """The output of the program, in the field of its kind.
 
         Args:
             observation: The groups.    (rows, ...)
             needs: See `Policy`.
+            state: Not used, as programs have no recurrent state.
+            start: Not used.
 
         Raises:
             ValueError: The kind of output is "auto", and no task has determined it.

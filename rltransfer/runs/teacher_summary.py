@@ -47,6 +47,8 @@ class TeacherSummary:
     """Its layers, where they are known."""
     says: str
     """What it says of an observation, in words."""
+    state_size: int
+    """Numbers that it remembers of each environment from step to step; 0 without a memory."""
     returns: Mapping[str, Evaluation]
     """Its episodes, by task name."""
     random: Mapping[str, Evaluation]
@@ -78,7 +80,8 @@ class TeacherSummary:
             ("done to observations", ", ".join(f"{k} {_short(v)}" for k, v in done.items())),
             ("acts in", "unknown" if acts is None else describe_space(acts)),
             ("says", self.says),
-        ]
+            ("memory", f"{self.state_size:,} numbers for each environment"),
+        ][: None if self.state_size else -1]
 
     def warnings(self) -> list[str]:
         """Its notes, and what speaks against learning from it."""
@@ -100,6 +103,7 @@ class TeacherSummary:
             "spec": self.spec.to_json(),
             "num_parameters": self.num_parameters,
             "says": self.says,
+            "state_size": self.state_size,
             "tasks": {
                 name: {
                     "return_mean": one.mean,
@@ -159,6 +163,7 @@ def summarize_teacher(
         num_parameters=fitted.num_parameters,
         network=fitted.network(),
         says=_in_words(label),
+        state_size=sum(one.size for one in fitted.row_states()),
         returns=evaluate_teacher(teacher, tasks, episodes, **how),
         random=evaluate_random(tasks, episodes, **how),
         notes=fitted.notes(),

@@ -63,15 +63,17 @@ class FileTeacher(ModuleTeacher):
         vecnormalize: str | None = None,
         is_found: bool = False,
     ) -> None:
-        super().__init__(module, source, module.sha256, module.num_parameters())
+        size = module.state_size
+        super().__init__(module, source, module.sha256, module.num_parameters(), size)
         self.is_found = is_found
         self.origin = dict(origin or {})
         self.vecnormalize = vecnormalize
 
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the policy."""
-        output: PolicyOutput = self.module(observation, needs)
-        return output
+        return self.remembered(
+            lambda state, start: self.module(observation, needs, state, start), task
+        )
 
     def network(self) -> Network | None:
         """The architecture of the file's policy."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from gymnasium.spaces import Box, Dict
@@ -26,7 +24,6 @@ from rltransfer.tasks.suite_spaces import (
     check_observation,
 )
 from rltransfer.tasks.task import Suite, Task
-from rltransfer.teachers.row_states import RowStates
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import ModuleTeacher, Teacher, in_this_package
 
@@ -61,9 +58,8 @@ class PolicyTeacher(ModuleTeacher):
         recorded_return: Mapping[str, float] | None = None,
         checkpoint: str | int = FINAL,
     ) -> None:
-        super().__init__(policy, source, sha256, policy.num_acting_parameters())
-        if policy.state_size:
-            self.states = RowStates(policy.state_size)
+        num_parameters = policy.num_acting_parameters()
+        super().__init__(policy, source, sha256, num_parameters, policy.state_size)
         self.suite = suite
         self.kind = kind
         self.frame_stack = frame_stack
@@ -108,22 +104,11 @@ class PolicyTeacher(ModuleTeacher):
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the policy."""
         groups, index = self.inputs(observation, task)
-        if self.states is None:
-            return self.cropped(self.module(groups, index, needs=needs))
-        state, start = self.states.before(len(task), task.device)
-        output: PolicyOutput = self.module(groups, index, state, start, needs)
-        assert output.state is not None
-        self.states.after(output.state)
-        return self.cropped(dataclasses.replace(output, state=None))
-
-    def label_state(self) -> dict[str, Any]:
-        """The recurrent states of all rows."""
-        return {} if self.states is None else self.states.state_dict()
-
-    def load_label_state(self, state: dict[str, Any]) -> None:
-        """Restores what `label_state` returned."""
-        if self.states is not None:
-            self.states.load_state_dict(state, next(self.module.parameters()).device)
+        return self.cropped(
+            self.remembered(
+                lambda state, start: self.module(groups, index, state, start, needs), task
+            )
+        )
 
     def network(self) -> Network:
         """The architecture of the policy."""

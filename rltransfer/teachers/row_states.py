@@ -28,6 +28,9 @@ class RowStates:
         Args:
             start: Whether a row is an episode's first, where the state is reset.    (rows,)
         """
+        if not len(start):  # of several tasks, those that are not in this step
+            self._in_step = False
+            return
         if self._states is None or self._start is None or len(self._states) != len(start):
             self._states = torch.zeros(len(start), self.size, device=start.device)
             self._start = torch.ones_like(start)
@@ -54,7 +57,8 @@ class RowStates:
     def after(self, states: Tensor) -> None:
         """Ends a step with the states after its observations.    (rows, size)"""
         if self._in_step and self._states is not None:
-            self._states.copy_(states)
+            # Without gradients, which a label's Jacobian would follow into earlier steps.
+            self._states.copy_(states.detach())
         self._in_step = False
 
     def set_aside(self) -> tuple[Tensor | None, Tensor | None]:

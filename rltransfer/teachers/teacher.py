@@ -196,12 +196,56 @@ class ModuleTeacher(Teacher):
 
     loadable = True
 
-    def __init__(self, module: nn.Module, source: str, sha256: str, num_parameters: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        source: str,
+        sha256: str,
+        num_parameters: int,
+        state_size: int = 0,
+    ) -> None:
+        """Freezes a network.
+
+        Args:
+            module: The network.
+            source: Where it comes from.
+            sha256: Hash of its weights.
+            num_parameters: Parameters that acting needs.
+            state_size: Numbers in its recurrent state, which is kept for each row; 0 without any.
+        """
         super().__init__()
+        if state_size:
+            self.states = RowStates(state_size)
         self.module = module.eval().requires_grad_(False)
         self.source = source
         self.sha256: str = sha256
         self.num_parameters = num_parameters
+
+    def remembered(
+        self, network: Callable[[Tensor | None, Tensor | None], PolicyOutput], task: Tensor
+    ) -> PolicyOutput:
+        """The output of the network, from and to the recurrent states of the rows, if any.
+
+        Args:
+            network: From states and resets, None without a recurrent state, to an output.
+            task: Index of each row's task.    (rows,)
+        """
+        if self.states is None:
+            return network(None, None)
+        output = network(*self.states.before(len(task), task.device))
+        assert output.state is not None
+        self.states.after(output.state)
+        output.state = None
+        return output
+
+    def label_state(self) -> dict[str, Any]:
+        """The recurrent states of all rows."""
+        return {} if self.states is None else self.states.state_dict()
+
+    def load_label_state(self, state: dict[str, Any]) -> None:
+        """Restores what `label_state` returned."""
+        if self.states is not None:
+            self.states.load_state_dict(state, next(self.module.parameters()).device)
 
     def row_work(self) -> int:
         """Multiply-adds of the network on one row; here, one for each parameter."""

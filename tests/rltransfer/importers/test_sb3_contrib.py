@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ, MaskablePPO, RecurrentPPO
+from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ, MaskablePPO
 from sb3_models import (
     FIRST,
     LAST,
@@ -27,7 +27,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
-from rltransfer.errors import InputError
 from rltransfer.importers.sb3_zip import load_zip
 from rltransfer.teachers.file_teacher import load_file_teacher
 from rltransfer.teachers.loading import load_teacher
@@ -251,18 +250,6 @@ def test_trpo_and_tqc_act_the_same(tmp_path: Path) -> None:
         output = loaded({"policy": torch.from_numpy(seen)})
         close(output.greedy(), model.predict(seen, deterministic=True)[0])
         assert loaded.settings.algorithm == algorithm.__name__
-
-
-def test_recurrent_ppo_is_refused_with_what_works(tmp_path: Path) -> None:
-    model = trained(RecurrentPPO, VECTOR, THREE, "MlpLstmPolicy", net_arch=[4], lstm_hidden_size=4)
-    path = saved(model, tmp_path)
-    with pytest.raises(InputError) as error:
-        load_zip(path)
-    assert str(error.value) == (
-        f"{path} contains a policy of RecurrentPPO, whose LSTM keeps a state between observations: "
-        "load it with sb3-contrib, and pass a function that keeps a state for each row, as a "
-        "CallableTeacher."
-    )
 
 
 @pytest.mark.parametrize("algorithm", [ARS, QRDQN, CrossQ, MaskablePPO])

@@ -346,7 +346,8 @@ def without(entry: str) -> Callable[[JSON, Tensors], None]:
 
 ONLY = (
     "only MlpPolicy and CnnPolicy of A2C, ARS, CrossQ, DDPG, DQN, MaskablePPO, PPO, "
-    "QR-DQN, SAC, TD3, TQC and TRPO, and LinearPolicy of ARS, are read"
+    "QR-DQN, SAC, TD3, TQC and TRPO, LinearPolicy of ARS, and MlpLstmPolicy and CnnLstmPolicy of "
+    "RecurrentPPO are read"
 )
 DICT = "<class 'gymnasium.spaces.dict.Dict'>"
 MULTI_DISCRETE = "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>"
@@ -396,7 +397,7 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "RecurrentPPO": (
         ppo,
         put("policy_class", __module__="sb3_contrib.common.recurrent.policies"),
-        "contains a policy of RecurrentPPO, whose LSTM keeps a state between observations: load it",
+        "does not contain 'lstm_actor.weight_hh_l0'",
     ),
     "other policy of sb3-contrib": (
         ppo,
