@@ -1,12 +1,13 @@
 """Checkpoints of rsl_rl (`model_1500.pt`) as frozen policies; no code in a file is executed.
 
-Three forms are read, all fully connected networks with or without a diagonal Gaussian:
+Three forms are read, all fully connected networks, also after an LSTM or GRU, with or without a
+diagonal Gaussian:
 
 - rsl_rl 4 and 5: `actor_state_dict` of an `OnPolicyRunner`, or `student_state_dict` of a
-  `DistillationRunner`, with `mlp.N`, `obs_normalizer` and `distribution.std_param` or
+  `DistillationRunner`, with `mlp.N`, `rnn.rnn`, `obs_normalizer` and `distribution.std_param` or
   `distribution.log_std_param`;
-- rsl_rl 3: `model_state_dict` with `actor.N` or `student.N`, `actor_obs_normalizer` and `std` or
-  `log_std`;
+- rsl_rl 3: `model_state_dict` with `actor.N` or `student.N`, `memory_a.rnn` or `memory_s.rnn`,
+  `actor_obs_normalizer` and `std` or `log_std`;
 - rsl_rl 1 and 2: the same, with the normaliser in a separate `obs_norm_state_dict`.
 
 From a distillation checkpoint, the trained student is read.
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError, unknown
 from rltransfer.importers.activations import ACTIVATIONS
 from rltransfer.importers.linear_layers import Normalizer, chain, hidden_layers
+from rltransfer.importers.memory import read_memory
 from rltransfer.importers.network_policy import NetworkPolicy
 from rltransfer.importers.saved_file import (
     EXPORT,
@@ -51,12 +53,15 @@ LEAST_STD = 1e-6
 RSL_RL_ACTIVATIONS = {**ACTIVATIONS, "crelu": nn.CELU, "lrelu": nn.LeakyReLU}
 """The activations by their names in rsl_rl."""
 
+MEMORY = "rnn.rnn."
+"""The beginning of the names of the LSTM's or GRU's tensors in rsl_rl 4 and 5."""
+
 STATES = ("student_state_dict", "actor_state_dict", "model_state_dict")
 """The entries of a checkpoint with the tensors of an actor."""
 
 
 class RslRlActor(NetworkPolicy):
-    """An actor of rsl_rl: normaliser, layers and standard deviation."""
+    """An actor of rsl_rl: normaliser, memory, layers and standard deviation."""
 
     kind = "rsl_rl"
 
@@ -73,7 +78,7 @@ def load_rsl_rl(
 
     Raises:
         InputError: The file is missing or damaged, contains more than tensors and plain values, or
-            has no fully connected actor; or the activation is unknown.
+            has no actor that can be read; or the activation is unknown.
     """
     if activation not in RSL_RL_ACTIVATIONS:
         raise unknown("activation of rsl_rl", activation, RSL_RL_ACTIVATIONS)
@@ -104,6 +109,15 @@ def read_rsl_rl(
     actor = below(stored, "mlp.")
     layers = chain(actor, [str(place) for place in range(0, len(actor), 2)], path)
     num_inputs, num_actions = layers[0].in_features, layers[-1].out_features
+    memory = None
+    if below(stored, MEMORY):
+        memory = read_memory(stored, MEMORY, path)
+        if memory.num_features != num_inputs:
+            raise InputError(
+                f"{path} is inconsistent: its memory outputs {memory.num_features} values, but its "
+                f"layers read {num_inputs}."
+            )
+        num_inputs = memory.num_inputs
     log_std = _log_std(stored, num_actions, path)
     network = SingleHead(
         nn.Flatten(),
@@ -113,7 +127,7 @@ def read_rsl_rl(
         None if log_std is None else DiagonalStd(log_std),
     )
     normalizer = _normalizer(below(stored, "obs_normalizer."), num_inputs, path)
-    policy = RslRlActor(network, num_inputs, num_actions, "mean", saved, groups, normalizer)
+    policy = RslRlActor(network, num_inputs, num_actions, "mean", saved, groups, normalizer, memory)
     return policy.eval().requires_grad_(False)
 
 
@@ -122,17 +136,21 @@ def _stored(saved: Mapping[str, Any], path: Path) -> Tensors:
     for name in STATES[:2]:
         if name in saved:
             tensors = table(saved[name], path)
-            _refuse_others(tensors, ("mlp.", "obs_normalizer.", "distribution."), path)
+            _refuse_others(tensors, ("mlp.", MEMORY, "obs_normalizer.", "distribution."), path)
             return tensors
     tensors = table(saved["model_state_dict"], path)
     network = "student" if any(name.startswith("student.") for name in tensors) else "actor"
     renamed = {
         f"{network}.": "mlp.",
+        f"memory_{network[0]}.rnn.": MEMORY,
         f"{network}_obs_normalizer.": "obs_normalizer.",
         "std": "distribution.std_param",
         "log_std": "distribution.log_std_param",
     }
-    unused = ("critic.", "critic_obs_normalizer.", "teacher.", "teacher_obs_normalizer.")
+    unused = (
+        "critic.", "critic_obs_normalizer.", "memory_c.",
+        "teacher.", "teacher_obs_normalizer.", "memory_t.",
+    )  # fmt: skip
     _refuse_others(tensors, (*renamed, *unused), path)
     separate = saved.get("obs_norm_state_dict")
     if separate:
@@ -148,13 +166,13 @@ def _stored(saved: Mapping[str, Any], path: Path) -> Tensors:
 
 
 def _refuse_others(tensors: Tensors, prefixes: tuple[str, ...], path: Path) -> None:
-    """Refuses a network with more than linear layers: recurrence, convolutions, an encoder."""
+    """Refuses a network with more than linear layers and a memory: convolutions, an encoder."""
     for name in tensors:
         if not name.startswith(prefixes):
             raise InputError(
-                f"{path} cannot be read: it contains {name!r}, but only fully connected actors "
-                "without recurrence can be read. Use the file that rsl_rl's `export_policy_to_jit` "
-                "writes."
+                f"{path} cannot be read: it contains {name!r}, but only fully connected actors, "
+                "also after an LSTM or GRU, can be read. Use the file that rsl_rl's "
+                "`export_policy_to_jit` writes."
             )
 
 

@@ -15,7 +15,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
-from rltransfer.importers.rsl_rl import load_rsl_rl
+from rltransfer.importers.rsl_rl import RslRlActor, load_rsl_rl
 from rltransfer.importers.torchscript import load_torchscript
 
 TOLERANCE = 1e-6
@@ -193,6 +193,131 @@ def test_a_suite_may_pad_what_it_reads(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded({"policy": padded}).mean, loaded({"policy": seen}).mean)
 
 
+MEMORIES = {
+    "LSTM": {"rnn_type": "lstm"},
+    "GRU": {"rnn_type": "gru"},
+    "LSTM of two layers": {"rnn_type": "lstm", "rnn_num_layers": 2},
+    "GRU of three layers": {"rnn_type": "gru", "rnn_num_layers": 3},
+    "GRU without statistics": {"rnn_type": "gru", "obs_normalization": False},
+}
+
+
+def recurrent(case: str, **options: Any) -> dict[str, Any]:
+    """Returns rsl_rl's configuration of a network with a memory."""
+    options = {"rnn_hidden_dim": 7, **MEMORIES[case], **options}
+    return model(class_name="RNNModel", **options)
+
+
+def boosted(module: nn.Module) -> None:
+    """Makes the weights of a memory large, so that it matters."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0.0, 0.7)
+
+
+def distilled(student: dict[str, Any]) -> Any:
+    """Returns a runner of rsl_rl that distils into a student."""
+    runners = pytest.importorskip("rsl_rl.runners")
+    config = {
+        "algorithm": {"class_name": "Distillation", "gradient_length": 4},
+        "student": student,
+        "teacher": recurrent("GRU"),
+        "obs_groups": {"student": ["policy"], "teacher": ["policy", "privileged"]},
+        "num_steps_per_env": 4,
+        "save_interval": 100,
+    }
+    runner = runners.DistillationRunner(NoiseEnv(), config, log_dir=None, device="cpu")
+    runner.alg.teacher_loaded = True
+    runner.learn(1)
+    return runner
+
+
+@pytest.mark.parametrize("case", MEMORIES)
+@pytest.mark.parametrize("learner", ["actor", "student"])
+def test_a_memory_is_that_of_rsl_rl(case: str, learner: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = recurrent(case, distribution_cfg=gaussian())
+    runner = trained(options, tmp_path) if learner == "actor" else distilled(options)
+    policy = runner.get_inference_policy()
+    boosted(policy.rnn)
+    runner.save(str(tmp_path / "model.pt"))
+    loaded = load_rsl_rl(tmp_path / "model.pt")
+    layers = MEMORIES[case].get("rnn_num_layers", 1)
+    is_lstm = MEMORIES[case]["rnn_type"] == "lstm"
+    assert loaded.state_size == 7 * layers * (1 + is_lstm) and loaded.architecture() is None
+    with torch.no_grad():
+        _compare_steps(loaded, policy, runner.env, (NUM_ENVS, layers, 1 + is_lstm, 7))
+
+
+def _compare_steps(loaded: RslRlActor, policy: Any, env: NoiseEnv, shape: tuple[int, ...]) -> None:
+    policy.reset()
+    # Far from zero, where the first episode has to begin.
+    state, first = torch.ones(NUM_ENVS, loaded.state_size), torch.ones(NUM_ENVS, dtype=torch.bool)
+    never = torch.zeros(NUM_ENVS, loaded.state_size)
+    for _ in range(9):
+        seen = env.get_observations()
+        output = loaded(dict(seen.items()), state=state, start=first)
+        torch.testing.assert_close(output.mean, policy(seen), rtol=1e-5, atol=1e-5)
+        hidden = policy.get_hidden_state()
+        expected = torch.stack(hidden if shape[2] == 2 else (hidden,), 2)
+        found = output.state.view(shape).transpose(0, 1)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        remembered = loaded(dict(seen.items()), state=never)
+        state, never = output.state, remembered.state
+        first = torch.rand(NUM_ENVS) < 0.3
+        policy.reset(first)
+    # Forgetting where an episode starts matters.
+    assert (remembered.mean - output.mean).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("who", ["actor", "student"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_memories_in_older_checkpoints_are_read(
+    who: str, kind: type[nn.LSTM] | type[nn.GRU], tmp_path: Path
+) -> None:
+    saved, network = old_checkpoint(who)
+    memory = kind(4, 5, num_layers=2)
+    boosted(memory)
+    other = {"actor": "c", "student": "t"}[who]
+    for letter, layers in ((who[0], memory), (other, nn.GRU(9, 5))):
+        named = {f"memory_{letter}.rnn.{name}": part for name, part in layers.state_dict().items()}
+        saved["model_state_dict"] |= named
+    torch.save(saved, tmp_path / "model_7.pt")
+    loaded = load_rsl_rl(tmp_path / "model_7.pt")
+    seen = torch.randn(6, 3, 4)
+    expected, _ = memory(seen)
+    state = None
+    for step, one in enumerate(seen):
+        output = loaded({"policy": one}, state=state)
+        torch.testing.assert_close(output.mean, network(expected[step]), rtol=1e-5, atol=1e-5)
+        state = output.state
+
+
+def test_memories_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    memory = nn.LSTM(4, 5).state_dict()
+    wrong = {
+        "do not fit": (nn.LSTM(4, 6).state_dict(), "outputs 6 values, but its layers read 5"),
+        "plain": (nn.RNN(4, 5).state_dict(), "which is not that of an LSTM or GRU"),
+        "missing": ({k: v for k, v in memory.items() if k != "bias_hh_l0"}, "does not contain"),
+        "two ways": (nn.LSTM(4, 5, bidirectional=True).state_dict(), "with one direction"),
+        "no size": ({"weight_hh_l0": torch.zeros(0, 0)}, "which is not that of"),
+        "one number": ({"weight_hh_l0": torch.zeros(())}, "which is not that of"),
+        "infinite": ({**memory, "weight_ih_l0": torch.full((20, 4), torch.nan)}, "not finite"),
+        "three axes": (
+            {**memory, "weight_ih_l0": torch.zeros(20, 4, 2)},
+            r"has the shape [20, 4, 2], but must have [20, any]",
+        ),
+    }
+    for tensors, sentence in wrong.values():
+        saved, _ = old_checkpoint("actor")
+        named = {f"memory_a.rnn.{name}": part for name, part in tensors.items()}
+        saved["model_state_dict"] |= named
+        torch.save(saved, path)
+        assert sentence in refused(path)
+
+
 def refused(path: Path, **options: Any) -> str:
     """Returns the sentence that refuses a file."""
     with pytest.raises(InputError) as caught:
@@ -256,8 +381,8 @@ def test_networks_of_other_kinds_are_refused(tmp_path: Path) -> None:
         torch.save(saved, path)
         return refused(path)
 
-    recurrent = with_tensors(memory_a__rnn__weight_ih_l0=torch.zeros(4, 5))
-    assert "'memory_a.rnn.weight_ih_l0'" in recurrent
+    encoder = with_tensors(encoder__0__weight=torch.zeros(4, 5))
+    assert "'encoder.0.weight', but only fully connected actors, also after an LSTM" in encoder
     assert "does not consist of linear layers" in with_tensors(
         actor__0__weight=torch.zeros(6, 5, 3, 3)
     )
