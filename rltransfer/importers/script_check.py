@@ -21,6 +21,7 @@ from rltransfer.errors import InputError
 from rltransfer.importers.archive import unpacked
 from rltransfer.importers.saved_tensors import TensorBuilder
 from rltransfer.importers.script_data import ScriptClass, ScriptReader, ScriptWriter
+from rltransfer.importers.script_lstm import without_lstm
 
 T = TypeVar("T")
 
@@ -152,6 +153,8 @@ LONGEST_LOOP = 1_000_000
 def write_checked(content: bytes, path: Path, target: BinaryIO) -> None:
     """Writes a copy of an archive that contains only what was checked, under plain names.
 
+    LSTMs are replaced by what checks their sizes: see `script_lstm.py`.
+
     Args:
         content: The bytes of a TorchScript file.
         path: The file, for errors.
@@ -168,12 +171,15 @@ def write_checked(content: bytes, path: Path, target: BinaryIO) -> None:
     files = {name.partition("/")[2]: part for name, part in files.items()}
     sources = {name: part for name, part in files.items() if name.endswith(".py")}
     classes = _check_program(sources, path)
+    sources = without_lstm(sources)
+    _check_program(sources, path)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name, part in _data(files, classes, path):
             with archive.open(f"archive/{name}", "w") as file:
                 file.write(part)
-        for name in (*sources, *(name for name in PLAIN if name in files)):
-            archive.writestr(f"archive/{name}", files[name])
+        plain = {name: files[name] for name in PLAIN if name in files}
+        for name, part in (*sources.items(), *plain.items()):
+            archive.writestr(f"archive/{name}", part)
 
 
 def _data(

@@ -8,7 +8,8 @@ runs have bounds of time and memory, but later ones may run forever or fill the 
 from people you trust.
 
 The program outputs one tensor: logits or Q-values for discrete actions, the greedy action for
-continuous ones. Its input is float32, in the units of the environment times `scale`.
+continuous ones. Its input is float32, in the units of the environment times `scale`. A program that
+keeps the state of one environment in buffers remembers each row: see `script_state.py`.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.script_check import (
     STATELESS,
     check_operators,
-    recurrent_layers,
     write_checked,
 )
+from rltransfer.importers.script_state import BufferStates
 from rltransfer.importers.trial import is_memory_error, memory_refusal, within_bounds
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
@@ -96,6 +97,7 @@ class ScriptedPolicy(ImportedPolicy):
         self.output: OutputName = output
         self.scale = scale
         self.rows: RowMode = "together"
+        self.memory: BufferStates | None = None
 
     def forward(
         self,
@@ -109,10 +111,11 @@ class ScriptedPolicy(ImportedPolicy):
         Args:
             observation: The groups.    (rows, ...)
             needs: See `Policy`.
-            state: Not used, as programs have no recurrent state.
-            start: Not used.
+            state: The recurrent state before these observations; see `ImportedPolicy`.
+            start: Whether a row is an episode's first.    (rows,)
 
         Raises:
+            InputError: The program fails, e.g. on observations that it was not tried on.
             ValueError: The kind of output is "auto", and no task has determined it.
         """
         if self.output == "auto":
@@ -122,13 +125,50 @@ class ScriptedPolicy(ImportedPolicy):
             )
         inputs = self.read(observation)
         # A copy in any case, as the program may change its input in place.
-        output = self._run(inputs.clone() if self.scale == 1.0 else inputs * self.scale).float()
-        return PolicyOutput(
-            **{self.output: output if self.output == "mean" else mask_infinite(output)}
-        )
+        inputs = inputs.clone() if self.scale == 1.0 else inputs * self.scale
+        after: Tensor | None = None
+        if self.memory is None:
+            output = self._run(inputs)
+        else:
+            if "jacobian" in needs:
+                raise InputError(
+                    f"The program of the teacher {self.path} changes its state in place, so that "
+                    "it has no gradient: use an objective that needs none."
+                )
+            output, after = self._step(self.memory, inputs, state, start)
+        output = output.float()
+        fields = {self.output: output if self.output == "mean" else mask_infinite(output)}
+        return PolicyOutput(**fields, state=after)
+
+    def _step(
+        self, buffers: BufferStates, inputs: Tensor, state: Tensor | None, start: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The output of a program with a state, and the states after it.
+
+        Args:
+            buffers: Where the program keeps its state.
+            inputs: What it reads.    (rows, ...)
+            state: The states before; None at the start of all rows' episodes.
+                (rows, state_size)
+            start: Whether a row is an episode's first.    (rows,)
+        """
+        if state is None:
+            state = inputs.new_zeros(len(inputs), buffers.state_size)
+        elif start is not None:
+            state = state.masked_fill(start.unsqueeze(-1), 0.0)
+        try:
+            if self.rows == "together":
+                return buffers.run(self.script, inputs, state)
+            each = [
+                buffers.run(self.script, row, before)
+                for row, before in zip(inputs.split(1), state.split(1), strict=True)
+            ]
+        except FAILURES as error:
+            raise self._failure(inputs, error) from error
+        return torch.stack([one.flatten() for one, _ in each]), torch.cat([two for _, two in each])
 
     def _run(self, inputs: Tensor) -> Tensor:
-        """The output of the program.    (rows, num_actions)
+        """The output of a program without a state.    (rows, num_actions)
 
         Args:
             inputs: What it reads.    (rows, ...)
@@ -149,12 +189,16 @@ class ScriptedPolicy(ImportedPolicy):
             else:
                 outputs = self.script(inputs)
         except FAILURES as error:
-            reason = [type(error).__name__, *str(error).strip().splitlines()][-1]
-            raise InputError(
-                f"The program of the teacher {self.path} fails on {len(inputs)} observations of "
-                f"the shape {list(inputs.shape[1:])}: {reason}."
-            ) from error
+            raise self._failure(inputs, error) from error
         return outputs
+
+    def _failure(self, inputs: Tensor, error: Exception) -> InputError:
+        """The error for a program that fails on what it reads.    (rows, ...)"""
+        reason = [type(error).__name__, *str(error).strip().splitlines()][-1]
+        return InputError(
+            f"The program of the teacher {self.path} fails on {len(inputs)} observations of the "
+            f"shape {list(inputs.shape[1:])}: {reason}."
+        )
 
     def preprocessing(self) -> dict[str, Any]:
         """The groups and the scale."""
@@ -176,12 +220,12 @@ class ScriptedPolicy(ImportedPolicy):
         if any(isinstance(part, ImageBox) for part in self.observation_space.spaces.values()):
             self.as_shown = True
             self.as_shown = self._labels(row) is not None
-        self._check_stateless(row)
+        self._find_state(row)
         wanted = (SAMPLES, action_size(self.action_space))
         for mode in get_args(RowMode):
             self.rows = mode
             labels = self._labels(observation)
-            if labels is not None and labels.shape == wanted:
+            if labels is not None and labels.shape == wanted and self._keeps_apart(observation):
                 break
         else:
             self.rows = "together"
@@ -199,34 +243,79 @@ class ScriptedPolicy(ImportedPolicy):
                 return self.refusal(
                     task_id, f"outputs the shape {list(labels.shape)} for {count} observations"
                 )
-        layers = recurrent_layers(self.script)
-        if layers:
-            return self._recurrent(layers)
+        method: Any = self.script.forward
+        needed = method.schema.arguments[2:]
+        names = [one.name for one in needed if not one.has_default_value()]
+        if names:
+            return InputError(
+                f"The teacher {self.path} takes {', '.join(map(repr, names))} in addition to an "
+                f"observation, e.g. a recurrent state, which cannot be passed: {STATELESS}."
+            )
         shape = list(self.read(observations[0]).shape[1:])
         return self.refusal(
             task_id, f"does not map observations of the shape {shape} to one tensor"
         )
 
-    def _check_stateless(self, row: Observation) -> None:
-        """Checks that the program is the same after it has run.
+    def _find_state(self, row: Observation) -> None:
+        """Finds the buffers in which the program keeps a state.
 
         Args:
             row: A single observation, as recurrent programs are written for one environment.
 
         Raises:
-            InputError: It is not.
+            InputError: They are not the state of an episode's start, or the program changes in
+                another way.
         """
+        self.memory, self.state_size, self.rows = None, 0, "together"
         before = {name: buffer.clone() for name, buffer in self.script.named_buffers()}
         first, second = (self._labels(row) for _ in range(2))
-        changed = [
-            name
-            for name, buffer in self.script.named_buffers()
-            if not torch.equal(buffer, before[name])
-        ]
+        changed = {}
+        for name, buffer in self.script.named_buffers():
+            if not torch.equal(buffer, before[name]):
+                changed[name] = before[name]
+                if buffer.shape == before[name].shape:
+                    buffer.copy_(before[name])
         if changed:
-            raise self._recurrent(changed)
+            if not BufferStates.fits(list(changed.values())):
+                raise self._recurrent(list(changed))
+            if any(bool(one.any()) for one in changed.values()):
+                raise InputError(
+                    f"The teacher {self.path} was saved in the middle of an episode, as its state "
+                    f"({', '.join(changed)}) is not 0: reset it, and save it again."
+                )
+            self.memory = BufferStates(changed)
+            self.state_size = self.memory.state_size
+            return
         if first is not None and (second is None or not torch.equal(first, second)):
             raise self._unsteady()
+
+    def _keeps_apart(self, observation: Observation) -> bool:
+        """Whether the program does to several rows what it does to each by itself.
+
+        It does not if it takes rows for steps of a sequence.
+
+        Args:
+            observation: The groups of several rows.    (rows, ...)
+        """
+        if self.rows != "together":
+            return self.rows == "one by one" or self.memory is None  # `vmap` changes no buffers
+        state: Tensor | None = None
+        if self.memory is not None:
+            generator = torch.Generator().manual_seed(0)
+            state = torch.randn(SAMPLES, self.state_size, generator=generator).tanh()
+        together = self._tried(observation, state)
+        for place in range(SAMPLES):
+            row = {name: group[place : place + 1] for name, group in observation.items()}
+            alone = self._tried(row, None if state is None else state[place : place + 1])
+            if together is None or (alone is None and state is not None):
+                return False
+            for one, other in zip(alone or [], together, strict=False):
+                own = other[place].flatten()
+                if one.numel() != own.numel() or not torch.allclose(
+                    one.flatten(), own, 1e-4, 1e-5, equal_nan=True
+                ):
+                    return False
+        return True
 
     def _unsteady(self) -> InputError:
         return InputError(
@@ -243,14 +332,24 @@ class ScriptedPolicy(ImportedPolicy):
 
     def _labels(self, observation: Observation) -> Tensor | None:
         """The output of the program for some observations; None if it fails."""
+        tried = self._tried(observation)
+        return None if tried is None else tried[0]
+
+    def _tried(self, observation: Observation, state: Tensor | None = None) -> list[Tensor] | None:
+        """The output of the program, and the states after it if any; None if it fails.
+
+        Args:
+            observation: The groups.    (rows, ...)
+            state: The states before; None at the start of all rows' episodes.
+        """
         try:
             with torch.no_grad():
-                labels: Tensor = getattr(self(observation), self.output)
+                output = self(observation, state=state)
         except (*FAILURES, MemoryError) as error:
             if is_memory_error(error):
                 raise memory_refusal(self.path) from None
             return None
-        return labels
+        return [getattr(output, self.output), *([] if output.state is None else [output.state])]
 
 
 def is_torchscript(path: Path) -> bool:

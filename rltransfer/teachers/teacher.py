@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -245,7 +246,9 @@ class ModuleTeacher(Teacher):
     def load_label_state(self, state: dict[str, Any]) -> None:
         """Restores what `label_state` returned."""
         if self.states is not None:
-            self.states.load_state_dict(state, next(self.module.parameters()).device)
+            tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+            place = next((one.device for one in tensors), torch.device("cpu"))
+            self.states.load_state_dict(state, place)
 
     def row_work(self) -> int:
         """Multiply-adds of the network on one row; here, one for each parameter."""

@@ -120,18 +120,6 @@ class Recurrent(nn.Module):
         return out.squeeze(0)
 
 
-class LongMemory(nn.Module):
-    """The same with another layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.memory = nn.LSTM(5, 3)
-
-    def forward(self, seen: Tensor) -> Tensor:
-        out, _ = self.memory(seen)
-        return out
-
-
 class Single(nn.Module):
     """Takes one observation at a time."""
 
@@ -174,11 +162,8 @@ REFUSED: dict[str, tuple[nn.Module, dict[str, Any], spaces.Dict, spaces.Space[An
         network(), {"groups": ("camera",)}, VECTOR, THREE, "the group 'camera'"
     ),
     "a state": (Counter(), {}, VECTOR, THREE, r"keeps a state between observations \(calls\)"),
-    "a recurrent state": (
-        Recurrent(nn.GRU), {}, VECTOR, THREE, r"a state between observations \(hidden\), for one"
-    ),
     "a recurrent layer for other observations": (
-        Recurrent(nn.GRU), {}, IMAGE, THREE, r"a state between observations \(memory\)"
+        Recurrent(nn.GRU), {}, IMAGE, THREE, r"not map observations of the shape \[2, 6, 6\]"
     ),
     "noise": (nn.Dropout(0.5).train(), {}, VECTOR, spaces.Discrete(5), ""),
     "two outputs": (Pair(), {}, VECTOR, THREE, "to one tensor, but the task shows"),
@@ -194,12 +179,6 @@ def test_what_does_not_fit_is_refused(case: str, path: Path) -> None:
         return
     with pytest.raises(InputError, match=sentence):
         loaded.fitted("a task", observed, actions)
-
-
-def test_an_lstm_is_refused_as_torch_does_not_check_its_sizes(path: Path) -> None:
-    sentence = r"layers, which keep a state .*does not check \(memory\): use a policy without"
-    with pytest.raises(InputError, match=sentence):
-        load_torchscript(script(LongMemory(), path))
 
 
 @pytest.mark.parametrize(("kind", "mode"), [(Single, "vmap"), (Branching, "one by one")])
