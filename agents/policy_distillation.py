@@ -56,7 +56,12 @@ from rltransfer.learning.memory_size import check_memory_size
 from rltransfer.learning.minibatches import Batch, minibatches
 from rltransfer.learning.replay_memory import ReplayMemory
 from rltransfer.learning.return_gap import ReturnGap
-from rltransfer.learning.student_network import check_size, like_teacher, with_size
+from rltransfer.learning.student_network import (
+    check_size,
+    like_teacher,
+    names_no_layers,
+    with_size,
+)
 from rltransfer.objectives.objective import FittedObjective, Objective
 from rltransfer.policies.network import ActivationName, Network
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
@@ -200,8 +205,8 @@ class PolicyDistillation(GradientMethod):
         return not self.reinforces and not self.student.gru
 
     def default_activation(self, network: Network) -> ActivationName:
-        """That of the teacher, which is not known yet."""
-        return "auto"
+        """That of the teacher, which is not known yet, where the layers are the teacher's."""
+        return "auto" if self.layers_of_teacher and names_no_layers(network) else "relu"
 
     def default_steps(self, suite: Suite) -> int:
         """Fewer where environments run on the host, as each of their steps is learned from more."""
@@ -262,10 +267,11 @@ class PolicyDistillation(GradientMethod):
         teacher = teacher.fitted(context.spaces).to(context.device)
         teacher.seed(context.seed)
         blank = teacher.label_state()
-        if context.resumed is None:
-            chosen = self._choices(teacher, context)
-        else:
-            chosen = stored_choices(context.resumed)
+        chosen = self._choices(teacher, context)
+        if context.resumed is not None:
+            # As it was chosen; runs of earlier versions have the layers that they named.
+            chosen.pop("student", None)
+            chosen |= stored_choices(context.resumed)
         read: dict[str, Any] = dict(self.schedules)  # what was read from text is not read again
         if self.objective != AUTO:
             read["objective"] = self.parsed_objective

@@ -234,7 +234,9 @@ class LateralHead(Linear):
         """
         laterals = self.outputs()
         sizes = [self.in_features, *(lateral.in_features for lateral in laterals)]
-        own, *others = input.split(sizes, -1)
+        # Rows that lie apart are summed in another order by some CPUs' libraries: contiguous, the
+        # column computes what a plain network does, bit for bit.
+        own, *others = (part.contiguous() for part in input.split(sizes, -1))
         outputs = super().forward(own)
         for lateral, features in zip(laterals, others, strict=True):
             outputs = outputs + lateral(features)

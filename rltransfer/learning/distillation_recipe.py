@@ -68,6 +68,8 @@ def stored_choices(run_dir: Path) -> dict[str, Any]:
     Raises:
         InputError: Its configuration is damaged.
     """
+    if not (run_dir / "config.json").is_file():
+        return {}
     with damage_refused(f"{run_dir} is not a complete run: its config.json is damaged."):
         stored = read_json(run_dir / "config.json").get(CHOSEN, {})
         found = {name: stored[name] for name in CHOICES if name in stored}

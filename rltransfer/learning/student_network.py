@@ -61,10 +61,15 @@ def fraction_of(size: str) -> float:
     return float(found[1]) / 100
 
 
+def names_no_layers(network: Network) -> bool:
+    """Whether a network leaves its layers open."""
+    return all(getattr(network, name) == getattr(DEFAULT, name) for name in LAYERS)
+
+
 def like_teacher(network: Network, teacher: Teacher) -> Network:
     """The network with the teacher's layers, if it names none and they are known."""
     known = teacher.network()
-    if known is None or any(getattr(network, name) != getattr(DEFAULT, name) for name in LAYERS):
+    if known is None or not names_no_layers(network):
         return network
     return dataclasses.replace(
         network.with_activation(known.activation),

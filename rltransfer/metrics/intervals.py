@@ -180,6 +180,15 @@ def _welch_quantile(x: float, y: float, n_x: int, n_y: int) -> float:
     return float(special.stdtrit(freedom, 0.975))
 
 
+def one_sided_quantile(freedom: float) -> float:
+    """Student's 95 % quantile: a mean is above a bound with this confidence.
+
+    Args:
+        freedom: Degrees of freedom, at least 1.
+    """
+    return float(special.stdtrit(freedom, 0.95))
+
+
 def _mean(values: Sequence[float]) -> float:
     _check_values(values)
     return float(np.mean(values))

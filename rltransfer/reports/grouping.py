@@ -214,7 +214,7 @@ class _SettingsOf:
                 found["init_from"] = sources[source.text]
         for name, value in run.options.items():
             if name == "ewc_from":
-                found[name] = f"{len(value)} runs" if value else "none"
+                found[name] = f"{len(value)} runs" if value and isinstance(value, list) else "none"
             elif name not in (*IGNORED, *SOURCES) and not name.startswith(IGNORED_BEGINNINGS):
                 found[name] = json.dumps(value)
         if len(run.suite) > 1:

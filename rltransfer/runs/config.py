@@ -125,7 +125,8 @@ class RunOptions:
     @property
     def max_episode_steps(self) -> int:
         """Steps after which an evaluation cuts an episode; for short runs at least 1,000."""
-        return self.evaluate_max_steps or min(max(self.total_steps, 1_000), LONGEST)
+        longest = min(max(self.total_steps, 1_000), LONGEST) if self.total_steps else LONGEST
+        return self.evaluate_max_steps or longest
 
 
 def with_total_steps(options: RunOptions, method: Method, suite: Suite) -> RunOptions:

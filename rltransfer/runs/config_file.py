@@ -16,13 +16,14 @@ from rltransfer.files.serialization import from_json
 from rltransfer.files.untrusted import damage_refused, read_json
 from rltransfer.learning import methods
 from rltransfer.learning.agent import Method
+from rltransfer.learning.distillation_recipe import CHOSEN
 from rltransfer.runs.config import NOT_OPTIONS, SOURCES, RunOptions
 from rltransfer.runs.initialization import INIT_FROM
 from rltransfer.tasks.task import Suite
 
 ENTRIES = (
-    "agent", "method", "suite", "options", "generations", "sequential", "teacher", INIT_FROM,
-    SOURCES, *NOT_OPTIONS,
+    "agent", "method", "suite", "options", "generations", "sequential", "teacher", CHOSEN,
+    INIT_FROM, SOURCES, *NOT_OPTIONS,
 )  # fmt: skip
 """What a configuration may contain; only "agent" must be there."""
 

@@ -15,16 +15,14 @@ import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy import special
 
+from rltransfer.metrics.intervals import one_sided_quantile
 from rltransfer.rollouts.evaluation import Evaluation
 
 Evaluations = Mapping[str, Evaluation]
 """The episodes on each task, by its name."""
 FURTHER = (48, 64, 128, 256)
 """Further episodes of student and of teacher, per task, one batch after the other."""
-CONFIDENCE = 0.95
-"""One-sided."""
 
 
 def distance(student: float, teacher: float, random: float, fraction: float) -> float:
@@ -59,7 +57,7 @@ def _is_sure(student: Evaluation, teacher: Evaluation, random: Evaluation, u: fl
     deviation = math.sqrt(sum(w * v for w, v in zip(weights, variances, strict=True)))
     above = distance(student.mean, teacher.mean, random.mean, u)
     # The degrees of freedom are those of the smallest group, which is on the safe side.
-    return above >= float(special.stdtrit(fewest - 1, CONFIDENCE)) * deviation
+    return above >= one_sided_quantile(fewest - 1) * deviation
 
 
 def confirmed(

@@ -123,7 +123,7 @@ def test_networks_on_vectors_have_tanh(
 def test_networks_of_other_methods_have_relu() -> None:
     # Stored as in runs of earlier versions, so that these resume.
     for network in (
-        PolicyDistillation(teacher="zoo", reinforcement_weight=1.0, teacher_acts=0.0).student,
+        PolicyDistillation(teacher="zoo", student=Network(encoder="grid")).student,
         rt.agents.PQN().network, rt.agents.Distral().network,
         PPO(network=Network(encoder="grid")).network,
     ):  # fmt: skip
