@@ -56,7 +56,8 @@ class Advice:
         tenth = max(len(self._losses) // 10, 1)
         if len(self._losses) >= FEWEST:
             last, before = self._losses[-tenth:], self._losses[-2 * tenth : -tenth]
-            if statistics.fmean(last) < FALLING * statistics.fmean(before):
+            # A loss with RL may be negative, and then tells nothing.
+            if 0 <= statistics.fmean(last) < FALLING * statistics.fmean(before):
                 return "its loss still falls, so that more --total-steps would help"
         agreement = statistics.fmean(self._agreements[-tenth:]) if self._agreements else None
         if agreement is not None and agreement < AGREES:

@@ -23,6 +23,7 @@ from rltransfer.options import whole_number
 from rltransfer.tasks.observation import DEFAULT_GROUP
 from rltransfer.tasks.task import Task
 from rltransfer.tasks.vector_env import VectorEnv
+from rltransfer.tasks.wrapped_env import WrappedVectorEnv
 
 OPTION, GROUP = "observation_history", "history"
 
@@ -41,11 +42,11 @@ def split_history(task: Task) -> tuple[Task, int]:
     return dataclasses.replace(task, kwargs=kwargs), length
 
 
-class HistoryVectorEnv(VectorEnv):
+class HistoryVectorEnv(WrappedVectorEnv):
     """A vector environment that shows its last observations, too."""
 
     def __init__(self, env: VectorEnv, length: int, task_id: str) -> None:
-        """Takes over an environment, which is closed with this one.
+        """Takes over an environment.
 
         Args:
             env: The environment.
@@ -67,8 +68,8 @@ class HistoryVectorEnv(VectorEnv):
             raise InputError(
                 f"{task_id!r} has an observation {GROUP!r} already: leave out {OPTION}."
             )
-        self._env, self._is_dict = env, isinstance(space, spaces.Dict)
-        self.num_envs, self.device = env.num_envs, env.device
+        super().__init__(env)
+        self._is_dict = isinstance(space, spaces.Dict)
         shape = (env.num_envs, length, *own.shape)
         # In place: a CUDA graph finds them where they were.
         self._last = torch.zeros(shape, device=env.device)
@@ -76,20 +77,6 @@ class HistoryVectorEnv(VectorEnv):
         low, high = np.minimum(own.low, 0), np.maximum(own.high, 0)
         past = spaces.Box(np.tile(low, length), np.tile(high, length), dtype=np.float32)
         self.single_observation_space = spaces.Dict({**groups, GROUP: past})
-        self.single_action_space = env.single_action_space
-        self.host_action_space = env.host_action_space
-        self.truncates, self.overlaps, self.on_host = env.truncates, env.overlaps, env.on_host
-        self.capturable, self.frame_stack = env.capturable, env.frame_stack
-        self.metadata = env.metadata
-
-    @property
-    def first_index(self) -> int:
-        """See `VectorEnv`."""
-        return self._env.first_index
-
-    @first_index.setter
-    def first_index(self, index: int) -> None:
-        self._env.first_index = index
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -100,10 +87,6 @@ class HistoryVectorEnv(VectorEnv):
         self._last.zero_()
         self._last[:, -1] = groups[DEFAULT_GROUP]
         return self._shown(groups, self._last), info
-
-    def send(self, actions: Tensor) -> None:
-        """See `VectorEnv`."""
-        self._env.send(actions)
 
     def recv(self) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Any]]:
         """See `VectorEnv`."""
@@ -127,14 +110,10 @@ class HistoryVectorEnv(VectorEnv):
 
     def state_dict(self) -> dict[str, Tensor] | None:
         """See `VectorEnv`."""
-        state = self._env.state_dict()
+        state = super().state_dict()
         return None if state is None else {**state, OPTION: self._last.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """See `VectorEnv`."""
-        self._env.load_state_dict({name: v for name, v in state.items() if name != OPTION})
+        super().load_state_dict({name: v for name, v in state.items() if name != OPTION})
         self._last.copy_(state[OPTION])
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Closes the environment."""
-        self._env.close(**kwargs)

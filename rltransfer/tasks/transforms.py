@@ -22,6 +22,7 @@ from rltransfer.tasks.image_transforms import MOVES, TRANSFORMS, ImageSpec, keep
 from rltransfer.tasks.task import OBSERVATION_TRANSFORM as OPTION
 from rltransfer.tasks.task import Task
 from rltransfer.tasks.vector_env import VectorEnv
+from rltransfer.tasks.wrapped_env import WrappedVectorEnv
 
 
 def split_transform(task: Task) -> tuple[Task, tuple[str, ...]]:
@@ -46,14 +47,14 @@ def split_transform(task: Task) -> tuple[Task, tuple[str, ...]]:
     return dataclasses.replace(task, kwargs=kwargs), names
 
 
-class TransformedVectorEnv(VectorEnv):
+class TransformedVectorEnv(WrappedVectorEnv):
     """A vector environment whose images are transformed.
 
     A frame stack is transformed frame by frame. Frames before an episode's start stay black.
     """
 
     def __init__(self, env: VectorEnv, names: Sequence[str], task_id: str) -> None:
-        """Takes over an environment, which is closed with this one.
+        """Takes over an environment.
 
         Args:
             env: The environment.
@@ -69,7 +70,7 @@ class TransformedVectorEnv(VectorEnv):
                 f"The observation of {task_id!r} is not an image: leave out {OPTION}, which is for "
                 "images."
             )
-        self._env = env
+        super().__init__(env)
         self._frames = env.frame_stack or 1
         spec = _image_spec(space, self._frames, task_id)
         self._functions = [TRANSFORMS[name](spec) for name in names]
@@ -78,22 +79,7 @@ class TransformedVectorEnv(VectorEnv):
         buffer = torch.as_tensor(space.low).new_empty((env.num_envs, *space.shape))
         self._observation = buffer.to(env.device)
         self._final_observation = torch.zeros_like(self._observation)
-        self.num_envs, self.device = env.num_envs, env.device
         self.single_observation_space = self._transformed_space(space, names)
-        self.single_action_space = env.single_action_space
-        self.host_action_space = env.host_action_space
-        self.truncates, self.overlaps, self.on_host = env.truncates, env.overlaps, env.on_host
-        self.capturable, self.frame_stack = env.capturable, env.frame_stack
-        self.metadata = env.metadata
-
-    @property
-    def first_index(self) -> int:
-        """See `VectorEnv`."""
-        return self._env.first_index
-
-    @first_index.setter
-    def first_index(self, index: int) -> None:
-        self._env.first_index = index
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -101,10 +87,6 @@ class TransformedVectorEnv(VectorEnv):
         """Begins new episodes; the arguments are those of the environment."""
         observation, info = self._env.reset(seed=seed, options=options)
         return self._transformed(observation, self._observation), info
-
-    def send(self, actions: Tensor) -> None:
-        """See `VectorEnv`."""
-        self._env.send(actions)
 
     def recv(self) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
         """See `VectorEnv`."""
@@ -141,18 +123,6 @@ class TransformedVectorEnv(VectorEnv):
             np.full_like(space.low, value) for value in (space.low.min(), space.high.max())
         )
         return made
-
-    def state_dict(self) -> dict[str, Tensor] | None:
-        """See `VectorEnv`."""
-        return self._env.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """See `VectorEnv`."""
-        self._env.load_state_dict(state)
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Closes the environment."""
-        self._env.close(**kwargs)
 
 
 def _image_spec(space: spaces.Box, frames: int, task_id: str) -> ImageSpec:
