@@ -63,6 +63,7 @@ from rltransfer.learning.student_network import (
     with_size,
 )
 from rltransfer.objectives.objective import FittedObjective, Objective
+from rltransfer.options import normalize
 from rltransfer.policies.network import ActivationName, Network
 from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy, PolicySpec
@@ -97,6 +98,8 @@ METRICS = {
 """What policy distillation logs besides the terms of the objective."""
 LAG = "lag"
 """The weight that follows the return gap between student and teacher."""
+ROLLOUT_STEPS, SHORTEST_ROLLOUT, LONGEST_ROLLOUT = 1024, 16, 128
+"""Steps of a task between two updates from a memory, and the bounds of its environments' steps."""
 MIN_TASK_WEIGHT = 0.05
 """Minimum sampling weight of a task, so that none is forgotten."""
 
@@ -154,12 +157,19 @@ class PolicyDistillation(GradientMethod):
     """Average number of times that each step is learned from; an integer with RL or a recurrent
     student. 0 means 16, 5 where environments are simulated on the device, and 4 with RL or a
     recurrent student."""
+    rollout_length: int = 0
+    """Steps per environment between two updates. 0 means 128 with RL or a recurrent student, which
+    learn from whole rollouts; otherwise as few as make some 1,000 steps of a task, from 16 to 128.
+    """
     batch_size: int = 512
     learning_rate: float = 2e-3
     surrogate: Surrogate = Surrogate()
     """The RL objective; used if --reinforcement-weight is above 0."""
 
     def __post_init__(self) -> None:
+        normalize(self)
+        if self.rollout_length == 0:
+            object.__setattr__(self, "rollout_length", self._default_rollout_length())
         super().__post_init__()
         if self.objective != AUTO:
             self.parsed_objective  # noqa: B018 - an objective that cannot be read is refused here
@@ -203,6 +213,12 @@ class PolicyDistillation(GradientMethod):
     def remembers(self) -> bool:
         """Whether it uses a memory; on-policy steps and sequences are learned once, without one."""
         return not self.reinforces and not self.student.gru
+
+    def _default_rollout_length(self) -> int:
+        """Short rollouts with a memory: the student acts on what it has just learned."""
+        if not self.remembers:
+            return LONGEST_ROLLOUT
+        return min(max(ROLLOUT_STEPS // max(self.num_envs, 1), SHORTEST_ROLLOUT), LONGEST_ROLLOUT)
 
     def default_activation(self, network: Network) -> ActivationName:
         """That of the teacher, which is not known yet, where the layers are the teacher's."""

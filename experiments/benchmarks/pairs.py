@@ -13,6 +13,16 @@ from rltransfer.errors import InputError
 
 ENVS = "minatar-envs-"
 """Prefix of the pairs that compare MinAtar's environments only."""
+TIME_TO_TEACHER = "time-to-teacher-"
+"""Prefix of the pairs that compare the seconds until a student is as good as its teacher."""
+TEACHERS = ("cartpole", "lunarlander", "halfcheetah", "walker2d")
+"""Their teachers; see `teacher_clock.py`."""
+INSTALLS = {
+    # It asks for an older gymnasium, but works with this one.
+    "imitation": "pip install --no-deps imitation==1.0.1 datasets pyarrow dill multiprocess xxhash "
+    "jsonpickle"
+}
+"""How packages are installed that are not in the extra."""
 ENVS_MEAN_BAR = 10.0
 """The geometric mean that their ratios should reach."""
 
@@ -97,9 +107,9 @@ class Pair:
                 try:
                     version(package)
                 except PackageNotFoundError as error:
+                    how = INSTALLS.get(package, "pip install 'rltransfer[benchmark]'")
                     raise InputError(
-                        f"The pair {self.name!r} needs the package {package}: install the extra, "
-                        "pip install 'rltransfer[benchmark]'."
+                        f"The pair {self.name!r} needs the package {package}: {how}."
                     ) from error
 
 
@@ -148,6 +158,31 @@ def _minatar_ppo(num_envs: int, batch_size: int, bar: float) -> Pair:
         bar=bar,
         tries_threads=True,
     )  # fmt: skip
+
+
+def _time_to_teacher(task: str, peer: str, bar: float) -> Pair:
+    words = f"--expert {task}"
+    one = f"{words} --threads 1"  # as rltransfer chooses for such small networks
+    peers = {
+        "dagger": _script(
+            "imitation_trainers", f"{one} --trainer dagger", "seconds",
+            "imitation's DAgger", "imitation",
+        ),
+        "bc": _script(
+            "imitation_trainers", f"{one} --trainer bc", "seconds", "imitation's BC", "imitation"
+        ),
+        "torch": _script("torch_dagger", one, "seconds", "a plain torch loop"),
+    }  # fmt: skip
+    return Pair(
+        name=f"{TIME_TO_TEACHER}{task}-{peer}",
+        what=f"Seconds until the student of a zip keeps 95 % of its return on {task}",
+        unit="s",
+        ours=_script("time_to_teacher", words, "seconds", "rltransfer"),
+        peer=peers[peer],
+        bar=bar,
+        lower_is_better=True,
+        seeded=True,
+    )
 
 
 def _columns(number: int, word: str, bar: float) -> Pair:
@@ -248,6 +283,11 @@ PAIRS: dict[str, Pair] = {
             ours=_shell("teachers --suite minatar --repeats 3", "ratio"),
             bar=1.15,
             at_most=True,
+        ),
+        *(
+            _time_to_teacher(task, peer, bar)
+            for task in TEACHERS
+            for peer, bar in (("dagger", 10.0), ("bc", 10.0), ("torch", 3.0))
         ),
         _columns(2, "two", 0.4),
         _columns(3, "three", 0.3),
