@@ -27,8 +27,11 @@ from rltransfer.runs.tensorboard import Tracker
 
 SEED_STEP = 1_000_003
 """Between the seeds of further episodes."""
-EVALUATION_FRACTION = 0.1
-"""Steps of evaluations relative to those of training, unless --evaluate-every is set."""
+EVALUATIONS, EVALUATION_FRACTION = 10, 0.1
+"""Number of evaluations, and their steps relative to those of training at most, unless
+--evaluate-every is set."""
+EVALUATIONS_UNTIL, EVALUATION_FRACTION_UNTIL = 100, 0.5
+"""The same with --until, where each may end the run."""
 
 
 class Evaluator:
@@ -103,7 +106,8 @@ class Evaluator:
         options = self.options
         if not options.evaluate_episodes:
             return False
-        every = options.evaluate_every or max(options.total_steps // 10, 1)
+        number = EVALUATIONS_UNTIL if options.until else EVALUATIONS
+        every = options.evaluate_every or max(options.total_steps // number, 1)
         due = passed(before, now, every)
         if options.evaluate_every:
             return due
@@ -131,7 +135,8 @@ class Evaluator:
                 self.reached = step
         self.agent.policy.train()
         played = sum(sum(one.lengths) for one in found.values())
-        self.next_step = step + round(played / EVALUATION_FRACTION)
+        fraction = EVALUATION_FRACTION_UNTIL if self.options.until else EVALUATION_FRACTION
+        self.next_step = step + round(played / fraction)
         returns = {f"{EVALUATE_RETURNS}/{task}": one.returns for task, one in found.items()}
         with io_errors_as_input_errors(self.run_dir):
             tracker.histograms(returns, step)

@@ -104,6 +104,19 @@ def test_a_student_that_is_not_there_goes_on_to_the_end(tmp_path: Path) -> None:
     assert run.result["reached"] is None and run.result["env_steps"] == 1_600
 
 
+def test_a_student_is_looked_at_more_often_if_it_may_stop(tmp_path: Path) -> None:
+    looks: dict[float, list[int]] = {0.0: [], 1.01: []}
+    for until, steps in looks.items():
+
+        def look(event: rt.RunEvent, steps: list[int] = steps) -> None:
+            if event.kind == "evaluation":
+                steps.append(event.step)
+
+        taught(tmp_path / f"{until}", evaluate_every=0, until=until, callbacks=[look])
+    assert len(looks[0.0]) <= 10 < len(looks[1.01]) <= 100
+    assert looks[1.01][0] < looks[0.0][0]
+
+
 def test_what_cannot_be_reached_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"evaluations tell when the student is there"):
         taught(tmp_path / "run", until=0.9, evaluate_episodes=0)
