@@ -44,7 +44,7 @@ class ImportedPolicy(nn.Module, abc.ABC):
     """
 
     kind: ClassVar[str]
-    group_advice: ClassVar[str] = "add `?group=NAME` to the path"
+    group_advice: str = "add `?group=NAME` to the path"
 
     def __init__(self, path: Path, sha256: str, groups: Sequence[str] = (DEFAULT_GROUP,)) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -23,8 +25,8 @@ GSDE_EPSILON = 1e-6
 """Added to the variance of gSDE."""
 
 
-class Inputs(nn.Module):
-    """Turns the observations of a task into the input of the first layer."""
+class GroupInputs(nn.Module):
+    """Turns one observation group of a task into an input of the first layer."""
 
     def __init__(
         self,
@@ -64,6 +66,44 @@ class Inputs(nn.Module):
             observation = self.normalizer(observation)
         observation = observation.float()
         return observation / 255.0 if self.divide else observation
+
+
+class Inputs(nn.Module):
+    """Turns the observation groups of a task into the input of the first layer.
+
+    Several groups are flattened and follow one another, as in Stable-Baselines3's
+    `CombinedExtractor`.
+    """
+
+    def __init__(self, groups: Mapping[str, GroupInputs]) -> None:
+        """Creates the first stage of a policy.
+
+        Args:
+            groups: Each group by its name, in the order in which they follow one another.
+        """
+        super().__init__()
+        self.names = tuple(groups)
+        # Names of groups may be those of a module's attributes, so this is a list.
+        self._groups = nn.ModuleList(groups.values())
+        shapes = [one.shape for one in groups.values()]
+        self.shape = shapes[0] if len(shapes) == 1 else (sum(map(math.prod, shapes)),)
+        self.is_image = any(one.is_image for one in groups.values())
+        self.divide = any(one.divide for one in groups.values())
+        self.space = spaces.Dict([(name, one.space) for name, one in groups.items()])
+
+    @property
+    def groups(self) -> dict[str, GroupInputs]:
+        """The groups by name."""
+        return dict(zip(self.names, self._groups, strict=True))  # type: ignore[arg-type]
+
+    def forward(self, *groups: Tensor) -> Tensor:
+        """The input of the first layer, float32.    (batch, *shape)
+
+        Args:
+            groups: In the order of `names`; see `GroupInputs`.    (batch, ...) each
+        """
+        parts = [one(group) for one, group in zip(self._groups, groups, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
 
 
 class ActionBounds(nn.Module):

@@ -35,15 +35,19 @@ MOST_QUANTILES = 100_000
 
 POLICIES = {
     "ARS": ("MlpPolicy", "LinearPolicy"),
-    "RecurrentPPO": ("MlpLstmPolicy", "CnnLstmPolicy"),
+    "CrossQ": ("MlpPolicy",),
+    "RecurrentPPO": ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy"),
 }
-"""The policies that can be read of each algorithm; MlpPolicy and CnnPolicy of the others."""
+"""The policies that can be read of each algorithm; `USUAL_POLICIES` of the others."""
 
-_OTHERS = [name for name in ALGORITHMS if name != "RecurrentPPO"]
+USUAL_POLICIES = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
+
+*_MOST, _LAST = (name for name in ALGORITHMS if name not in POLICIES)
 
 READABLE = (
-    f"only MlpPolicy and CnnPolicy of {', '.join(_OTHERS[:-1])} and {_OTHERS[-1]}, "
-    "LinearPolicy of ARS, and MlpLstmPolicy and CnnLstmPolicy of RecurrentPPO are"
+    f"only {', '.join(USUAL_POLICIES[:-1])} and {USUAL_POLICIES[-1]} of "
+    f"{', '.join(_MOST)} and {_LAST}, MlpPolicy of ARS and CrossQ, LinearPolicy of ARS, and "
+    "MlpLstmPolicy, CnnLstmPolicy and MultiInputLstmPolicy of RecurrentPPO are"
 )
 """What can be read, for errors: the beginning of a sentence that ends with "read"."""
 
@@ -56,6 +60,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     )
 }  # fmt: skip
 """The activations without parameters, by name."""
+
+
+EXTRACTORS = ("FlattenExtractor", "NatureCNN", "CombinedExtractor")
+"""The feature extractors that can be read: those of the policies that can be."""
 
 
 @dataclass(frozen=True)
@@ -176,11 +184,12 @@ def read_settings(data: dict[str, Any], algorithm: str, path: Path) -> Settings:
             f"{', '.join(sorted(ACTIVATIONS))} of torch.nn."
         )
     extractor = kwargs.get("features_extractor_class")
-    own = r"<class 'stable_baselines3\.common\.torch_layers\.(FlattenExtractor|NatureCNN)'>"
-    if extractor is not None and not re.fullmatch(own, str(extractor)):
+    own = r"<class 'stable_baselines3\.common\.torch_layers\.(\w+)'>"
+    match = re.fullmatch(own, str(extractor))
+    if extractor is not None and (match is None or match[1] not in EXTRACTORS):
         raise InputError(
             f"{path} cannot be read: its features_extractor_class is {extractor!r}, not "
-            "Stable-Baselines3's own FlattenExtractor or NatureCNN."
+            f"Stable-Baselines3's own {', '.join(EXTRACTORS[:-1])} or {EXTRACTORS[-1]}."
         )
     renorm_epsilon = _number(kwargs, "batch_norm_eps", 0.001, path)
     if renorm_epsilon <= 0:

@@ -12,14 +12,72 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rltransfer.errors import InputError
-from rltransfer.tasks.observation import LARGEST_SPACE
+from rltransfer.tasks.observation import DEFAULT_GROUP, LARGEST_SPACE
 
 Space = spaces.Box | spaces.Discrete
 """The spaces that can be read."""
 
+ITEM = re.compile(
+    r"'(?P<key>[^'\\]+)'(?:: |, )"
+    r"(?:Box\([^()]*, \((?P<shape>[\d, ]{0,99})\), (?P<dtype>\w+)\)|Discrete\((?P<n>\d+)\))"
+)
+"""A key of a Dict space and its space, in the text that every version of gym and Gymnasium prints
+for the table of a Dict: `{'goal': Box(-inf, inf, (3,), float32)}`, `[('room', Discrete(4))]`."""
 
-def read_observation_space(entry: dict[str, Any], path: Path) -> tuple[Space, bool]:
-    """The observation space of a zip, and whether observations are images.
+NO_KEYS = re.compile(r"[\s{}(),\[\]]*|OrderedDict\([\s(),\[\]]*\)")
+"""What is left of the text of a table without its items."""
+
+
+def read_observation_spaces(entry: dict[str, Any], path: Path) -> dict[str, tuple[Space, bool]]:
+    """The observation groups of a zip in their order, and whether each consists of images.
+
+    The keys of a Dict space are the groups; any other space is the group "policy".
+
+    Args:
+        entry: The JSON of the space.
+        path: The zip, for errors.
+
+    Raises:
+        InputError: A space is neither Box nor Discrete, its JSON is incomplete, or one of several
+            groups consists of images.
+    """
+    if _kind(entry) != "Dict":
+        return {DEFAULT_GROUP: _read_observation_space(entry, path)}
+    text = entry.get("spaces")
+    items = list(ITEM.finditer(text)) if isinstance(text, str) else []
+    rest = ITEM.sub("", text) if isinstance(text, str) else ""
+    if not items or not NO_KEYS.fullmatch(rest):
+        other = re.search(r"'([^'\\]+)'(?:: |, )([A-Za-z]\w*)", rest)
+        found = "other keys or spaces" if other is None else f"{other[1]!r} as {other[2]}"
+        raise InputError(
+            f"{path} cannot be read: its dictionary of observations contains {found}, but only "
+            "keys with a Box, or with a Discrete that starts at 0, can be read."
+        )
+    groups: dict[str, tuple[Space, bool]] = {}
+    size = 0
+    for item in items:
+        if item["n"] is not None:
+            groups[item["key"]] = spaces.Discrete(_size({"n": item["n"]}, path)), False
+            continue
+        shape = [int(size) for size in re.findall(r"\d+", item["shape"])]
+        size += math.prod(shape)
+        if size > LARGEST_SPACE:
+            raise InputError(
+                f"{path} cannot be read: its dictionary of observations contains more than "
+                f"{LARGEST_SPACE} values."
+            )
+        space = _box({"shape": shape, "dtype": item["dtype"]}, path)
+        if len(shape) == 3 and space.dtype == np.uint8:
+            raise InputError(
+                f"{path} cannot be read: it observes images, {item['key']!r}, as a key of a "
+                "dictionary, whose networks are not read: only vectors are."
+            )
+        groups[item["key"]] = space, False
+    return groups
+
+
+def _read_observation_space(entry: dict[str, Any], path: Path) -> tuple[Space, bool]:
+    """The observation space of a zip without groups, and whether observations are images.
 
     Images are three dimensions of bytes from 0 to 255. The bounds of a vector are not read.
 
@@ -34,15 +92,23 @@ def read_observation_space(entry: dict[str, Any], path: Path) -> tuple[Space, bo
     if kind == "Discrete":
         return spaces.Discrete(_size(entry, path)), False
     if kind != "Box":
-        raise InputError(f"{path} observes a {kind} space: only Box and Discrete can be read.")
-    shape, dtype = _shape(entry, path), _dtype(entry, path)
+        raise InputError(
+            f"{path} observes a {kind} space: only Box, Discrete and Dict of these can be read."
+        )
+    space = _box(entry, path)
     # An ellipsis hides most bounds of an image. They are assumed to equal those that are shown.
     shown = [set(_numbers(entry.get(bound))[0]) for bound in ("low", "high")]
-    is_image = len(shape) == 3 and dtype == np.uint8 and shown == [{0.0}, {255.0}]
+    is_bytes = space.dtype == np.uint8 and shown == [{0.0}, {255.0}]
+    return space, is_bytes and len(space.shape) == 3
+
+
+def _box(entry: dict[str, Any], path: Path) -> spaces.Box:
+    """A Box of observations, as wide as its type."""
+    shape, dtype = _shape(entry, path), _dtype(entry, path)
     low, high = -np.inf, np.inf
     if np.issubdtype(dtype, np.integer):
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-    return spaces.Box(low, high, shape, dtype.type), is_image
+    return spaces.Box(low, high, shape, dtype.type)
 
 
 def read_action_space(entry: dict[str, Any], path: Path) -> tuple[Space, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,25 +21,33 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.pickles import InertUnpickler
+from rltransfer.tasks.observation import DEFAULT_GROUP
 
 FLOATS = ("f4", "f8")
 """The dtypes of the arrays that are read: numpy's names without the byte order."""
 
 
 @dataclass(frozen=True, eq=False)
+class Moments:
+    """Running mean and variance of one observation group."""
+
+    mean: NDArray[np.float64]
+    """The mean.        (*shape)"""
+    var: NDArray[np.float64]
+    """The variance.    (*shape)"""
+
+
+@dataclass(frozen=True, eq=False)
 class ObservationStatistics:
     """The statistics that VecNormalize normalises observations with."""
 
-    mean: NDArray[np.float64]
-    """Running mean of the observations; empty where `norm_obs` is False.        (*shape)"""
-    var: NDArray[np.float64]
-    """Running variance of the observations; empty where `norm_obs` is False.    (*shape)"""
+    groups: Mapping[str, Moments]
+    """Those of each group that is normalised: the keys of a Dict space, or "policy" alone; none
+    where only rewards are."""
     epsilon: float
     """Added to the variance."""
     clip_obs: float
     """Bound on the absolute value of a normalised observation."""
-    norm_obs: bool
-    """Whether observations are normalised, and not only rewards."""
     sha256: str
     """Hash of the file, in hexadecimal."""
 
@@ -49,11 +58,18 @@ class ObservationNormalizer(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, statistics: ObservationStatistics) -> None:
+    def __init__(self, statistics: ObservationStatistics, group: str = DEFAULT_GROUP) -> None:
+        """Creates it.
+
+        Args:
+            statistics: The statistics.
+            group: The group that it normalises.
+        """
         super().__init__()
         self.clip = statistics.clip_obs
-        self.register_buffer("mean", torch.tensor(statistics.mean))
-        deviation = np.sqrt(statistics.var + statistics.epsilon)
+        moments = statistics.groups[group]
+        self.register_buffer("mean", torch.tensor(moments.mean))
+        deviation = np.sqrt(moments.var + statistics.epsilon)
         self.register_buffer("deviation", torch.tensor(deviation))
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -193,34 +209,58 @@ def load_vecnormalize(path: Path) -> ObservationStatistics:
 def _statistics(state: dict[Any, Any], path: Path, sha256: str) -> ObservationStatistics:
     # Files from before 2021 omit the attribute where it has its default.
     if state.get("norm_obs", True) is False:
-        nothing = np.zeros(0)
-        return ObservationStatistics(nothing, nothing, 0.0, math.inf, False, sha256)
-    refusal = f"{path} is not a VecNormalize file"
+        return ObservationStatistics({}, 0.0, math.inf, sha256)
     running = state.get("obs_rms")
     if isinstance(running, dict):
-        raise InputError(
-            f"{path} contains statistics of a dictionary of observations, "
-            f"{', '.join(map(repr, running))}: they belong to a MultiInputPolicy, which cannot be "
-            "read."
-        )
-    if not isinstance(running, _RunningMeanStd) or not isinstance(running.state, dict):
-        raise InputError(f"{refusal}: it does not contain observation statistics.")
-    mean, var = _array(running.state.get("mean")), _array(running.state.get("var"))
+        # Versions before `norm_obs_keys` normalised every key.
+        keys = state.get("norm_obs_keys")
+        running = {key: running.get(key) for key in (running if keys is None else _texts(keys))}
+        if not running or not all(isinstance(key, str) for key in running):
+            raise InputError(
+                f"{path} is not a VecNormalize file: the keys of its observations are not texts."
+            )
+    else:
+        running = {DEFAULT_GROUP: running}
     epsilon, clip_obs = _number(state.get("epsilon")), _number(state.get("clip_obs"))
-    if mean is None or var is None or epsilon is None or clip_obs is None:
-        raise InputError(f"{refusal}: its statistics are not all arrays and numbers.")
-    usable = (
-        mean.shape == var.shape
-        and bool(np.isfinite(mean).all() and np.isfinite(var).all())
-        and bool((var + epsilon > 0).all())
-        and clip_obs > 0
-    )
-    if not usable:
-        raise InputError(
-            f"{path} cannot be used: its mean and variance must be finite and have one shape, and "
-            "its bound must be above 0."
+    groups = {key: _moments(one, path) for key, one in running.items()}
+    if epsilon is None or clip_obs is None:
+        raise _not_numbers(path)
+    for one in groups.values():
+        usable = (
+            one.mean.shape == one.var.shape
+            and bool(np.isfinite(one.mean).all() and np.isfinite(one.var).all())
+            and bool((one.var + epsilon > 0).all())
+            and clip_obs > 0
         )
-    return ObservationStatistics(mean, var, epsilon, clip_obs, True, sha256)
+        if not usable:
+            raise InputError(
+                f"{path} cannot be used: its mean and variance must be finite and have one shape, "
+                "and its bound must be above 0."
+            )
+    return ObservationStatistics(groups, epsilon, clip_obs, sha256)
+
+
+def _texts(keys: object) -> list[Any]:
+    """The keys of a list; none of any other value."""
+    return keys if isinstance(keys, list) else []
+
+
+def _moments(running: object, path: Path) -> Moments:
+    """The statistics of one group."""
+    if not isinstance(running, _RunningMeanStd) or not isinstance(running.state, dict):
+        raise InputError(
+            f"{path} is not a VecNormalize file: it does not contain observation statistics."
+        )
+    mean, var = _array(running.state.get("mean")), _array(running.state.get("var"))
+    if mean is None or var is None:
+        raise _not_numbers(path)
+    return Moments(mean, var)
+
+
+def _not_numbers(path: Path) -> InputError:
+    return InputError(
+        f"{path} is not a VecNormalize file: its statistics are not all arrays and numbers."
+    )
 
 
 def _array(value: object) -> NDArray[np.float64] | None:

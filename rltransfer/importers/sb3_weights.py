@@ -28,7 +28,12 @@ from rltransfer.importers.sb3_networks import (
     StateDependentStd,
 )
 from rltransfer.importers.sb3_recurrent import RecurrentActorCritic
-from rltransfer.importers.sb3_settings import ON_POLICY, POLICIES, Settings
+from rltransfer.importers.sb3_settings import (
+    ON_POLICY,
+    POLICIES,
+    USUAL_POLICIES,
+    Settings,
+)
 from rltransfer.policies.linear import Linear
 
 NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -95,10 +100,11 @@ class StoredTensors:
             InputError: One was not, so the policy is of another kind.
         """
         if self.left:
-            policies = " or ".join(POLICIES.get(self.algorithm, ("MlpPolicy", "CnnPolicy")))
+            *others, last = POLICIES.get(self.algorithm, USUAL_POLICIES)
+            policies = f"{', '.join(others)} or {last}" if others else last
             raise InputError(
                 f"{self.path} contains the tensor {min(self.left)!r}, which no {policies} of "
-                f"{self.algorithm} has: only these two can be read."
+                f"{self.algorithm} has: other policies cannot be read."
             )
 
     def memory(self, prefix: str, inputs: int) -> Memory:

@@ -7,6 +7,7 @@ closed and the readable forms are used, and the tensors of `policy.pth`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,24 +26,24 @@ from rltransfer.importers.sb3_networks import (
     ActionBounds,
     ActorCritic,
     BatchRenorm,
+    GroupInputs,
     Inputs,
     SingleHead,
 )
 from rltransfer.importers.sb3_recurrent import RecurrentActorCritic
 from rltransfer.importers.sb3_settings import Settings, entry, find_algorithm, flag, read_settings
-from rltransfer.importers.sb3_spaces import read_action_space, read_observation_space
-from rltransfer.importers.sb3_vecnormalize import ObservationNormalizer, load_vecnormalize
+from rltransfer.importers.sb3_spaces import Space, read_action_space, read_observation_spaces
+from rltransfer.importers.sb3_vecnormalize import (
+    ObservationNormalizer,
+    ObservationStatistics,
+    load_vecnormalize,
+)
 from rltransfer.importers.sb3_weights import StoredTensors, build_network
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.image_layout import ImageBox
-from rltransfer.tasks.observation import (
-    DEFAULT_GROUP,
-    Observation,
-    describe_space,
-    shown_shape,
-)
+from rltransfer.tasks.observation import Observation, describe_space, shown_shape
 from rltransfer.tasks.suite_spaces import check_bounds
 
 MEMBERS = ("data", "policy.pth")
@@ -62,7 +63,6 @@ class ZipPolicy(ImportedPolicy):
     """
 
     kind = "stable-baselines3"
-    group_advice = "rename a group with Adapted(teacher, observation={'policy': NAME})"
 
     def __init__(
         self,
@@ -91,8 +91,10 @@ class ZipPolicy(ImportedPolicy):
         Raises:
             InputError: Actions cannot be squashed into the bounds.
         """
-        super().__init__(path, sha256)
+        super().__init__(path, sha256, inputs.names)
         self.inputs = inputs
+        names = ", ".join(f"{name!r}: NAME" for name in inputs.names)
+        self.group_advice = f"rename a group with Adapted(teacher, observation={{{names}}})"
         self.network = network
         if isinstance(network, RecurrentActorCritic):
             self.state_size = network.memory.state_size
@@ -125,7 +127,9 @@ class ZipPolicy(ImportedPolicy):
     def preprocessing(self) -> dict[str, Any]:
         """The scale, the order of channels and the statistics; the frame stack is unknown."""
         sha256 = self.vecnormalize_sha256
+        several = {"groups": list(self.groups)} if len(self.groups) > 1 else {}
         return {
+            **several,
             "algorithm": self.settings.algorithm,
             "scale": 1 / 255 if self.inputs.divide else 1.0,
             "channels": "first" if self.inputs.is_image else None,
@@ -144,7 +148,7 @@ class ZipPolicy(ImportedPolicy):
     def known_spaces(self) -> tuple[spaces.Dict, spaces.Space[Any] | None]:
         """The observations that the policy was trained on, and its actions."""
         unknown = isinstance(self.actions, spaces.Box) and self.bounds is None
-        return spaces.Dict({DEFAULT_GROUP: self.inputs.space}), None if unknown else self.actions
+        return self.inputs.space, None if unknown else self.actions
 
     def forward(
         self,
@@ -204,12 +208,14 @@ class ZipPolicy(ImportedPolicy):
             acts = _same_numbers(action_space, actions)
         else:
             acts = isinstance(action_space, spaces.Box) and action_space.shape == actions.shape
-        if not acts or not self._reads(self.observation_space[DEFAULT_GROUP]):
-            fault = (
-                f"observes {describe_space(self.inputs.space)} and acts in "
-                f"{describe_space(actions)}"
-            )
-            if acts and self._lacks_one(self.observation_space[DEFAULT_GROUP]):
+        shapes = {name: self.observation_space[name] for name in self.groups}
+        parts = self.inputs.groups
+        # Images of all groups are read in one way: as the environment shows them, or turned.
+        self.as_shown = any(_reads_as_shown(parts[name], one) for name, one in shapes.items())
+        if not acts or not all(self._reads(parts[name], one) for name, one in shapes.items()):
+            observed = " and ".join(describe_space(one.space) for one in parts.values())
+            fault = f"observes {observed} and acts in {describe_space(actions)}"
+            if acts and any(_lacks_one(parts[name], one) for name, one in shapes.items()):
                 fault += (
                     " (one value more is what rl-zoo's TimeFeatureWrapper adds: use such a task)"
                 )
@@ -219,13 +225,11 @@ class ZipPolicy(ImportedPolicy):
             check_bounds(who, source, self.own_bounds, task_id, action_space)
             self._set_bounds(action_space)
 
-    def _reads(self, shown: spaces.Space[Any]) -> bool:
+    def _reads(self, inputs: GroupInputs, shown: spaces.Space[Any]) -> bool:
         """Whether the policy can read an observation group of a task."""
-        stored = self.inputs.space
-        # Stable-Baselines3 turns images of bytes, and leaves images of floats as they are shown.
-        self.as_shown = isinstance(shown, ImageBox) and stored.shape == shown.layout.shown
-        if self.as_shown:
-            return bool(stored.dtype == shown.dtype)
+        stored = inputs.space
+        if self.as_shown and isinstance(shown, ImageBox):
+            return _reads_as_shown(inputs, shown) and bool(stored.dtype == shown.dtype)
         if not isinstance(shown, spaces.Box):
             return isinstance(stored, spaces.Discrete) and _same_numbers(shown, stored)
         if isinstance(stored, spaces.Discrete):
@@ -235,14 +239,9 @@ class ZipPolicy(ImportedPolicy):
         if (stored.dtype == np.uint8) != (shown.dtype == np.uint8):
             return False
         channels_first = shown.shape
-        if self.inputs.is_image and len(shown.shape) == 3:
+        if inputs.is_image and len(shown.shape) == 3:
             channels_first = (shown.shape[2], *shown.shape[:2])
         return stored.shape in (shown.shape, channels_first)
-
-    def _lacks_one(self, shown: spaces.Space[Any]) -> bool:
-        """Whether an observation group of a task is a vector with one value too few."""
-        shape = self.inputs.shape
-        return len(shape) == 1 and shown_shape(shown) == (shape[0] - 1,)
 
     def _set_bounds(self, actions: spaces.Box) -> None:
         """Takes the bounds of an action space.
@@ -276,7 +275,7 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     data, tensors = _open(content, path)
     algorithm = find_algorithm(data, tensors, path)
     kwargs = entry(data, "policy_kwargs", path)
-    observations, is_image = read_observation_space(entry(data, "observation_space", path), path)
+    observed = read_observation_spaces(entry(data, "observation_space", path), path)
     actions, bounded = read_action_space(entry(data, "action_space", path), path)
     discrete = isinstance(actions, spaces.Discrete)
     if algorithm in (
@@ -284,15 +283,20 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     ):
         kind = "discrete" if discrete else "continuous"
         raise InputError(f"{path} is inconsistent: {algorithm} has no {kind} actions.")
-    normalizer, vecnormalize_sha256 = _normalizer(vecnormalize, observations, path)
-    divide = is_image and flag(kwargs, "normalize_images", True, path)
-    inputs = Inputs(observations, is_image=is_image, divide=divide, normalizer=normalizer)
+    statistics = _statistics(vecnormalize, observed, path)
+    groups = {}
+    for name, (space, is_image) in observed.items():
+        divide = is_image and flag(kwargs, "normalize_images", True, path)
+        normalizer = _normalizer(statistics, name)
+        groups[name] = GroupInputs(space, is_image=is_image, divide=divide, normalizer=normalizer)
+    inputs = Inputs(groups)
     settings = read_settings(data, algorithm, path)
     stored = StoredTensors(tensors, settings, path)
     network = build_network(stored, inputs.shape, action_size(actions), discrete)
     policy = ZipPolicy(
         inputs, network, actions, bounded=bounded, settings=settings, path=path,
-        sha256=hashlib.sha256(content).hexdigest(), vecnormalize_sha256=vecnormalize_sha256,
+        sha256=hashlib.sha256(content).hexdigest(),
+        vecnormalize_sha256=None if statistics is None else statistics.sha256,
     )  # fmt: skip
     return policy.eval().requires_grad_(False)
 
@@ -337,19 +341,48 @@ def _same_numbers(space: spaces.Space[Any] | None, stored: spaces.Discrete) -> b
     return isinstance(space, spaces.Discrete) and (space.n, space.start) == (stored.n, stored.start)
 
 
+def _reads_as_shown(inputs: GroupInputs, shown: spaces.Space[Any]) -> bool:
+    """Whether images of a task are read as the environment shows them.
+
+    Stable-Baselines3 turns images of bytes, and leaves images of floats as they are shown.
+    """
+    return isinstance(shown, ImageBox) and inputs.space.shape == shown.layout.shown
+
+
+def _lacks_one(inputs: GroupInputs, shown: spaces.Space[Any]) -> bool:
+    """Whether an observation group of a task is a vector with one value too few."""
+    return len(inputs.shape) == 1 and shown_shape(shown) == (inputs.shape[0] - 1,)
+
+
 def _normalizer(
-    vecnormalize: Path | None, observations: spaces.Box | spaces.Discrete, path: Path
-) -> tuple[ObservationNormalizer | None, str | None]:
-    """The normaliser of observations and the hash of its file; None where there is none."""
+    statistics: ObservationStatistics | None, group: str
+) -> ObservationNormalizer | None:
+    """The normaliser of a group; None where it is not normalised."""
+    if statistics is None or group not in statistics.groups:
+        return None
+    return ObservationNormalizer(statistics, group)
+
+
+def _statistics(
+    vecnormalize: Path | None, observed: Mapping[str, tuple[Space, bool]], path: Path
+) -> ObservationStatistics | None:
+    """The statistics in a file; None without a file.
+
+    Raises:
+        InputError: They are those of a group that the zip does not observe, or of another shape.
+    """
     if vecnormalize is None:
-        return None, None
+        return None
     statistics = load_vecnormalize(vecnormalize)
-    if not statistics.norm_obs:
-        return None, statistics.sha256
-    if isinstance(observations, spaces.Discrete) or statistics.mean.shape != observations.shape:
+    for name, moments in statistics.groups.items():
+        space, _ = observed.get(name, (None, False))
+        if isinstance(space, spaces.Box) and moments.mean.shape == space.shape:
+            continue
+        several = len(observed) > 1 or len(statistics.groups) > 1 or space is None
+        of = f" {name!r}" if several else ""
+        found = "does not observe it" if space is None else f"observes {describe_space(space)}"
         raise InputError(
-            f"{vecnormalize} contains statistics of observations of the shape "
-            f"{list(statistics.mean.shape)}, but {path} observes {describe_space(observations)}: "
-            "both must be the same."
+            f"{vecnormalize} contains statistics of observations{of} of the shape "
+            f"{list(moments.mean.shape)}, but {path} {found}: both must be the same."
         )
-    return ObservationNormalizer(statistics), statistics.sha256
+    return statistics

@@ -23,8 +23,8 @@ from rltransfer.rollouts.evaluation import (
     probe_spaces,
 )
 from rltransfer.tasks.families import SuiteLike, as_suite
-from rltransfer.tasks.observation import describe_space
-from rltransfer.tasks.task import Suite
+from rltransfer.tasks.observation import DEFAULT_GROUP, describe_space
+from rltransfer.tasks.suite_spaces import SuiteSpaces
 from rltransfer.teachers.loading import load_teacher
 from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import Teacher
@@ -167,7 +167,7 @@ def summarize_teacher(
         returns=evaluate_teacher(teacher, tasks, episodes, **how),
         random=evaluate_random(tasks, episodes, **how),
         notes=fitted.notes(),
-        command=_command(str(source), vecnormalize, tasks, fitted.num_parameters >= SMALLEST),
+        command=_command(str(source), vecnormalize, spaces, fitted.num_parameters >= SMALLEST),
     )
 
 
@@ -193,11 +193,17 @@ def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _command(source: str, vecnormalize: str | Path | None, suite: Suite, is_large: bool) -> str:
+def _command(
+    source: str, vecnormalize: str | Path | None, spaces: SuiteSpaces, is_large: bool
+) -> str:
     """The command that trains a student."""
+    suite = spaces.suite
     words = ["rltransfer", "train", "policy-distillation"]
     alone = suite.name == suite.tasks[0].id
     words += ["--task" if alone else "--suite", suite.name, "--teacher", source]
     if vecnormalize is not None:
         words += ["--vecnormalize", str(vecnormalize)]
+    groups = list(spaces.observation_space)
+    if DEFAULT_GROUP not in groups:
+        words += ["--groups", *groups]
     return shlex.join([*words, *(["--size", SIZE] if is_large else [])])

@@ -345,9 +345,9 @@ def without(entry: str) -> Callable[[JSON, Tensors], None]:
 
 
 ONLY = (
-    "only MlpPolicy and CnnPolicy of A2C, ARS, CrossQ, DDPG, DQN, MaskablePPO, PPO, "
-    "QR-DQN, SAC, TD3, TQC and TRPO, LinearPolicy of ARS, and MlpLstmPolicy and CnnLstmPolicy of "
-    "RecurrentPPO are read"
+    "only MlpPolicy, CnnPolicy and MultiInputPolicy of A2C, DDPG, DQN, MaskablePPO, PPO, "
+    "QR-DQN, SAC, TD3, TQC and TRPO, MlpPolicy of ARS and CrossQ, LinearPolicy of ARS, and "
+    "MlpLstmPolicy, CnnLstmPolicy and MultiInputLstmPolicy of RecurrentPPO are read"
 )
 DICT = "<class 'gymnasium.spaces.dict.Dict'>"
 MULTI_DISCRETE = "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>"
@@ -459,7 +459,8 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "lstm": (
         ppo,
         tensor("lstm_actor.weight_ih_l0", torch.zeros(2)),
-        "contains the tensor 'lstm_actor.weight_ih_l0', which no MlpPolicy or CnnPolicy of PPO has",
+        "contains the tensor 'lstm_actor.weight_ih_l0', which no MlpPolicy, CnnPolicy or "
+        "MultiInputPolicy of PPO has",
     ),
     "own extractor": (
         dqn,
@@ -504,7 +505,48 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "dictionary of observations": (
         ppo,
         put("observation_space", **{":type:": DICT}),
-        "observes a Dict space: only Box and Discrete can be read",
+        "its dictionary of observations contains other keys or spaces, but only keys with a Box",
+    ),
+    "dictionary without keys": (
+        ppo,
+        put("observation_space", **{":type:": DICT, "spaces": "{}"}),
+        "its dictionary of observations contains other keys or spaces, but only keys with a Box",
+    ),
+    "dictionary of other spaces": (
+        ppo,
+        put("observation_space", **{":type:": DICT, "spaces": "{'a': MultiBinary(3)}"}),
+        "its dictionary of observations contains 'a' as MultiBinary, but only keys with a Box",
+    ),
+    "dictionary with a late start": (
+        ppo,
+        put("observation_space", **{":type:": DICT, "spaces": "{'a': Discrete(3, start=1)}"}),
+        "contains 'a' as Discrete, but only keys with a Box, or with a Discrete that starts at 0,",
+    ),
+    "dictionary of images": (
+        ppo,
+        put(
+            "observation_space",
+            **{":type:": DICT, "spaces": "{'eye': Box(0, 255, (36, 36, 3), uint8)}"},
+        ),
+        "it observes images, 'eye', as a key of a dictionary, whose networks are not read",
+    ),
+    "dictionary of too many values": (
+        ppo,
+        put(
+            "observation_space",
+            **{
+                ":type:": DICT,
+                "spaces": str({key: spaces.Box(0, 1, (1,)) for key in "ab"}).replace(
+                    "(1,)", "(30000000,)"
+                ),
+            },
+        ),
+        "its dictionary of observations contains more than 33554432 values",
+    ),
+    "any other space": (
+        ppo,
+        put("observation_space", **{":type:": MULTI_DISCRETE}),
+        "observes a MultiDiscrete space: only Box, Discrete and Dict of these can be read",
     ),
     "several discrete actions": (
         ppo,

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from rltransfer.errors import InputError
 from rltransfer.importers.sb3_vecnormalize import (
+    Moments,
     ObservationNormalizer,
     ObservationStatistics,
     load_vecnormalize,
@@ -56,9 +57,9 @@ def test_statistics_are_those_that_were_saved(protocol: int, tmp_path: Path) -> 
     path = tmp_path / "statistics.pkl"
     path.write_bytes(pickle.dumps(env, protocol=protocol))
     statistics = load_vecnormalize(path)
-    np.testing.assert_array_equal(statistics.mean, env.obs_rms.mean)
-    np.testing.assert_array_equal(statistics.var, env.obs_rms.var)
-    assert (statistics.clip_obs, statistics.epsilon, statistics.norm_obs) == (3.0, 1e-4, True)
+    np.testing.assert_array_equal(statistics.groups["policy"].mean, env.obs_rms.mean)
+    np.testing.assert_array_equal(statistics.groups["policy"].var, env.obs_rms.var)
+    assert (statistics.clip_obs, statistics.epsilon) == (3.0, 1e-4)
     assert statistics.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -69,8 +70,8 @@ def test_arrays_in_column_order_and_numpy_numbers_are_read(tmp_path: Path) -> No
     env.clip_obs = np.float32(2.5)
     env.save(str(tmp_path / "statistics.pkl"))
     statistics = load_vecnormalize(tmp_path / "statistics.pkl")
-    np.testing.assert_array_equal(statistics.mean, env.obs_rms.mean)
-    np.testing.assert_array_equal(statistics.var, env.obs_rms.var)
+    np.testing.assert_array_equal(statistics.groups["policy"].mean, env.obs_rms.mean)
+    np.testing.assert_array_equal(statistics.groups["policy"].var, env.obs_rms.var)
     assert statistics.clip_obs == 2.5
 
 
@@ -80,18 +81,56 @@ def test_the_keys_of_old_versions_are_read(protocol: int, tmp_path: Path) -> Non
     env.obs_keys = {"achieved_goal", "observation"}  # a set, by its name up to protocol 3
     (tmp_path / "statistics.pkl").write_bytes(pickle.dumps(env, protocol=protocol))
     statistics = load_vecnormalize(tmp_path / "statistics.pkl")
-    np.testing.assert_array_equal(statistics.mean, env.obs_rms.mean)
+    np.testing.assert_array_equal(statistics.groups["policy"].mean, env.obs_rms.mean)
 
 
 def test_statistics_of_rewards_alone_say_so(tmp_path: Path) -> None:
     wrapped(norm_obs=False).save(str(tmp_path / "statistics.pkl"))
-    assert not load_vecnormalize(tmp_path / "statistics.pkl").norm_obs
+    assert not load_vecnormalize(tmp_path / "statistics.pkl").groups
+
+
+DICT = spaces.Dict(
+    observation=BOX, goal=spaces.Box(-9.0, 9.0, (2,), np.float64), mode=spaces.Discrete(3)
+)
+
+
+def test_statistics_of_a_dictionary_are_those_of_its_normalised_keys(tmp_path: Path) -> None:
+    env = wrapped(DICT, norm_obs_keys=["observation", "goal"])
+    env.save(str(tmp_path / "statistics.pkl"))
+    found = load_vecnormalize(tmp_path / "statistics.pkl").groups
+    assert list(found) == ["observation", "goal"]
+    for key, one in found.items():
+        np.testing.assert_array_equal(one.mean, env.obs_rms[key].mean)
+        np.testing.assert_array_equal(one.var, env.obs_rms[key].var)
+
+
+def test_statistics_of_old_versions_normalise_every_key(tmp_path: Path) -> None:
+    """Before `norm_obs_keys`, which such files omit, VecNormalize had no way to leave out a key."""
+    env = wrapped(spaces.Dict(observation=BOX, goal=spaces.Box(-9.0, 9.0, (2,), np.float64)))
+    del env.norm_obs_keys
+    env.save(str(tmp_path / "statistics.pkl"))
+    found = load_vecnormalize(tmp_path / "statistics.pkl").groups
+    assert {key: one.mean.shape for key, one in found.items()} == {
+        "goal": (2,), "observation": (2, 3),
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(
+    "RLTRANSFER_TEACHERS" not in os.environ,
+    reason="RLTRANSFER_TEACHERS names no folder of policies that others trained",
+)
+def test_the_statistics_of_a_published_policy_with_goals_are_read() -> None:
+    folder = Path(os.environ["RLTRANSFER_TEACHERS"]).parent / "faults"
+    path = folder / "her-FetchReach-vecnormalize.pkl"
+    if not path.exists():
+        pytest.skip("no folder of faults is next to that of the teachers")
+    found = {key: one.mean.shape for key, one in load_vecnormalize(path).groups.items()}
+    assert found == {"achieved_goal": (3,), "desired_goal": (3,), "observation": (10,)}
 
 
 def test_normalising_by_hand() -> None:
-    statistics = ObservationStatistics(
-        np.array([1.0, -2.0]), np.array([3.0, 0.0]), 1.0, 1.5, True, ""
-    )
+    moments = Moments(np.array([1.0, -2.0]), np.array([3.0, 0.0]))
+    statistics = ObservationStatistics({"policy": moments}, 1.0, 1.5, "")
     # (5 - 1) / sqrt(3 + 1) = 2, clipped to 1.5; (-2.25 + 2) / sqrt(0 + 1) = -0.25.
     output = ObservationNormalizer(statistics)(torch.tensor([[5.0, -2.25]]))
     assert output.dtype == torch.float32
@@ -99,7 +138,8 @@ def test_normalising_by_hand() -> None:
 
 
 def test_normalising_far_from_zero_is_done_in_float64() -> None:
-    statistics = ObservationStatistics(np.array([1e8]), np.array([1.0]), 0.0, 10.0, True, "")
+    moments = Moments(np.array([1e8]), np.array([1.0]))
+    statistics = ObservationStatistics({"policy": moments}, 0.0, 10.0, "")
     # float32 knows no number between 1e8 and 1e8 + 8.
     seen = torch.tensor([[1e8 + 1.0]], dtype=torch.float64)
     assert ObservationNormalizer(statistics)(seen).tolist() == [[1.0]]
@@ -188,7 +228,8 @@ def test_damaged_files_are_refused_and_leave_nothing_behind(name: str, tmp_path:
         load_vecnormalize(path)
     env = wrapped()
     env.save(str(path))
-    np.testing.assert_array_equal(load_vecnormalize(path).mean, env.obs_rms.mean)
+    statistics = load_vecnormalize(path)
+    np.testing.assert_array_equal(statistics.groups["policy"].mean, env.obs_rms.mean)
 
 
 def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
@@ -211,9 +252,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "something else": ([1, 2], "is not a VecNormalize file: it contains something else"),
     "a plain array": (np.zeros(3), "is not a VecNormalize file: it contains something else"),
     "no statistics": (changed(obs_rms=None), "it does not contain observation statistics"),
-    "a dictionary": (
-        wrapped(spaces.Dict(a=BOX)),
-        "contains statistics of a dictionary of observations, 'a': they belong to a MultiInputPol",
+    "numbers as keys": (changed(obs_rms={3: wrapped().obs_rms}), "its observations are not texts"),
+    "no keys": (changed(obs_rms={}), "the keys of its observations are not texts"),
+    "a missing key": (
+        changed(obs_rms={"goal": wrapped().obs_rms}, norm_obs_keys=["goal", "place"]),
+        "it does not contain observation statistics",
     ),
     "text": (changed(mean="high"), "its statistics are not all arrays and numbers"),
     "integers": (changed(mean=np.zeros((2, 3), int)), "are not all arrays and numbers"),

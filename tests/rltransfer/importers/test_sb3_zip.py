@@ -229,7 +229,7 @@ def test_statistics_of_rewards_alone_leave_observations_as_they_are(tmp_path: Pa
     path = saved(trained(DQN, VECTOR, THREE, net_arch=[4]), tmp_path)
     seen = shown(VECTOR, observations(VECTOR))
     loaded = load_zip(path, tmp_path / "statistics.pkl")
-    assert loaded.inputs.normalizer is None
+    assert loaded.inputs.groups["policy"].normalizer is None
     close(loaded(seen).q_values, load_zip(path)(seen).q_values)
 
 
