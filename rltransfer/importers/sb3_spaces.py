@@ -57,7 +57,7 @@ def read_observation_spaces(entry: dict[str, Any], path: Path) -> dict[str, tupl
     size = 0
     for item in items:
         if item["n"] is not None:
-            groups[item["key"]] = spaces.Discrete(_size({"n": item["n"]}, path)), False
+            groups[item["key"]] = _from_zero({"n": item["n"]}, path), False
             continue
         shape = [int(size) for size in re.findall(r"\d+", item["shape"])]
         size += math.prod(shape)
@@ -90,7 +90,7 @@ def _read_observation_space(entry: dict[str, Any], path: Path) -> tuple[Space, b
     """
     kind = _kind(entry)
     if kind == "Discrete":
-        return spaces.Discrete(_size(entry, path)), False
+        return _from_zero(entry, path), False
     if kind != "Box":
         raise InputError(
             f"{path} observes a {kind} space: only Box, Discrete and Dict of these can be read."
@@ -124,7 +124,7 @@ def read_action_space(entry: dict[str, Any], path: Path) -> tuple[Space, bool]:
     """
     kind = _kind(entry)
     if kind == "Discrete":
-        return spaces.Discrete(_size(entry, path)), True
+        return _discrete(entry, path), True
     if kind != "Box":
         raise InputError(f"{path} acts in a {kind} space: only Box and Discrete can be read.")
     shape = _shape(entry, path)
@@ -149,14 +149,25 @@ def _kind(entry: dict[str, Any]) -> str:
     return match[1] if match else text
 
 
-def _size(entry: dict[str, Any], path: Path) -> int:
+def _discrete(entry: dict[str, Any], path: Path) -> spaces.Discrete:
     size, start = str(entry.get("n")), str(entry.get("start", 0))
-    if not re.fullmatch(r"[1-9]\d{0,8}", size) or start != "0":
+    if not re.fullmatch(r"[1-9]\d{0,8}", size) or not re.fullmatch(r"-?\d{1,9}", start):
         raise InputError(
             f"{path} cannot be read: one of its Discrete spaces has the size {size} and starts at "
-            f"{start}, but the size must be positive and the start 0."
+            f"{start}, but the size must be positive and the start a whole number."
         )
-    return int(size)
+    return spaces.Discrete(int(size), start=int(start))
+
+
+def _from_zero(entry: dict[str, Any], path: Path) -> spaces.Discrete:
+    """A Discrete space of observations, of which Stable-Baselines3 makes one-hot vectors."""
+    space = _discrete(entry, path)
+    if space.start:
+        raise InputError(
+            f"{path} cannot be read: its discrete observations start at {space.start}, but those "
+            "of Stable-Baselines3 start at 0."
+        )
+    return space
 
 
 def _shape(entry: dict[str, Any], path: Path) -> tuple[int, ...]:

@@ -137,13 +137,19 @@ class ZipPolicy(ImportedPolicy):
         }
 
     def notes(self) -> tuple[str, ...]:
-        """That the masks of MaskablePPO are not applied."""
-        if self.settings.algorithm != "MaskablePPO":
-            return ()
-        return (
-            f"{self.path} was trained by MaskablePPO, but the action masks of its environment are "
-            "not applied: it may choose actions that the environment masks.",
-        )
+        """That masks are not applied, and how actions count that do not start at 0."""
+        notes = []
+        if self.settings.algorithm == "MaskablePPO":
+            notes.append(
+                f"{self.path} was trained by MaskablePPO, but the action masks of its environment "
+                "are not applied: it may choose actions that the environment masks."
+            )
+        if isinstance(self.actions, spaces.Discrete) and self.actions.start:
+            notes.append(
+                f"{self.path} was trained with actions in {self.actions}, but Stable-Baselines3 "
+                "counts actions from 0: its first action is taken for the task's first."
+            )
+        return tuple(notes)
 
     def known_spaces(self) -> tuple[spaces.Dict, spaces.Space[Any] | None]:
         """The observations that the policy was trained on, and its actions."""
@@ -205,7 +211,7 @@ class ZipPolicy(ImportedPolicy):
         assert self.observation_space is not None
         action_space, actions = self.action_space, self.actions
         if isinstance(actions, spaces.Discrete):
-            acts = _same_numbers(action_space, actions)
+            acts = _same_number(action_space, actions)
         else:
             acts = isinstance(action_space, spaces.Box) and action_space.shape == actions.shape
         shapes = {name: self.observation_space[name] for name in self.groups}
@@ -231,7 +237,7 @@ class ZipPolicy(ImportedPolicy):
         if self.as_shown and isinstance(shown, ImageBox):
             return _reads_as_shown(inputs, shown) and bool(stored.dtype == shown.dtype)
         if not isinstance(shown, spaces.Box):
-            return isinstance(stored, spaces.Discrete) and _same_numbers(shown, stored)
+            return isinstance(stored, spaces.Discrete) and _same_number(shown, stored)
         if isinstance(stored, spaces.Discrete):
             # Tasks show discrete observations as one-hot vectors.
             one_hot = bool((shown.low == 0).all() and (shown.high == 1).all())
@@ -336,9 +342,12 @@ def _open(content: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]
     return data, dict(tensors)
 
 
-def _same_numbers(space: spaces.Space[Any] | None, stored: spaces.Discrete) -> bool:
-    """Whether a space of a task is Discrete with the numbers of a stored one."""
-    return isinstance(space, spaces.Discrete) and (space.n, space.start) == (stored.n, stored.start)
+def _same_number(space: spaces.Space[Any] | None, stored: spaces.Discrete) -> bool:
+    """Whether a space of a task is Discrete with as many values as a stored one.
+
+    Tasks count theirs from 0, whatever the start of the space, and so does Stable-Baselines3.
+    """
+    return isinstance(space, spaces.Discrete) and space.n == stored.n
 
 
 def _reads_as_shown(inputs: GroupInputs, shown: spaces.Space[Any]) -> bool:

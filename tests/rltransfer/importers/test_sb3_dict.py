@@ -36,6 +36,10 @@ KEYS = spaces.Dict(
 """Gymnasium keeps the order of a list, which here is not that of the alphabet."""
 
 
+RETURN_TOLERANCE = 1e-4
+"""The environments sum actions that differ in their last digits."""
+
+
 def seen_by(space: spaces.Dict, count: int = 16) -> tuple[dict[str, Any], Observation]:
     """Random observations of a dictionary: for Stable-Baselines3, and as tasks show them."""
     space.seed(3)
@@ -118,7 +122,10 @@ def test_the_text_of_old_versions_of_gym_is_read(tmp_path: Path) -> None:
 
 
 class Reach(gymnasium.Env[Any, Any]):
-    """A point that shall reach a goal; the reward is that of a sparse goal environment."""
+    """A point that shall reach a goal; the reward is minus the distance.
+
+    Each environment plays the same episodes one after the other, whatever its seed.
+    """
 
     observation_space = spaces.Dict(
         observation=spaces.Box(-np.inf, np.inf, (3,), np.float64),
@@ -127,10 +134,13 @@ class Reach(gymnasium.Env[Any, Any]):
     )
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
+    episode = 0
+
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self.place = self.np_random.uniform(-5, 5, 2)
-        self.goal = self.np_random.uniform(-5, 5, 2)
+        self.episode += 1
+        self.place = 5 * np.sin([self.episode, 2.0 * self.episode])
+        self.goal = 5 * np.cos([3.0 * self.episode, self.episode])
         return self._seen(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -139,7 +149,7 @@ class Reach(gymnasium.Env[Any, Any]):
         return self._seen(), float(reward), False, False, {}
 
     def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
-        return -(np.linalg.norm(achieved - desired, axis=-1) > 1.0).astype(np.float32)
+        return -np.linalg.norm(achieved - desired, axis=-1).astype(np.float32)
 
     def _seen(self) -> dict[str, Any]:
         observation = np.array([*self.place, 3.0])
@@ -189,16 +199,16 @@ def test_a_zip_of_her_plays_the_episodes_of_its_own_library(
     model, env, path = reach
     own = gymnasium.make("DictReach-v0")
     returns = []
-    for seed in range(3):
-        seen, _ = own.reset(seed=seed)
+    for _ in range(3):
+        seen, _ = own.reset()
         total, done = 0.0, False
         while not done:
             action, _ = model.predict(env.normalize_obs(seen), deterministic=True)
             seen, reward, terminated, truncated, _ = own.step(action)
             total, done = total + float(reward), terminated or truncated
         returns.append(total)
-    found = rt.evaluate(path, "DictReach-v0", episodes=3, num_envs=3, device="cpu")
-    assert sorted(found["DictReach-v0"].returns) == sorted(returns)
+    found = rt.evaluate(path, "DictReach-v0", episodes=3, num_envs=1, device="cpu")
+    assert found["DictReach-v0"].returns == pytest.approx(returns, rel=RETURN_TOLERANCE)
 
 
 def test_a_student_reads_the_groups_that_it_names(

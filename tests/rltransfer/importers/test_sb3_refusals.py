@@ -569,7 +569,12 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
         "one of its Box spaces has the dtype 'O', which is not numeric like 'float32'",
     ),
     "no size": (dqn, put("action_space", n=None), "one of its Discrete spaces has the size None"),
-    "late start": (dqn, put("action_space", start="1"), "has the size 2 and starts at 1"),
+    "no start": (dqn, put("action_space", start="x"), "has the size 2 and starts at x, but the"),
+    "late start of observations": (
+        ppo,
+        put("observation_space", **{":type:": DISCRETE, "n": "3", "start": "1"}),
+        "its discrete observations start at 1, but those of Stable-Baselines3 start at 0",
+    ),
     "infinite bounds": (
         sac,
         put("action_space", high="[1. inf]"),
@@ -681,7 +686,6 @@ def test_hidden_bounds_are_the_tasks(make: Any, tmp_path: Path) -> None:
         (ppo, spaces.Box(-1.0, 1.0, (3,)), ("acts in float32[2]", "takes float32[3]")),
         (ppo, spaces.Discrete(2), ("acts in float32[2]", "takes Discrete(2)")),
         (dqn, spaces.Discrete(5), ("acts in Discrete(2)", "takes Discrete(5)")),
-        (dqn, spaces.Discrete(2, start=1), ("acts in Discrete(2)", "takes Discrete(2, start=1)")),
         (dqn, spaces.Box(-1.0, 1.0, (2,)), ("acts in Discrete(2)", "takes float32[2]")),
     ],
 )
