@@ -27,9 +27,10 @@ Logs: `kl`, `feature_regression` (weighted by beta), and what `policy_distillati
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rltransfer.errors import check_range
 from rltransfer.learning.agent import GradientMethod, TrainingContext
@@ -57,12 +58,17 @@ class ActorMimic(GradientMethod):
     Source: Parisotto 2015 (arXiv 1511.06342).
     """
 
+    earlier: ClassVar[Mapping[str, Any]] = {"rescale_actions": False}
+
     teacher: str | Teacher
     """The experts: "zoo" for the installed teacher of each task, a run directory, a file, or a
     composition, e.g. "PerTask({'CartPole-v1': 'a.zip', 'Acrobot-v1': 'runs/b'})"."""
     vecnormalize: Path | None = None
     """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
     default, those next to the zip are used, as rl-zoo stores them."""
+    rescale_actions: bool = False
+    """Scale the teacher's continuous actions from its bounds to the task's, which are else refused
+    if they differ."""
     student: Network = Network()
     """The mimic's network."""
     beta: float = 0.01
@@ -110,6 +116,7 @@ class ActorMimic(GradientMethod):
             precision=self.precision,
             teacher=self.teacher,
             vecnormalize=self.vecnormalize,
+            rescale_actions=self.rescale_actions,
             student=self.student,
             objective=self.objective,
             teacher_acts=self.teacher_acts,

@@ -111,7 +111,7 @@ class PolicyDistillation(GradientMethod):
     Source: Rusu 2015 (arXiv 1511.06295).
     """
 
-    earlier: ClassVar[Mapping[str, Any]] = {"size": ""}
+    earlier: ClassVar[Mapping[str, Any]] = {"size": "", "rescale_actions": False}
     layers_of_teacher: ClassVar[bool] = True
     """Whether a student that names no layers has its teacher's."""
 
@@ -122,6 +122,9 @@ class PolicyDistillation(GradientMethod):
     vecnormalize: Path | None = None
     """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
     default, those next to the zip are used, as rl-zoo stores them."""
+    rescale_actions: bool = False
+    """Scale the teacher's continuous actions from its bounds to the task's, which are else refused
+    if they differ."""
     student: Network = Network()
     """The student's network. Unless it names layers, they are the teacher's where these are known;
     `width` is then a factor on the teacher's."""
@@ -279,7 +282,9 @@ class PolicyDistillation(GradientMethod):
 
     def build(self, context: TrainingContext) -> PolicyDistillationAgent:
         """Builds the agent."""
-        teacher = load_teacher(self.teacher, self.vecnormalize, context.suite)
+        teacher = load_teacher(
+            self.teacher, self.vecnormalize, context.suite, rescale_actions=self.rescale_actions
+        )
         teacher = teacher.fitted(context.spaces).to(context.device)
         teacher.seed(context.seed)
         blank = teacher.label_state()

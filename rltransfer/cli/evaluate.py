@@ -44,6 +44,9 @@ class EvaluateOptions:
     vecnormalize: Path | None = None
     """Observation statistics (a VecNormalize pickle) of a Stable-Baselines3 zip, or "none". By
     default, those next to the zip are used, as rl-zoo stores them."""
+    rescale_actions: bool = False
+    """Scale continuous actions from the policy's bounds to the task's, which are else refused if
+    they differ."""
     checkpoint: str = FINAL
     """Of a run: "final", the newest checkpoint; "best", the best policy by the evaluations during
     training; or the environment steps of a checkpoint."""
@@ -110,9 +113,10 @@ def _evaluate(options: EvaluateOptions) -> dict[str, Evaluation]:
     with Progress(options.source, 0) as progress:
         return evaluate(
             options.source, suite, options.episodes, checkpoint=options.checkpoint,
-            vecnormalize=options.vecnormalize, seed=options.seed, device=options.device,
-            deterministic=not options.stochastic, num_envs=options.num_envs,
-            max_steps=options.max_steps, watcher=_Watcher(progress, options),
+            vecnormalize=options.vecnormalize, rescale_actions=options.rescale_actions,
+            seed=options.seed, device=options.device, deterministic=not options.stochastic,
+            num_envs=options.num_envs, max_steps=options.max_steps,
+            watcher=_Watcher(progress, options),
         )  # fmt: skip
 
 

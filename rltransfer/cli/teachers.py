@@ -32,6 +32,8 @@ class CheckOptions(TaskOptions):
     """A teacher, as for `train policy-distillation --teacher`."""
     vecnormalize: Path | None = None
     """Observation statistics of a Stable-Baselines3 zip, or "none"."""
+    rescale_actions: bool = False
+    """Scale continuous actions from the teacher's bounds to the task's."""
     episodes: int = 20
     """Episodes of each task, of the teacher and of a random policy."""
     num_envs: int = 64
@@ -59,8 +61,8 @@ def run(words: list[str]) -> None:
     with Progress(options.source, 0) as progress:
         found = summarize_teacher(
             options.source, suite, options.episodes, vecnormalize=options.vecnormalize,
-            seed=options.seed, device=options.device, num_envs=options.num_envs,
-            max_steps=options.max_steps,
+            rescale_actions=options.rescale_actions, seed=options.seed, device=options.device,
+            num_envs=options.num_envs, max_steps=options.max_steps,
             watcher=EvaluationProgress(progress, options.max_steps),
         )  # fmt: skip
     if options.json:

@@ -45,6 +45,7 @@ def evaluate(
     *,
     checkpoint: str | int = FINAL,
     vecnormalize: str | Path | None = None,
+    rescale_actions: bool = False,
     seed: int = 0,
     device: str = "auto",
     deterministic: bool = True,
@@ -61,6 +62,8 @@ def evaluate(
         checkpoint: Of a run: "final" for the newest checkpoint, "best" for the best policy by the
             evaluations during training, or the environment steps of a checkpoint.
         vecnormalize: Observation statistics of a Stable-Baselines3 zip: see `load_teacher`.
+        rescale_actions: Whether continuous actions are scaled to the bounds of other tasks: see
+            `load_teacher`.
         seed: Seed of the environments.
         device: "cpu", "cuda", ...; "auto" uses CUDA if available.
         deterministic: Whether to act greedily instead of sampling.
@@ -89,24 +92,30 @@ def evaluate(
         "watcher": watcher,
     }
     requested = None if suite is None else as_suite(suite)
-    if isinstance(source, str | Path) and is_folder(source):
+    is_run = isinstance(source, str | Path) and is_folder(source)
+    if isinstance(source, str | Path) and is_run:
         if vecnormalize is not None:
             raise InputError(
                 f"--vecnormalize applies to Stable-Baselines3 zips, but {source} is a run: leave "
                 "it out."
             )
-        return _evaluate_run(Path(source), checkpoint, requested, episodes, how)
-    if checkpoint != FINAL:
+        if not rescale_actions:
+            return _evaluate_run(Path(source), checkpoint, requested, episodes, how)
+    if checkpoint != FINAL and not is_run:
         raise InputError(f"--checkpoint applies to runs, but {source} is not a run: leave it out.")
     teacher = None
     if requested is None and source != ZOO:
         # Loaded first, so that an error of the source itself precedes that of the missing task.
-        teacher = load_teacher(source, vecnormalize)
+        teacher = load_teacher(
+            source, vecnormalize, checkpoint=checkpoint, rescale_actions=rescale_actions
+        )
         requested = teacher.suite if isinstance(teacher, PolicyTeacher) else None
     if requested is None:
         raise InputError(f"The tasks of the teacher {source} are unknown: pass --task ID.")
     if teacher is None:
-        teacher = load_teacher(source, vecnormalize, requested)
+        teacher = load_teacher(
+            source, vecnormalize, requested, checkpoint=checkpoint, rescale_actions=rescale_actions
+        )
     for note in teacher.notes():
         print_line(note)
     if how["device"].type == "cpu":

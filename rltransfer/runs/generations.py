@@ -147,6 +147,8 @@ class Chain:
         changes: dict[str, Any] = {"teacher": str(generation_folder(self.folder, number - 1))}
         if hasattr(self.method, "vecnormalize"):
             changes["vecnormalize"] = None  # these are statistics of the first teacher
+        if hasattr(self.method, "rescale_actions"):
+            changes["rescale_actions"] = False  # its student acts in the bounds of the task
         return dataclasses.replace(self.method, **changes)
 
 

@@ -125,6 +125,7 @@ def summarize_teacher(
     episodes: int = 20,
     *,
     vecnormalize: str | Path | None = None,
+    rescale_actions: bool = False,
     seed: int = 0,
     device: str = "auto",
     num_envs: int = 64,
@@ -138,6 +139,7 @@ def summarize_teacher(
         suite: The tasks.
         episodes: Episodes per task.
         vecnormalize: Observation statistics of a Stable-Baselines3 zip: see `load_teacher`.
+        rescale_actions: Whether continuous actions are scaled to the tasks' bounds.
         seed: Seed of the environments.
         device: "cpu", "cuda", ...; "auto" uses CUDA if available.
         num_envs: Maximum number of parallel environments.
@@ -148,7 +150,7 @@ def summarize_teacher(
         InputError: There is no such teacher, or it does not fit a task.
     """
     tasks, place = as_suite(suite), find_device(str(device))
-    teacher = load_teacher(source, vecnormalize, tasks)
+    teacher = load_teacher(source, vecnormalize, tasks, rescale_actions=rescale_actions)
     spaces = probe_spaces(tasks, place)
     fitted = teacher.fitted(spaces).to(place)
     with torch.no_grad():
@@ -167,7 +169,9 @@ def summarize_teacher(
         returns=evaluate_teacher(teacher, tasks, episodes, **how),
         random=evaluate_random(tasks, episodes, **how),
         notes=fitted.notes(),
-        command=_command(str(source), vecnormalize, spaces, fitted.num_parameters >= SMALLEST),
+        command=_command(
+            str(source), vecnormalize, rescale_actions, spaces, fitted.num_parameters >= SMALLEST
+        ),
     )
 
 
@@ -194,7 +198,11 @@ def _short(value: Any) -> str:
 
 
 def _command(
-    source: str, vecnormalize: str | Path | None, spaces: SuiteSpaces, is_large: bool
+    source: str,
+    vecnormalize: str | Path | None,
+    rescale_actions: bool,
+    spaces: SuiteSpaces,
+    is_large: bool,
 ) -> str:
     """The command that trains a student."""
     suite = spaces.suite
@@ -203,6 +211,7 @@ def _command(
     words += ["--task" if alone else "--suite", suite.name, "--teacher", source]
     if vecnormalize is not None:
         words += ["--vecnormalize", str(vecnormalize)]
+    words += ["--rescale-actions"] * rescale_actions
     groups = list(spaces.observation_space)
     if DEFAULT_GROUP not in groups:
         words += ["--groups", *groups]

@@ -17,6 +17,7 @@ from rltransfer.errors import InputError
 from rltransfer.tasks.action import (
     action_mask,
     action_size,
+    bounded_dimensions,
     center_and_half_range,
     joint_action_space,
 )
@@ -229,13 +230,19 @@ def check_bounds(
     if known is None or not isinstance(own, spaces.Box):
         return
     units = zip(center_and_half_range(known), center_and_half_range(own), strict=True)
-    if all(np.allclose(ours, theirs, rtol=1e-4) for ours, theirs in units):
+    same = np.array_equal(bounded_dimensions(known), bounded_dimensions(own))
+    if same and all(np.allclose(ours, theirs, rtol=1e-4) for ours, theirs in units):
         return
+    scale = (
+        f"--rescale-actions or \"Adapted({source}, bounds='scale')\" to scale the actions to the "
+        "task's bounds, or bounds='keep' to leave them as they are"
+    )
+    keep = (
+        f"\"Adapted({source}, bounds='keep')\" to leave the actions to the environment as they are"
+    )
     raise InputError(
         f"{who} does not fit the task {task_id!r}: it acts in {describe_bounds(known)}, but the "
-        f"actions of the task are in {describe_bounds(own)}; use "
-        f"\"Adapted({source}, bounds='scale')\" to scale the actions to the task's bounds, or "
-        "bounds='keep' to leave them as they are."
+        f"actions of the task are in {describe_bounds(own)}; use {scale if same else keep}."
     )
 
 

@@ -17,7 +17,7 @@ from rltransfer.policies.output import EMPTY, MASKED, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
 from rltransfer.tasks.action import bounded_dimensions, center_and_half_range
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, copied, resized
-from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
+from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces, describe_bounds
 from rltransfer.tasks.task import Task
 from rltransfer.teachers.teacher import Teacher
 from rltransfer.teachers.transformed import Wrapper
@@ -246,6 +246,12 @@ class Adapted(Wrapper):
         if self.bounds is None or not isinstance(mapped, spaces.Box):
             return mapped
         own = self._own_bounds(task)
+        if own.low.size != mapped.low.size:
+            raise InputError(
+                f"The actions of {self.members[0].source} have {own.low.size} dimensions, but "
+                f"those of the task {task.id!r} {mapped.low.size}: bounds={self.bounds!r} of "
+                f"Adapted needs as many{self._option}."
+            )
         return spaces.Box(own.low.flatten(), own.high.flatten(), dtype=np.float32)
 
     def _own_bounds(self, task: Task) -> spaces.Box:
@@ -258,17 +264,25 @@ class Adapted(Wrapper):
         if own is None:
             raise InputError(
                 f"The bounds of the actions of {self.members[0].source} are unknown: leave out "
-                f"bounds={self.bounds!r} of Adapted."
+                f"bounds={self.bounds!r} of Adapted{self._option}."
             )
         return own
+
+    @property
+    def _option(self) -> str:
+        """The option of the command line that also scales actions, for errors."""
+        return ", or leave out --rescale-actions" if self.bounds == "scale" else ""
 
     def _units(self, suite: SuiteSpaces) -> tuple[Tensor, Tensor]:
         """What scales actions to the bounds of each task: task = offset + factor * teacher.
 
-        Dimensions that have no bounds on either side keep their units.
+        Dimensions without bounds keep their units.
 
         Returns:
             offset and factor, (num_tasks, action_dim) each.
+
+        Raises:
+            InputError: A dimension has bounds only in the teacher, or only in the task.
         """
         offset = torch.zeros(len(suite.own), max(suite.action_sizes))
         factor = torch.ones_like(offset)
@@ -283,7 +297,13 @@ class Adapted(Wrapper):
             if self.action is not None:
                 order = [self.action.index(dimension) for dimension in range(len(self.action))]
                 from_center, from_half, both = from_center[order], from_half[order], both[order]
-            both = both & bounded_dimensions(own.action)
+            if not np.array_equal(both, bounded_dimensions(own.action)):
+                raise InputError(
+                    f"The actions of {self.members[0].source} are in {describe_bounds(teacher)}, "
+                    f"those of the task {task.id!r} in {describe_bounds(own.action)}: only actions "
+                    "with bounds in both can be scaled; use bounds='keep' of "
+                    f"Adapted{self._option}."
+                )
             scale = np.where(both, to_half / from_half, 1.0)
             shift = np.where(both, to_center - scale * from_center, 0.0)
             factor[row, : len(scale)] = torch.from_numpy(scale)

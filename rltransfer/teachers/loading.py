@@ -15,6 +15,7 @@ from rltransfer.importers.source import is_zip
 from rltransfer.policies.saving import load_policy
 from rltransfer.tasks.families import SuiteLike, as_suite
 from rltransfer.tasks.task import Suite
+from rltransfer.teachers.adapted import Adapted
 from rltransfer.teachers.file_teacher import load_file_teacher
 from rltransfer.teachers.policy_teacher import PolicyTeacher
 from rltransfer.teachers.teacher import Teacher
@@ -28,6 +29,7 @@ def load_teacher(
     suite: SuiteLike | None = None,
     *,
     checkpoint: str | int = FINAL,
+    rescale_actions: bool = False,
 ) -> Teacher:
     """Loads a teacher.
 
@@ -44,10 +46,15 @@ def load_teacher(
         suite: The tasks, or the name of a suite or task; needed for "zoo".
         checkpoint: Of a run directory: "final" for the newest checkpoint, "best" for the best
             policy by the evaluations during training, or the environment steps of a checkpoint.
+        rescale_actions: Whether continuous actions are scaled to the bounds of a task, which is
+            refused if its bounds are others: `Adapted(source, bounds="scale")`.
 
     Raises:
         InputError: The source is none of these, or is damaged; an argument does not apply to it.
     """
+    if rescale_actions:
+        teacher = load_teacher(source, vecnormalize, suite, checkpoint=checkpoint)
+        return Adapted(teacher, bounds="scale")
     if callable(source) and not isinstance(source, Teacher):
         raise InputError("The teacher is a function: write CallableTeacher(function).")
     text = os.path.expanduser(str(source))

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
+from gymnasium import spaces
 from torch import Tensor
 
 from rltransfer.errors import InputError, unknown
@@ -71,14 +72,24 @@ class PerTask(Composition):
     def fitted(self, spaces: SuiteSpaces) -> Teacher:
         """Fits each teacher to its task, in the order of the suite."""
         fitted = {}
-        teachers = self.teachers
         for index, (name, task) in enumerate(zip(spaces.suite.names(), spaces.suite, strict=True)):
-            fits = [key for key, one in self._tasks.items() if task.only(one) == one]
-            if not fits:
-                raise unknown("teacher for the task", name, teachers)
-            closest = max(fits, key=lambda key: len(self._tasks[key].kwargs))
-            fitted[name] = teachers[closest].fitted(spaces.of_task(index))
+            teacher = self._teacher_of(task)
+            if teacher is None:
+                raise unknown("teacher for the task", name, self.teachers)
+            fitted[name] = teacher.fitted(spaces.of_task(index))
         return PerTask(fitted)
+
+    def _teacher_of(self, task: Task) -> Teacher | None:
+        """The teacher of a task; None if there is none."""
+        fits = [key for key, one in self._tasks.items() if task.only(one) == one]
+        if not fits:
+            return None
+        return self.teachers[max(fits, key=lambda key: len(self._tasks[key].kwargs))]
+
+    def bounds_in(self, task: Task) -> spaces.Box | None:
+        """Those of the teacher of the task."""
+        teacher = self._teacher_of(task)
+        return None if teacher is None else teacher.bounds_in(task)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the teachers, and drops the stacked copies of their weights."""

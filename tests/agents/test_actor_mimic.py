@@ -168,7 +168,7 @@ def test_every_setting_reaches_policy_distillation(tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "num_envs": 3, "rollout_length": 5, "learning_rate": 0.5, "batch_size": 7,
         "max_grad_norm": 0.25, "precision": "bfloat16", "teacher": "zoo",
-        "vecnormalize": tmp_path / "vecnormalize.pkl",
+        "vecnormalize": tmp_path / "vecnormalize.pkl", "rescale_actions": True,
         "student": Network(width=2.0), "teacher_acts": 0.125, "exploration": 0.75,
         "memory_steps": 11, "memory_dir": tmp_path, "epochs": 2.5,
     }  # fmt: skip

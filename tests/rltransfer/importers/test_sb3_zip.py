@@ -256,7 +256,9 @@ def test_bounds_that_a_zip_leaves_out_are_those_of_the_task(tmp_path: Path) -> N
     path = saved(trained(TD3, VECTOR, MOVES, net_arch=[8]), tmp_path)
     seen = shown(VECTOR, observations(VECTOR))
     loaded = load_zip(path)
-    with pytest.raises(InputError, match=r"acts in .* use \"Adapted\(.*bounds='scale'"):
+    with pytest.raises(
+        InputError, match=r"acts in .* use --rescale-actions or \"Adapted\(.*bounds='scale'"
+    ):
         fitted(loaded, VECTOR, spaces.Box(2 * MOVES.low, 2 * MOVES.high))
     loaded.own_bounds = None
     own = loaded(seen).mean
