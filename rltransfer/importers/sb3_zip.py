@@ -7,6 +7,7 @@ closed and the readable forms are used, and the tensors of `policy.pth`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -39,12 +40,25 @@ from rltransfer.importers.sb3_vecnormalize import (
     load_vecnormalize,
 )
 from rltransfer.importers.sb3_weights import StoredTensors, build_network
+from rltransfer.importers.sb3_zoo import ZooConfig
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.image_layout import ImageBox
-from rltransfer.tasks.observation import Observation, describe_space, shown_shape
+from rltransfer.tasks.observation import (
+    DEFAULT_GROUP,
+    Observation,
+    describe_space,
+    shown_shape,
+)
 from rltransfer.tasks.suite_spaces import check_bounds
+
+TIMED_GROUPS = (DEFAULT_GROUP, "observation")
+"""The groups to which TimeFeatureWrapper adds a value."""
+
+KNOWN_WRAPPERS = ("AtariWrapper", "TimeFeatureWrapper")
+"""Wrappers that need no note: Atari's tasks do what the first does; what lacks the second does not
+fit its zips."""
 
 MEMBERS = ("data", "policy.pth")
 """The files of a zip that are read."""
@@ -75,6 +89,7 @@ class ZipPolicy(ImportedPolicy):
         path: Path,
         sha256: str,
         vecnormalize_sha256: str | None,
+        config: ZooConfig | None = None,
     ) -> None:
         """Creates a policy from its parts.
 
@@ -87,6 +102,7 @@ class ZipPolicy(ImportedPolicy):
             path: The zip.
             sha256: Hash of the zip.
             vecnormalize_sha256: Hash of the file of statistics, if any.
+            config: What rl-zoo's configuration tells of its task, if there is one.
 
         Raises:
             InputError: Actions cannot be squashed into the bounds.
@@ -101,6 +117,7 @@ class ZipPolicy(ImportedPolicy):
         self.actions = actions
         self.settings = settings
         self.vecnormalize_sha256 = vecnormalize_sha256
+        self.config = config
         self.bounds: ActionBounds | None = None
         self.own_bounds = actions if bounded and isinstance(actions, spaces.Box) else None
         if self.own_bounds is not None:
@@ -137,7 +154,7 @@ class ZipPolicy(ImportedPolicy):
         }
 
     def notes(self) -> tuple[str, ...]:
-        """That masks are not applied, and how actions count that do not start at 0."""
+        """That masks and wrappers are not applied, and how actions count that start elsewhere."""
         notes = []
         if self.settings.algorithm == "MaskablePPO":
             notes.append(
@@ -149,6 +166,14 @@ class ZipPolicy(ImportedPolicy):
                 f"{self.path} was trained with actions in {self.actions}, but Stable-Baselines3 "
                 "counts actions from 0: its first action is taken for the task's first."
             )
+        if self.config is not None:
+            notes += [
+                f"{self.path} was trained with the wrapper {wrapper}, as {self.config.place} "
+                "tells, which is not applied: what it does to observations and actions, the task "
+                "must do."
+                for wrapper in self.config.wrappers
+                if wrapper.rpartition(".")[2] not in KNOWN_WRAPPERS
+            ]
         return tuple(notes)
 
     def known_spaces(self) -> tuple[spaces.Dict, spaces.Space[Any] | None]:
@@ -221,11 +246,8 @@ class ZipPolicy(ImportedPolicy):
         if not acts or not all(self._reads(parts[name], one) for name, one in shapes.items()):
             observed = " and ".join(describe_space(one.space) for one in parts.values())
             fault = f"observes {observed} and acts in {describe_space(actions)}"
-            if acts and any(_lacks_one(parts[name], one) for name, one in shapes.items()):
-                fault += (
-                    " (one value more is what rl-zoo's TimeFeatureWrapper adds: use such a task)"
-                )
-            raise self.refusal(task_id, fault)
+            hint = next(filter(None, itertools.starmap(self._hint, shapes.items())), "")
+            raise self.refusal(task_id, fault + hint if acts else fault)
         if isinstance(action_space, spaces.Box):
             who, source = f"The teacher {self.path}", repr(str(self.path))
             check_bounds(who, source, self.own_bounds, task_id, action_space)
@@ -249,6 +271,26 @@ class ZipPolicy(ImportedPolicy):
             channels_first = (shown.shape[2], *shown.shape[:2])
         return stored.shape in (shown.shape, channels_first)
 
+    def _hint(self, group: str, shown: spaces.Space[Any]) -> str:
+        """What would fit instead of an observation group of a task; "" if unknown."""
+        source, own = repr(str(self.path)), self.inputs.groups[group].shape
+        theirs = shown_shape(shown)
+        if group in TIMED_GROUPS and len(own) == 1 and theirs == (own[0] - 1,):
+            return (
+                f' (one value more is what TimeFeatureWrapper adds: use "Adapted({source}, '
+                "observation='time_feature')\")"
+            )
+        stacked = 1 if self.config is None else self.config.frame_stack
+        if self.config is None or stacked == 1 or own == theirs:
+            return ""
+        fits = "use a task that shows as many frames"
+        if group == DEFAULT_GROUP and len(theirs) == 1 and own == (stacked * theirs[0],):
+            fits = (
+                f'add --history {stacked} and use "Adapted({source}, '
+                "observation={'policy': 'history'})\""
+            )
+        return f" ({self.config.place} stacks {stacked} observations: {fits})"
+
     def _set_bounds(self, actions: spaces.Box) -> None:
         """Takes the bounds of an action space.
 
@@ -266,13 +308,16 @@ class ZipPolicy(ImportedPolicy):
         self.bounds = ActionBounds(torch.tensor(low), torch.tensor(high), squash=squash)
 
 
-def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
+def load_zip(
+    path: Path, vecnormalize: Path | None = None, config: ZooConfig | None = None
+) -> ZipPolicy:
     """The policy of a zip that `model.save` of Stable-Baselines3 wrote, frozen, on the CPU.
 
     Args:
         path: The zip.
         vecnormalize: The file that `VecNormalize.save` wrote alongside it, if the policy was
             trained on normalised observations; the zip does not say so.
+        config: What rl-zoo's configuration tells of its task, for notes and errors.
 
     Raises:
         InputError: A file is missing, damaged or of another kind, or the two do not fit together.
@@ -302,7 +347,7 @@ def load_zip(path: Path, vecnormalize: Path | None = None) -> ZipPolicy:
     policy = ZipPolicy(
         inputs, network, actions, bounded=bounded, settings=settings, path=path,
         sha256=hashlib.sha256(content).hexdigest(),
-        vecnormalize_sha256=None if statistics is None else statistics.sha256,
+        vecnormalize_sha256=None if statistics is None else statistics.sha256, config=config,
     )  # fmt: skip
     return policy.eval().requires_grad_(False)
 
@@ -356,11 +401,6 @@ def _reads_as_shown(inputs: GroupInputs, shown: spaces.Space[Any]) -> bool:
     Stable-Baselines3 turns images of bytes, and leaves images of floats as they are shown.
     """
     return isinstance(shown, ImageBox) and inputs.space.shape == shown.layout.shown
-
-
-def _lacks_one(inputs: GroupInputs, shown: spaces.Space[Any]) -> bool:
-    """Whether an observation group of a task is a vector with one value too few."""
-    return len(inputs.shape) == 1 and shown_shape(shown) == (inputs.shape[0] - 1,)
 
 
 def _normalizer(

@@ -7,14 +7,16 @@ Alongside `DIR/NAME.zip`, the statistics are one of:
   `DIR/PREFIX_N_steps.zip`;
 - `DIR/vec_normalize.pkl` (rl-zoo on the Hugging Face hub), `DIR/vecnormalize.pkl`.
 
-rl-zoo's `config.yml`, in the folder of the statistics, tells whether observations were normalised.
-Its YAML names Python objects; here it is searched as text, and nothing is built or run.
+rl-zoo's `config.yml`, in the folder of the statistics, tells whether observations were normalised,
+how many were stacked, and which wrappers the task had. Its YAML names Python objects; here it is
+searched as text, and nothing is built or run.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rltransfer.errors import InputError
@@ -32,23 +34,98 @@ ENTRY = re.compile(r"^[ -]*normalize(?::|[ ]*\n[ ]*-)[ ]*(?P<value>.*(?:\n(?![ ]
 
 YES, NO = ("true", "yes", "on"), ("false", "no", "off", "null", "~")
 
+WRAPPER = re.compile(r"\b(?:[a-z_]\w*\.)+[A-Z]\w*")
+"""A class with its modules."""
+LONGEST_ENTRY = 2_000
+"""Characters of an entry that are searched for wrappers."""
 
-def find_statistics(place: str, path: Path, origin: dict[str, str]) -> str | None:
+
+@dataclass(frozen=True)
+class ZooConfig:
+    """What rl-zoo's `config.yml` tells of the task that a zip was trained on."""
+
+    place: str
+    """Where it is."""
+    normalized: bool | None
+    """Whether observations were normalised; None if it does not tell."""
+    frame_stack: int
+    """Number of observations that were stacked; 1 for none."""
+    wrappers: tuple[str, ...]
+    """The wrappers of the environment, with their modules."""
+
+    @staticmethod
+    def of(place: str, text: str) -> ZooConfig:
+        """Reads the text of a `config.yml`."""
+        stacked = re.match(r"[ '\"]*(\d{1,4})\b", _entry(text, "frame_stack"))
+        wrappers = WRAPPER.findall(_entry(text, "env_wrapper"))
+        return ZooConfig(
+            place, is_normalized(text), max(1, int(stacked[1])) if stacked else 1,
+            tuple(dict.fromkeys(wrappers)),
+        )  # fmt: skip
+
+
+def _entry(config: str, name: str) -> str:
+    """The value of an entry, of an OrderedDict or of a plain mapping; "" if there is none."""
+    found = re.search(rf"^(?P<before>[ -]*){name}(?::|[ ]*\n[ ]*-)", config, re.M)
+    if found is None:
+        return ""
+    first, *rest = config[found.end() : found.end() + LONGEST_ENTRY].splitlines() or [""]
+    # Items of an OrderedDict begin with "- - ", which the first one has behind another dash.
+    before = found["before"]
+    indent = len(before) - len("- - ") if before.endswith("- - ") else len(before)
+    end = re.compile(rf" {{0,{max(indent, 0)}}}(?:- - |\w)")
+    lines = [first]
+    for line in rest:
+        if end.match(line):
+            break
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def find_statistics(place: str, files: Surroundings, config: ZooConfig | None) -> str | None:
     """The observation statistics that belong to a zip, as a user would write them; None if none do.
 
     Args:
         place: The zip, as a user wrote it.
-        path: Where it is.
-        origin: Where it was downloaded from: see `HubFile`.
+        files: The files around it.
+        config: Its configuration, if any.
 
     Raises:
         InputError: The zip was trained on normalised observations, but the statistics are missing,
             or may be those of another zip.
     """
+    normalized = None if config is None else config.normalized
+    # On the hub every look is a request: without a configuration, nothing tells of statistics.
+    if normalized is False or (config is None and isinstance(files, _OnHub)):
+        return None
+    remedy = f"pass its VecNormalize file as `vecnormalize`, or {WITHOUT!r} to play without"
+    for statistics, sure in files.statistics():
+        if sure or normalized:
+            return statistics
+        raise InputError(
+            f"{place} is next to the observation statistics {statistics}, which may be those of "
+            f"another zip in the folder: {remedy}."
+        )
+    if normalized and config is not None:
+        raise InputError(
+            f"{place} was trained on normalised observations, as {config.place} tells, but their "
+            f"statistics are missing: {remedy}."
+        )
+    return None
+
+
+def look_around(place: str, path: Path, origin: dict[str, str]) -> Surroundings:
+    """The files around a zip.
+
+    Args:
+        place: The zip, as a user wrote it.
+        path: Where it is.
+        origin: Where it was downloaded from: see `HubFile`.
+    """
     if is_on_hub(place):
         folder, stem = PurePosixPath(origin["file"]).parent, PurePosixPath(origin["file"]).stem
-        return _found(place, _OnHub(folder, stem, origin))
-    return _found(place, _Local(path))
+        return _OnHub(folder, stem, origin)
+    return _Local(path)
 
 
 class _Local:
@@ -68,10 +145,10 @@ class _Local:
         self.shared = [folder / "vec_normalize.pkl", folder / "vecnormalize.pkl"]
         self.configs = [*(one / "config.yml" for one in inner), folder / "config.yml"]
 
-    def config(self) -> tuple[str, str] | None:
-        """The first configuration: where it is, and its text."""
+    def config(self) -> ZooConfig | None:
+        """The first configuration."""
         for path in filter(is_regular, self.configs):
-            return str(path), _text(path)
+            return ZooConfig.of(str(path), _text(path))
         return None
 
     def statistics(self) -> Iterator[tuple[str, bool]]:
@@ -94,16 +171,20 @@ class _OnHub:
             source(folder / stem / "vecnormalize.pkl"), source(folder / "vec_normalize.pkl"),
         ]  # fmt: skip
 
-    def config(self) -> tuple[str, str] | None:
+    def config(self) -> ZooConfig | None:
         """See `_Local`."""
         for source in self.configs:
             if (path := _fetched(source)) is not None:
-                return source, _text(path)
+                return ZooConfig.of(source, _text(path))
         return None
 
     def statistics(self) -> Iterator[tuple[str, bool]]:
         """See `_Local`."""
         yield from ((source, True) for source in self.names if _fetched(source) is not None)
+
+
+Surroundings = _Local | _OnHub
+"""The files around a zip."""
 
 
 def _text(path: Path) -> str:
@@ -118,28 +199,6 @@ def _fetched(source: str) -> Path | None:
         return fetch(source).path
     except InputError:
         return None
-
-
-def _found(place: str, files: _Local | _OnHub) -> str | None:
-    config = files.config()
-    normalized = None if config is None else is_normalized(config[1])
-    # On the hub every look is a request: without a configuration, nothing tells of statistics.
-    if normalized is False or (config is None and isinstance(files, _OnHub)):
-        return None
-    remedy = f"pass its VecNormalize file as `vecnormalize`, or {WITHOUT!r} to play without"
-    for statistics, sure in files.statistics():
-        if sure or normalized:
-            return statistics
-        raise InputError(
-            f"{place} is next to the observation statistics {statistics}, which may be those of "
-            f"another zip in the folder: {remedy}."
-        )
-    if normalized and config is not None:
-        raise InputError(
-            f"{place} was trained on normalised observations, as {config[0]} tells, but their "
-            f"statistics are missing: {remedy}."
-        )
-    return None
 
 
 def is_normalized(config: str) -> bool | None:

@@ -19,10 +19,13 @@ from rltransfer.tasks.action import bounded_dimensions, center_and_half_range
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, copied, resized
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces, describe_bounds
 from rltransfer.tasks.task import Task
+from rltransfer.teachers import time_feature
+from rltransfer.teachers.row_states import RowStates
 from rltransfer.teachers.teacher import Teacher
+from rltransfer.teachers.time_feature import TimeFeature, group_of, with_time
 from rltransfer.teachers.transformed import Wrapper
 
-ObservationMap = Callable[[Observation], Observation] | Mapping[str, str] | Sequence[int]
+ObservationMap = Callable[[Observation], Observation] | Mapping[str, str] | Sequence[int] | str
 """Maps the observation of a task to that of a teacher: see `Adapted`."""
 BoundsName = Literal["scale", "keep"]
 
@@ -41,6 +44,8 @@ class Adapted(Wrapper):
               `{"policy": "privileged"}`.
             - Indices: for each image channel or vector entry of the teacher, that of the task,
               `(0, 2, 1)`.
+            - "time_feature": The task's observation with the remaining time of the episode, as
+              `TimeFeatureWrapper` of sb3-contrib and rl-zoo appends it; see `time_feature.py`.
             - A function from the groups of the task (rows, ...) to those of the teacher. The
               teacher cannot then be written as text.
         action: For each action, or action dimension, of the teacher, that of the task,
@@ -69,7 +74,8 @@ class Adapted(Wrapper):
             check_choice("treatment of bounds", bounds, get_args(BoundsName))
         if isinstance(observation, Mapping):
             observation = dict(observation)
-        elif observation is not None and not callable(observation):
+        is_timed = isinstance(observation, str) and observation == time_feature.NAME
+        if not (observation is None or is_timed or isinstance(observation, dict | Callable)):
             observation = _checked("observation", observation)
         action = None if action is None else _checked("action", action)
         super().__init__(teacher, observation=observation, action=action, bounds=bounds)
@@ -82,6 +88,9 @@ class Adapted(Wrapper):
         self.register_buffer("_picked", picked, persistent=False)
         self.register_buffer("_offset", None, persistent=False)
         self.register_buffer("_factor", None, persistent=False)
+        self._time: TimeFeature | None = None
+        if is_timed:
+            self.states = RowStates(1)
         self._task_space: spaces.Dict | None = None
         self._num_actions = 0 if action is None else max(action) + 1
 
@@ -95,6 +104,8 @@ class Adapted(Wrapper):
         # The padding of these tasks alone: a suite with more tasks may pad further.
         own = SuiteSpaces.of(spaces.suite, spaces.own)
         fitted._task_space = own.observation_space
+        if self.states is not None:
+            fitted._time = TimeFeature(spaces)
         if self.bounds == "scale":
             fitted._offset, fitted._factor = self._units(spaces)
         if own.is_discrete:
@@ -103,10 +114,42 @@ class Adapted(Wrapper):
 
     def forward(self, observation: Observation, task: Tensor, needs: Needs = EMPTY) -> PolicyOutput:
         """The output of the teacher, as actions of the task."""
-        output = self.members[0](self._mapped(observation), task, needs)
+        mapped = (
+            self._mapped(observation) if self.states is None else self._timed(observation, task)
+        )
+        output = self.members[0](mapped, task, needs)
         if self.action is not None:
             output = self._with_actions(output)
         return output if self._factor is None else self._scaled(output, task)
+
+    def begin_step(self, start: Tensor, task: Tensor) -> None:
+        """Tells its teacher, and begins a step of the counted time."""
+        super().begin_step(start, task)
+        if self.states is not None:
+            self.states.begin_step(start)
+
+    def label_state(self) -> dict[str, Any]:
+        """That of its teacher, and the counted time of all rows."""
+        time = {} if self.states is None else {"time": self.states.state_dict()}
+        return {**super().label_state(), **time}
+
+    def load_label_state(self, state: dict[str, Any]) -> None:
+        """Restores what `label_state` returned."""
+        super().load_label_state(state)
+        if self.states is not None:
+            place = torch.device("cpu") if self._time is None else self._time.limits.device
+            self.states.load_state_dict(state["time"], place)
+
+    def _timed(self, observation: Observation, task: Tensor) -> Observation:
+        """The observation with the remaining time of each row's episode."""
+        assert self.states is not None
+        if self._time is None:
+            raise InputError(f"{self.source} must be fitted to a task first, whose limit it uses.")
+        steps, start = self.states.before(len(task), task.device)
+        steps = steps.masked_fill(start[:, None], 0.0)
+        self.states.after(steps + 1)
+        timed: Observation = self._time(observation, task, steps)
+        return timed
 
     def _scaled(self, output: PolicyOutput, task: Tensor) -> PolicyOutput:
         """The output with continuous actions in the bounds of the task."""
@@ -195,7 +238,9 @@ class Adapted(Wrapper):
         if callable(self.observation):
             return self._of_function(own, action)
         observed, shown = self._observed(task, own.observation), own.shown
-        if shown is not None and isinstance(self.observation, tuple):
+        if self.states is not None:
+            shown = None if shown is None else _at_start(shown, group_of((task, own.observation)))
+        elif shown is not None and isinstance(self.observation, tuple):
             shown = {**shown, DEFAULT_GROUP: shown[DEFAULT_GROUP][:, list(self.observation)]}
         elif shown is not None:
             shown = self._mapped(shown)
@@ -216,6 +261,8 @@ class Adapted(Wrapper):
     def _observed(self, task: Task, observed: spaces.Dict) -> spaces.Dict:
         if self.observation is None:
             return observed
+        if self.states is not None:
+            return with_time(observed, group_of((task, observed)))
         if isinstance(self.observation, dict):
             for name in self.observation.values():
                 if name not in observed.spaces:
@@ -330,7 +377,7 @@ class Adapted(Wrapper):
         return spaces.Box(acted.low[order], acted.high[order], dtype=np.dtype(acted.dtype).type)
 
 
-def _checked(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
+def _checked(what: str, numbers: Any) -> tuple[int, ...]:
     """Indices as a tuple.
 
     Raises:
@@ -342,10 +389,17 @@ def _checked(what: str, numbers: Sequence[int]) -> tuple[int, ...]:
     named = named or not isinstance(numbers, Iterable)
     checked = () if named else tuple(numbers)
     if not checked or not all(isinstance(n, int | np.integer) and n >= 0 for n in checked):
+        name = f', or "{time_feature.NAME}"' if what == "observation" else ""
         raise InputError(
-            f"The {what} of Adapted is {numbers!r}: it must be integers from 0, such as (0, 2)."
+            f"The {what} of Adapted is {numbers!r}: it must be integers from 0, such as (0, 2)"
+            f"{name}."
         )
     return tuple(int(number) for number in checked)
+
+
+def _at_start(shown: Observation, group: str) -> Observation:
+    """The first observation of an episode with the remaining time, which is 1."""
+    return {**shown, group: torch.cat([shown[group], torch.ones_like(shown[group][:, :1])], 1)}
 
 
 def _like(sample: Tensor) -> spaces.Box:

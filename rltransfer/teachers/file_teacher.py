@@ -19,7 +19,7 @@ from rltransfer.importers.archive import names_of
 from rltransfer.importers.hub import is_on_hub
 from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.sb3_zip import load_zip
-from rltransfer.importers.sb3_zoo import WITHOUT, find_statistics
+from rltransfer.importers.sb3_zoo import WITHOUT, find_statistics, look_around
 from rltransfer.importers.source import SOURCES, is_zip, located, split_source
 from rltransfer.importers.torch_file import SUFFIXES, load_torch_file
 from rltransfer.importers.torchscript import is_torchscript
@@ -163,18 +163,20 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
             f"The teacher {place} takes no options, but was given {', '.join(options)}."
         )
     is_found = vecnormalize is None
+    files = look_around(place, path, origin)
+    config = files.config()
     if vecnormalize is None:
-        vecnormalize = find_statistics(place, path, origin)
+        vecnormalize = find_statistics(place, files, config)
     if vecnormalize is None or vecnormalize == WITHOUT:
         named = source if is_on_hub(place) else str(path)
-        return FileTeacher(load_zip(path), named, origin, vecnormalize)
+        return FileTeacher(load_zip(path, None, config), named, origin, vecnormalize)
     if not is_on_hub(vecnormalize) and not os.path.exists(vecnormalize):
         raise InputError(
             f"There is no file {vecnormalize!r} of observation statistics: pass the pickle that "
             "`VecNormalize.save` wrote."
         )
     statistics, _ = located(vecnormalize)
-    policy = load_zip(path, statistics)
+    policy = load_zip(path, statistics, config)
     if is_on_hub(place) or is_on_hub(vecnormalize):
         return FileTeacher(policy, source, origin, vecnormalize, is_found)
     return FileTeacher(policy, str(path), origin, str(statistics), is_found)

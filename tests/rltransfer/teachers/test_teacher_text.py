@@ -145,7 +145,7 @@ def test_observation_statistics_are_part_of_the_text(monkeypatch: pytest.MonkeyP
     # The statistics themselves are of no interest here: the zip is read without them.
     loaded = []
 
-    def loads(path: Path, vecnormalize: Path | None) -> ZipPolicy:
+    def loads(path: Path, vecnormalize: Path | None, config: object) -> ZipPolicy:
         loaded.append(vecnormalize)
         return load_zip(path)
 
