@@ -469,7 +469,9 @@ class Inputs:
         """rl-zoo's settings of a run."""
         value = draw.choice(("true", "false", "\"{'norm_obs': True, 'norm_reward': False}\"", ""))
         return b"!!python/object/apply:collections.OrderedDict\n- - - gamma\n    - 0.99\n" + (
-            f"  - - normalize\n    - {value}\n  - - policy\n    - MlpPolicy\n".encode()
+            f"  - - normalize\n    - {value}\n"
+            "  - - env_wrapper\n    - - my.Wrapper:\n          x: 1\n"
+            f"  - - frame_stack\n    - {draw.choice((1, 4, 'many'))}\n".encode()
         )
 
     # Texts
@@ -509,6 +511,7 @@ TEXTS = [
     ("teacher", f"PerTask({{'{VECTOR}': 'ppo.zip'}})"),
     ("teacher", "load_teacher('sac.zip', vecnormalize='sac.pkl')"),
     ("teacher", "Vote('ppo.zip', 'dqn.zip')"),
+    ("teacher", "Adapted('sac.zip', observation='time_feature', bounds='scale')"),
     ("teacher", "rsl.pt?activation=relu&group=policy"),
     ("teacher", "scripted.pt?output=mean&scale=1/255"),
     ("teacher", "hf:owner/name/file.zip@main"),

@@ -21,14 +21,18 @@ from torch import Tensor, nn
 import rltransfer as rt
 
 VECTOR, VECTORS, MOVES = "attack/Vector-v0", "attack/Vectors-v0", "attack/Moves-v0"
-"""Two tasks like CartPole, and one like Pendulum, with episodes of two steps."""
+GOALS = "attack/Goals-v0"
+"""Two tasks like CartPole, one like Pendulum, and one with goals, with episodes of two steps."""
 
 
 class Brief(gymnasium.Env[Any, Any]):
     """An episode of two steps with random observations."""
 
-    def __init__(self, size: int, actions: spaces.Space[Any]) -> None:
-        self.observation_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
+    def __init__(self, size: int, actions: spaces.Space[Any], *, has_goal: bool = False) -> None:
+        box = spaces.Box(-1.0, 1.0, (size,), np.float32)
+        self.observation_space: spaces.Space[Any] = box
+        if has_goal:
+            self.observation_space = spaces.Dict(observation=box, goal=box, mode=spaces.Discrete(2))
         self.action_space = actions
         self.time = 0
 
@@ -42,7 +46,10 @@ class Brief(gymnasium.Env[Any, Any]):
         return self._seen(), 1.0, self.time == 2, False, {}
 
     def _seen(self) -> Any:
-        return self.np_random.uniform(-1, 1, self.observation_space.shape).astype(np.float32)
+        space = self.observation_space
+        if isinstance(space, spaces.Dict):
+            return space.sample()
+        return self.np_random.uniform(-1, 1, space.shape).astype(np.float32)
 
 
 def vector() -> Brief:
@@ -53,6 +60,11 @@ def vector() -> Brief:
 def moves() -> Brief:
     """Three values and one action dimension."""
     return Brief(3, spaces.Box(-2.0, 2.0, (1,), np.float32))
+
+
+def goals() -> Brief:
+    """A dictionary of observations and two actions."""
+    return Brief(3, spaces.Discrete(2), has_goal=True)
 
 
 class Actor(nn.Module):
@@ -84,7 +96,7 @@ class Seeds:
 
 def register() -> None:
     """Registers the tasks."""
-    for name, make in ((VECTOR, vector), (VECTORS, vector), (MOVES, moves)):
+    for name, make in ((VECTOR, vector), (VECTORS, vector), (MOVES, moves), (GOALS, goals)):
         if name not in gymnasium.registry:
             gymnasium.register(name, make)
 
@@ -116,6 +128,7 @@ def _zips(seeds: Seeds) -> None:
     for name, model in {
         "ppo": PPO("MlpPolicy", DummyVecEnv([vector]), n_steps=8, batch_size=8, **small),
         "dqn": DQN("MlpPolicy", DummyVecEnv([vector]), buffer_size=8, **small),
+        "goals": PPO("MultiInputPolicy", DummyVecEnv([goals]), n_steps=8, batch_size=8, **small),
         "sac": SAC("MlpPolicy", normalised, buffer_size=8, **small),
     }.items():
         file = io.BytesIO()

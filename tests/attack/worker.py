@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inputs import CANARY, HUGE, LINKS, ODD, Inputs
-from seeds import MOVES, VECTOR, copied_run
+from seeds import GOALS, MOVES, VECTOR, copied_run
 
 import rltransfer as rt
 from rltransfer.cli.main import main
@@ -29,7 +29,7 @@ from rltransfer.runs.config_file import read_config_file, settings_of
 SECONDS = 20
 """Seconds of computing that an input may take; three times as many by the clock."""
 
-TASKS = {"ppo.zip": VECTOR, "dqn.zip": VECTOR}
+TASKS = {"ppo.zip": VECTOR, "dqn.zip": VECTOR, "goals.zip": GOALS}
 """The task of each file; the others play `MOVES`."""
 
 OPTIONS = {
