@@ -23,6 +23,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rltransfer.errors import InputError
 from rltransfer.importers.sb3_vecnormalize import load_vecnormalize
+from rltransfer.tasks.observation import DEFAULT_GROUP
 
 Act = Callable[[NDArray[Any]], NDArray[Any]]
 """The actions for a batch of observations, as the task outputs them."""
@@ -67,8 +68,8 @@ class Expert:
         if self.statistics is None:
             return lambda observation: np.asarray(observation, np.float32)
         found = load_vecnormalize(self.statistics)
-        mean, clip = found.mean, found.clip_obs
-        deviation = np.sqrt(found.var + found.epsilon)
+        moments, clip = found.groups[DEFAULT_GROUP], found.clip_obs
+        mean, deviation = moments.mean, np.sqrt(moments.var + found.epsilon)
         return lambda observation: np.clip((observation - mean) / deviation, -clip, clip).astype(
             np.float32
         )
