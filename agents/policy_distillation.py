@@ -62,6 +62,7 @@ from rltransfer.learning.student_network import (
     names_no_layers,
     with_size,
 )
+from rltransfer.machine import distributed
 from rltransfer.objectives.objective import FittedObjective, Objective
 from rltransfer.options import normalize
 from rltransfer.policies.network import ActivationName, Network
@@ -100,6 +101,9 @@ LAG = "lag"
 """The weight that follows the return gap between student and teacher."""
 ROLLOUT_STEPS, SHORTEST_ROLLOUT, LONGEST_ROLLOUT = 1024, 16, 128
 """Steps of a task between two updates from a memory, and the bounds of its environments' steps."""
+UNIT_STEPS, UNIT_FRACTION = 128, 0.05
+"""Steps of each environment from which the units of continuous actions follow, and the largest
+fraction of a run that they may be."""
 MIN_TASK_WEIGHT = 0.05
 """Minimum sampling weight of a task, so that none is forgotten."""
 
@@ -400,6 +404,7 @@ class PolicyDistillationAgent(Agent):
         self.action_space = context.spaces.action_space
         self.num_actions = context.spaces.num_actions(context.device)
         actions = [one.action for one in context.spaces.own]
+        self.total_steps = 0
         self.spread: ActionSpread | None = None
         if isinstance(self.action_space, spaces.Box):
             self.spread = ActionSpread(_half_ranges(actions, context.device))
@@ -418,7 +423,8 @@ class PolicyDistillationAgent(Agent):
             )
 
     def check_size(self, total_steps: int, run_dir: Path) -> Sequence[str]:
-        """Checks the size of the replay memory."""
+        """Checks the size of the replay memory, and stores the length of the run."""
+        self.total_steps = total_steps
         if self.memory is None:
             return ()
         sentence = check_memory_size(self.memory, *self.example, total_steps, run_dir)
@@ -506,12 +512,13 @@ class PolicyDistillationAgent(Agent):
             self.lag.update(rollout.episode_return, rollout.done)
         label = rollout.extras["label"]
         self._check_label(label)
+        new_steps = rollout.num_steps
         if self.spread is not None:
-            self._measure_actions(self.spread, PolicyOutput(**label).greedy())
+            new_steps = self._measure_actions(self.spread, PolicyOutput(**label).greedy())
         if self.memory is not None:
             fields = {"label": label, "task": rollout.task}
             self.memory.add(rollout.observation, rollout.start, fields)
-            return self._memory_batches(rollout.num_steps)
+            return self._memory_batches(new_steps) if new_steps else iter(())
         batch: Batch = {**sequence_fields(rollout, self.policy), "label": label}
         if self.reinforces:
             with torch.no_grad():
@@ -520,17 +527,34 @@ class PolicyDistillationAgent(Agent):
         epochs = int(self.method.epochs)
         return minibatches(batch, self.method.batch_size, epochs, self.order, self.state_size > 0)
 
-    def _measure_actions(self, spread: ActionSpread, action: Tensor) -> None:
-        """Counts the teacher's actions; after the first rollout, they set the student's units.
+    def _measure_actions(self, spread: ActionSpread, action: Tensor) -> int:
+        """Counts the teacher's actions, which set the student's units once there are enough.
+
+        Until then a student with a memory does not learn, as the first steps of an episode may tell
+        little of how the teacher acts.
 
         Args:
             spread: What counts them.
             action: (time, rows, action_dim)
+
+        Returns:
+            The number of steps to learn from: those so far, when the units are set.
         """
+        steps, rows = action.shape[:2]
+        before = spread.steps
         spread.update(action)
+        everywhere = rows * distributed.world_size()
+        needed = 0.0
+        if self.memory is not None:
+            needed = min(UNIT_STEPS, UNIT_FRACTION * self.total_steps / everywhere)
+        if spread.steps < needed:
+            return 0
+        if before and before >= needed:
+            return steps * rows
         center = self.policy.action_center
-        if center is not None and self.progress == 0 and not self.reinforces:
+        if center is not None and not self.reinforces:
             self.policy.set_action_units(*spread.units(len(center)))
+        return spread.steps * rows
 
     def _check_label(self, label: Mapping[str, Tensor]) -> None:
         """Checks that labels say something, as the student would learn others silently."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -27,11 +28,13 @@ class ActionSpread:
     Attributes:
         noise: The unit of exploration noise: a standard deviation, at most a half-range; 0 until
             the first update.    (num_tasks, action_dim)
+        steps: Number of steps of each environment so far.
     """
 
     def __init__(self, half_range: Tensor) -> None:
         self.half_range = half_range
         self.noise = torch.zeros_like(half_range)
+        self.steps = 0
         # The number of actions, the sum of actions, and that of their squares.
         self._sums = torch.zeros(
             3, *half_range.shape, dtype=torch.float64, device=half_range.device
@@ -46,6 +49,7 @@ class ActionSpread:
         each = action.double().unflatten(1, (len(self.half_range), -1))
         parts = [torch.ones_like(each), each, each.square()]
         self._sums += distributed.total(torch.stack([part.sum((0, 2)) for part in parts]))
+        self.steps += len(action)
         _, spread = _moments(self._sums)
         # In place: captured CUDA graphs read this tensor.
         self.noise.copy_(torch.minimum(spread, self.half_range))
@@ -69,10 +73,12 @@ class ActionSpread:
 
     def state_dict(self) -> dict[str, Any]:
         """The actions counted so far."""
-        return {"sums": self._sums.clone(), "noise": self.noise.clone()}
+        return {"sums": self._sums.clone(), "noise": self.noise.clone(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Restores a state of `state_dict`; None starts with half-ranges."""
+        # Students of earlier versions have had their units since the first rollout.
+        self.steps = (state or {}).get("steps", sys.maxsize)
         if state is None:
             self.noise.copy_(self.half_range)
             return

@@ -226,17 +226,17 @@ def distilling(run_dir: Path, mean: list[float], **options: Any) -> Run:
     return Run("x", method, WIDE, RunOptions(), run_dir)
 
 
-def rolled(run: Run, progress: float) -> None:
-    """Collects a rollout at this progress, and takes it in."""
+def rolled(run: Run, progress: float) -> int:
+    """Collects a rollout at this progress, takes it in, and counts its minibatches."""
     run.agent.begin_rollout(progress)
-    for _ in run.agent.batches(run.engine.collect(run.agent, 64)):
-        pass
+    return len(list(run.agent.batches(run.engine.collect(run.agent, 64))))
 
 
 def test_units_are_those_of_the_first_rollout_and_noise_those_of_all(tmp_path: Path) -> None:
     mean = [50.0, 5.0]
     run = distilling(tmp_path / "run", mean, objective="mse")
     policy = run.agent.policy
+    run.agent.check_size(20_000, tmp_path)  # a twentieth of the run is less than a rollout
     rolled(run, 0.0)
     center, half_range = policy.action_center.clone(), policy.action_half_range.clone()
     # Of uniform numbers: the mean of 1024, within four standard errors, and their deviation.
@@ -260,6 +260,33 @@ def test_units_are_those_of_the_first_rollout_and_noise_those_of_all(tmp_path: P
     again.load_state_dict(run.agent.state_dict())
     assert torch.equal(again.policy.action_center, center)
     assert torch.equal(again.spread.noise, noise)
+
+
+def test_short_rollouts_are_joined_before_units_are_set(tmp_path: Path) -> None:
+    mean = [50.0, 5.0]
+    run = distilling(tmp_path / "run", mean, objective="mse")
+    run.agent.check_size(1_000_000, tmp_path)
+    initial = run.agent.policy.action_center.clone()
+    assert rolled(run, 0.0) == 0 and torch.equal(run.agent.policy.action_center, initial)
+    mean[:] = [54.0, 5.4]
+    # A run that resumes here has counted the first half, too.
+    again = distilling(tmp_path / "again", mean, objective="mse")
+    again.agent.check_size(1_000_000, tmp_path)
+    again.agent.load_state_dict(run.agent.state_dict())
+    for one in (run, again):
+        # 128 steps of 32 environments in minibatches of 512, once.
+        assert rolled(one, 0.01) == 8
+        np.testing.assert_allclose(
+            one.agent.policy.action_center, [[52, 52], [5.2, 5.2]], rtol=0.01
+        )
+        center = one.agent.policy.action_center.clone()
+        assert rolled(one, 0.02) == 4 and torch.equal(one.agent.policy.action_center, center)
+
+
+def test_a_short_run_does_not_wait_for_units(tmp_path: Path) -> None:
+    run = distilling(tmp_path / "run", [50.0, 5.0], objective="mse")
+    run.agent.check_size(20_000, tmp_path)
+    assert rolled(run, 0.0) == 4
 
 
 def test_with_rl_the_units_are_those_of_the_bounds(tmp_path: Path) -> None:
