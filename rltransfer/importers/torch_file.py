@@ -14,6 +14,7 @@ from typing import Any
 from rltransfer.errors import FEW, InputError, unknown
 from rltransfer.importers import cleanrl
 from rltransfer.importers.cleanrl import is_cleanrl, read_cleanrl
+from rltransfer.importers.file_options import checked_once, scale_of
 from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.rl_games import is_rl_games, read_rl_games
 from rltransfer.importers.rsl_rl import is_rsl_rl, read_rsl_rl
@@ -71,13 +72,13 @@ def load_torch_file(path: Path, options: Mapping[str, list[str]] | None = None) 
     given = dict(options or {})
     groups = given.pop("group", [DEFAULT_GROUP])
     if is_torchscript(path):
-        once = _checked(given, "torchscript", path)
+        once: dict[str, Any] = dict(checked_once(given, OPTIONS["torchscript"], path))
         if "scale" in once:
-            once["scale"] = _number(once["scale"], path)
+            once["scale"] = scale_of(once["scale"], path)
         return load_torchscript(path, groups=groups, **once)
     saved = open_saved(path)
     library = _library(saved, given.get("library", []))
-    once = _checked(given, library, path)
+    once = dict(checked_once(given, OPTIONS[library], path))
     once.pop("library", None)
     return READERS[library](saved, groups=groups, **once)
 
@@ -106,28 +107,3 @@ def _library(saved: SavedFile, requested: Sequence[str]) -> str:
         f"or a checkpoint of rsl_rl, skrl or rl_games: save the policy's state_dict alone, or "
         f"{EXPORT}."
     )
-
-
-def _checked(given: Mapping[str, list[str]], kind: str, path: Path) -> dict[str, Any]:
-    """The value of each option, which is known and set once."""
-    known = OPTIONS[kind]
-    for name, values in given.items():
-        if name not in known:
-            raise unknown(f"option of the teacher {path}", name, (*known, "group"))
-        if len(values) > 1:
-            raise InputError(
-                f"The option {name!r} of the teacher {path} is set twice: set it once."
-            )
-    return {name: values[0] for name, values in given.items()}
-
-
-def _number(text: str, path: Path) -> float:
-    """The value of a text, which may be a fraction such as 1/255."""
-    above, _, below = text.partition("/")
-    try:
-        return float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(
-            f"The scale of the teacher {path} is {text!r}: write a number, or a fraction such as "
-            "1/255."
-        ) from error
