@@ -12,7 +12,7 @@ from rltransfer.importers.hub import fetch, is_on_hub
 
 SOURCES = (
     "use a run directory, a Stable-Baselines3 zip, a checkpoint of rsl_rl, skrl, rl_games or "
-    "CleanRL, a state_dict, a TorchScript file, hf:OWNER/NAME/FILE, or 'zoo'"
+    "CleanRL, a state_dict, a TorchScript or ONNX file, hf:OWNER/NAME/FILE, or 'zoo'"
 )
 """The possible sources of a teacher, for errors."""
 

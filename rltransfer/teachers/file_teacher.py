@@ -1,4 +1,4 @@
-"""Teachers from files, local or on the Hugging Face hub: zips, tensors, TorchScript.
+"""Teachers from files, local or on the Hugging Face hub: zips, tensors, TorchScript, ONNX.
 
 A source is a path or `hf:REPO/FILE[@REVISION]`. Options after it supply what a file does not
 contain, `model_1500.pt?activation=relu`; see `torch_file.py`.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import torch
 from gymnasium import spaces
 from torch import Tensor
 
@@ -18,6 +17,9 @@ from rltransfer.files.lfs import check_not_pointer
 from rltransfer.importers.archive import names_of
 from rltransfer.importers.hub import is_on_hub
 from rltransfer.importers.imported_policy import ImportedPolicy
+from rltransfer.importers.onnx_policy import SUFFIX as ONNX
+from rltransfer.importers.onnx_policy import load_onnx
+from rltransfer.importers.program_policy import ProgramPolicy
 from rltransfer.importers.sb3_zip import load_zip
 from rltransfer.importers.sb3_zoo import WITHOUT, find_statistics, look_around
 from rltransfer.importers.source import SOURCES, is_zip, located, split_source
@@ -34,15 +36,13 @@ from rltransfer.teachers.spec import TeacherSpec
 from rltransfer.teachers.teacher import ModuleTeacher, Teacher
 
 OTHERS = {
-    ".onnx": "is an ONNX file, which is not read: use the run directory or the TorchScript file "
-    "that it was exported from, or a function that calls onnxruntime, as a CallableTeacher",
     ".safetensors": "contains weights alone: use the run directory that it belongs to",
 }
 """Files that seem to be policies but cannot be read, by their suffix: what to use instead."""
 
 
 class FileTeacher(ModuleTeacher):
-    """A policy from a Stable-Baselines3 zip, a file of tensors or a TorchScript file.
+    """A policy from a Stable-Baselines3 zip, a file of tensors, TorchScript or ONNX.
 
     Args:
         module: The policy.
@@ -80,9 +80,9 @@ class FileTeacher(ModuleTeacher):
         return self.module.architecture()
 
     def row_work(self) -> int:
-        """Multiply-adds of the network; of TorchScript, only its parameters are known."""
+        """Multiply-adds of the network; of a program, only its parameters are known."""
         space = self.module.observation_space
-        if space is None or any(isinstance(m, torch.jit.ScriptModule) for m in self.modules()):
+        if space is None or isinstance(self.module, ProgramPolicy):
             return self.num_parameters
         return multiply_adds(self.module, random_observation(space, 1))
 
@@ -146,13 +146,14 @@ def load_file_teacher(source: str, vecnormalize: str | None = None) -> Teacher:
     """
     place, options = split_source(source)
     path, origin = located(place)
-    if path.suffix in SUFFIXES or is_torchscript(path):
+    if path.suffix in (*SUFFIXES, ONNX) or is_torchscript(path):
         if vecnormalize is not None:
             raise InputError(
                 f"Observation statistics go with a Stable-Baselines3 zip, but the teacher is "
                 f"{place}."
             )
-        return FileTeacher(load_torch_file(path, options), source, origin)
+        load = load_onnx if path.suffix == ONNX else load_torch_file
+        return FileTeacher(load(path, options), source, origin)
     if path.suffix in OTHERS:
         raise InputError(f"{place} {OTHERS[path.suffix]}.")
     if not is_zip(place) and not names_of(path):
