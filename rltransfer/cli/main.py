@@ -24,7 +24,7 @@ COMMANDS = {
     "sensitivity": "Measure how much a run's policy depends on each layer of its columns.",
     "curves": "List the curves of runs, or print them as CSV.",
     "report": "Compare runs on one page: curves, transfer, settings that differ.",
-    "export": "Export a run's policy to ONNX.",
+    "export": "Export a run's policy to ONNX or Stable-Baselines3.",
     "benchmark": "Measure the speed of environments, training, learners or teachers.",
     "experiment": "List the experiments behind the published results, or run one.",
 }

@@ -31,7 +31,6 @@ import contextlib
 import importlib.util
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +52,7 @@ from rltransfer.policies.output import LABELS, MASKED, PolicyOutput
 from rltransfer.policies.policy import Policy
 from rltransfer.policies.saving import load_policy
 from rltransfer.runs.config import read_config
+from rltransfer.runs.exporters import check_target
 from rltransfer.runs.folder import io_errors_as_input_errors
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import space_to_json
@@ -207,12 +207,7 @@ def export_run(
     suite = Suite.from_json(read_config(run_dir)["suite"])
     stem = find_checkpoint(run_dir, checkpoint) / "policy"
     policy = load_policy(stem)
-    with io_errors_as_input_errors(out):
-        exists = os.path.lexists(out)  # also a link that leads nowhere
-    if exists:
-        raise InputError(f"{out} already exists: use another --out.")
-    if not out.parent.is_dir():
-        raise InputError(f"{out} cannot be written: there is no folder {out.parent}.")
+    check_target(out)
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
             raise InputError(
