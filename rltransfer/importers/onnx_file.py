@@ -106,7 +106,7 @@ def _read(path: Path, content: bytes) -> OnnxFile:
     model = Message(memoryview(content), Fields(path))
     graph = model.message(7)
     opset = _opset(model, path)
-    tensors = _Tensors(path, len(content))
+    tensors = _Tensors(path)
     nodes = [_node(node, tensors) for node in graph.messages(1)]
     weights = {}
     for one in graph.messages(5):
@@ -203,12 +203,12 @@ class _Tensors:
 
     Args:
         path: The file.
-        declared: Bytes that it has itself.
     """
 
-    def __init__(self, path: Path, declared: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.declared = declared
+        self.declared = 0
+        """Bytes of the tensors so far."""
         self.data: bytes | None = None
 
     def read(self, message: Message) -> Tensor:

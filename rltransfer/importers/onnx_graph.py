@@ -70,17 +70,18 @@ class OnnxGraph(nn.Module):
                     "function that calls onnxruntime, as a CallableTeacher."
                 )
             names = [name for name in node.inputs if name]
-            fixed = self.constants | self.sizes
             for place in SHAPES.get(node.op, ()):
                 name = node.inputs[place] if place < len(node.inputs) else ""
-                if name and name not in fixed:
+                if name and name not in self.constants and name not in self.sizes:
                     raise InputError(
                         f"{self.path} cannot be used: a shape or an index of its operator "
                         f"{node.op!r} depends on what is observed."
                     )
             if all(name in self.constants for name in names):
                 self.constants.update(node.outputs)
-            elif node.op in MEASURES or fixed.issuperset(names):
+            elif node.op in MEASURES or all(
+                name in self.constants or name in self.sizes for name in names
+            ):
                 self.sizes.update(node.outputs)
 
     def prepare(self, device: torch.device) -> None:

@@ -24,6 +24,13 @@ Operator = Callable[["Call"], "Tensor | Sequence[Tensor]"]
 Function = Callable[..., Any]
 """A function of torch, or one like it."""
 
+LARGEST = 2**40
+"""Numbers in a tensor; more than fit into memory."""
+
+FARTHEST = 2**16
+"""Largest stride, padding, dilation or width of a kernel: with huge ones, torch computes sizes that
+overflow."""
+
 WIDTHS: dict[int, tuple[Function, Function]] = {
     1: (F.max_pool1d, F.avg_pool1d), 2: (F.max_pool2d, F.avg_pool2d),
     3: (F.max_pool3d, F.avg_pool3d),
@@ -94,8 +101,24 @@ class Call:
 
 
 def _divide(call: Call) -> Tensor:
-    whole = not call[0].is_floating_point()
-    return torch.div(call[0], call[1], rounding_mode="trunc" if whole else None)
+    if call[0].is_floating_point():
+        return call[0] / call[1]
+    # The smallest whole number divided by -1 ends the process.
+    inverse = call[1] == -1
+    divisor = call[1].masked_fill(inverse, 1)
+    quotient = torch.div(call[0], divisor, rounding_mode="trunc")
+    return torch.where(inverse, -quotient, quotient)
+
+
+def _bounded(sizes: Sequence[int]) -> list[int]:
+    """Sizes of a tensor, whose product torch would not check.
+
+    Raises:
+        ValueError: The tensor is larger than any that fits into memory.
+    """
+    if math.prod(max(abs(size), 1) for size in sizes) > LARGEST:
+        raise ValueError("it asks for a tensor that is too large")
+    return list(sizes)
 
 
 def _matmul(call: Call) -> Tensor:
@@ -117,6 +140,9 @@ def _gemm(call: Call) -> Tensor:
 
 def _pads(call: Call, axes: int, kernel: Sequence[int], steps: Sequence[int]) -> list[int]:
     """The padding at both ends of each axis, as F.pad has it: the last axis first."""
+    for name in ("dilations", "kernel_shape", "pads", "strides"):
+        if any(not 0 <= one <= FARTHEST for one in call.get(name, ())):
+            raise ValueError(f"its {name} are negative or too large")
     kind = call.get("auto_pad", "NOTSET")
     if kind in ("SAME_UPPER", "SAME_LOWER"):
         found: list[int] = []
@@ -220,7 +246,7 @@ def _unsqueeze(call: Call) -> Tensor:
 def _expand(call: Call) -> Tensor:
     sizes = call.integers("shape", 1) or []
     # Unlike torch's, a size of 1 leaves a larger one as it is.
-    return call[0].expand(torch.broadcast_shapes(call[0].shape, tuple(sizes)))
+    return call[0].expand(torch.broadcast_shapes(call[0].shape, tuple(_bounded(sizes))))
 
 
 def _split(call: Call) -> Sequence[Tensor]:
@@ -264,7 +290,7 @@ def _gather(call: Call) -> Tensor:
 
 def _pad(call: Call) -> Tensor:
     call.only(mode="constant")
-    pads = call.integers("pads", 1) or []
+    pads = _bounded(call.integers("pads", 1) or [])
     axes = call.integers("axes", 3) or list(range(call[0].dim()))
     value = call.optional(2)
     ends = [(0, 0)] * call[0].dim()
@@ -296,7 +322,7 @@ def _constant(call: Call) -> Tensor:
 
 def _constant_of_shape(call: Call) -> Tensor:
     value: Tensor = call.get("value", torch.zeros(1))
-    return value.reshape(()).expand([int(size) for size in call[0].tolist()])
+    return value.reshape(()).expand(_bounded([int(size) for size in call[0].tolist()]))
 
 
 def _shape(call: Call) -> Tensor:
@@ -509,7 +535,7 @@ OPERATORS: dict[str, Operator] = {
     "Softmax": _softmax(F.softmax),
     "Split": _split,
     "Squeeze": _squeeze,
-    "Tile": lambda call: call[0].repeat(call.integers("repeats", 1) or []),
+    "Tile": lambda call: call[0].repeat(_bounded(call.integers("repeats", 1) or [])),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Where": lambda call: torch.where(call[0], call[1], call[2]),

@@ -209,7 +209,10 @@ class OnnxPolicy(ProgramPolicy):
             output = torch.cat([output, found["log_std"].expand_as(output)], 1)
         if state is None:
             return output, None
-        return output, torch.cat([one.unpacked(found[one.after]) for one in self.memories], 1)
+        after = torch.cat([one.unpacked(found[one.after]) for one in self.memories], 1)
+        if after.shape != state.shape:
+            raise ValueError("its state changes its shape")
+        return output, after
 
     def _inputs(self, inputs: Tensor) -> dict[str, Tensor]:
         """The observation as the graph takes it.

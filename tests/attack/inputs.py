@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import archives
+import onnx
 import torch
 from seeds import VECTOR, Seeds
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch import Tensor
+
+from rltransfer.importers import onnx_operators
 
 LINKS = [
     ".lock", "checkpoints", "config.json", "result.json", ".config.json.partial", ".settings",
@@ -142,6 +145,45 @@ TYPES = [
     "__torch__.torch.nn.modules.linear.Linear", "Dict[str, int]", "Final[int]",
 ]  # fmt: skip
 """Types for the attributes of programs."""
+
+
+NUMBERS = [0, 1, -1, 2, 3, 7, 2**16, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63)]
+"""Sizes and attributes of graphs."""
+
+OPERATORS = [*onnx_operators.OPERATORS, "Loop", "If", "Scan", "Einsum", "NonZero", "RandomNormal"]
+"""Operators in place of others."""
+
+ATTRIBUTES = [
+    "axis", "axes", "alpha", "transA", "perm", "strides", "pads", "dilations", "kernel_shape",
+    "group", "keepdims", "to", "start", "end", "hidden_size", "layout", "num_outputs",
+    "value_ints", "mode", "epsilon", "allowzero", "auto_pad", "direction",
+]  # fmt: skip
+"""Attributes that nodes get."""
+
+
+def _hostile(draw: random.Random, graph: Any) -> None:
+    """A node in front of another, whose inputs are what that reads, and odd constants."""
+    place = draw.randrange(len(graph.node))
+    node = graph.node[place]
+    names = [f"odd{n}-{len(graph.node)}" for n in range(3)]
+    for name in names:
+        values = [draw.choice(NUMBERS) for _ in range(draw.choice((0, 1, 1, 2, 3)))]
+        shape = draw.choice(([len(values)], [len(values)], [1, len(values)]))
+        number = draw.random() < 0.3
+        made = onnx.helper.make_tensor(name, 1 if number else 7, shape, values)
+        graph.initializer.append(made)
+    inputs = [draw.choice((*node.input, *names)) for _ in range(draw.choice((1, 2, 2, 3, 4)))]
+    if node.input and draw.random() < 0.7:
+        inputs[0] = node.input[0]
+    attributes: dict[str, Any] = {}
+    for name in draw.sample(ATTRIBUTES, draw.choice((0, 1, 2, 4))):
+        numbers = [draw.choice(NUMBERS) for _ in range(draw.choice((1, 2, 4)))]
+        attributes[name] = draw.choice((numbers, numbers[0], float(numbers[0]), "x"))
+    added = onnx.helper.make_node(draw.choice(OPERATORS), inputs, [f"made-{names[0]}"])
+    added.attribute.extend(onnx.helper.make_attribute(*one) for one in attributes.items())
+    if node.input:
+        node.input[draw.randrange(len(node.input))] = added.output[0]
+    graph.node.insert(place, added)
 
 
 class Inputs:
@@ -338,6 +380,44 @@ class Inputs:
                 lines += [kind.format(hook), "    return x"]
         return "\n".join([*lines, ""]).encode()
 
+    # Graphs
+
+    def graph(self, draw: random.Random, content: bytes) -> bytes:
+        """An ONNX file with another operator, attribute, shape, name or place of a tensor."""
+        model = onnx.ModelProto.FromString(content)
+        graph = model.graph
+        node, tensor = draw.choice(graph.node), draw.choice(graph.initializer)
+        for _ in range(draw.choice((1, 1, 1, 2, 4))):
+            match draw.randrange(10):
+                case 0:
+                    node.op_type = draw.choice(OPERATORS)
+                case 1 | 2 | 3:
+                    _hostile(draw, graph)
+                case 4:
+                    number = draw.choice(NUMBERS)
+                    tensor.dims[:] = draw.choice(([number], [number] * 2, [], [1, *tensor.dims]))
+                case 5:
+                    tensor.data_location = 1
+                    tensor.ClearField("raw_data")
+                    place = draw.choice(("/etc/passwd", "actor.onnx.data", "../x", "actor.onnx"))
+                    tensor.external_data.add(key="location", value=place)
+                    tensor.external_data.add(key="offset", value=draw.choice(("0", "-1", "x", "9")))
+                case 6:
+                    tensor.data_type = draw.randrange(30)
+                case 7:
+                    value = draw.choice((*graph.input, *graph.output))
+                    value.name = draw.choice(
+                        ("task", "state", "x", "", "\x1b[2J", "logits", "h_in")
+                    )
+                case 8:
+                    value = draw.choice((*graph.input, *graph.output))
+                    sizes = value.type.tensor_type.shape.dim
+                    if sizes:
+                        draw.choice(sizes).dim_value = draw.choice(NUMBERS)
+                case _:
+                    model.opset_import[0].version = draw.choice((0, 6, 7, 9, 12, 13, 18, 26, 2**40))
+        return model.SerializeToString()
+
     # Tensors and JSON
 
     def saved(self, draw: random.Random, content: bytes) -> bytes:
@@ -514,6 +594,7 @@ TEXTS = [
     ("teacher", "Adapted('sac.zip', observation='time_feature', bounds='scale')"),
     ("teacher", "rsl.pt?activation=relu&group=policy"),
     ("teacher", "scripted.pt?output=mean&scale=1/255"),
+    ("teacher", "actor.onnx?output=mean&tensor=actions&rescale=true"),
     ("teacher", "hf:owner/name/file.zip@main"),
     ("teacher", "hf:owner/name/file.zip@../../../" + CANARY),
     ("teacher", "zoo:rltransfer/MinAtar-Breakout-v0"),

@@ -80,6 +80,19 @@ class Actor(nn.Module):
         return self.layers(torch.clamp(seen - self.mean, -5.0, 5.0))
 
 
+class Remembers(nn.Module):
+    """A recurrent actor as rsl_rl exports it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory, self.layer = nn.GRU(3, 4, 2), nn.Linear(4, 1)
+
+    def forward(self, seen: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The action and the state after it.    (rows, 1) and (2, rows, 4)"""
+        steps, state = self.memory(seen.unsqueeze(0), state)
+        return self.layer(steps.squeeze(0)), state
+
+
 @dataclass
 class Seeds:
     """The files, and which task each fits."""
@@ -201,6 +214,16 @@ def _torch_files(seeds: Seeds) -> None:
         file = io.BytesIO()
         torch.jit.save(program, file)
         seeds.files[f"{name}.pt"] = file.getvalue()
+    for name, (module, shapes, inputs, outputs) in {
+        "actor": (Actor(), [(1, 3)], ["obs"], ["actions"]),
+        "remembers": (Remembers(), [(1, 3), (2, 1, 4)], ["obs", "h_in"], ["actions", "h_out"]),
+    }.items():
+        example = tuple(torch.zeros(shape) for shape in shapes)
+        file = io.BytesIO()
+        torch.onnx.export(
+            module.eval(), example, file, dynamo=False, input_names=inputs, output_names=outputs
+        )
+        seeds.files[f"{name}.onnx"] = file.getvalue()
 
 
 def _runs(seeds: Seeds, folder: Path) -> None:

@@ -138,13 +138,15 @@ class Worker:
     # Each writes an input, and returns what opens it.
 
     def _changed_file(self, draw: random.Random) -> str:
-        names = [*self.inputs.seeds.named(".zip"), *self.inputs.seeds.named(".pt")]
-        name = draw.choice(names)
+        suffixes = (".zip", ".pt", ".onnx")
+        name = draw.choice([one for end in suffixes for one in self.inputs.seeds.named(end)])
         content = self.inputs.seeds.files[name]
         archive = draw.random() < 0.7
         change = self.inputs.archived if archive else self.inputs.changed
         if name.startswith(SAVED) and draw.random() < 0.5:
             change = self.inputs.saved
+        if name.endswith(".onnx"):
+            change = self.inputs.graph if archive else self.inputs.changed
         Path(name).write_bytes(change(draw, content))
         return name
 
@@ -250,7 +252,7 @@ class Worker:
         return lambda: with_options(rt.Suite.of(VECTOR), [text])
 
     def _place(self, draw: random.Random) -> Any:
-        name = draw.choice(("ppo.zip", "rsl.pt", "scripted.pt", "sac.pkl", "run"))
+        name = draw.choice(("ppo.zip", "rsl.pt", "scripted.pt", "actor.onnx", "sac.pkl", "run"))
         if name == "run":
             run = copied_run(self.inputs.seeds, "ppo", Path("run"))
             files = [path for path in sorted(run.rglob("*")) if path.is_file()]

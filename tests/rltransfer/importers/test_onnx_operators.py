@@ -16,6 +16,7 @@ from rltransfer.errors import InputError
 from rltransfer.importers.onnx_file import read_onnx
 from rltransfer.importers.onnx_graph import OnnxGraph
 from rltransfer.importers.onnx_operators import BINARY, OPERATORS, REDUCTIONS, UNARY
+from rltransfer.importers.program_policy import FAILURES
 
 TOLERANCE = 1e-5
 
@@ -263,6 +264,50 @@ def test_conditions_and_ranges(tmp_path: Path) -> None:
     ]
     weights = {"floor": drawn(6) * 0, "first": np.array(0), "one": np.array(1)}
     assert_same(written(tmp_path / "a.onnx", nodes, weights=weights), drawn(5, 6))
+
+
+def constants(*values: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip("abc", values, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("op", "weights", "attributes"),
+    [
+        ("ConstantOfShape", constants(whole(2**62, 2**62)), {}),
+        ("Expand", constants(drawn(1), whole(2**62, 2**62)), {}),
+        ("Tile", constants(drawn(1), whole(2**62)), {}),
+        ("Pad", constants(drawn(1), whole(2**62, 2**62)), {}),
+        ("Div", constants(whole(1), whole(0)), {}),
+        ("Conv", constants(drawn(1, 1, 4), drawn(1, 1, 3)), {"dilations": [2**62]}),
+        ("Conv", constants(drawn(1, 1, 4), drawn(1, 1, 3)), {"strides": [0]}),
+        ("MaxPool", constants(drawn(1, 1, 4)), {"kernel_shape": [0]}),
+        ("MaxPool", constants(drawn(1, 1, 4)), {"kernel_shape": [2], "auto_pad": "SAME_UPPER",
+                                                "strides": [0]}),
+        ("Gather", constants(drawn(3), whole(3)), {}),
+        ("Reshape", constants(drawn(3), whole(2, 2)), {}),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_computed_is_an_error(
+    op: str, weights: dict[str, np.ndarray], attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    node = helper.make_node(op, list(weights), ["number"], **attributes)
+    nodes = [node, helper.make_node("Add", ["x", "number"], ["y"])]
+    graph = OnnxGraph(read_onnx(written(tmp_path / "a.onnx", nodes, weights=weights)), ["y"])
+    with pytest.raises((*FAILURES, MemoryError)):
+        graph({"x": torch.zeros(1, 6)})
+
+
+def test_the_smallest_number_is_divided(tmp_path: Path) -> None:
+    # The quotient 2^63 overflows to -2^63; a processor's own division would end the process.
+    nodes = [
+        helper.make_node("Div", ["small", "minus"], ["quotient"]),
+        helper.make_node("Cast", ["quotient"], ["number"], to=FLOAT),
+        helper.make_node("Add", ["x", "number"], ["y"]),
+    ]
+    weights = {"small": whole(-(2**63), -7), "minus": whole(-1, -2)}
+    path = written(tmp_path / "a.onnx", nodes, ("rows", 2), weights)
+    found = OnnxGraph(read_onnx(path), ["y"])({"x": torch.zeros(1, 2)})
+    assert found["y"].tolist() == [[-(2.0**63), 3.0]]
 
 
 def test_every_operator_is_tested() -> None:

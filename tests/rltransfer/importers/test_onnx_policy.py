@@ -305,6 +305,18 @@ def test_what_rsl_rl_exports(kind: str, path: Path) -> None:
         state = found.state
 
 
+class Growing(nn.Module):
+    def forward(self, seen: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return seen[:, :3] + state, torch.cat([state, state], 1)
+
+
+def test_a_state_that_grows_is_refused(path: Path) -> None:
+    example, names = (torch.zeros(1, 5), torch.zeros(1, 3)), ["obs", "state"]
+    export(Growing(), example, path, input_names=names, output_names=["actions", "next_state"])
+    with pytest.raises(InputError, match="does not map observations of the shape"):
+        fitted(path)
+
+
 # Files that are damaged, or say too little.
 
 
