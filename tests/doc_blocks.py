@@ -233,7 +233,7 @@ def show_help(words: list[str]) -> None:
 
 def _brought(line: str) -> list[str]:
     """Returns the files of a command that a reader brings, or that are on the hub."""
-    names = re.findall(r"[\w./:@-]+", line)
+    names = re.findall(r"[\w./:@-]+", re.sub(r"--out \S+", "", line))
     return [name for name in names if name.partition("@")[0].endswith(BROUGHT)]
 
 

@@ -17,7 +17,6 @@ Files of others may call their outputs anything: a single one is used, and the f
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError, unknown
+from rltransfer.files.untrusted import JSON_GROWTH, check_size, damage_refused, parse_json
 from rltransfer.importers.file_options import checked_once, scale_of, truth
 from rltransfer.importers.imported_policy import shapes_of
 from rltransfer.importers.onnx_file import OnnxFile, Value, read_onnx
@@ -37,13 +37,17 @@ from rltransfer.importers.program_policy import OutputName, ProgramPolicy
 from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.scores import LOSING, mask_infinite
 from rltransfer.tasks.action import action_size
-from rltransfer.tasks.observation import DEFAULT_GROUP, Observation
+from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, space_from_json
+from rltransfer.tasks.suite_spaces import check_bounds
 
 OPTIONS = ("output", "rescale", "scale", "tensor")
 """The options, next to `group`."""
 
 SUFFIX = ".onnx"
 """The suffix of the files."""
+
+FORMAT = "rltransfer policy"
+"""What the metadata `format` of files of `rltransfer export` begins with."""
 
 GROUP = "observation_"
 """What the names of inputs for observation groups begin with."""
@@ -156,9 +160,8 @@ class OnnxPolicy(ProgramPolicy):
         self.log_std = self.chosen == "mean" and "log_std" in {one.name for one in file.outputs}
         names = [self.chosen, *["log_std"] * self.log_std, *(one.after for one in states)]
         self.graph = OnnxGraph(file, names)
-        self.is_own = file.metadata.get("format", "").startswith("rltransfer policy")
-        self.may_read_as_shown = not self.is_own
-        self.start = _start(file) if self.is_own else 0
+        self.own_actions = _own_actions(file)
+        self.may_read_as_shown = self.own_actions is None
         self.rescale = rescale
         self.bounds: Rescaled | None = None
         if output == "auto":
@@ -172,6 +175,10 @@ class OnnxPolicy(ProgramPolicy):
         """The groups, the scale, and what is done to actions."""
         told = super().preprocessing()
         return {**told, "tensor": self.chosen, **({"rescale": True} if self.rescale else {})}
+
+    def known_spaces(self) -> tuple[spaces.Dict | None, spaces.Space[Any] | None]:
+        """The groups, and the actions in the metadata or of the task."""
+        return self.observation_space, self.own_actions or self.action_space
 
     def notes(self) -> tuple[str, ...]:
         """Which of several outputs is used, if no name tells."""
@@ -243,7 +250,8 @@ class OnnxPolicy(ProgramPolicy):
         """
         count = action_size(self.action_space) if self.action_space is not None else 0
         places = torch.arange(count, device=action.device)
-        action = action.long().unsqueeze(-1) - self.start
+        start = int(self.own_actions.start) if isinstance(self.own_actions, spaces.Discrete) else 0
+        action = action.long().unsqueeze(-1) - start
         logits = torch.where(action == places, 0.0, LOSING)
         return torch.where((action < 0) | (action >= count), math.nan, logits)
 
@@ -271,6 +279,10 @@ class OnnxPolicy(ProgramPolicy):
                 continue
             if math.prod(size or 1 for size in declared[1:]) != math.prod(shape):
                 raise self.refusal(task_id, f"reads observations of the shape {list(declared[1:])}")
+        known = self.own_actions
+        if isinstance(known, spaces.Box) and known.shape == self.action_space.shape:
+            who, source = f"The teacher {self.path}", repr(str(self.path))
+            check_bounds(who, source, known, task_id, self.action_space)
         self._take_bounds(task_id)
         super().check_fit(task_id, shown)
         labels = self.labels(self.example(shown))
@@ -361,14 +373,18 @@ def _chosen(
     return names[0], names[1:]
 
 
-def _start(file: OnnxFile) -> int:
-    """The first action of the space in the metadata of `rltransfer export`."""
-    try:
-        space = json.loads(file.metadata["action_space"])
-        start = space.get("start", 0)
-        return start if isinstance(start, int) and abs(start) < 2**62 else 0
-    except (AttributeError, KeyError, RecursionError, ValueError):
-        return 0
+def _own_actions(file: OnnxFile) -> spaces.Space[Any] | None:
+    """The action space in the metadata of `rltransfer export`; None in files of others.
+
+    Raises:
+        InputError: The metadata are damaged.
+    """
+    if not file.metadata.get("format", "").startswith(FORMAT):
+        return None
+    text = file.metadata.get("action_space", "")
+    check_size(len(text), file.path, JSON_GROWTH)
+    with damage_refused(f"{file.path} is damaged: its metadata do not contain an action space."):
+        return space_from_json(parse_json(text))
 
 
 def load_onnx(path: Path, options: Mapping[str, list[str]] | None = None) -> OnnxPolicy:

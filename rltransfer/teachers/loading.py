@@ -37,8 +37,8 @@ def load_teacher(
         source: A teacher, which is returned as it is, or one of:
             - a run directory; of a chain of generations the newest is used;
             - a file, local or on the Hugging Face hub as "hf:REPO/FILE": a Stable-Baselines3 zip,
-              a checkpoint of another library, a state_dict or a TorchScript file, see
-              `torch_file.py`;
+              a checkpoint of another library, a state_dict, a TorchScript or ONNX file, see
+              `file_teacher.py`;
             - "zoo": the installed teacher of each task of the suite; "zoo:ID": that of one task;
             - a composition of such sources in quotes, "Ensemble('a.zip', 'runs/b')", see `text.py`.
         vecnormalize: Observation statistics of a Stable-Baselines3 zip, or "none" for none; by

@@ -23,7 +23,8 @@ class TeacherSpec:
     """Where it comes from, as a user would write it."""
     kind: str
     """"run", "zoo", "stable-baselines3", "rsl_rl", "skrl", "rl_games", "cleanrl", "state_dict",
-    "torchscript" or "callable"; for any other teacher the name of its class, e.g. "Ensemble"."""
+    "torchscript", "onnx" or "callable"; for any other teacher the name of its class, e.g.
+    "Ensemble"."""
     sha256: str | None = None
     """Hash of the file with its weights, in hexadecimal; None where there is no file."""
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)

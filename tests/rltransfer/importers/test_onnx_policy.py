@@ -120,6 +120,36 @@ def test_a_batch_of_one_is_run_for_each_row(path: Path) -> None:
     torch.testing.assert_close(loaded({"policy": seen}).logits, expected, rtol=0, atol=TOLERANCE)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["rows", "lstm"])
+def test_nothing_is_read_from_the_device(kind: str, path: Path) -> None:
+    # Tensors on "meta" have no values: shapes must not be computed from those on a device, which
+    # would wait for a GPU in each step, and every weight must have moved there.
+    module: nn.Module = OneRow()
+    names, shapes = ["input"], [(1, 5)]
+    if kind == "lstm":
+        module, names = Steps(), ["obs", "h_in", "c_in"]
+        shapes += [(2, 1, 4), (2, 1, 4)]
+    outputs = ["actions", "h_out", "c_out"][: len(shapes)]
+    example = tuple(torch.zeros(shape) for shape in shapes)
+    export(module, example, path, input_names=names, output_names=outputs)
+    loaded = fitted(path, MOVES).to("meta")
+    found = loaded({"policy": torch.zeros(ROWS, 5, device="meta")})
+    assert found.mean is not None and found.mean.shape == (ROWS, 3)
+
+
+class Steps(nn.Module):
+    """A recurrent actor as rsl_rl writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory, self.layer = nn.LSTM(5, 4, 2), nn.Linear(4, 3)
+
+    def forward(self, seen: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        steps, (h, c) = self.memory(seen.unsqueeze(0), (h, c))
+        return self.layer(steps.squeeze(0)), h, c
+
+
 def test_a_gradient_passes_through(path: Path) -> None:
     export(network(), (torch.zeros(1, 5),), path)
     seen = torch.randn(4, 5, requires_grad=True)
@@ -193,6 +223,26 @@ def test_a_run_on_several_tasks_is_refused(tmp_path: Path) -> None:
     rt.train(method, suite=suite, total_steps=64, run_dir=run_dir, **few)
     export_run(run_dir, path)
     with pytest.raises(InputError, match="on several tasks: use the run directory"):
+        load_onnx(path)
+
+
+def test_other_bounds_than_those_of_the_run_are_refused(tmp_path: Path) -> None:
+    path, run_dir = tmp_path / "policy.onnx", tmp_path / "run"
+    method = rt.agents.PPO(network=rt.policies.mlp(hidden=(8,)), num_envs=2, rollout_length=8)
+    few = {"episodes": 0, "evaluate_episodes": 0, "quiet": True, "device": "cpu"}
+    rt.train(method, suite="Pendulum-v1", total_steps=64, run_dir=run_dir, **few)
+    export_run(run_dir, path)
+    seen = spaces.Dict({"policy": spaces.Box(-1.0, 1.0, (3,), np.float32)})
+    loaded = load_onnx(path)
+    _, actions = loaded.known_spaces()
+    assert isinstance(actions, spaces.Box) and actions.high == 2.0
+    with pytest.raises(InputError, match=r"it acts in \[-2, 2\], but .* are in \[-1, 1\]"):
+        loaded.fitted("a task", seen, spaces.Box(-1.0, 1.0, (1,), np.float32))
+    model = onnx.load(path)
+    (space,) = (one for one in model.metadata_props if one.key == "action_space")
+    space.value = "[" * 100_000
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="its metadata do not contain an action space"):
         load_onnx(path)
 
 
