@@ -49,7 +49,7 @@ from rltransfer.errors import InputError, check_range
 from rltransfer.files.serialization import to_json
 from rltransfer.learning.action_spread import ActionSpread
 from rltransfer.learning.agent import Agent, GradientMethod, TrainingContext
-from rltransfer.learning.distillation_recipe import AUTO, recipe, stored_choices
+from rltransfer.learning.distillation_recipe import AUTO, learner_settings, recipe, stored_choices
 from rltransfer.learning.exploration import epsilon_greedy
 from rltransfer.learning.learner import Loss
 from rltransfer.learning.memory_size import check_memory_size
@@ -60,6 +60,7 @@ from rltransfer.learning.student_network import (
     check_size,
     like_teacher,
     names_no_layers,
+    with_layer_norm,
     with_size,
 )
 from rltransfer.machine import distributed
@@ -99,8 +100,6 @@ METRICS = {
 """What policy distillation logs besides the terms of the objective."""
 LAG = "lag"
 """The weight that follows the return gap between student and teacher."""
-ROLLOUT_STEPS, SHORTEST_ROLLOUT, LONGEST_ROLLOUT = 1024, 16, 128
-"""Steps of a task between two updates from a memory, and the bounds of its environments' steps."""
 UNIT_STEPS, UNIT_FRACTION = 128, 0.05
 """Steps of each environment from which the units of continuous actions follow, and the largest
 fraction of a run that they may be."""
@@ -150,7 +149,7 @@ class PolicyDistillation(GradientMethod):
     point: set --teacher-acts to 0, or to a schedule that is 0 before the run ends."""
     reinforcement_weight: str | float | Schedule = 0.0
     """Weight of the RL objective (PPO): a number or a schedule."""
-    exploration: float = 0.05
+    exploration: float = 0.01
     """Probability of a random action; for continuous actions, standard deviation of the noise, in
     standard deviations of the teacher's actions, at most half-ranges. Has no effect with RL."""
     task_sampling: Literal["uniform", "lag"] = "uniform"
@@ -162,21 +161,23 @@ class PolicyDistillation(GradientMethod):
     """Folder of a memory-mapped replay buffer; None keeps it in RAM."""
     epochs: float = 0.0
     """Average number of times that each step is learned from; an integer with RL or a recurrent
-    student. 0 means 16, 5 where environments are simulated on the device, and 4 with RL or a
+    student. 0 means 16, 8 where environments are simulated on the device, and 4 with RL or a
     recurrent student."""
     rollout_length: int = 0
     """Steps per environment between two updates. 0 means 128 with RL or a recurrent student, which
     learn from whole rollouts; otherwise as few as make some 1,000 steps of a task, from 16 to 128.
     """
-    batch_size: int = 512
-    learning_rate: float = 2e-3
+    batch_size: int = 0
+    """Samples per minibatch. 0 means 1,024, or 512 with RL or a recurrent student."""
+    learning_rate: float = 0.0
+    """Initial step size of the optimizer; decays linearly to zero over the run. 0 means 2e-3 for
+    every 256 samples of a minibatch, at most 8e-3; with RL or a recurrent student 2e-3."""
     surrogate: Surrogate = Surrogate()
     """The RL objective; used if --reinforcement-weight is above 0."""
 
     def __post_init__(self) -> None:
         normalize(self)
-        if self.rollout_length == 0:
-            object.__setattr__(self, "rollout_length", self._default_rollout_length())
+        self._set_defaults()
         super().__post_init__()
         if self.objective != AUTO:
             self.parsed_objective  # noqa: B018 - an objective that cannot be read is refused here
@@ -221,11 +222,12 @@ class PolicyDistillation(GradientMethod):
         """Whether it uses a memory; on-policy steps and sequences are learned once, without one."""
         return not self.reinforces and not self.student.gru
 
-    def _default_rollout_length(self) -> int:
-        """Short rollouts with a memory: the student acts on what it has just learned."""
-        if not self.remembers:
-            return LONGEST_ROLLOUT
-        return min(max(ROLLOUT_STEPS // max(self.num_envs, 1), SHORTEST_ROLLOUT), LONGEST_ROLLOUT)
+    def _set_defaults(self) -> None:
+        """Sets the options that are 0 and follow from the others."""
+        found = learner_settings(self.num_envs, self.batch_size, remembers=self.remembers)
+        for name, value in found.items():
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, value)
 
     def default_activation(self, network: Network) -> ActivationName:
         """That of the teacher, which is not known yet, where the layers are the teacher's."""
@@ -319,8 +321,9 @@ class PolicyDistillation(GradientMethod):
         left = {"objective": AUTO, "teacher_acts": AUTO, "epochs": 0}
         chosen = {name: found[name] for name, auto in left.items() if getattr(self, name) == auto}
         student = self.student
-        if self.layers_of_teacher:
+        if self.layers_of_teacher and names_no_layers(student):
             student = like_teacher(student, teacher)
+            student = with_layer_norm(student, context.spaces.observation_space)
         if self.size:
             spec = PolicySpec.of_suite(student, context.spaces, value=self.reinforces)
             student = with_size(spec, self.size, teacher)

@@ -104,6 +104,7 @@ class ColumnOptions:
         return PolicyDistillation(
             teacher=run_dir, student=self.network, num_envs=self.num_envs,
             rollout_length=self.rollout_length, objective="kl", teacher_acts=1.0, epochs=4.0,
+            exploration=0.05, batch_size=512, learning_rate=2e-3,
         )  # fmt: skip
 
 

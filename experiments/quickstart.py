@@ -2,10 +2,12 @@
 
     rltransfer experiment run quickstart
 
-The teachers are the zoo's. Each student has half of its teacher's width and thus a quarter of its
-parameters. Student and teacher are evaluated over the same number of episodes, with the same seeds.
-On a CPU the games run in parallel with one thread each, as small networks gain little from a second
-thread.
+Each game's run has default options but the size:
+
+    rltransfer train policy-distillation --task TASK --teacher zoo --size 25%
+
+Student and teacher are evaluated over the same number of episodes, with the same seeds. On a CPU
+the games run in parallel with one thread each, as small networks gain little from a second thread.
 """
 
 from __future__ import annotations
@@ -14,33 +16,28 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from rltransfer.agents import PolicyDistillation
 from rltransfer.experiments.common.checks import check_options, choice
 from rltransfer.experiments.common.trials import Trial, run_trials
-from rltransfer.experiments.zoo.minatar_student import minatar_student
+from rltransfer.experiments.zoo.experiment import task_of
 from rltransfer.machine.terminal import console
 from rltransfer.runs.report import result_table
+from rltransfer.tasks.families import as_suite
 
-STEPS = {
-    "Seaquest": 1_250_000,
-    "Asterix": 1_500_000,
-    "Breakout": 800_000,
-    "SpaceInvaders": 1_000_000,
-    "Freeway": 500_000,
-}
-"""Environment steps of each game; the slowest first, so that none runs alone at the end."""
-
-OBJECTIVE = "KL(temperature=1.0) + 0.1 * MSE()"
-"""The loss; logits carry more information on rare actions than probabilities alone."""
+GAMES = ("Seaquest", "Asterix", "Breakout", "SpaceInvaders", "Freeway")
+"""The games; those with the largest networks first, so that none runs alone at the end."""
+SIZE = "25%"
+"""The students' number of parameters, relative to their teachers'."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
     """Students of a quarter of their teachers' size: 5 runs, 4 minutes on two CPU cores."""
 
-    games: tuple[str, ...] = choice("game", STEPS)
+    games: tuple[str, ...] = choice("game", GAMES)
     """Games to play."""
     steps: int = 0
-    """Environment steps of each game; 0 means 0.5 to 1.5 million, depending on the game."""
+    """Environment steps of each game; 0 means the default."""
     episodes: int = 512
     """Episodes of each evaluation."""
     seed: int = 0
@@ -64,12 +61,13 @@ class Quickstart:
 
     def trial(self, game: str) -> Trial:
         """The run that distils one game's teacher."""
+        method = PolicyDistillation(teacher="zoo", size=SIZE)
         return Trial(
             name=game,
-            method=minatar_student(game, 0.5, OBJECTIVE),
-            suite=f"rltransfer/MinAtar-{game}-v0",
+            method=method,
+            suite=task_of(game),
             options={
-                "total_steps": self.steps or STEPS[game],
+                "total_steps": self.steps or method.default_steps(as_suite(task_of(game))),
                 "seed": self.seed,
                 "episodes": self.episodes,
                 "evaluate_episodes": 0,

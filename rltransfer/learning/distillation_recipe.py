@@ -1,9 +1,12 @@
-"""How a student learns where a user leaves it open: settings that follow from the teacher.
+"""How a student learns where a user leaves it open: settings that follow from its teacher.
 
 - The objective: KL where the teacher tells a distribution over actions or Q-values, MSE where it
   tells continuous actions alone, or actions whose distribution no Gaussian student can match.
 - Who acts: the teacher at first, so that the student sees good states, and the student then, so
   that it learns to mend its own errors. With RL, the student alone.
+- Rollouts: short, so that the student acts on what it has just learned. With RL, or without a
+  memory, long ones, which are learned from as a whole.
+- Minibatches: large, with a step size in proportion, as they take less time for each sample.
 - Epochs: many where environments run on the host, as a step of a simulator costs more than
   learning from it once more; few where they run on the device. With RL, or without a memory, the
   few that rollouts allow.
@@ -28,11 +31,19 @@ TEACHER_ACTS_EARLY = "1->0@0.2"
 """The same where the student must act alone for long, as its return is needed."""
 EPOCHS = 16.0
 """How often each step is learned from out of a memory."""
-EPOCHS_ON_DEVICE = 5.0
+EPOCHS_ON_DEVICE = 8.0
 """The same where steps cost less than learning from them."""
 EPOCHS_ON_POLICY = 4.0
 """The same without a memory."""
 
+
+ROLLOUT_STEPS, SHORTEST_ROLLOUT, LONGEST_ROLLOUT = 1024, 16, 128
+"""Steps of a task between two updates from a memory, and the bounds of its environments' steps."""
+BATCH_SIZE, BATCH_SIZE_ON_POLICY = 1024, 512
+"""Samples per minibatch of a memory, and of a rollout."""
+STEP_SIZE, LARGEST_STEP_SIZE, STEP_SIZE_SAMPLES = 2e-3, 8e-3, 256
+"""Initial step size of a minibatch of so many samples, in proportion to them up to the largest; of
+a rollout, whatever its minibatches."""
 
 CHOICES = ("objective", "teacher_acts", "epochs", "student")
 """The options that may be left to the teacher."""
@@ -59,6 +70,29 @@ def recipe(
         "objective": "kl" if gaussian else "mse",
         "teacher_acts": 0.0 if reinforces else acts,
         "epochs": epochs if remembers else EPOCHS_ON_POLICY,
+    }
+
+
+def learner_settings(num_envs: int, batch_size: int, *, remembers: bool) -> dict[str, Any]:
+    """The settings that follow from other options, by the option's name.
+
+    Args:
+        num_envs: Environments per task.
+        batch_size: Samples per minibatch; 0 leaves it open.
+        remembers: Whether the student learns from a memory, and not from each rollout once.
+    """
+    if not remembers:
+        return {
+            "rollout_length": LONGEST_ROLLOUT,
+            "batch_size": BATCH_SIZE_ON_POLICY,
+            "learning_rate": STEP_SIZE,
+        }
+    steps = ROLLOUT_STEPS // max(num_envs, 1)
+    samples = batch_size or BATCH_SIZE
+    return {
+        "rollout_length": min(max(steps, SHORTEST_ROLLOUT), LONGEST_ROLLOUT),
+        "batch_size": samples,
+        "learning_rate": min(STEP_SIZE * samples / STEP_SIZE_SAMPLES, LARGEST_STEP_SIZE),
     }
 
 

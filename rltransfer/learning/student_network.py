@@ -1,6 +1,7 @@
 """The student's network, where a user leaves it to the teacher.
 
 - The layers are the teacher's, unless the network names others; `width` is a factor on them.
+- Convolutions that it does not name have LayerNorm.
 - A size such as "25%" sets the width so that the student has about that fraction of the teacher's
   parameters. Counted are those that acting needs.
 """
@@ -11,6 +12,7 @@ import dataclasses
 import re
 
 import torch
+from gymnasium import spaces
 
 from rltransfer.errors import InputError
 from rltransfer.policies.network import Network
@@ -77,6 +79,22 @@ def like_teacher(network: Network, teacher: Teacher) -> Network:
         width=known.width * network.width,
         layer_norm=known.layer_norm or network.layer_norm,
     )
+
+
+def with_layer_norm(network: Network, observation: spaces.Dict) -> Network:
+    """The network, with LayerNorm if it has convolutions.
+
+    With it, students of images learn more from the same number of large minibatches.
+
+    Args:
+        network: A network that names no layers, or has its teacher's.
+        observation: The observation groups of the tasks.
+    """
+    shapes = [
+        observation[name].shape or () for name in network.groups if name in observation.spaces
+    ]
+    convolves = network.encoder != "mlp" and any(len(shape) == 3 for shape in shapes)
+    return dataclasses.replace(network, layer_norm=network.layer_norm or convolves)
 
 
 def with_size(spec: PolicySpec, size: str, teacher: Teacher) -> Network:

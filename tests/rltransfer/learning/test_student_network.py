@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -16,7 +17,12 @@ from toy import TASK
 import rltransfer as rt
 from rltransfer.errors import InputError
 from rltransfer.learning.distillation_recipe import format_choices
-from rltransfer.learning.student_network import fraction_of, like_teacher, with_size
+from rltransfer.learning.student_network import (
+    fraction_of,
+    like_teacher,
+    with_layer_norm,
+    with_size,
+)
 from rltransfer.policies.network import Network, conv, mlp
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.teachers.policy_teacher import PolicyTeacher
@@ -71,6 +77,29 @@ def test_named_layers_and_settings_of_the_run_stay() -> None:
         hidden=(24,), layer_norm=True, width=1.0, heads="per-task", gru=8, activation="relu"
     )
     assert like_teacher(Network(), unknown_teacher()) == Network()
+
+
+def test_convolutions_have_layer_norm() -> None:
+    seen = spaces.Dict(
+        policy=spaces.Box(0, 255, (4, 10, 10), np.uint8), speed=spaces.Box(-1, 1, (3,))
+    )
+    for encoder in ("auto", "conv", "grid"):
+        assert with_layer_norm(Network(encoder=encoder), seen) == Network(
+            encoder=encoder, layer_norm=True
+        )
+    # Without an image, or without convolutions on it, the layers stay as they are.
+    for plain in (Network(groups=("speed",)), mlp((8,)), Network(groups=("missing",))):
+        assert with_layer_norm(plain, seen) == plain
+
+
+def test_layer_norm_is_added_to_no_layers_that_are_named(tmp_path: Path) -> None:
+    for number, (network, found) in enumerate(
+        [(Network(), True), (conv(channels=(4,), hidden=(8,)), False)]
+    ):
+        student = learned_from(
+            "zoo", tmp_path / f"{number}", "rltransfer/MinAtar-Breakout-v0", student=network
+        )
+        assert student.spec.network.layer_norm is found
 
 
 def test_teachers_of_several_tasks_must_have_the_same_layers() -> None:
@@ -170,7 +199,7 @@ def test_the_objective_fits_what_the_teacher_says(
         return rt.PolicyOutput(**{name: one.expand(rows, -1) for name, one in output.items()})
 
     # The host plays pendulums, the device symbols.
-    task, epochs = ("Pendulum-v1", 16.0) if "mean" in output else (TASK, 5.0)
+    task, epochs = ("Pendulum-v1", 16.0) if "mean" in output else (TASK, 8.0)
     method = rt.agents.PolicyDistillation(teacher=rt.CallableTeacher(teach), **QUICK)
     run = rt.train(method, suite=task, run_dir=tmp_path / "run", **SMALL)
     assert run.agent.chosen == {"objective": objective, "teacher_acts": "1->0", "epochs": epochs}
