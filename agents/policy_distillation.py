@@ -141,8 +141,8 @@ class PolicyDistillation(GradientMethod):
     "KL(weights={'CartPole-v1': 2})". "auto": KL, or MSE for continuous actions without a Gaussian.
     """
     teacher_acts: str | float | Schedule = AUTO
-    """Probability that the teacher acts: a number, or a schedule such as "1->0@0.5". "auto": 1->0,
-    0 with RL, and with "lag" 1->0@0.2."""
+    """Probability that the teacher acts: a number, or a schedule such as "1->0@0.5". "auto":
+    1->0@0.2, and 0 with RL."""
     distillation_weight: str | float | Schedule = 1.0
     """Weight of the objective: a number, a schedule, or "lag". "lag" weights each task by
     (teacher - student) / (teacher - random) of the returns. The student must then act alone at some
@@ -316,7 +316,7 @@ class PolicyDistillation(GradientMethod):
         label = labeller(context.spaces.first_observations(context.device), task)
         found = recipe(
             label, on_device=context.on_device, reinforces=self.reinforces,
-            remembers=self.remembers, uses_lag=self.uses_lag,
+            remembers=self.remembers,
         )  # fmt: skip
         left = {"objective": AUTO, "teacher_acts": AUTO, "epochs": 0}
         chosen = {name: found[name] for name, auto in left.items() if getattr(self, name) == auto}

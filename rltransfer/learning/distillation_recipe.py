@@ -2,7 +2,7 @@
 
 - The objective: KL where the teacher tells a distribution over actions or Q-values, MSE where it
   tells continuous actions alone, or actions whose distribution no Gaussian student can match.
-- Who acts: the teacher at first, so that the student sees good states, and the student then, so
+- Who acts: the teacher at first, so that the student sees good states, and soon the student, so
   that it learns to mend its own errors. With RL, the student alone.
 - Rollouts: short, so that the student acts on what it has just learned. With RL, or without a
   memory, long ones, which are learned from as a whole.
@@ -25,10 +25,8 @@ from rltransfer.policies.output import PolicyOutput
 
 AUTO = "auto"
 """What stands for a setting that follows from the teacher."""
-TEACHER_ACTS = "1->0"
-"""The teacher acts less and less, until the student acts alone at the end."""
-TEACHER_ACTS_EARLY = "1->0@0.2"
-"""The same where the student must act alone for long, as its return is needed."""
+TEACHER_ACTS = "1->0@0.2"
+"""The teacher acts less and less, and no more after a fifth of the run."""
 EPOCHS = 16.0
 """How often each step is learned from out of a memory."""
 EPOCHS_ON_DEVICE = 8.0
@@ -52,7 +50,7 @@ CHOSEN = "chosen"
 
 
 def recipe(
-    label: PolicyOutput, *, on_device: bool, reinforces: bool, remembers: bool, uses_lag: bool
+    label: PolicyOutput, *, on_device: bool, reinforces: bool, remembers: bool
 ) -> dict[str, Any]:
     """The settings for a teacher, by the option's name.
 
@@ -61,14 +59,12 @@ def recipe(
         on_device: Whether all environments are on the device.
         reinforces: Whether the student learns with RL too.
         remembers: Whether it learns from a memory, and not from each rollout once.
-        uses_lag: Whether its return relative to the teacher's is needed.
     """
     gaussian = label.mean is None or label.log_std is not None
-    acts: str | float = TEACHER_ACTS_EARLY if uses_lag else TEACHER_ACTS
     epochs = EPOCHS_ON_DEVICE if on_device else EPOCHS
     return {
         "objective": "kl" if gaussian else "mse",
-        "teacher_acts": 0.0 if reinforces else acts,
+        "teacher_acts": 0.0 if reinforces else TEACHER_ACTS,
         "epochs": epochs if remembers else EPOCHS_ON_POLICY,
     }
 

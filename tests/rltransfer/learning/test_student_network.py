@@ -163,7 +163,7 @@ def test_what_was_chosen_is_said_stored_and_kept(
     options = {"suite": "CartPole-v1", "run_dir": tmp_path / "run", **SMALL, "quiet": False}
     rt.train(method, **options)
     said = capsys.readouterr().err
-    assert "chooses by its teacher: objective kl; teacher_acts 1->0; a student with 12 hid" in said
+    assert "by its teacher: objective kl; teacher_acts 1->0@0.2; a student with 12 hid" in said
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["method"]["objective"] == "auto" and config["method"]["size"] == "50%"
     assert config["chosen"].keys() == {"objective", "teacher_acts", "student"}
@@ -202,8 +202,9 @@ def test_the_objective_fits_what_the_teacher_says(
     task, epochs = ("Pendulum-v1", 16.0) if "mean" in output else (TASK, 8.0)
     method = rt.agents.PolicyDistillation(teacher=rt.CallableTeacher(teach), **QUICK)
     run = rt.train(method, suite=task, run_dir=tmp_path / "run", **SMALL)
-    assert run.agent.chosen == {"objective": objective, "teacher_acts": "1->0", "epochs": epochs}
-    assert run.agent.method.epochs == epochs and str(run.agent.teacher_acts) == "1->0"
+    acts = "1->0@0.2"
+    assert run.agent.chosen == {"objective": objective, "teacher_acts": acts, "epochs": epochs}
+    assert run.agent.method.epochs == epochs and str(run.agent.teacher_acts) == acts
 
 
 def test_with_rl_the_student_acts_and_learns_each_rollout(tmp_path: Path) -> None:
