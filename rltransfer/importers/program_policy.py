@@ -18,7 +18,6 @@ from torch import Tensor
 
 from rltransfer.errors import InputError
 from rltransfer.importers.imported_policy import ImportedPolicy
-from rltransfer.importers.script_check import STATELESS
 from rltransfer.importers.trial import is_memory_error, memory_refusal, within_bounds
 from rltransfer.policies.output import EMPTY, Needs, PolicyOutput
 from rltransfer.policies.scores import mask_infinite
@@ -118,10 +117,6 @@ class ProgramPolicy(ImportedPolicy):
         Raises:
             InputError: It cannot.
         """
-
-    def needed_arguments(self) -> list[str]:
-        """Names of arguments next to the observation, without which the program does not run."""
-        return []
 
     def policy_output(self, output: Tensor) -> PolicyOutput:
         """What the program outputs, in the field of its kind.
@@ -269,12 +264,6 @@ class ProgramPolicy(ImportedPolicy):
                 return self.refusal(
                     task_id, f"outputs the shape {list(labels.shape)} for {count} observations"
                 )
-        names = self.needed_arguments()
-        if names:
-            return InputError(
-                f"The teacher {self.path} takes {', '.join(map(repr, names))} in addition to an "
-                f"observation, e.g. a recurrent state, which cannot be passed: {STATELESS}."
-            )
         shape = list(self.read(observations[0]).shape[1:])
         return self.refusal(
             task_id, f"does not map observations of the shape {shape} to one tensor"

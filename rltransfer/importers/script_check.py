@@ -202,7 +202,7 @@ def check_operators(script: torch.jit.ScriptModule, path: Path) -> None:
         InputError: It has an operator that is not one of `OPERATORS`, or uses one in a way that
             ends the process, never ends, or that the interpreter does not check.
     """
-    for node in _nodes(script.inlined_graph):
+    for node in nodes(script.inlined_graph):
         operator = node.kind()
         if operator == "aten::lstm" or _is_packed(node):
             raise InputError(
@@ -234,15 +234,15 @@ def recurrent_layers(script: torch.jit.ScriptModule) -> list[str]:
     ]
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
+def nodes(graph: Any) -> Iterator[Any]:
     """The nodes of a graph, and of all blocks and graphs in it."""
     for node in graph.nodes():
         yield node
         for block in node.blocks():
-            yield from _nodes(block)
+            yield from nodes(block)
         for name in node.attributeNames():
             if node.kindOf(name) == "g":
-                yield from _nodes(node.g(name))
+                yield from nodes(node.g(name))
 
 
 def _fault(node: Any, script: torch.jit.ScriptModule) -> str | None:

@@ -19,6 +19,7 @@ from rltransfer.importers.imported_policy import ImportedPolicy
 from rltransfer.importers.rl_games import is_rl_games, read_rl_games
 from rltransfer.importers.rsl_rl import is_rsl_rl, read_rsl_rl
 from rltransfer.importers.saved_file import EXPORT, SavedFile, keys_of, open_saved
+from rltransfer.importers.script_argument import shapes_of_text
 from rltransfer.importers.skrl import is_skrl, read_skrl
 from rltransfer.importers.state_dict import is_state_dict, read_state_dict
 from rltransfer.importers.torchscript import is_torchscript, load_torchscript
@@ -46,7 +47,7 @@ READERS: dict[str, Callable[..., ImportedPolicy]] = {
 """The readers of open files."""
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "torchscript": ("output", "scale"),
+    "torchscript": ("output", "scale", "state"),
     "rsl_rl": ("activation",),
     "rl_games": ("activation", "clip_actions"),
     "skrl": ("activation",),
@@ -75,6 +76,8 @@ def load_torch_file(path: Path, options: Mapping[str, list[str]] | None = None) 
         once: dict[str, Any] = dict(checked_once(given, OPTIONS["torchscript"], path))
         if "scale" in once:
             once["scale"] = scale_of(once["scale"], path)
+        if "state" in once:
+            once["state"] = shapes_of_text(once["state"], path)
         return load_torchscript(path, groups=groups, **once)
     saved = open_saved(path)
     library = _library(saved, given.get("library", []))

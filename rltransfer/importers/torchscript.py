@@ -31,6 +31,7 @@ from rltransfer.importers.archive import names_of
 from rltransfer.importers.damage import DAMAGE, read_file
 from rltransfer.importers.file_options import checked_scale
 from rltransfer.importers.program_policy import OutputName, ProgramPolicy
+from rltransfer.importers.script_argument import ArgumentStates, Shape, find_states
 from rltransfer.importers.script_check import (
     STATELESS,
     check_operators,
@@ -55,6 +56,7 @@ class ScriptedPolicy(ProgramPolicy):
         output: OutputName = "auto",
         scale: float = 1.0,
         groups: Sequence[str] = (DEFAULT_GROUP,),
+        shapes: Sequence[Shape] = (),
     ) -> None:
         """Creates a policy from a program.
 
@@ -65,10 +67,13 @@ class ScriptedPolicy(ProgramPolicy):
             output: What the program outputs; see `ProgramPolicy`.
             scale: Factor on every observation.
             groups: The observation groups that it reads, in order.
+            shapes: The shape of each tensor of a state that it takes as an argument, or one for
+                all; empty to find it by trials.
         """
         super().__init__(path, sha256, output, scale, groups)
         self.script = script
-        self.memory: BufferStates | None = None
+        self.shapes = tuple(shapes)
+        self.memory: BufferStates | ArgumentStates | None = None
 
     def call(self, inputs: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Runs the program once; see `ProgramPolicy`."""
@@ -79,34 +84,35 @@ class ScriptedPolicy(ProgramPolicy):
 
     def can_vmap(self) -> bool:
         """Whether `torch.vmap` may run the program: it changes no buffers."""
-        return self.memory is None
+        return not isinstance(self.memory, BufferStates)
 
     def check_needs(self, needs: Needs) -> None:
-        """Refuses to differentiate a program with a state."""
-        if self.memory is not None and "jacobian" in needs:
+        """Refuses to differentiate a program with a state in buffers."""
+        if isinstance(self.memory, BufferStates) and "jacobian" in needs:
             raise InputError(
                 f"The program of the teacher {self.path} changes its state in place, so that "
                 "it has no gradient: use an objective that needs none."
             )
 
-    def needed_arguments(self) -> list[str]:
-        """Names of arguments next to the observation, without which the program does not run."""
-        method: Any = self.script.forward
-        needed = method.schema.arguments[2:]
-        return [one.name for one in needed if not one.has_default_value()]
-
     def find_state(self, row: Observation) -> None:
-        """Finds the buffers in which the program keeps a state; see `ProgramPolicy`.
+        """Finds the state that the program takes as an argument, or keeps in buffers.
 
         Args:
             row: A single observation, as recurrent programs are written for one environment.
 
         Raises:
-            InputError: They are not the state of an episode's start, or the program changes in
-                another way.
+            InputError: The shape of the argument is unknown, the buffers are not the state of an
+                episode's start, or the program changes in another way.
         """
         self.memory, self.state_size = None, 0
         before = {name: buffer.clone() for name, buffer in self.script.named_buffers()}
+
+        def runs(states: ArgumentStates) -> bool:
+            self.memory, self.state_size = states, states.state_size
+            return self.labels(row) is not None
+
+        self.memory = find_states(self.script, self.path, self.shapes, runs)
+        self.state_size = 0 if self.memory is None else self.memory.state_size
         first, second = (self.labels(row) for _ in range(2))
         changed = {}
         for name, buffer in self.script.named_buffers():
@@ -115,7 +121,7 @@ class ScriptedPolicy(ProgramPolicy):
                 if buffer.shape == before[name].shape:
                     buffer.copy_(before[name])
         if changed:
-            if not BufferStates.fits(list(changed.values())):
+            if self.memory is not None or not BufferStates.fits(list(changed.values())):
                 raise self._recurrent(list(changed))
             if any(bool(one.any()) for one in changed.values()):
                 raise InputError(
@@ -147,6 +153,7 @@ def load_torchscript(
     output: OutputName = "auto",
     scale: float = 1.0,
     groups: Sequence[str] = (DEFAULT_GROUP,),
+    state: Sequence[Shape] = (),
 ) -> ScriptedPolicy:
     """The program of a TorchScript file, frozen, on the CPU.
 
@@ -155,11 +162,12 @@ def load_torchscript(
         output: What it outputs: "logits", "q_values", "mean" or "auto".
         scale: Factor on every observation, e.g. 1/255 for bytes.
         groups: The observation groups that it reads, in order.
+        state: The shape of each tensor of a state that it takes as an argument, or one for all;
+            empty to find it by trials. See `script_argument.Shape`.
 
     Raises:
         InputError: The file is missing, damaged or not TorchScript, or has an operator that is
-            not allowed; or
-            an option has no such value.
+            not allowed; or an option has no such value.
     """
     if output not in get_args(OutputName):
         raise unknown("output of a TorchScript file", output, get_args(OutputName))
@@ -187,6 +195,7 @@ def load_torchscript(
         output=output,
         scale=scale,
         groups=groups,
+        shapes=state,
     )
     return policy.eval().requires_grad_(False)
 

@@ -594,6 +594,7 @@ TEXTS = [
     ("teacher", "Adapted('sac.zip', observation='time_feature', bounds='scale')"),
     ("teacher", "rsl.pt?activation=relu&group=policy"),
     ("teacher", "scripted.pt?output=mean&scale=1/255"),
+    ("teacher", "recurrent.pt?output=mean&state=2x4"),
     ("teacher", "actor.onnx?output=mean&tensor=actions&rescale=true"),
     ("teacher", "hf:owner/name/file.zip@main"),
     ("teacher", "hf:owner/name/file.zip@../../../" + CANARY),

@@ -209,6 +209,7 @@ def _torch_files(seeds: Seeds) -> None:
         seeds.files[f"{name}.pt"] = file.getvalue()
     for name, program in {
         "scripted": torch.jit.script(Actor()),
+        "recurrent": torch.jit.script(Remembers()),
         "traced": torch.jit.trace(Actor(), torch.zeros(1, 3)),
     }.items():
         file = io.BytesIO()

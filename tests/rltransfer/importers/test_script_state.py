@@ -291,24 +291,7 @@ class Growing(Exported):
         return x[:, :3] + self.hidden_state.sum()
 
 
-class Passing(nn.Module):
-    """Takes its state as an argument, and returns it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = nn.GRUCell(5, 3)
-
-    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.cell(x, h)
-        return h, h
-
-
 REFUSED = {
-    "a state as an argument": (
-        Passing(),
-        "takes 'h' in addition to an observation, e.g. a recurrent state, which cannot be passed: "
-        "use a policy without a state, or a function that keeps a state for each row",
-    ),
     "in the middle of an episode": (
         Halfway(),
         r"as its state \(hidden_state, cell_state\) is not 0: reset it, and save it again",
