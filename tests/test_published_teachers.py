@@ -51,6 +51,19 @@ def test_a_policy_and_a_q_network_vote(capsys: pytest.CaptureFixture[str]) -> No
     assert row["return_mean"] > 300
 
 
+def test_a_student_learns_from_a_vote_of_both_kinds(tmp_path: Path) -> None:
+    zips = ", ".join(f"'{FOLDER / name}-CartPole-v1.zip'" for name in ("dqn", "ppo", "dqn"))
+    words = [
+        "train", "policy-distillation", "--task", "CartPole-v1", "--quiet",
+        "--teacher", f"Vote({zips}, noise_scale=0)", "--hidden", "32", "32", "--num-envs", "16",
+        "--total-steps", "30_000", "--episodes", "20", "--evaluate-episodes", "0",
+        "--run-dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    assert main(words) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["tasks"]["CartPole-v1"]["return_mean"] > 400
+
+
 def test_a_student_64_times_smaller_keeps_the_score(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

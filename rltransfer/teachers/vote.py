@@ -48,10 +48,14 @@ class Vote(Composition):
     Source: Papernot 2016 (arXiv 1610.05755), section 2.
 
     Args:
-        members: Over discrete actions, with logits or Q-values.
+        members: Over discrete actions, with logits or Q-values, which need not be of one kind: only
+            greedy actions count.
         noise_scale: Scale of the noise, in votes, the paper's 1 / gamma; 0 for a plain majority
-            without privacy.
+            without privacy. It has no default, as it decides on the privacy.
         delta: The probability that the guarantee does not hold.
+
+    Raises:
+        InputError: There is no noise_scale, or a number is out of its range.
     """
 
     draws = True
@@ -61,7 +65,14 @@ class Vote(Composition):
     moments: Tensor
     orders: Tensor
 
-    def __init__(self, members: Sequence[Teacher], noise_scale: float, delta: float = 1e-5) -> None:
+    def __init__(
+        self, members: Sequence[Teacher], noise_scale: float | None = None, delta: float = 1e-5
+    ) -> None:
+        if noise_scale is None:
+            raise InputError(
+                "Vote was given no noise_scale: use 0 for a plain majority, or the scale of its "
+                "noise in votes, e.g. 20, for privacy."
+            )
         check_number("The noise_scale of Vote", to_builtin(noise_scale), "finite and at least 0")
         check_number("The delta of Vote", to_builtin(delta), "above 0 and below 1")
         super().__init__(members, noise_scale=noise_scale, delta=delta)

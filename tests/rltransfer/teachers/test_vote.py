@@ -68,6 +68,30 @@ def test_policies_and_q_networks_vote_together() -> None:
         label(rt.Vote([*teachers, voter(1.0, name="mean")], noise_scale=0.0))
 
 
+def one_hot(observation: rt.Observation, task: torch.Tensor) -> PolicyOutput:
+    """A teacher that is known by its actions alone: right on the left half, left on the right."""
+    right = observation["policy"][:, 0] < 0
+    return PolicyOutput(logits=torch.stack([~right, right], -1).float() * 1e4)
+
+
+def test_the_count_differs_from_row_to_row() -> None:
+    teachers = [
+        rt.CallableTeacher(one_hot),
+        rt.CallableTeacher(lambda seen, _: PolicyOutput(logits=seen["policy"][:, 1:3])),
+        rt.CallableTeacher(lambda seen, _: PolicyOutput(q_values=-7 * seen["policy"][:, 1:3])),
+        rt.CallableTeacher(lambda seen, _: PolicyOutput(q_values=seen["policy"][:, 2:])),
+    ]
+    seen = torch.tensor([
+        [-1.0, 0.2, 0.1, 0.3],  # 1, 0, 1, 1
+        [1.0, 0.2, 0.1, 0.3],  # 0, 0, 1, 1: of a tie, the first wins
+        [1.0, 0.1, 0.3, 0.2],  # 0, 1, 0, 0
+        [-1.0, 0.1, 0.3, 0.2],  # 1, 1, 0, 0
+        [-1.0, 0.1, 0.2, 0.3],  # 1, 1, 0, 1
+    ])  # fmt: skip
+    output = rt.Vote(teachers, noise_scale=0.0)({"policy": seen}, torch.zeros(5, dtype=torch.int64))
+    assert output.greedy().tolist() == [1, 0, 0, 0, 1]
+
+
 def test_a_student_learns_the_winner_by_kl() -> None:
     output = label(rt.Vote([*votes([1, 2]), voter(0.0, 1.0, MASKED)], noise_scale=0.0))
     target = output.logits.log_softmax(-1)
@@ -171,6 +195,7 @@ def test_accounts_of_several_votes_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({}, "was given no noise_scale: use 0 for a plain majority, or the scale of its noise"),
         ({"noise_scale": -1.0}, "noise_scale of Vote is -1.0"),
         ({"noise_scale": math.inf}, "must be finite"),
         ({"noise_scale": 1.0, "delta": 0.0}, "delta of Vote is 0.0"),
