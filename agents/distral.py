@@ -161,6 +161,11 @@ class Distral(Method):
                 "Distral's networks are not recurrent and have one head each: leave out --gru and "
                 "--heads."
             )
+        if self.network.encoder == "conv1d":
+            raise InputError(
+                "Distral's networks have no 1-D convolutions: use --encoder mlp, which reads "
+                "histories, too."
+            )
 
     def build(self, context: TrainingContext) -> DistralAgent:
         """Builds the agent."""

@@ -179,10 +179,10 @@ class PPO(GradientMethod):
         check_range(self, "at most 10,000", "epochs")
 
     def default_activation(self, network: Network) -> ActivationName:
-        """Tanh for an mlp: with ReLU, PPO does not learn some of the classic control tasks."""
+        """Tanh for vectors: with ReLU, PPO does not learn some of the classic control tasks."""
         if network.encoder == "auto":
             return "auto"
-        return "tanh" if network.encoder == "mlp" else "relu"
+        return "tanh" if network.encoder in ("mlp", "conv1d") else "relu"
 
     def build(self, context: TrainingContext) -> PPOAgent:
         """Builds the agent."""

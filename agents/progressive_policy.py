@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from rltransfer.errors import InputError
 from rltransfer.policies.encoder import Encoder
+from rltransfer.policies.history_encoder import HistoryConvolutions
 from rltransfer.policies.linear import Linear
 from rltransfer.policies.output import MAPS, Needs
 from rltransfer.policies.policy import Policy, PolicySpec
@@ -95,6 +96,11 @@ class Column:
         self.stages: list[tuple[list[nn.Module], nn.Module, list[nn.Module]]] = []
         before: list[nn.Module] = []
         for module in encoder.layers:
+            if isinstance(module, HistoryConvolutions):
+                raise InputError(
+                    "The columns of progressive networks have no 1-D convolutions: use --encoder "
+                    "mlp, which reads histories, too."
+                )
             if isinstance(module, nn.Conv2d | nn.Linear):
                 self.stages.append((before, module, []))
                 before = []

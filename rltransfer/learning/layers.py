@@ -5,8 +5,7 @@ from __future__ import annotations
 import bisect
 import re
 
-from torch import nn
-
+from rltransfer.policies.encoder import WEIGHTED
 from rltransfer.policies.policy import Policy
 
 HEAD = "head"
@@ -71,4 +70,4 @@ def frozen_tensors(policy: Policy) -> set[str]:
 def _weighted(policy: Policy) -> list[int]:
     """The places of layers with weights in the encoder's sequence; others follow one of these."""
     layers = policy.encoder.layers
-    return [i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return [i for i, layer in enumerate(layers) if isinstance(layer, WEIGHTED)]

@@ -17,6 +17,7 @@ from gymnasium import spaces
 from rltransfer.errors import InputError
 from rltransfer.policies.network import Network
 from rltransfer.policies.policy import Policy, PolicySpec
+from rltransfer.tasks.history import GROUP as HISTORY
 from rltransfer.teachers.teacher import Teacher
 
 DEFAULT = Network()
@@ -69,10 +70,15 @@ def names_no_layers(network: Network) -> bool:
 
 
 def like_teacher(network: Network, teacher: Teacher) -> Network:
-    """The network with the teacher's layers, if it names none and they are known."""
+    """The network with the teacher's layers, if it names none and they are known.
+
+    A student that does not read a history gets no convolutions over one.
+    """
     known = teacher.network()
     if known is None or not names_no_layers(network):
         return network
+    if known.encoder == "conv1d" and HISTORY not in network.groups:
+        known = dataclasses.replace(known, encoder="mlp", channels=None)
     return dataclasses.replace(
         network.with_activation(known.activation),
         **{name: getattr(known, name) for name in LAYERS},

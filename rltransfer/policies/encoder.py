@@ -11,13 +11,20 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rltransfer.errors import InputError
+from rltransfer.policies.blocks import block
+from rltransfer.policies.history_encoder import HistoryConvolutions, history_shape
 from rltransfer.policies.linear import Linear
 from rltransfer.policies.network import Network
 from rltransfer.policies.normalizer import RunningNormalizer
+from rltransfer.tasks.history import GROUP
 from rltransfer.tasks.observation import Observation
 
 SMALLEST_NATURE_IMAGE = 36
 """Smallest height and width in pixels that the three strided convolutions can process."""
+
+
+WEIGHTED = (nn.Linear, nn.Conv2d, HistoryConvolutions)
+"""The modules of `Encoder.layers` that are layers with weights; others follow one of these."""
 
 
 class LastConv2d(nn.Conv2d):
@@ -56,6 +63,7 @@ class Encoder(nn.Module):
         image_bounds: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        history = history_shape(network, space) if network.encoder == "conv1d" else None
         missing = [group for group in network.groups if group not in space.spaces]
         if missing:
             raise InputError(
@@ -75,10 +83,10 @@ class Encoder(nn.Module):
         self.scale = 1.0 / upper_image_bound(space[self.groups[0]]) if images[0] else 1.0
         scales = None if image_bounds is None else 1.0 / torch.tensor(image_bounds)
         self.register_buffer("scales", scales, persistent=False)
-        self.flat = kind == "mlp"
+        self.flat = kind in ("mlp", "conv1d")
         self.normalizer: RunningNormalizer | None = None
         if self.flat:
-            if network.channels is not None:
+            if network.channels is not None and history is None:
                 raise InputError(
                     f"The channels {network.channels} have no effect on an mlp, which has no "
                     "convolutions: leave them out."
@@ -86,8 +94,14 @@ class Encoder(nn.Module):
             size = sum(math.prod(shape) for shape in shapes)
             if network.normalize and not any(images):
                 self.normalizer = RunningNormalizer(size, num_tasks=num_tasks)
+            first: list[nn.Module] = []
+            if history is not None:
+                before = shapes[: self.groups.index(GROUP)]
+                offset = sum(math.prod(shape) for shape in before)
+                convolutions = HistoryConvolutions(network, history, offset, size)
+                first, size = [convolutions], convolutions.num_features
             layers, self.num_features = _connected(network, size, network.hidden)
-            self.layers = nn.Sequential(*layers)
+            self.layers = nn.Sequential(*first, *layers)
         else:
             if network.channels is None and network.hidden != Network.hidden:
                 raise InputError(
@@ -137,7 +151,7 @@ class Encoder(nn.Module):
         """The last module of each layer with weights, whose output are the layer's features."""
         found: list[nn.Module] = []
         for module in self.layers:
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, WEIGHTED):
                 found.append(module)
             elif not isinstance(module, nn.Flatten):
                 found[-1] = module
@@ -164,11 +178,11 @@ def through(layers: Iterable[nn.Module], inputs: Tensor) -> tuple[Tensor, Tensor
 
 
 def _resolve(network: Network, shape: tuple[int, ...], image: bool) -> str:
-    """The encoder for this observation: "grid", "nature" or "mlp"."""
+    """The encoder for this observation: "grid", "nature", "conv1d" or "mlp"."""
     kind: str = network.encoder
     if kind == "auto":
         kind = "conv" if image else "mlp"
-    if kind == "mlp":
+    if kind in ("mlp", "conv1d"):
         return kind
     if not image:
         raise InputError(
@@ -194,21 +208,6 @@ def upper_image_bound(space: spaces.Space[Any] | None) -> float:
     return high if math.isfinite(high) and high > 1 else 1.0
 
 
-def _block(network: Network, layer: nn.Conv2d | nn.Linear) -> list[nn.Module]:
-    nn.init.orthogonal_(layer.weight, math.sqrt(2))
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    modules: list[nn.Module] = [layer]
-    if network.layer_norm:
-        if isinstance(layer, nn.Conv2d):
-            # One group over channels and pixels is LayerNorm for an image.
-            modules.append(nn.GroupNorm(1, layer.out_channels))
-        else:
-            modules.append(nn.LayerNorm(layer.out_features))
-    modules.append(nn.Tanh() if network.activation == "tanh" else nn.ReLU())
-    return modules
-
-
 def _stack(
     network: Network,
     shape: tuple[int, ...],
@@ -226,7 +225,7 @@ def _stack(
             )
         scaled = network.scaled(out_channels)
         kind = nn.Conv2d if index < len(convolutions) - 1 else LastConv2d
-        modules += _block(network, kind(channels, scaled, kernel, stride))
+        modules += block(network, kind(channels, scaled, kernel, stride))
         channels = scaled
         height, width = ((side - kernel) // stride + 1 for side in (height, width))
     modules.append(nn.Flatten())
@@ -259,7 +258,7 @@ def _connected(network: Network, size: int, hidden: tuple[int, ...]) -> tuple[li
     modules: list[nn.Module] = []
     for units in hidden:
         scaled = network.scaled(units)
-        modules += _block(network, Linear(size, scaled))
+        modules += block(network, Linear(size, scaled))
         size = scaled
     return modules, size
 

@@ -10,7 +10,7 @@ from rltransfer.errors import InputError, check_number
 from rltransfer.options import normalize
 from rltransfer.tasks.observation import DEFAULT_GROUP
 
-EncoderName = Literal["auto", "conv", "grid", "nature", "mlp"]
+EncoderName = Literal["auto", "conv", "grid", "nature", "conv1d", "mlp"]
 ActivationName = Literal["auto", "relu", "tanh"]
 HeadsName = Literal["shared", "per-task"]
 StatisticsName = Literal["shared", "per-task"]
@@ -25,17 +25,19 @@ class Network:
     encoder: EncoderName = "auto"
     """grid: one 3x3 convolution, for images of about ten pixels (Young & Tian 2019). nature: three
     convolutions (Mnih 2015). conv: the one of these two that fits the image. mlp: fully connected.
-    auto: conv for images, else mlp."""
+    conv1d: convolutions over the steps of the group `history` (Kumar 2021), then an mlp that reads
+    the other groups, too. auto: conv for images, else mlp."""
     width: float = 1.0
     """Factor on all channels and hidden units; parameters grow with its square."""
     channels: tuple[int, ...] | None = None
     """Output channels per convolution, before `width` is applied; `hidden` layers follow. nature
-    takes three; grid builds one 3x3 convolution per value (stride 1, then 2). None for the
-    published architecture."""
+    takes three; grid builds one 3x3 convolution per value (stride 1, then 2); conv1d one over time
+    per value. None for the published architecture."""
     hidden: tuple[int, ...] = (64, 64)
-    """Units of each fully connected layer of an mlp, or after `channels`; before `width`."""
+    """Units of each fully connected layer of an mlp or conv1d, or after `channels`; before
+    `width`."""
     activation: ActivationName = "auto"
-    """Nonlinearity of every layer. auto: tanh for an mlp of PPO, else ReLU."""
+    """Nonlinearity of every layer. auto: tanh for vectors of PPO, else ReLU."""
     heads: HeadsName = "shared"
     """shared: one head for all tasks, masked to each task's actions (Parisotto 2015). per-task: one
     head for each task on a shared trunk (Rusu 2015, section 3.3)."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rltransfer.files.serialization import from_json
 from rltransfer.policies.encoder import Encoder, head, through, upper_image_bound
+from rltransfer.policies.history_encoder import check_same_history
 from rltransfer.policies.network import Network
 from rltransfer.policies.output import EMPTY, MAPS, MASKED, Needs, PolicyOutput
 from rltransfer.tasks.action import action_size, center_and_half_range
@@ -85,7 +86,12 @@ class PolicySpec:
 
     @classmethod
     def of_suite(cls, network: Network, suite: SuiteSpaces, **rest: Any) -> Self:
-        """The specification of a policy for all tasks of a suite; `rest` sets the other fields."""
+        """The specification of a policy for all tasks of a suite; `rest` sets the other fields.
+
+        Raises:
+            InputError: The network reads histories that differ in their shapes.
+        """
+        check_same_history(network, [own.observation for own in suite.own])
         first = [own.observation.spaces.get(network.groups[0]) for own in suite.own]
         bounds = tuple(upper_image_bound(space) for space in first)
         return cls(

@@ -25,7 +25,8 @@ def row_work(policy: Policy) -> int:
 def multiply_adds(network: nn.Module, *inputs: Any) -> int:
     """Multiply-adds of one forward pass.
 
-    Every weight is used once per row, those of convolutions once per row and pixel of the output.
+    Every weight is used once per row, those of convolutions once per row and pixel, or step, of the
+    output.
 
     Args:
         network: Any module whose submodules own the weights that they use.
@@ -37,8 +38,12 @@ def multiply_adds(network: nn.Module, *inputs: Any) -> int:
         nonlocal total
         own = module.named_parameters(recurse=False)
         weights = sum(one.numel() for name, one in own if one.dim() > 1 and name != "bias")
-        is_map = isinstance(output, Tensor) and output.dim() >= 4
-        total += weights * (output.shape[-2:].numel() if is_map else 1)
+        places = 1
+        if isinstance(module, nn.Conv1d):
+            places = output.shape[-1]
+        elif isinstance(output, Tensor) and output.dim() >= 4:
+            places = output.shape[-2:].numel()
+        total += weights * places
 
     hooks = [module.register_forward_hook(count) for module in network.modules()]
     try:
