@@ -94,7 +94,7 @@ def history_shape(network: Network, space: spaces.Dict) -> tuple[int, int]:
             f"{', '.join(map(repr, space.spaces))}: {ADVICE}."
         )
     shape = space[GROUP].shape or ()
-    if len(shape) == 2:
+    if len(shape) == 2 and all(shape):
         return shape[0], shape[1]
     own = space.spaces.get(DEFAULT_GROUP)
     size = math.prod(own.shape or ()) if own is not None else 0
