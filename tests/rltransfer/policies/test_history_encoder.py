@@ -198,6 +198,9 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         pytest.importorskip(package)
     # Compared with the run on random observations.
     assert main(["export", "student", "--out", "student.onnx"]) == 0
+    task = rt.Task("CartPole-v1", {OPTION: 8})
+    played = [rt.evaluate(name, task, episodes=2) for name in ("student", "student.onnx")]
+    assert played[0] == played[1]
 
 
 IMAGE = spaces.Dict(policy=spaces.Box(0, 1, (2, 6, 6), np.float32))
