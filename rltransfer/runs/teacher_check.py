@@ -20,7 +20,7 @@ MAX_EPISODES = 512
 """Largest number of episodes, per task."""
 MAX_STEPS = {"device": 500_000, "host": 50_000}
 """Steps per task, by where its environments are, that more than `CHECK_EPISODES` may take."""
-FRACTION = 0.1
+FRACTION = 0.03
 """Steps of all tasks relative to those of training, unless the agent needs the returns."""
 SECOND_STAGE = 1_000_003
 """Added to the seed for all further episodes."""

@@ -66,11 +66,11 @@ def test_episodes_are_bounded_by_steps_too(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_short_run_has_a_short_check_unless_the_returns_are_needed(tmp_path: Path) -> None:
-    found, _ = checked(tmp_path, total_steps=300)
+    found, _ = checked(tmp_path, total_steps=1_000)
     assert len(found.returns) == 30
     found, _ = checked(tmp_path, total_steps=10)
     assert len(found.returns) == teacher_check.CHECK_EPISODES
-    found, _ = checked(tmp_path, total_steps=300, needs=True)
+    found, _ = checked(tmp_path, total_steps=1_000, needs=True)
     assert len(found.returns) > 100
 
 
