@@ -544,16 +544,14 @@ class PolicyDistillationAgent(Agent):
             The number of steps to learn from: those so far, when the units are set.
         """
         steps, rows = action.shape[:2]
-        before = spread.steps
         spread.update(action)
-        everywhere = rows * distributed.world_size()
-        needed = 0.0
-        if self.memory is not None:
-            needed = min(UNIT_STEPS, UNIT_FRACTION * self.total_steps / everywhere)
-        if spread.steps < needed:
-            return 0
-        if before and before >= needed:
+        if spread.has_set_units:
             return steps * rows
+        if self.memory is not None:
+            most = UNIT_FRACTION * self.total_steps / (rows * distributed.world_size())
+            if spread.steps < min(UNIT_STEPS, most):
+                return 0
+        spread.has_set_units = True
         center = self.policy.action_center
         if center is not None and not self.reinforces:
             self.policy.set_action_units(*spread.units(len(center)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -29,12 +28,14 @@ class ActionSpread:
         noise: The unit of exploration noise: a standard deviation, at most a half-range; 0 until
             the first update.    (num_tasks, action_dim)
         steps: Number of steps of each environment so far.
+        has_set_units: Whether a student has its units from here, which then stay.
     """
 
     def __init__(self, half_range: Tensor) -> None:
         self.half_range = half_range
         self.noise = torch.zeros_like(half_range)
         self.steps = 0
+        self.has_set_units = False
         # The number of actions, the sum of actions, and that of their squares.
         self._sums = torch.zeros(
             3, *half_range.shape, dtype=torch.float64, device=half_range.device
@@ -73,12 +74,16 @@ class ActionSpread:
 
     def state_dict(self) -> dict[str, Any]:
         """The actions counted so far."""
-        return {"sums": self._sums.clone(), "noise": self.noise.clone(), "steps": self.steps}
+        return {
+            "sums": self._sums.clone(), "noise": self.noise.clone(),
+            "steps": self.steps, "has_set_units": self.has_set_units,
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Restores a state of `state_dict`; None starts with half-ranges."""
         # Students of earlier versions have had their units since the first rollout.
-        self.steps = (state or {}).get("steps", sys.maxsize)
+        self.has_set_units = (state or {}).get("has_set_units", True)
+        self.steps = (state or {}).get("steps", 0)
         if state is None:
             self.noise.copy_(self.half_range)
             return

@@ -221,8 +221,9 @@ def distilling(run_dir: Path, mean: list[float], **options: Any) -> Run:
         return PolicyOutput(mean=torch.tensor(mean)[task].unsqueeze(1) + scale * seen["policy"])
 
     method = rt.agents.PolicyDistillation(
-        teacher=rt.CallableTeacher(function), num_envs=16, rollout_length=64, epochs=1, **options
-    )
+        teacher=rt.CallableTeacher(function), num_envs=16, rollout_length=64, epochs=1,
+        batch_size=512, exploration=0.05, **options,
+    )  # fmt: skip
     return Run("x", method, WIDE, RunOptions(), run_dir)
 
 
@@ -281,6 +282,14 @@ def test_short_rollouts_are_joined_before_units_are_set(tmp_path: Path) -> None:
         )
         center = one.agent.policy.action_center.clone()
         assert rolled(one, 0.02) == 4 and torch.equal(one.agent.policy.action_center, center)
+    # A run that goes on for longer keeps its units.
+    short = distilling(tmp_path / "short", mean, objective="mse")
+    short.agent.check_size(20_000, tmp_path)
+    assert rolled(short, 0.0) == 4
+    center = short.agent.policy.action_center.clone()
+    short.agent.check_size(1_000_000, tmp_path)
+    mean[:] = [58.0, 5.8]
+    assert rolled(short, 0.01) == 4 and torch.equal(short.agent.policy.action_center, center)
 
 
 def test_a_short_run_does_not_wait_for_units(tmp_path: Path) -> None:
