@@ -266,7 +266,7 @@ def test_a_teacher_that_knows_nothing_is_reported(
         ({"exploration": 2.0}, "from 0 to 1"),
         ({"num_envs": 0}, "at least 1"),
         ({"memory_steps": 0}, "memory_steps is 0: it must be at least 1"),
-        ({"batch_size": 0}, "batch_size is 0: it must be at least 1"),
+        ({"batch_size": -1}, "batch_size is -1: it must be at least 1"),
         ({"epochs": -1.0}, "epochs is -1.0: it must be finite and at least 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0: it must be finite and at least 0"),
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0: it must be above 0"),
@@ -369,7 +369,7 @@ def test_the_teachers_weight_fades_as_the_student_comes_close(tmp_path: Path) ->
 def test_only_what_the_student_plays_by_itself_says_how_far_it_lags(tmp_path: Path) -> None:
     method = PolicyDistillation(
         teacher=rt.CallableTeacher(policy_teacher), teacher_acts="1->0@0.5",
-        distillation_weight="lag", **{**SMALL, "epochs": 1},
+        distillation_weight="lag", exploration=0.05, **{**SMALL, "epochs": 1},
     )  # fmt: skip
     run = Run("policy-distillation", method, rt.Suite.of(TASK), RunOptions(), tmp_path)
     agent = run.agent
