@@ -97,6 +97,10 @@ class Defaults(PaperExperiment):
             },
         )
 
+    def command(self) -> str:
+        """The command that repeats the experiment, without a place on this machine."""
+        return super().command().replace(f"--teachers {self.teachers}", "--teachers FOLDER")
+
     def cases(self) -> dict[str, tuple[str, str]]:
         """The tasks and the teacher of each case, by its name."""
         games = {game: ("minatar" if game == ALL else task_of(game), "zoo") for game in self.games}
@@ -142,9 +146,9 @@ class Defaults(PaperExperiment):
     rltransfer train policy-distillation --task TASK --teacher FILE --size 25%
 
 What is kept is the student's return relative to its teacher's, random play being 0, on the same
-{self.episodes} episodes: the mean over {self.seed_count}, with its 95 % interval; for five games
-the mean over games. **{reached} of {len(kept)} keep at least {BAR:.0%}.** Seconds are those of
-training, of the slowest seed, on one thread.
+{self.episodes} episodes: the mean over {self.seed_count}, with its 95 % interval; for {ALL!r} the
+mean over games. **{reached} of {len(kept)} keep at least {BAR:.0%}**, before rounding. Seconds are
+those of training, of the slowest seed, on one thread; other work makes them longer.
 
 {markdown_table(head, rows)}
 

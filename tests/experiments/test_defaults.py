@@ -39,6 +39,7 @@ def test_it_writes_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     number, whole = result["student_parameters"], result["teacher_parameters"]
     assert f"| ppo-CartPole-v1 | {number:,} | {100 * number / whole:.0f} % |" in page
     assert 0.2 < number / whole < 0.3 and "over 1 seed, with" in page
+    assert "--teachers FOLDER" in page
 
 
 def test_only_the_size_is_set() -> None:
