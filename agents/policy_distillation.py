@@ -119,7 +119,7 @@ class PolicyDistillation(GradientMethod):
     """Whether a student that names no layers has its teacher's."""
 
     teacher: str | Teacher
-    """A run directory; a file (Stable-Baselines3 zip, TorchScript, tensors of rsl_rl, skrl,
+    """A run directory; a file (Stable-Baselines3 zip, TorchScript, ONNX, tensors of rsl_rl, skrl,
     rl_games or CleanRL, any state_dict; also "hf:REPO/FILE"); "zoo" for the installed teacher of
     each task; or a composition of these, e.g. "Ensemble('a.zip', 'runs/b')"."""
     vecnormalize: Path | None = None
@@ -224,6 +224,7 @@ class PolicyDistillation(GradientMethod):
 
     def _set_defaults(self) -> None:
         """Sets the options that are 0 and follow from the others."""
+        check_range(self, "at least 0", "rollout_length", "batch_size")
         found = learner_settings(self.num_envs, self.batch_size, remembers=self.remembers)
         for name, value in found.items():
             if getattr(self, name) == 0:

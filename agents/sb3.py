@@ -140,7 +140,7 @@ def train_sb3(
         InputError: The folder is not free, the task cannot be made, or does not fit the algorithm.
         KeyboardInterrupt: Training was interrupted; the model so far was saved.
     """
-    check_free(run_dir)
+    check_free(run_dir, resumes=False)
     if task.id.startswith(FRAMES):
         raise InputError(
             f"sb3 does not train on {task.id}: rltransfer shows its frames smaller, grey and "
@@ -158,7 +158,7 @@ def train_sb3(
             write_json(run_dir / "options.json", stored)
         began = time.monotonic()
         with _saved(model, env, model_path(run_dir, task)):
-            model.learn(options.total_steps)
+            _learn(model, options, arguments, task)
         seconds = time.monotonic() - began
     finally:
         env.close()
@@ -231,11 +231,34 @@ def _model(
             verbose=0 if options.quiet else 1, tensorboard_log=str(run_dir), **network, **arguments,
         )  # fmt: skip
     except (AssertionError, TypeError, ValueError) as error:
-        reason = str(error).rstrip(".") or "it refuses an argument"
-        raise InputError(
-            f"{options.algorithm} with {arguments} does not learn {task.id}: {reason}."
-        ) from error
+        raise _refusal(options, arguments, task, error) from error
     return made
+
+
+def _learn(
+    model: BaseAlgorithm, options: SB3Training, arguments: dict[str, Any], task: Task
+) -> None:
+    """Trains a model.
+
+    Raises:
+        InputError: An argument that was given has a value that only training refuses.
+    """
+    try:
+        model.learn(options.total_steps)
+    except InputError:
+        raise
+    except (AssertionError, TypeError, ValueError) as error:
+        if not arguments:
+            raise  # the environment's own error, or the library's
+        raise _refusal(options, arguments, task, error) from error
+
+
+def _refusal(
+    options: SB3Training, arguments: dict[str, Any], task: Task, error: Exception
+) -> InputError:
+    """That the algorithm does not learn the task with these arguments."""
+    reason = " ".join(str(error).split()).rstrip(".") or "it refuses an argument"
+    return InputError(f"{options.algorithm} with {arguments} does not learn {task.id}: {reason}.")
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ from rltransfer.tasks.task import Suite
 
 FRAMES = "frame_stack"
 """The entry of config.json for the number of frames that an observation stacks."""
+LARGEST_FRACTION = 10.0
+"""The largest `until`: a student may be better than its teacher, but percentages are a slip."""
 SCALED_ACTIONS = "scaled_actions"
 """The entry of config.json that is true where continuous actions are learned in [-1, 1]; runs of
 earlier versions, which act in the environment's units, lack it."""
@@ -116,6 +118,11 @@ class RunOptions:
             "evaluate_max_steps", "checkpoint_every", "evaluate_every", "seed",
         )  # fmt: skip
         check_range(self, "at most 10,000,000", "episodes", "evaluate_episodes")
+        if self.until > LARGEST_FRACTION:
+            raise InputError(
+                f"until is {self.until:g}, a multiple of the teacher's return: it must be a "
+                "fraction, e.g. 0.95 for 95 %."
+            )
         if self.until and not self.evaluate_episodes:
             raise InputError(
                 f"until is {self.until:g}, but evaluate_episodes is 0: evaluations tell when the "

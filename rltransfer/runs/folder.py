@@ -125,8 +125,12 @@ def _close_locks() -> None:
 os.register_at_fork(after_in_child=_close_locks)
 
 
-def check_free(run_dir: Path) -> None:
+def check_free(run_dir: Path, *, resumes: bool = True) -> None:
     """Checks that a folder does not exist or is empty, but for what a killed start left.
+
+    Args:
+        run_dir: The folder.
+        resumes: Whether what it may contain can be resumed.
 
     Raises:
         InputError: The folder contains something, or cannot be read.
@@ -136,9 +140,8 @@ def check_free(run_dir: Path) -> None:
             not run_dir.is_dir() or any(path.name not in BEGUN for path in run_dir.iterdir())
         )
     if there:
-        raise InputError(
-            f"{run_dir} already exists: use another --run-dir, or resume it with --resume."
-        )
+        instead = ", or resume it with --resume" if resumes else ""
+        raise InputError(f"{run_dir} already exists: use another --run-dir{instead}.")
 
 
 def make_folder(run_dir: Path, config: Mapping[str, Any]) -> IO[str]:

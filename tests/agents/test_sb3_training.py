@@ -98,11 +98,18 @@ def test_refusals(
     assert not FOLDER.exists()
 
 
+def test_a_value_that_only_training_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--algorithm", "PPO", "--task", "CartPole-v1")
+    assert trained(*words, "--algorithm-option", "gamma=abc", "--run-dir", str(FOLDER)) == 2
+    assert "PPO with {'gamma': 'abc'} does not learn CartPole-v1: " in capsys.readouterr().err
+
+
 def test_a_folder_is_never_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
     FOLDER.mkdir(parents=True)
     (FOLDER / "mine").touch()
     assert trained("--task", "Pendulum-v1", "--run-dir", str(FOLDER)) == 2
-    assert "already exists" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{FOLDER} already exists: use another --run-dir." in said
     assert [one.name for one in FOLDER.iterdir()] == ["mine"]
 
 

@@ -122,6 +122,8 @@ def test_what_cannot_be_reached_is_refused(tmp_path: Path) -> None:
         taught(tmp_path / "run", until=0.9, evaluate_episodes=0)
     with pytest.raises(InputError, match=r"until is -1.0: it must be finite and at least 0"):
         taught(tmp_path / "run", until=-1.0)
+    with pytest.raises(InputError, match=r"until is 95, .* a fraction, e.g. 0.95 for 95 %"):
+        taught(tmp_path / "run", until=95.0)
     with pytest.raises(InputError, match="ppo has no teacher to compare with"):
         rt.train(rt.agents.PPO(), suite=TASK, run_dir=tmp_path / "run", until=0.9, quiet=True)
     assert not (tmp_path / "run").exists()
