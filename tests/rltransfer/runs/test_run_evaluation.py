@@ -204,8 +204,8 @@ def test_long_episodes_are_evaluated_less_often(tmp_path: Path) -> None:
     trained(tmp_path / "run", **LONG, quiet=True)
     assert evaluation_steps(tmp_path / "run", COUNTED) == FEW
     # The end is evaluated whenever the last one was.
-    trained(tmp_path / "end", **{**LONG, "total_steps": 720}, quiet=True)
-    assert evaluation_steps(tmp_path / "end", COUNTED) == [80, 320, 560, 720]
+    trained(tmp_path / "end", **{**LONG, "total_steps": 640}, quiet=True)
+    assert evaluation_steps(tmp_path / "end", COUNTED) == [64, 320, 576, 640]
     trained(tmp_path / "every", **{**LONG, "total_steps": 320}, evaluate_every=80, quiet=True)
     assert evaluation_steps(tmp_path / "every", COUNTED) == [80, 160, 240, 320]
 
