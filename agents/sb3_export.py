@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from rltransfer.errors import InputError, check_number
 from rltransfer.files.atomic import write_bytes_whole
 from rltransfer.files.checkpoint_names import find_checkpoint
+from rltransfer.importers.sb3_zoo import hides_statistics
 from rltransfer.options import whole_number
 from rltransfer.policies.encoder import Encoder
 from rltransfer.policies.normalizer import RunningNormalizer
@@ -74,7 +75,8 @@ def export_sb3(run_dir: Path, out: Path, *, checkpoint: str, samples: int) -> Ex
 
     Raises:
         InputError: The folder is not a run or has no such checkpoint, Stable-Baselines3 has no
-            such policy, or a file exists or cannot be written.
+            such policy, a file exists or cannot be written, or the zip would play with the
+            observation statistics of another.
         RuntimeError: The zip does not act like the policy; it is not written.
     """
     samples = whole_number("samples", samples, "at least 1")
@@ -88,6 +90,15 @@ def export_sb3(run_dir: Path, out: Path, *, checkpoint: str, samples: int) -> Ex
     normalizer = policy.encoder.normalizer
     for path in (out, *([] if normalizer is None else [statistics_path])):
         check_target(path)
+    hiding = hides_statistics(out, None if normalizer is None else statistics_path)
+    if hiding is not None:
+        raise InputError(
+            f"{out} would not play with the policy's observation statistics, because of {hiding}: "
+            "use --out in another folder."
+            if normalizer is not None
+            else f"{out} would play with the observation statistics {hiding}, but the policy has "
+            "none: use another --out, or move that file."
+        )
 
     env = DummyVecEnv([lambda: Spaces(observations, actions)])
     model, notes = _model(policy, env, run_dir)

@@ -128,6 +128,24 @@ def look_around(place: str, path: Path, origin: dict[str, str]) -> Surroundings:
     return _Local(path)
 
 
+def hides_statistics(path: Path, statistics: Path | None) -> str | None:
+    """The file that keeps a zip from playing with its own statistics; None if there is none.
+
+    Args:
+        path: Where the zip will be.
+        statistics: `DIR/NAME.vecnormalize.pkl` if it will have statistics, and else None.
+    """
+    files = _Local(path)
+    config = files.config()
+    if config is not None and config.normalized is False:
+        return None if statistics is None else config.place
+    # Its own come before those that zips of a folder share.
+    found = [Path(one) for one, _ in files.statistics() if statistics is None]
+    if statistics is not None:
+        found = [one for one in files.own[: files.own.index(statistics)] if is_regular(one)]
+    return str(found[0]) if found else None
+
+
 class _Local:
     """The files around a zip on this machine."""
 

@@ -201,3 +201,31 @@ def test_options_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[s
     # Without statistics there is one file.
     exported = export_as("sb3", run_dir, tmp_path / "a.zip")
     assert exported.others == () and {one.name for one in tmp_path.iterdir()} == {"run", "a.zip"}
+
+
+@pytest.mark.parametrize(
+    "name", ["a.vecnormalize.pkl", "vec_normalize.pkl", "vecnormalize.pkl", "a/vecnormalize.pkl"]
+)
+def test_statistics_of_another_policy_are_refused(name: str, tmp_path: Path) -> None:
+    run_dir = run_of(tmp_path, "CartPole-v1", Network(normalize=False))
+    folder = tmp_path / "out"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_bytes(b"")
+    with pytest.raises(InputError, match=f"{name}, but the policy has none: use another --out"):
+        export_as("sb3", run_dir, folder / "a.zip")
+    assert not list(folder.glob("*.zip"))
+    (folder / "config.yml").write_text("normalize: false\n")  # so that no zip reads them
+    assert export_as("sb3", run_dir, folder / "a.zip").others == ()
+
+
+@pytest.mark.parametrize("name", ["a/vecnormalize.pkl", "config.yml"])
+def test_files_that_hide_the_statistics_are_refused(name: str, tmp_path: Path) -> None:
+    run_dir = run_of(tmp_path, "CartPole-v1", Network())
+    folder = tmp_path / "out"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("normalize: false\n")
+    (folder / "vec_normalize.pkl").write_bytes(b"")  # which comes after the zip's own
+    with pytest.raises(InputError, match=f"because of .*{name}: use --out in another folder"):
+        export_as("sb3", run_dir, folder / "a.zip")
+    (folder / name).unlink()
+    assert len(export_as("sb3", run_dir, folder / "a.zip").others) == 1
