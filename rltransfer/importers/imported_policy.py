@@ -34,6 +34,7 @@ class ImportedPolicy(nn.Module, abc.ABC):
     Attributes:
         kind: The `kind` of its `TeacherSpec`.
         group_advice: How a user chooses another group, for errors.
+        bounds_advice: How a user scales actions whose bounds are unknown; "" for no way.
         path: The file.
         sha256: Hash of the file, in hexadecimal.
         groups: The observation groups that it reads, in order.
@@ -45,6 +46,7 @@ class ImportedPolicy(nn.Module, abc.ABC):
 
     kind: ClassVar[str]
     group_advice: str = "add `?group=NAME` to the path"
+    bounds_advice: str = ""
 
     def __init__(self, path: Path, sha256: str, groups: Sequence[str] = (DEFAULT_GROUP,)) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ from rltransfer.policies.output import PolicyOutput
 from rltransfer.policies.scores import LOSING, mask_infinite
 from rltransfer.tasks.action import action_size
 from rltransfer.tasks.observation import DEFAULT_GROUP, Observation, space_from_json
-from rltransfer.tasks.suite_spaces import check_bounds
+from rltransfer.tasks.suite_spaces import check_bounds, describe_bounds
 
 OPTIONS = ("output", "rescale", "scale", "tensor")
 """The options, next to `group`."""
@@ -57,6 +57,9 @@ SCORES: tuple[OutputName, ...] = ("logits", "q_values", "mean")
 
 ACTIONS = ("action", "actions")
 """Names of outputs that are used before others."""
+
+KEEPING = ("Clip", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""Operators that keep values in [-1, 1] in this interval, or clip them further."""
 
 LARGEST_STATE = 2**20
 """Numbers in a recurrent state, of which each environment has one."""
@@ -162,7 +165,20 @@ class OnnxPolicy(ProgramPolicy):
         self.graph = OnnxGraph(file, names)
         self.own_actions = _own_actions(file)
         self.may_read_as_shown = self.own_actions is None
+        if rescale and isinstance(self.own_actions, spaces.Box):
+            raise InputError(
+                f"The teacher {file.path} outputs actions in the units of its task, as its "
+                "metadata tell: leave out `?rescale=true`."
+            )
+        if rescale and self.log_std:
+            raise InputError(
+                f"The teacher {file.path} outputs 'log_std', which `?rescale=true` does not scale: "
+                "leave it out, or export the file with the action alone."
+            )
         self.rescale = rescale
+        self.is_squashed = not self.log_std and _is_squashed(file, self.chosen)
+        if not rescale and self.own_actions is None:
+            self.bounds_advice = "add `?rescale=true` to its path if its actions are in [-1, 1]"
         self.bounds: Rescaled | None = None
         if output == "auto":
             self.output = next((one for one in SCORES if one == self.chosen), "auto")
@@ -181,14 +197,23 @@ class OnnxPolicy(ProgramPolicy):
         return self.observation_space, self.own_actions or self.action_space
 
     def notes(self) -> tuple[str, ...]:
-        """Which of several outputs is used, if no name tells."""
-        if not self.other_outputs:
-            return ()
-        others = ", ".join(map(repr, self.other_outputs))
-        return (
-            f"{self.path} has several outputs: {self.chosen!r} is used, and not {others} "
-            "(`?tensor=NAME` chooses another).",
-        )
+        """Which of several outputs is used, if no name tells; and actions that seem not scaled."""
+        notes, actions = [], self.action_space
+        if self.other_outputs:
+            others = ", ".join(map(repr, self.other_outputs))
+            notes.append(
+                f"{self.path} has several outputs: {self.chosen!r} is used, and not {others} "
+                "(`?tensor=NAME` chooses another)."
+            )
+        may_scale = self.is_squashed and not self.rescale and self.own_actions is None
+        if may_scale and isinstance(actions, spaces.Box) and actions.is_bounded():
+            is_same = bool((actions.low == -1).all() and (actions.high == 1).all())
+            notes += [] if is_same else [
+                f"{self.path} outputs actions in [-1, 1], but those of the task are in "
+                f"{describe_bounds(actions)}: add `?rescale=true` to its path to scale them, "
+                "as Stable-Baselines3 does for SAC, TD3 and DDPG."
+            ]  # fmt: skip
+        return tuple(notes)
 
     def find_state(self, row: Observation) -> None:
         """The size of the recurrent states, which the inputs tell."""
@@ -286,8 +311,10 @@ class OnnxPolicy(ProgramPolicy):
         self._take_bounds(task_id)
         super().check_fit(task_id, shown)
         labels = self.labels(self.example(shown))
-        if labels is None or bool(labels.isnan().any()):
-            raise self.refusal(task_id, "outputs NaN, or an action that the task does not have")
+        if labels is None or not bool(labels.isfinite().all()):
+            raise self.refusal(
+                task_id, "outputs NaN, infinity, or an action that the task does not have"
+            )
 
     def _take_bounds(self, task_id: str) -> None:
         """Takes the bounds of the task if actions are scaled to them."""
@@ -371,6 +398,17 @@ def _chosen(
     if told or len(names) == 1:
         return (told or names)[0], []
     return names[0], names[1:]
+
+
+def _is_squashed(file: OnnxFile, name: str) -> bool:
+    """Whether the last operator that computes an output is a tanh."""
+    nodes = {one: node for node in file.nodes for one in node.outputs if one}
+    for _ in file.nodes:  # a damaged file may have a circle
+        node = nodes.get(name)
+        if node is None or node.op not in KEEPING or not node.inputs:
+            return node is not None and node.op == "Tanh"
+        name = node.inputs[0]
+    return False
 
 
 def _own_actions(file: OnnxFile) -> spaces.Space[Any] | None:

@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from rltransfer.errors import InputError
 from rltransfer.machine.generators import seeded_global_generators
+from rltransfer.machine.terminal import print_line
 from rltransfer.metrics.intervals import half_width
 from rltransfer.policies.policy import Policy, PolicySpec
 from rltransfer.rollouts.actors import PolicyActor, RandomActor, TeacherActor
@@ -235,6 +236,13 @@ def policy_spaces(spec: PolicySpec, index: int, own: SuiteSpaces) -> SuiteSpaces
     return own.padded_to(spec.observation_space, spec.action_space)
 
 
+def _print_new_notes(teacher: Teacher, known: tuple[str, ...]) -> None:
+    """Prints the notes that a teacher has since it is fitted."""
+    for note in teacher.notes():
+        if note not in known:
+            print_line(note)
+
+
 def evaluate_teacher(
     teacher: Teacher,
     suite: Suite,
@@ -270,7 +278,8 @@ def evaluate_teacher(
     if fitted_to is None and len(suite) > 1:
         # A task that the teacher does not fit is refused before any is played.
         fitted_to = probe_spaces(suite, device)
-        teacher = teacher.fitted(fitted_to).to(device)
+        known, teacher = teacher.notes(), teacher.fitted(fitted_to).to(device)
+        _print_new_notes(teacher, known)
     generator = None if deterministic else torch.Generator(device).manual_seed(seed)
 
     def actor(engine: RolloutEngine) -> TeacherActor:
@@ -278,6 +287,7 @@ def evaluate_teacher(
             return TeacherActor(teacher, generator)
         # Teachers know the task by its own arguments, which evaluation may change.
         fitted = teacher.fitted(dataclasses.replace(engine.spaces, suite=suite)).to(device)
+        _print_new_notes(fitted, teacher.notes())
         fitted.seed(seed)
         return TeacherActor(fitted, generator)
 

@@ -309,9 +309,10 @@ class Adapted(Wrapper):
         """
         own = self.members[0].bounds_in(task)
         if own is None:
+            advice = self.members[0].bounds_advice()
             raise InputError(
                 f"The bounds of the actions of {self.members[0].source} are unknown: leave out "
-                f"bounds={self.bounds!r} of Adapted{self._option}."
+                f"bounds={self.bounds!r} of Adapted{self._option}{advice and f'; {advice}'}."
             )
         return own
 

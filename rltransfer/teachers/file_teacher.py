@@ -109,6 +109,10 @@ class FileTeacher(ModuleTeacher):
         _, actions = self.module.known_spaces()
         return actions if isinstance(actions, spaces.Box) else None
 
+    def bounds_advice(self) -> str:
+        """That of the file's kind."""
+        return self.module.bounds_advice
+
     def spec(self) -> TeacherSpec:
         """The specification, with what the file and the task tell."""
         observation_space, action_space = self.module.known_spaces()

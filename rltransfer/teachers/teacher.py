@@ -130,6 +130,10 @@ class Teacher(nn.Module, abc.ABC):
         """The bounds of its continuous actions in a task, where it knows them by itself."""
         return None
 
+    def bounds_advice(self) -> str:
+        """How a user scales its actions to a task if their bounds are unknown; "" for no way."""
+        return ""
+
     def network(self) -> Network | None:
         """Its architecture, where that is known and one of `Network`'s."""
         return None

@@ -36,6 +36,10 @@ class Wrapper(Composition):
         """Those of its teacher."""
         return self.members[0].bounds_in(task)
 
+    def bounds_advice(self) -> str:
+        """That of its teacher."""
+        return self.members[0].bounds_advice()
+
     def _scores(self, output: PolicyOutput) -> tuple[str, Tensor]:
         """The name and value of the logits, or of the Q-values where there are no logits.
 

@@ -18,6 +18,7 @@ from stable_baselines3 import DQN, PPO, SAC
 from torch import Tensor, nn
 
 import rltransfer as rt
+from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.importers.onnx_policy import OnnxPolicy, load_onnx
 from rltransfer.policies.scores import LOSING
@@ -238,6 +239,8 @@ def test_other_bounds_than_those_of_the_run_are_refused(tmp_path: Path) -> None:
     assert isinstance(actions, spaces.Box) and actions.high == 2.0
     with pytest.raises(InputError, match=r"it acts in \[-2, 2\], but .* are in \[-1, 1\]"):
         loaded.fitted("a task", seen, spaces.Box(-1.0, 1.0, (1,), np.float32))
+    with pytest.raises(InputError, match=r"in the units of its task, .*: leave out `.resc"):
+        load_onnx(path, {"rescale": ["true"]})
     model = onnx.load(path)
     (space,) = (one for one in model.metadata_props if one.key == "action_space")
     space.value = "[" * 100_000
@@ -297,10 +300,57 @@ def test_squashed_actions_are_scaled_to_the_bounds(path: Path) -> None:
     found = teacher({"policy": seen}, torch.zeros(ROWS, dtype=torch.int64)).mean
     expected, _ = model.predict(seen.numpy(), deterministic=True)
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=TOLERANCE)
+    plain = rt.load_teacher(path, suite="Pendulum-v1")
+    (note,) = plain.fitted(_spaces("Pendulum-v1")).notes()
+    assert "outputs actions in [-1, 1], but those of the task are in [-2, 2]: add `?resc" in note
+    assert plain.notes() == teacher.notes() == ()
+    seen_space = spaces.Dict({"policy": spaces.Box(-1.0, 1.0, (3,), np.float32)})
+    same = load_onnx(path).fitted("a task", seen_space, spaces.Box(-1.0, 1.0, (1,), np.float32))
+    assert same.notes() == ()
+    with pytest.raises(
+        InputError, match=r"unknown: leave out .*; add `\?rescale=true` to its path"
+    ):
+        rt.load_teacher(path, rescale_actions=True).fitted(_spaces("Pendulum-v1"))
+    rescaled = rt.load_teacher(f"{path}?rescale=true", rescale_actions=True)
+    with pytest.raises(InputError, match=r"or leave out --rescale-actions\.$"):
+        rescaled.fitted(_spaces("Pendulum-v1"))
     with pytest.raises(InputError, match="scales actions to bounds"):
         fitted(simple(path), THREE, rescale="true")
     with pytest.raises(InputError, match="write true or false"):
         fitted(path, THREE, rescale="1")
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["teachers", "check"]])
+def test_the_commands_say_that_actions_seem_not_scaled(
+    words: list[str], path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(nn.Sequential(nn.Linear(3, 1), nn.Tanh()), (torch.zeros(1, 3),), path)
+    task = ["--task", "Pendulum-v1", "--episodes", "1", "--device", "cpu", "--json"]
+    assert main([*words, str(path), *task]) == 0
+    assert capsys.readouterr().err.count("add `?rescale=true` to its path") == 1
+
+
+def test_actions_are_scaled_where_all_of_the_output_is(path: Path) -> None:
+    class Gaussian(nn.Module):
+        def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+            return seen[:, :3].tanh(), seen[:, 2:]
+
+    export(Gaussian(), (torch.zeros(1, 5),), path, output_names=["mean", "log_std"])
+    with pytest.raises(InputError, match=r"outputs 'log_std', which `.rescale=true` does not"):
+        fitted(path, MOVES, rescale="true")
+    assert fitted(path, MOVES).notes() == ()
+
+
+@pytest.mark.parametrize("space", [THREE, MOVES])
+def test_infinity_is_refused(space: spaces.Space[Any], path: Path) -> None:
+    export(nn.Sequential(network(), Infinite()), (torch.zeros(1, 5),), path)
+    with pytest.raises(InputError, match="it outputs NaN, infinity, or an action"):
+        fitted(path, space)
+
+
+class Infinite(nn.Module):
+    def forward(self, found: Tensor) -> Tensor:
+        return found.abs() * 1e38 * 1e38
 
 
 def test_an_action_that_the_task_does_not_have_is_refused(path: Path) -> None:
