@@ -19,7 +19,7 @@ from rltransfer.cli.main import main
 from rltransfer.errors import InputError
 from rltransfer.policies.network import Network
 from rltransfer.policies.policy import Policy, PolicySpec
-from rltransfer.policies.saving import save_policy
+from rltransfer.policies.saving import load_policy, save_policy
 from rltransfer.rollouts.evaluation import probe_spaces
 from rltransfer.runs.exporters import export_as
 from rltransfer.tasks.random_observation import random_observation
@@ -117,7 +117,37 @@ def test_q_values_are_a_dqn(tmp_path: Path) -> None:
     run_dir, path = train(tmp_path / "run", "CartPole-v1", method), tmp_path / "student.zip"
     export_as("sb3", run_dir, path)
     assert_acts_alike("CartPole-v1", run_dir, path, DQN)
-    assert DQN.load(path).buffer_size == 1_000_000
+    model = DQN.load(path)
+    assert model.buffer_size == 1_000_000
+    for name, weights in model.q_net.state_dict().items():
+        assert torch.equal(weights, model.q_net_target.state_dict()[name])
+
+
+def test_a_value_function_of_other_observations_is_left_out(tmp_path: Path) -> None:
+    run_dir = run_of(tmp_path, "CartPole-v1", Network())
+    stem = run_dir / "checkpoints" / "step-000000000001" / "policy"
+    policy = load_policy(stem)
+    assert policy.value_encoder is not None and policy.value_encoder.normalizer is not None
+    assert not any(
+        "untrained" in one for one in export_as("sb3", run_dir, tmp_path / "a.zip").notes
+    )
+    policy.value_encoder.normalizer.mean.add_(1.0)
+    save_policy(policy, stem)
+    assert any("untrained" in one for one in export_as("sb3", run_dir, tmp_path / "b.zip").notes)
+
+
+@pytest.mark.parametrize("task", ["CartPole-v1", "Pendulum-v1"])
+def test_a_zip_that_acts_differently_is_not_written(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = run_of(tmp_path, task, Network())
+    monkeypatch.setattr(
+        "rltransfer.agents.sb3_export._action_layer",
+        lambda policy: (-policy.action_head.weight.detach(), policy.action_head.bias.detach() + 1),
+    )
+    with pytest.raises(RuntimeError, match=r"differ from the policy's by .*; it was not written"):
+        export_as("sb3", run_dir, tmp_path / "a.zip")
+    assert [one.name for one in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_student_learns_on(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rltransfer.importers.onnx_policy import OnnxPolicy, load_onnx
 from rltransfer.policies.scores import LOSING
 from rltransfer.rollouts.evaluation import probe_spaces
 from rltransfer.runs.onnx_export import export_run
+from rltransfer.tasks.observation import space_to_json
 from rltransfer.tasks.random_observation import random_observation
 from rltransfer.tasks.task import Suite
 from rltransfer.teachers.file_teacher import FileTeacher
@@ -318,6 +320,21 @@ def test_squashed_actions_are_scaled_to_the_bounds(path: Path) -> None:
         fitted(simple(path), THREE, rescale="true")
     with pytest.raises(InputError, match="write true or false"):
         fitted(path, THREE, rescale="1")
+
+
+def test_the_first_action_of_a_file_is_the_first_of_the_task(path: Path) -> None:
+    class Sixth(nn.Module):
+        def forward(self, seen: Tensor) -> Tensor:
+            return seen.abs().sum(1).mul(0).long() + 6
+
+    export(Sixth(), (torch.zeros(1, 5),), path, output_names=["action"])
+    model = onnx.load(path)
+    space = json.dumps(space_to_json(spaces.Discrete(3, start=5)))
+    for key, value in (("format", "rltransfer policy 1"), ("action_space", space)):
+        model.metadata_props.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    found = fitted(path)({"policy": torch.ones(2, 5)}).logits
+    assert found is not None and found.argmax(1).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("words", [["evaluate"], ["teachers", "check"]])

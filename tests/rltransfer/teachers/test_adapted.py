@@ -81,6 +81,24 @@ def test_continuous_actions_in_another_order() -> None:
     assert output.log_std.tolist() == [[-2.0, -3.0, -1.0]]
 
 
+class Bounded(rt.CallableTeacher):
+    """A Gaussian teacher whose first dimension is in [-1, 1], and its second in [0, 4]."""
+
+    def __init__(self) -> None:
+        super().__init__(says(mean=[0.5, 3.0], log_std=[-1.0, -2.0]).function)
+
+    def bounds_in(self, task: rt.Task) -> spaces.Box:
+        return spaces.Box(np.array([-1, 0], np.float32), np.array([1, 4], np.float32))
+
+
+def test_continuous_actions_in_another_order_and_scaled() -> None:
+    acted = spaces.Box(np.array([-2, -6], np.float32), np.array([2, 6], np.float32))
+    output = label(fit(rt.Adapted(Bounded(), action=(1, 0), bounds="scale"), VECTOR, acted))
+    # Its second dimension, [0, 4], is the task's first, [-2, 2]; its first, [-1, 1], [-6, 6].
+    assert output.mean.tolist() == [[1.0, 3.0]]
+    assert output.log_std.tolist() == [pytest.approx([-2.0, -1.0 + math.log(6.0)])]
+
+
 def test_channels_and_entries_are_picked() -> None:
     adapted = rt.Adapted(sees(), observation=(3, 0))
     assert label(adapted, policy=torch.tensor([[5.0, 6.0, 7.0, 8.0]])).logits.tolist() == [[8, 5]]

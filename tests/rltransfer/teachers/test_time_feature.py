@@ -17,6 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 import rltransfer as rt
 from rltransfer.tasks.suite_spaces import SuiteSpaces, TaskSpaces
+from rltransfer.teachers.time_feature import TimeFeature
 
 LIMIT = 9
 RETURN_TOLERANCE = 1e-4
@@ -129,6 +130,15 @@ def test_each_row_counts_the_steps_of_its_own_episode(tmp_path: Path) -> None:
         first, _ = model.predict(np.array([[1.0, 0.5, 1.0]]), deterministic=True)
         alone = teacher({"policy": seen["policy"][:1]}, task[:1]).greedy()
         np.testing.assert_allclose(alone.numpy(), first, rtol=1e-4, atol=1e-5)
+
+
+def test_the_limit_is_that_of_the_tasks_options() -> None:
+    """The option first, then the registered limit, then the 1000 steps of the wrapper."""
+    own = TaskSpaces(spaces.Dict(policy=Walk().observation_space), Walk().action_space)
+    suite = rt.Suite.of(
+        rt.Task("TimeWalk-v0", {"max_episode_steps": 3}), "TimeWalk-v0", "TimeEndless-v0"
+    )
+    assert TimeFeature(SuiteSpaces.of(suite, [own] * 3)).limits.tolist() == [3.0, LIMIT, 1000.0]
 
 
 def test_the_time_is_part_of_a_checkpoint(tmp_path: Path) -> None:
