@@ -47,6 +47,11 @@ def run(words: list[str]) -> None:
     if options.to != ONNX:
         _export_other(options)
         return
+    if options.out.suffix == ".zip":
+        raise InputError(
+            f"{options.out} is the name of a zip, but the format is {ONNX!r}: add --to sb3, or use "
+            f"--out {options.out.stem}.onnx."
+        )
     exported = export_run(
         newest_generation(options.run),
         options.out,

@@ -228,6 +228,8 @@ def test_options_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[s
         to = [] if "--to" in words else ["--to", "sb3"]
         assert main(["export", str(run_dir), *to, *words]) == 2
         assert sentence in capsys.readouterr().err
+    assert main(["export", str(run_dir), "--out", str(tmp_path / "a.zip")]) == 2
+    assert "add --to sb3, or use --out a.onnx" in capsys.readouterr().err
     # Without statistics there is one file.
     exported = export_as("sb3", run_dir, tmp_path / "a.zip")
     assert exported.others == () and {one.name for one in tmp_path.iterdir()} == {"run", "a.zip"}
