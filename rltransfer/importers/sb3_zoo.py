@@ -32,6 +32,9 @@ LARGEST_CONFIG = 1_000_000
 ENTRY = re.compile(r"^[ -]*normalize(?::|[ ]*\n[ ]*-)[ ]*(?P<value>.*(?:\n(?![ ]*- |\w).+)*)", re.M)
 """The entry `normalize`: of an OrderedDict, two items of a list, or of a plain mapping."""
 
+HEAD = re.compile(r"^(?P<before>[ -]*)normalize(?::|[ ]*\n[ ]*-)", re.M)
+"""Its beginning."""
+
 YES, NO = ("true", "yes", "on"), ("false", "no", "off", "null", "~")
 
 WRAPPER = re.compile(r"\b(?:[a-z_]\w*\.)+[A-Z]\w*")
@@ -225,9 +228,13 @@ def is_normalized(config: str) -> bool | None:
     Args:
         config: The text of `config.yml`.
     """
-    match = ENTRY.search(config)
-    if match is None:
+    heads = list(HEAD.finditer(config))
+    if not heads:
         return None
+    # Of several entries the last counts, as in YAML; deeper ones belong to another mapping.
+    places = [one.start() for one in heads if len(one["before"]) == len(heads[0]["before"])]
+    match = ENTRY.match(config, places[-1])
+    assert match is not None
     # A flag, or the arguments of VecNormalize: `{'norm_obs': False, 'norm_reward': True}`.
     value = match["value"].lower()
     flag = value.partition("\n")[0].strip().strip("'\"")

@@ -69,6 +69,11 @@ def test_other_forms_of_a_configuration() -> None:
     assert is_normalized("normalize:\n  norm_reward: false\nx: 1\n") is True
     assert is_normalized("normalize_kwargs: {norm_obs: true}\npolicy: normalize\n") is None
     assert is_normalized("\x00" * 100) is None
+    # Of two entries the last counts, unless it is one of another mapping.
+    assert is_normalized("normalize: true\nx: 1\nnormalize: false\n") is False
+    assert is_normalized("  normalize: false\n  normalize: true\n  x: 1\n") is True
+    assert is_normalized(CONFIG.format("true") + "  - - normalize\n    - false\n") is False
+    assert is_normalized("normalize: true\nkwargs:\n  normalize: false\n") is True
 
 
 @pytest.fixture(scope="module")
