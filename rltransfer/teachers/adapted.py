@@ -100,7 +100,15 @@ class Adapted(Wrapper):
             self._mapped_spaces(task, own)
             for task, own in zip(spaces.suite, spaces.own, strict=True)
         ]
-        fitted = self._again([self.members[0].fitted(SuiteSpaces.of(spaces.suite, mapped))])
+        try:
+            member = self.members[0].fitted(SuiteSpaces.of(spaces.suite, mapped))
+        except InputError as error:
+            if self.states is None or "but the task shows" not in str(error):
+                raise
+            raise InputError(
+                f"{str(error).rstrip('.')}, counting the value that {time_feature.NAME!r} appends."
+            ) from error
+        fitted = self._again([member])
         # The padding of these tasks alone: a suite with more tasks may pad further.
         own = SuiteSpaces.of(spaces.suite, spaces.own)
         fitted._task_space = own.observation_space

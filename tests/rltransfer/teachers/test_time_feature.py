@@ -141,6 +141,15 @@ def test_the_limit_is_that_of_the_tasks_options() -> None:
     assert TimeFeature(SuiteSpaces.of(suite, [own] * 3)).limits.tolist() == [3.0, LIMIT, 1000.0]
 
 
+def test_a_refusal_counts_the_value_that_is_appended(tmp_path: Path) -> None:
+    _, path = trained(PPO, tmp_path)
+    small = spaces.Dict(policy=spaces.Box(-9.0, 9.0, (1,), np.float32))
+    own = SuiteSpaces.of(rt.Suite.of("TimeWalk-v0"), [TaskSpaces(small, Walk().action_space)])
+    sentence = r"shows float32\[2\] .*, counting the value that 'time_feature' appends\.$"
+    with pytest.raises(rt.InputError, match=sentence):
+        rt.load_teacher(timed(path)).fitted(own)
+
+
 def test_the_time_is_part_of_a_checkpoint(tmp_path: Path) -> None:
     _, path = trained(PPO, tmp_path)
     one, other = fitted(path, "TimeWalk-v0"), fitted(path, "TimeWalk-v0")
