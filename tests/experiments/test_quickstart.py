@@ -22,5 +22,6 @@ def test_two_games(
     assert out.index("MinAtar-Asterix-v0") < out.index("MinAtar-Breakout-v0")
     for game in ("Asterix", "Breakout"):
         result = json.loads((tmp_path / "run" / game / "result.json").read_text())
+        # Half of the width is a quarter of the parameters.
         fraction = result["student_parameters"] / result["teacher_parameters"]
         assert 0.24 < fraction < 0.26
