@@ -70,4 +70,8 @@ class Advice:
                 "it has only seen the teacher's states, so that --teacher-acts '1->0', which shows "
                 "it its own, would help"
             )
-        return "its loss no longer falls, so that a larger --size or --width would help"
+        # The step size falls to 0, and with it any loss comes to rest: of too few steps, too.
+        return (
+            "its loss came to rest, so that more --total-steps, or a larger --size or --width, "
+            "would help"
+        )

@@ -33,11 +33,21 @@ FALLS, STAYS = [1 - 0.01 * step for step in range(60)], [1.0] * 60
     [
         (FALLS, 0.99, True, "its loss still falls, so that more --total-steps would help"),
         (FALLS[:19], 0.5, True, "the teacher's action in 50% of the states"),
-        ([-2.0] * 54 + [-3.0] * 6, 0.99, True, "no longer falls, so that a larger"),
+        ([-2.0] * 54 + [-3.0] * 6, 0.99, True, "came to rest, so that more"),
         (STAYS, 0.5, True, "larger --size or --width, or more --epochs"),
         (STAYS, 0.99, False, "has only seen the teacher's states, so that --teacher-acts '1->0'"),
-        (STAYS, 0.99, True, "no longer falls, so that a larger --size or --width"),
-        (STAYS, None, True, "no longer falls, so that a larger --size or --width"),
+        (
+            STAYS,
+            0.99,
+            True,
+            "came to rest, so that more --total-steps, or a larger --size or --width,",
+        ),
+        (
+            STAYS,
+            None,
+            True,
+            "came to rest, so that more --total-steps, or a larger --size or --width,",
+        ),
     ],
 )
 def test_what_would_help(
