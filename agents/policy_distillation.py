@@ -324,7 +324,8 @@ class PolicyDistillation(GradientMethod):
         student = self.student
         if self.layers_of_teacher and names_no_layers(student):
             student = like_teacher(student, teacher)
-            student = with_layer_norm(student, context.spaces.observation_space)
+            if self.size or self.student.width != 1:  # else it is its teacher's twin
+                student = with_layer_norm(student, context.spaces.observation_space)
         if self.size:
             spec = PolicySpec.of_suite(student, context.spaces, value=self.reinforces)
             student = with_size(spec, self.size, teacher)

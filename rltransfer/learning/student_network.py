@@ -1,7 +1,7 @@
 """The student's network, where a user leaves it to the teacher.
 
 - The layers are the teacher's, unless the network names others; `width` is a factor on them.
-- Convolutions that it does not name have LayerNorm.
+- Convolutions of another width than the teacher's have LayerNorm, unless it names them.
 - A size such as "25%" sets the width so that the student has about that fraction of the teacher's
   parameters. Counted are those that acting needs.
 """

@@ -94,7 +94,11 @@ def test_convolutions_have_layer_norm() -> None:
 
 def test_layer_norm_is_added_to_no_layers_that_are_named(tmp_path: Path) -> None:
     for number, (network, found) in enumerate(
-        [(Network(), True), (conv(channels=(4,), hidden=(8,)), False)]
+        [
+            (Network(width=0.5), True),
+            (Network(), False),
+            (conv(channels=(4,), hidden=(8,), width=0.5), False),
+        ]
     ):
         student = learned_from(
             "zoo", tmp_path / f"{number}", "rltransfer/MinAtar-Breakout-v0", student=network

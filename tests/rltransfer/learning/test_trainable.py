@@ -203,7 +203,7 @@ def test_a_loaded_policy_keeps_the_units_of_its_actions(tmp_path: Path) -> None:
     )
     method = rt.agents.PolicyDistillation(
         teacher=teacher, student=learned.spec.network, objective="mse", num_envs=2,
-        rollout_length=16, learning_rate=0.0,
+        rollout_length=16, learning_rate=1e-12,
     )  # fmt: skip
     fresh = rt.train(method, run_dir=tmp_path / "fresh", **small).agent.policy
     assert fresh.action_half_range is not None and fresh.action_half_range.item() < 1
