@@ -21,35 +21,25 @@ import gymnasium
 import numpy as np
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from rltransfer.importers.sb3_vecnormalize import load_vecnormalize
+from rltransfer.tasks.observation import DEFAULT_GROUP
 
+from .experts import Expert
 from .script import main
-from .teacher_clock import Expert, TeacherClock, TrainingOver, find_expert
+from .teacher_clock import TimedStudent, TrainingOver
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImitationTrainers:
+class ImitationTrainers(TimedStudent):
     """Seconds of imitation's trainers to the teacher's return."""
 
-    expert: str
-    """The teacher: cartpole, lunarlander, halfcheetah or walker2d."""
     trainer: Literal["dagger", "bc"] = "dagger"
     """The algorithm."""
-    fraction: float = 0.95
-    """What the student should keep of the teacher's return."""
-    limit: float = 600.0
-    """Seconds of training after which the measurement ends without success."""
-    episodes: int = 20
-    """Episodes of each look at the student."""
     num_envs: int = 8
     """Number of environments."""
     demonstrations: int = 20_000
     """Steps of the teacher that BC learns from."""
-    seed: int = 0
-    """Random seed."""
     threads: int = 0
     """Number of torch threads; 0 leaves the choice to torch."""
 
@@ -60,8 +50,7 @@ class ImitationTrainers:
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        expert = find_expert(self.expert)
-        clock = TeacherClock(expert, self.fraction, self.limit, self.episodes)
+        expert, clock = self.teacher, self.clock()
         clock.start()
         torch.manual_seed(self.seed)
         envs = self._envs(expert)
@@ -121,14 +110,15 @@ class ImitationTrainers:
 
     def _envs(self, expert: Expert) -> VecEnv:
         envs: VecEnv = DummyVecEnv([lambda: gymnasium.make(expert.task)] * self.num_envs)
-        if expert.statistics is not None:
-            statistics = load_vecnormalize(expert.statistics)
-            envs = VecNormalize(
+        statistics = expert.statistics
+        if statistics is not None:
+            normalizing = VecNormalize(
                 envs, training=False, norm_reward=False,
                 clip_obs=statistics.clip_obs, epsilon=statistics.epsilon,
             )  # fmt: skip
-            assert isinstance(envs.obs_rms, RunningMeanStd)
-            envs.obs_rms.mean, envs.obs_rms.var = statistics.mean, statistics.var
+            envs, moments = normalizing, statistics.groups[DEFAULT_GROUP]
+            found: Any = normalizing.obs_rms
+            found.mean, found.var = moments.mean, moments.var
         envs.seed(self.seed)
         return envs
 

@@ -11,12 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from rltransfer.envs.minatar.ids import GAMES
 from rltransfer.errors import InputError
 
+from .experts import EXPERTS, find_expert
+
 ENVS = "minatar-envs-"
 """Prefix of the pairs that compare MinAtar's environments only."""
 TIME_TO_TEACHER = "time-to-teacher-"
 """Prefix of the pairs that compare the seconds until a student is as good as its teacher."""
-TEACHERS = ("cartpole", "lunarlander", "halfcheetah", "walker2d")
-"""Their teachers; see `teacher_clock.py`."""
 INSTALLS = {
     # It asks for an older gymnasium, but works with this one.
     "imitation": "pip install --no-deps imitation==1.0.1 datasets pyarrow dill multiprocess xxhash "
@@ -65,6 +65,8 @@ class Pair:
     """Whether each repetition has a different seed; the ratio is then that of the medians."""
     tries_threads: bool = False
     """Whether each side runs with the number of torch threads that suits it better."""
+    expert: str = ""
+    """Name of the teacher whose zip both sides read, if they do."""
 
     def ratio(self, ours: float, peer: float | None) -> float:
         """How many times better rltransfer is, or its number if there is no peer."""
@@ -97,11 +99,13 @@ class Pair:
         return ratio <= self.bar if self.at_most else ratio >= self.bar
 
     def check(self) -> None:
-        """Checks that the packages of both sides are installed.
+        """Checks that the packages of both sides are installed, and that their files are there.
 
         Raises:
             InputError: One is not.
         """
+        if self.expert:
+            find_expert(self.expert).path  # noqa: B018 - refused here if it is not there
         for side in (self.ours, self.peer):
             for package in side.packages if side else ():
                 try:
@@ -182,6 +186,7 @@ def _time_to_teacher(task: str, peer: str, bar: float) -> Pair:
         bar=bar,
         lower_is_better=True,
         seeded=True,
+        expert=task,
     )
 
 
@@ -286,7 +291,7 @@ PAIRS: dict[str, Pair] = {
         ),
         *(
             _time_to_teacher(task, peer, bar)
-            for task in TEACHERS
+            for task in EXPERTS
             for peer, bar in (("dagger", 10.0), ("bc", 10.0), ("torch", 3.0))
         ),
         _columns(2, "two", 0.4),

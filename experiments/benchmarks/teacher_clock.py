@@ -2,128 +2,60 @@
 
 A clock runs while a library trains. At growing intervals it stops, and the student as it is plays
 episodes, which no side is charged for. The measurement ends when the student keeps the fraction of
-the teacher's return, random play being 0, twice in a row: on the same episodes as the teacher, and
+the teacher's return, random play being 0, twice: on the same episodes as the teacher, and
 on as many others.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import stable_baselines3
-from numpy.typing import NDArray
-from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rltransfer.errors import InputError
-from rltransfer.importers.sb3_vecnormalize import load_vecnormalize
-from rltransfer.tasks.observation import DEFAULT_GROUP
+from rltransfer.errors import check_range
 
-Act = Callable[[NDArray[Any]], NDArray[Any]]
-"""The actions for a batch of observations, as the task outputs them."""
-FOLDER = "RLTRANSFER_TEACHERS"
-"""The environment variable that names the folder of the teachers' zips."""
+from .experts import Act, Expert, find_expert
+
 FIRST_SECONDS, GROWTH = 1.0, 1.2
 """Seconds of training before the first look at a student, and the factor between looks."""
 SEED = 100_000
 """Seed of the episodes; no training uses it."""
 
 
-@dataclass(frozen=True)
-class Expert:
-    """A Stable-Baselines3 zip and the task that it teaches."""
+@dataclass(frozen=True, kw_only=True)
+class TimedStudent:
+    """The options of every side."""
 
-    zip: str
-    """Name of the file."""
-    task: str
-    """Gymnasium's id; the version with the zip's observations that still exists."""
+    expert: str
+    """The teacher: cartpole, lunarlander, halfcheetah or walker2d."""
+    fraction: float = 0.95
+    """What the student should keep of the teacher's return."""
+    limit: float = 600.0
+    """Seconds of training after which the measurement ends without success."""
+    episodes: int = 20
+    """Episodes of each look at the student."""
+    seed: int = 0
+    """Random seed."""
 
-    @property
-    def path(self) -> Path:
-        """The file.
-
-        Raises:
-            InputError: The folder is not named, or does not contain it.
-        """
-        path = Path(os.environ.get(FOLDER, "")) / self.zip
-        if FOLDER not in os.environ or not path.is_file():
-            raise InputError(f"{FOLDER} must name a folder that contains {self.zip}.")
-        return path
-
-    @property
-    def statistics(self) -> Path | None:
-        """The file of the observation statistics; None if the zip needs none."""
-        path = self.path.with_suffix(".vecnormalize.pkl")
-        return path if path.is_file() else None
+    def __post_init__(self) -> None:
+        find_expert(self.expert)
+        check_range(self, "finite and above 0", "fraction", "limit")
+        check_range(self, "at least 1", "episodes")
 
     @property
-    def normalize(self) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-        """What the zip expects done to a batch of observations."""
-        if self.statistics is None:
-            return lambda observation: np.asarray(observation, np.float32)
-        found = load_vecnormalize(self.statistics)
-        moments, clip = found.groups[DEFAULT_GROUP], found.clip_obs
-        mean, deviation = moments.mean, np.sqrt(moments.var + found.epsilon)
-        return lambda observation: np.clip((observation - mean) / deviation, -clip, clip).astype(
-            np.float32
-        )
+    def teacher(self) -> Expert:
+        """The teacher."""
+        return find_expert(self.expert)
 
-    def load(self) -> BaseAlgorithm:
-        """The zip as Stable-Baselines3 loads it, on the CPU."""
-        with gymnasium.make(self.task) as env:
-            replaced: dict[str, Any] = {
-                # Pickled functions and spaces of older Python versions cannot be read.
-                "observation_space": env.observation_space,
-                "action_space": env.action_space,
-                "lr_schedule": _zero,
-                "clip_range": _zero,
-                "exploration_schedule": _zero,
-            }
-        kind = getattr(stable_baselines3, self.zip.partition("-")[0].upper())
-        # A replay buffer of a million steps is of no use here.
-        small = {"buffer_size": 1} if self.zip.startswith(("dqn", "sac")) else {}
-        model: BaseAlgorithm = kind.load(self.path, custom_objects=replaced, device="cpu", **small)
-        return model
-
-    def act(self) -> Act:
-        """The zip's greedy actions."""
-        model, normalize = self.load(), self.normalize
-        return lambda observation: model.predict(normalize(observation), deterministic=True)[0]
-
-    @property
-    def hidden(self) -> tuple[int, ...]:
-        """The hidden units of the zip's policy: those of every student."""
-        layers: Any = self.load().policy.net_arch
-        return tuple(layers["pi"] if isinstance(layers, dict) else layers)
+    def clock(self) -> TeacherClock:
+        """A clock that does not run yet."""
+        return TeacherClock(self.teacher, self.fraction, self.limit, self.episodes)
 
 
-EXPERTS = {
-    "cartpole": Expert("ppo-CartPole-v1.zip", "CartPole-v1"),
-    "lunarlander": Expert("dqn-LunarLander-v2.zip", "LunarLander-v3"),
-    "halfcheetah": Expert("ppo-HalfCheetah-v3.zip", "HalfCheetah-v4"),
-    "walker2d": Expert("sac-Walker2d-v3.zip", "Walker2d-v4"),
-}
-"""The teachers by the names of their pairs."""
-
-
-def find_expert(name: str) -> Expert:
-    """The teacher of a name.
-
-    Raises:
-        InputError: There is no such teacher.
-    """
-    if name not in EXPERTS:
-        raise InputError(f"expert is {name!r}: it must be one of {', '.join(EXPERTS)}.")
-    return EXPERTS[name]
-
-
-class TrainingOver(Exception):  # noqa: N818 - it is no error
+class TrainingOver(Exception):  # noqa: N818 - raised on success, too
     """The student is as good as it should be, or its time is over: training ends."""
 
 
@@ -174,9 +106,13 @@ class TeacherClock:
         self._began = time.perf_counter()
 
     def result(self) -> dict[str, Any]:
-        """The measurement as JSON."""
+        """The measurement as JSON.
+
+        A student that is never there counts as if it had taken all of its time.
+        """
         return {
-            "seconds": self.seconds,
+            "seconds": self.seconds if self.reached else max(self.seconds, self.limit),
+            "trained_seconds": self.seconds,
             "reached": self.reached,
             "teacher_return": self.teacher,
             "random_return": self.random,
@@ -200,7 +136,3 @@ class TeacherClock:
             returns += reward * playing
             playing &= ~(terminated | truncated)
         return float(returns.mean())
-
-
-def _zero(_: float) -> float:
-    return 0.0

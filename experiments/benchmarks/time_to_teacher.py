@@ -25,29 +25,18 @@ from rltransfer.runs.callbacks import RunEvent
 from rltransfer.runs.train import train
 from rltransfer.tasks.observation import DEFAULT_GROUP
 
+from .experts import Act
 from .script import main
-from .teacher_clock import Act, TeacherClock, TrainingOver, find_expert
+from .teacher_clock import TimedStudent, TrainingOver
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeToTeacher:
+class TimeToTeacher(TimedStudent):
     """Seconds of rltransfer's policy distillation to the teacher's return."""
-
-    expert: str
-    """The teacher: cartpole, lunarlander, halfcheetah or walker2d."""
-    fraction: float = 0.95
-    """What the student should keep of the teacher's return."""
-    limit: float = 600.0
-    """Seconds of training after which the measurement ends without success."""
-    episodes: int = 20
-    """Episodes of each look at the student."""
-    seed: int = 0
-    """Random seed."""
 
     def run(self) -> dict[str, Any]:
         """Runs the measurement."""
-        expert = find_expert(self.expert)
-        clock = TeacherClock(expert, self.fraction, self.limit, self.episodes)
+        expert, clock = self.teacher, self.clock()
         steps = 0
 
         def look(event: RunEvent) -> None:

@@ -25,21 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .script import main
-from .teacher_clock import TeacherClock, TrainingOver, find_expert
+from .teacher_clock import TimedStudent, TrainingOver
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchDagger:
+class TorchDagger(TimedStudent):
     """Seconds of a plain DAgger loop to the teacher's return."""
 
-    expert: str
-    """The teacher: cartpole, lunarlander, halfcheetah or walker2d."""
-    fraction: float = 0.95
-    """What the student should keep of the teacher's return."""
-    limit: float = 600.0
-    """Seconds of training after which the measurement ends without success."""
-    episodes: int = 20
-    """Episodes of each look at the student."""
     num_envs: int = 8
     """Number of environments."""
     rollout_length: int = 64
@@ -52,8 +44,6 @@ class TorchDagger:
     """Adam's step size."""
     teacher_steps: int = 50_000
     """Environment steps until the student acts alone."""
-    seed: int = 0
-    """Random seed."""
     threads: int = 0
     """Number of torch threads; 0 leaves the choice to torch."""
 
@@ -61,8 +51,7 @@ class TorchDagger:
         """Runs the measurement."""
         if self.threads:
             torch.set_num_threads(self.threads)
-        expert = find_expert(self.expert)
-        clock = TeacherClock(expert, self.fraction, self.limit, self.episodes)
+        expert, clock = self.teacher, self.clock()
         clock.start()
         torch.manual_seed(self.seed)
         rng = np.random.default_rng(self.seed)

@@ -9,17 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import VecNormalize
 
 from rltransfer.errors import InputError
 from rltransfer.experiments.benchmarks import teacher_clock
+from rltransfer.experiments.benchmarks.experts import EXPERTS, Act, Expert
 from rltransfer.experiments.benchmarks.imitation_trainers import ImitationTrainers
-from rltransfer.experiments.benchmarks.teacher_clock import (
-    Act,
-    Expert,
-    TeacherClock,
-    TrainingOver,
-    find_expert,
-)
+from rltransfer.experiments.benchmarks.pairs import find_pairs
+from rltransfer.experiments.benchmarks.teacher_clock import TeacherClock, TrainingOver
 from rltransfer.experiments.benchmarks.time_to_teacher import TimeToTeacher
 from rltransfer.experiments.benchmarks.torch_dagger import TorchDagger
 
@@ -95,18 +92,27 @@ def test_playing_is_not_counted_and_the_limit_ends_the_measurement(
     clock.limit = 0.01
     with pytest.raises(TrainingOver):
         clock.look(left)
-    assert not clock.result()["reached"]
+    found = clock.result()
+    assert not found["reached"] and found["seconds"] == found["trained_seconds"] > 0.05
+    # A run that ends by itself without being there has no credit for its early end.
+    clock.limit = 60.0
+    assert clock.result()["seconds"] == 60.0
 
 
 def test_a_teacher_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    with pytest.raises(InputError, match="must be one of cartpole, lunarlander"):
-        find_expert("pong")
+    with pytest.raises(InputError, match="expert 'pong'"):
+        TorchDagger(expert="pong")
+    with pytest.raises(InputError, match="fraction is 0"):
+        TorchDagger(expert="cartpole", fraction=0.0)
     monkeypatch.setenv("RLTRANSFER_TEACHERS", str(tmp_path))
     with pytest.raises(InputError, match=r"a folder that contains ppo-CartPole-v1\.zip"):
         TorchDagger(expert="cartpole").run()
     monkeypatch.delenv("RLTRANSFER_TEACHERS")
     with pytest.raises(InputError, match="RLTRANSFER_TEACHERS must name a folder"):
         TimeToTeacher(expert="cartpole").run()
+    # A pair is refused before any is measured.
+    with pytest.raises(InputError, match="RLTRANSFER_TEACHERS must name a folder"):
+        find_pairs(["memory-atari", "time-to-teacher-cartpole-torch"])
 
 
 @published
@@ -115,6 +121,18 @@ def test_students_of_cartpole_reach_their_teacher(kind: Any) -> None:
     found = kind(expert="cartpole", limit=60.0, episodes=5).run()
     assert found["reached"] and found["teacher_return"] == 500
     assert 0 < found["seconds"] < 60 and found["env_steps"] < 100_000
+
+
+@published
+def test_the_peers_students_see_what_the_zip_normalises() -> None:
+    expert = EXPERTS["halfcheetah"]
+    envs = ImitationTrainers(expert="halfcheetah", num_envs=2)._envs(expert)
+    assert isinstance(envs, VecNormalize)
+    shown = envs.reset()
+    np.testing.assert_allclose(shown, expert.normalize(envs.get_original_obs()), rtol=1e-5)
+    assert abs(shown - envs.get_original_obs()).max() > 0.1
+    envs.close()
+    assert EXPERTS["walker2d"].statistics is None
 
 
 @published
