@@ -63,7 +63,6 @@ from rltransfer.learning.student_network import (
     with_layer_norm,
     with_size,
 )
-from rltransfer.machine import distributed
 from rltransfer.objectives.objective import FittedObjective, Objective
 from rltransfer.options import normalize
 from rltransfer.policies.network import ActivationName, Network
@@ -100,9 +99,6 @@ METRICS = {
 """What policy distillation logs besides the terms of the objective."""
 LAG = "lag"
 """The weight that follows the return gap between student and teacher."""
-UNIT_STEPS, UNIT_FRACTION = 128, 0.05
-"""Steps of each environment from which the units of continuous actions follow, and the largest
-fraction of a run that they may be."""
 MIN_TASK_WEIGHT = 0.05
 """Minimum sampling weight of a task, so that none is forgotten."""
 
@@ -549,10 +545,8 @@ class PolicyDistillationAgent(Agent):
         spread.update(action)
         if spread.has_set_units:
             return steps * rows
-        if self.memory is not None:
-            most = UNIT_FRACTION * self.total_steps / (rows * distributed.world_size())
-            if spread.steps < min(UNIT_STEPS, most):
-                return 0
+        if self.memory is not None and not spread.suffices(rows, self.total_steps):
+            return 0
         spread.has_set_units = True
         center = self.policy.action_center
         if center is not None and not self.reinforces:

@@ -263,7 +263,7 @@ class OnnxPolicy(ProgramPolicy):
         }
 
     def _preference(self, action: Tensor) -> Tensor:
-        """Logits of a policy that always takes one action; NaN if there is no such action.
+        """Logits of a policy that always takes one action; NaN for an action out of range.
 
         Nothing is scattered, as an index that does not exist ends the work of a GPU.
 
@@ -384,7 +384,7 @@ def _chosen(
     """The output that is used, and the others if no name tells which it is.
 
     Raises:
-        InputError: There is no such output.
+        InputError: The file does not have this output, or has none.
     """
     states = {one.after for one in memories}
     names = [one.name for one in file.outputs if one.name not in states]

@@ -77,7 +77,7 @@ class ArgumentStates:
         output, *after = _flat(script(inputs, *(_nested(form, passed) for form in self.forms)))
         if [(one.shape, one.dtype) for one in after] != [(one.shape, one.dtype) for one in before]:
             raise RuntimeError("its state changes its shape or type")
-        # Swapping layers and rows twice is no change.
+        # Swapping layers and rows twice changes nothing.
         states = [_with_layers_first(one).reshape(rows, -1) for one in after]
         return output, torch.cat(states, 1)
 

@@ -12,6 +12,10 @@ from rltransfer.machine import distributed
 LEAST = 1e-3
 """Smallest unit of a student's outputs, in half-ranges: a teacher may stand still at first."""
 
+UNIT_STEPS, UNIT_FRACTION = 128, 0.05
+"""Steps of each environment from which a student's units follow, and the largest fraction of a run
+that they may be."""
+
 
 class ActionSpread:
     """Mean and standard deviation of a teacher's actions, for each task and action dimension.
@@ -54,6 +58,16 @@ class ActionSpread:
         _, spread = _moments(self._sums)
         # In place: captured CUDA graphs read this tensor.
         self.noise.copy_(torch.minimum(spread, self.half_range))
+
+    def suffices(self, rows: int, total_steps: int) -> bool:
+        """Whether there are enough steps for a student's units.
+
+        Args:
+            rows: Number of environments.
+            total_steps: Steps of the run, over all processes.
+        """
+        most = UNIT_FRACTION * total_steps / (rows * distributed.world_size())
+        return self.steps >= min(UNIT_STEPS, most)
 
     def units(self, rows: int) -> tuple[Tensor, Tensor]:
         """The mean and the standard deviation as the units of a student's outputs.

@@ -55,7 +55,7 @@ class Vote(Composition):
         delta: The probability that the guarantee does not hold.
 
     Raises:
-        InputError: There is no noise_scale, or a number is out of its range.
+        InputError: noise_scale is not set, or a number is out of its range.
     """
 
     draws = True
